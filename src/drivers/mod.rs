@@ -1,0 +1,99 @@
+//! Drivers: each turns orders into one system's commands and its answers into outcomes.
+//!
+//! A driver has four parts: `codec` (bytes to frames; pure), `session` (one conversation as a state machine; pure),
+//! `driver` (orders to sessions, and the only part that touches a line), and `sim`, the pretend system. A driver never
+//! sees the cloud, the queue or SQL. A simulator never uses its driver's codec or session.
+
+pub mod salto_is;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    model::{DoorName, JobId, LaneName, Order, Outcome, Refusal, SystemInventory, SystemName, Treatment},
+    protocol::Stage,
+    seams::BoxFuture,
+};
+
+/// One access system or device family on the site.
+pub trait Driver: Send + Sync {
+    /// The site's name for it.
+    fn system(&self) -> &SystemName;
+
+    /// Its doors and encoders, and what it can do.
+    fn inventory(&self) -> SystemInventory;
+
+    /// Its lanes. At most one job of a lane is at work at a time.
+    fn lanes(&self) -> Vec<LaneName>;
+
+    /// Judges an order before anything is stored as sent: is it possible at all, which lane does it go to, and which
+    /// of its doors follow reservations. Pure: no IO.
+    ///
+    /// # Errors
+    /// A named refusal when the system cannot do it, whatever the treatment.
+    fn admit(&self, order: &Order) -> Result<Admission, Refusal>;
+
+    /// Whether its lines are open. A lane whose line is not ready gets no work.
+    fn line(&self) -> watch::Receiver<Line>;
+
+    /// Does the work. Cancel-safe in this sense only: whoever drops the future must treat the job as `unknown`.
+    fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed>;
+
+    /// Asks the driver to begin nothing new: work whose command has not left yet comes back as
+    /// [`Performed::NothingSent`].
+    fn stop(&self);
+}
+
+/// Where a driver tells how a job stands, for screens.
+pub type ProgressSink = dyn Fn(Stage) + Send + Sync;
+
+/// What a driver says to an order that is possible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Where it queues.
+    pub lane: LaneName,
+    /// Its doors that follow reservations, the main one first. The door ledger decides their treatment.
+    pub rooms: Vec<DoorName>,
+}
+
+/// One job at work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// Which job.
+    pub job_id: JobId,
+    /// What to do.
+    pub order: Order,
+    /// What the card does to its rooms.
+    pub treatment: Treatment,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Performed {
+    /// It ended, one way or another.
+    Ended(Outcome),
+    /// Proven: no byte of the command was written. The job may wait and be tried again.
+    NothingSent(Refusal),
+}
+
+/// Whether a line is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// Being opened for the first time.
+    Opening,
+    /// Open.
+    Ready,
+    /// Not open; it is tried again by itself.
+    Down(Trouble),
+}
+
+/// Why a line is not open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Stable name: `line_down`, `port_held`, `second_client_refused`.
+    pub code: &'static str,
+    /// For a person: what is wrong, and what to do.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+}

@@ -1,0 +1,56 @@
+//! `latchd`: the on-premises bridge between a property's access systems and the cloud.
+//!
+//! # One road
+//! ```text
+//! cloud frame -> link -> queue -> dispatch -> driver -> session -> codec -> transport -> device
+//!             <- outbox in the queue <- outcome <-----------------------------'
+//! ```
+//! A job travels one way and its result travels back the same road. What the whole product promises: **a job is never
+//! lost, never silently done twice, never reported as something that did not happen.** Once bytes of a command that
+//! must not be repeated may have left, silence is `unknown`, never `failed`.
+//!
+//! # Rooms, and what each never does
+//! | room | is | never |
+//! | --- | --- | --- |
+//! | [`model`] | jobs, doors, stays, outcomes | does IO, logs, reads a clock |
+//! | [`protocol`] | the language between bridge and cloud | sees a socket or SQL |
+//! | [`grants`] | what a grant means: methods, events, jobs; pure | does IO, reads a clock |
+//! | [`seams`] | time, randomness, network, storage | knows what a job is |
+//! | [`seal`] | sealing of secrets at rest | knows what is sealed |
+//! | [`store`] | opening, migrating and writing a database | knows a table |
+//! | [`queue`] | job states, the door ledger, the outbox; SQL | sees a driver, the network, a task |
+//! | [`dispatch`] | lanes: which job next, what its end means | sees SQL or bytes |
+//! | [`drivers`] | orders to commands, answers to outcomes | sees the cloud, the queue, SQL |
+//! | [`transport`] | serial ports and TCP lines | knows a protocol |
+//! | [`link`] | the agent's one outbound connection | knows what a job means |
+//! | [`agent`] | the rooms of the agent put together | decides anything |
+//! | [`cloud`] | the HTTP API and the bridges' websocket | is seen by any room of the agent |
+//! | [`sim`] | simulators' front: ptys, sockets, control | is seen by any other room but `cli` |
+//! | [`config`] | the configuration files | opens anything |
+//! | [`cli`] | prints | decides anything |
+//!
+//! The rules that can be read off the sources' imports are tested in `tests/rooms.rs`.
+
+#![cfg_attr(
+    all(feature = "failpoints", not(debug_assertions)),
+    doc = "refused in release builds"
+)]
+#[cfg(all(feature = "failpoints", not(debug_assertions)))]
+compile_error!("fail points are for debug builds and tests only; a release build must not have them");
+
+pub mod agent;
+pub mod cli;
+pub mod cloud;
+pub mod config;
+pub mod dispatch;
+pub mod drivers;
+pub mod grants;
+pub mod link;
+pub mod model;
+pub mod protocol;
+pub mod queue;
+pub mod seal;
+pub mod seams;
+pub mod sim;
+pub mod store;
+pub mod transport;

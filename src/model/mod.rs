@@ -1,0 +1,32 @@
+//! What the product is about, in its own words: jobs, doors, stays, windows, outcomes.
+//!
+//! This room is data and the rules that belong to single values. It does no IO, reads no clock, logs nothing and
+//! never sees a socket, a row or a byte of a device.
+
+mod code;
+mod condition;
+mod id;
+mod inventory;
+mod job;
+mod name;
+mod outcome;
+mod private;
+mod state;
+mod treatment;
+mod window;
+
+pub use code::Code;
+pub use condition::{Condition, Severity};
+pub use id::*;
+pub use inventory::{
+    Capabilities, Door, DoorKind, Encoder, Inventory, ProofLevel, SystemInventory, SystemKind,
+};
+pub use job::{CardEncode, CardRead, Job, Kind, Order, Priority, SlotContent, SlotPut, StayModify};
+pub use name::{DeviceName, DoorName, EncoderName, LaneName, NameError, ReservationKey, SystemName};
+pub use outcome::{
+    CardFacts, CardSeen, Outcome, Refusal, Report, Resolution, RoomState, Success, Verdict, Written,
+};
+pub use private::{Private, on_the_wire, on_the_wire_optional};
+pub use state::JobState;
+pub use treatment::Treatment;
+pub use window::{Window, WindowError};

@@ -1,0 +1,205 @@
+//! How a job ended, and what a person or a reading said afterwards.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Code, DoorName, JobId, JobState, ReservationKey, SystemName};
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done, and the device said so.
+    Succeeded(Success),
+    /// Not done, and that is certain.
+    Failed(Refusal),
+    /// May have been done: never repeat it blindly.
+    Unknown(Refusal),
+    /// Taken back before anything was sent.
+    Cancelled,
+    /// Too late before anything was sent.
+    Expired(Refusal),
+    /// A newer job took its place.
+    Superseded,
+}
+
+impl Outcome {
+    /// A certain failure.
+    pub fn failed(code: Code, message: impl Into<String>) -> Self {
+        Self::Failed(Refusal::new(code, message))
+    }
+
+    /// A doubt.
+    pub fn unknown(code: Code, message: impl Into<String>) -> Self {
+        Self::Unknown(Refusal::new(code, message))
+    }
+
+    /// The state a job has after this.
+    #[must_use]
+    pub fn state(&self) -> JobState {
+        match self {
+            Self::Succeeded(_) => JobState::Succeeded,
+            Self::Failed(_) => JobState::Failed,
+            Self::Unknown(_) => JobState::Unknown,
+            Self::Cancelled => JobState::Cancelled,
+            Self::Expired(_) => JobState::Expired,
+            Self::Superseded => JobState::Superseded,
+        }
+    }
+}
+
+/// Why something was not done, or may not have been.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// The stable name.
+    pub code: Code,
+    /// For a person: what is wrong, and what to do.
+    pub message: String,
+    /// The device's own code, where it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor_code: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal of ours.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            vendor_code: None,
+        }
+    }
+
+    /// A refusal of the device's.
+    pub fn by_device(code: Code, vendor_code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            vendor_code: Some(vendor_code.into()),
+        }
+    }
+}
+
+/// What a success brought.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Success {
+    /// What was written, for orders that write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
+    /// What the system says of the card it wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<CardFacts>,
+    /// What a card that was read shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<CardSeen>,
+}
+
+/// How sure a success is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Written {
+    /// The system says that it was physically written.
+    Proven,
+    /// The system took the order; writing is not proven.
+    Accepted,
+}
+
+/// What the system says of a card it wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CardFacts {
+    /// The chip's serial number, as the system writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Whether the card began the stay in its rooms (`true`) or joined it (`false`); absent without rooms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrode: Option<bool>,
+    /// The window as the card carries it, where the system's clock is coarser than ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub printed_end: Option<Timestamp>,
+}
+
+/// What a read card shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "card", rename_all = "snake_case")]
+pub enum CardSeen {
+    /// A guest card.
+    Guest {
+        /// Its rooms, the main one first.
+        rooms: Vec<String>,
+        /// Whether the system holds it for valid in its main room.
+        valid: bool,
+        /// Whether it is the stay's first card.
+        original: bool,
+        /// Its common doors, as far as the site's map names them.
+        common: Vec<String>,
+        /// Start, if it shows one that can be understood.
+        starts_at: Option<Timestamp>,
+        /// End, likewise.
+        ends_at: Option<Timestamp>,
+    },
+    /// A card of the staff.
+    Staff,
+    /// A guest card that is not valid.
+    Invalid,
+    /// Anything else; the text is the system's own word for it.
+    Other {
+        /// The system's own word.
+        what: String,
+    },
+}
+
+/// An outcome on its way to the cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Which job.
+    pub job_id: JobId,
+    /// 1 for the outcome itself, 2 for the one resolution that may follow `unknown`.
+    pub revision: u8,
+    /// When it was decided, by the agent's clock.
+    pub at: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who or what resolved it, for revision 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<Resolution>,
+    /// The door ledger of the rooms this job touched, as it stands now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<RoomState>,
+}
+
+/// What settled a doubt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// What is so.
+    pub verdict: Verdict,
+    /// Who says so: a person's name, or the reading that proved it.
+    pub by: String,
+}
+
+/// What is so, after a doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It had been done.
+    Done,
+    /// It had not been done.
+    NotDone,
+}
+
+/// What the agent knows about one room of one lock system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomState {
+    /// The lock system.
+    pub system: SystemName,
+    /// The room.
+    pub room: DoorName,
+    /// The stay of the last override that the system accepted, or may have accepted; none when it is free.
+    pub reservation_key: Option<ReservationKey>,
+    /// Whether that is certain.
+    pub certain: bool,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many cards of that stay were written.
+    pub cards: u32,
+}

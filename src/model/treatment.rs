@@ -1,0 +1,15 @@
+//! What a card does to the room it is made for.
+
+use serde::{Deserialize, Serialize};
+
+/// What a card does to the rooms on it; decided by the agent's door ledger when the job is marked `sent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Treatment {
+    /// No room that follows reservations is on it.
+    Plain,
+    /// It begins a stay: once used, the room's older cards are dead.
+    Override,
+    /// It joins the stay that the room already has.
+    Join,
+}

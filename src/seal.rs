@@ -1,0 +1,296 @@
+//! Sealing of what must not be read from a stolen disk: XChaCha20-Poly1305 with a key from a file.
+//!
+//! Every sealed value names its place (table, column, row) as associated data, so that a value moved to another row
+//! does not open. The key is 32 bytes, kept as 64 hexadecimal digits in a file that only its owner may read; systemd
+//! credentials arrive as such a file.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use ring::hmac;
+use zeroize::Zeroize;
+
+use crate::seams::Random;
+
+const NONCE: usize = 24;
+/// First byte of every sealed value, so that another scheme can follow one day.
+const SCHEME: u8 = 1;
+
+/// The key that seals rows of one store. Shows nothing of itself.
+#[derive(Clone)]
+pub struct SealKey {
+    cipher: XChaCha20Poly1305,
+    index: hmac::Key,
+    random: Random,
+}
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealKey")
+    }
+}
+
+/// Why a key or a sealed value cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The key file cannot be read or made.
+    #[error("seal key file {}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Others may read the key file.
+    #[error("seal key file {} may be read by others (mode {mode:o}): run `chmod 600` on it", path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file does not hold a key.
+    #[error("seal key file {} must hold 64 hexadecimal digits", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Another key sealed it, it stood elsewhere, or it was altered.
+    #[error("a sealed value in {place} does not open: wrong key, or altered")]
+    Unopenable {
+        /// Where it stands.
+        place: String,
+    },
+}
+
+impl SealKey {
+    /// A key from its bytes.
+    #[must_use]
+    pub fn new(mut bytes: [u8; 32], random: Random) -> Self {
+        let cipher = XChaCha20Poly1305::new((&bytes).into());
+        // The index key is derived, so that a blind index says nothing about the cipher's key.
+        let derived = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, &bytes),
+            b"latchd blind index v1",
+        );
+        let index = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
+        bytes.zeroize();
+        Self {
+            cipher,
+            index,
+            random,
+        }
+    }
+
+    /// Reads the key from a file that only its owner may read.
+    ///
+    /// # Errors
+    /// When the file is absent, open to others, or holds no key.
+    pub fn from_file(path: &Path, random: Random) -> Result<Self, SealError> {
+        let file_error = |source| SealError::File {
+            path: path.into(),
+            source,
+        };
+        let mode = fs::metadata(path).map_err(file_error)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(SealError::Exposed {
+                path: path.into(),
+                mode,
+            });
+        }
+        let mut text = fs::read_to_string(path).map_err(file_error)?;
+        let bytes = decode_hex(text.trim());
+        text.zeroize();
+        let bytes = bytes.ok_or_else(|| SealError::Malformed { path: path.into() })?;
+        Ok(Self::new(bytes, random))
+    }
+
+    /// Reads the key, or makes one with mode 0600 where there is no file yet.
+    ///
+    /// # Errors
+    /// As [`SealKey::from_file`], and when the file cannot be made.
+    pub fn from_file_or_new(path: &Path, random: Random) -> Result<Self, SealError> {
+        let mut bytes = random.bytes::<32>();
+        let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        bytes.zeroize();
+        text.push('\n');
+        let made = write_private(path, text.as_bytes());
+        text.zeroize();
+        match made {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => {
+                return Err(SealError::File {
+                    path: path.into(),
+                    source,
+                });
+            }
+        }
+        Self::from_file(path, random)
+    }
+
+    /// Seals a value for its place, e.g. `job.body/6d0c…`.
+    #[must_use]
+    pub fn seal(&self, place: &str, plain: &[u8]) -> Vec<u8> {
+        let nonce = self.random.bytes::<NONCE>();
+        let payload = Payload {
+            msg: plain,
+            aad: place.as_bytes(),
+        };
+        let sealed = self
+            .cipher
+            .encrypt(&XNonce::from(nonce), payload)
+            .expect("values are far below the cipher's limit of 256 GiB");
+        let mut out = Vec::with_capacity(1 + NONCE + sealed.len());
+        out.push(SCHEME);
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(&sealed);
+        out
+    }
+
+    /// Opens a value that [`SealKey::seal`] made for the same place.
+    ///
+    /// # Errors
+    /// When another key sealed it, it stood elsewhere, or it was altered.
+    pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        let unopenable = || SealError::Unopenable {
+            place: place.to_owned(),
+        };
+        let (&scheme, rest) = sealed.split_first().ok_or_else(unopenable)?;
+        let (nonce, body) = rest.split_first_chunk::<NONCE>().ok_or_else(unopenable)?;
+        if scheme != SCHEME {
+            return Err(unopenable());
+        }
+        let payload = Payload {
+            msg: body,
+            aad: place.as_bytes(),
+        };
+        self.cipher
+            .decrypt(&XNonce::from(*nonce), payload)
+            .map_err(|_| unopenable())
+    }
+
+    /// A keyed digest by which a sealed value can be found again without being readable, e.g. for "is this e-mail
+    /// address taken". Equal values of one `place` have equal digests.
+    #[must_use]
+    pub fn blind_index(&self, place: &str, plain: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.index);
+        context.update(place.as_bytes());
+        context.update(&[0]);
+        context.update(plain.as_bytes());
+        context
+            .sign()
+            .as_ref()
+            .try_into()
+            .expect("an HMAC-SHA256 tag has 32 bytes")
+    }
+}
+
+/// Writes a new file that only its owner may read, and makes it durable.
+///
+/// # Errors
+/// `AlreadyExists` where there is one, and those of the file system.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use io::Write;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn decode_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = char::from(pair[0]).to_digit(16)?;
+        let low = char::from(pair[1]).to_digit(16)?;
+        *byte = u8::try_from(high * 16 + low).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SealKey {
+        SealKey::new([7; 32], Random::seeded(1))
+    }
+
+    #[test]
+    fn a_sealed_value_opens_in_its_place_only_and_shows_nothing() {
+        let sealed = key().seal("guest/1", b"Jane Doe");
+        assert!(!sealed.windows(4).any(|part| part == b"Jane"));
+        assert_eq!(key().open("guest/1", &sealed).unwrap(), b"Jane Doe");
+        assert!(key().open("guest/2", &sealed).is_err());
+        assert!(
+            SealKey::new([8; 32], Random::seeded(1))
+                .open("guest/1", &sealed)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused() {
+        let sealed = key().seal("x", b"4711");
+        for at in 0..sealed.len() {
+            let mut altered = sealed.clone();
+            altered[at] ^= 1;
+            assert!(key().open("x", &altered).is_err(), "byte {at}");
+            assert!(key().open("x", &sealed[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_key_file_is_made_once_and_refused_when_others_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seal.key");
+        let sealed = SealKey::from_file_or_new(&path, Random::seeded(1))
+            .unwrap()
+            .seal("x", b"y");
+        let again = SealKey::from_file_or_new(&path, Random::seeded(2)).unwrap();
+        assert_eq!(again.open("x", &sealed).unwrap(), b"y");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = SealKey::from_file(&path, Random::seeded(1))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_a_key_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seal.key");
+        write_private(&path, b"hello").unwrap();
+        let error = SealKey::from_file(&path, Random::seeded(1))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("64 hexadecimal digits"), "{error}");
+    }
+
+    #[test]
+    fn equal_values_have_equal_blind_indexes_within_one_place() {
+        assert_eq!(
+            key().blind_index("email", "a@b.c"),
+            key().blind_index("email", "a@b.c")
+        );
+        assert_ne!(
+            key().blind_index("email", "a@b.c"),
+            key().blind_index("phone", "a@b.c")
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! The places where the outside comes in: time, randomness, the network, storage.
+//!
+//! Nothing else in the crate asks the operating system for the time or for random numbers, opens a connection to a
+//! peer of the link, or chooses where a database lives. So a whole system can run in one process under simulated
+//! time from one seed.
+
+mod clock;
+mod net;
+mod random;
+mod storage;
+
+pub use clock::Clock;
+pub use net::{BoxFuture, Listener, MemoryNet, Net, Stream, SystemNet};
+pub use random::Random;
+pub use storage::Storage;

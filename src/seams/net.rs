@@ -1,0 +1,194 @@
+//! The network of the link between bridge and cloud: connect and listen, by the operating system or in memory.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
+/// A future on the heap, as object-safe traits need.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A connection of any kind.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A network.
+pub trait Net: Send + Sync {
+    /// Connects to a host, by name or address.
+    ///
+    /// # Errors
+    /// Those of name resolution and of the connection.
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
+
+    /// Listens at an address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+}
+
+/// A listening socket.
+pub trait Listener: Send {
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    /// The next connection and where it comes from.
+    ///
+    /// # Errors
+    /// Those of the operating system; the listener stays usable.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
+}
+
+/// The operating system's network, with `TCP_NODELAY` on every connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemNet;
+
+impl Net for SystemNet {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move { Ok(Box::new(TcpListener::bind(address).await?) as Box<dyn Listener>) })
+    }
+}
+
+impl Listener for TcpListener {
+    fn address(&self) -> SocketAddr {
+        self.local_addr().expect("a bound socket has an address")
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = TcpListener::accept(self).await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as Box<dyn Stream>, from))
+        })
+    }
+}
+
+/// A network inside one process: what listens at a port is found under any host name. Ports given out for 0 count up
+/// from 40000. It does not imitate latency, loss, buffering by the kernel or name resolution.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryNet {
+    ports: Arc<Mutex<HashMap<u16, mpsc::Sender<DuplexStream>>>>,
+}
+
+/// How many bytes an in-memory connection holds before a writer waits.
+const MEMORY_BUFFER: usize = 64 * 1024;
+
+impl Net for MemoryNet {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let refused = || {
+                io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    format!("nobody at {host}:{port}"),
+                )
+            };
+            let listener = self
+                .ports
+                .lock()
+                .expect("no panic while held")
+                .get(&port)
+                .cloned();
+            let (ours, theirs) = tokio::io::duplex(MEMORY_BUFFER);
+            listener
+                .ok_or_else(refused)?
+                .send(theirs)
+                .await
+                .map_err(|_| refused())?;
+            Ok(Box::new(ours) as Box<dyn Stream>)
+        })
+    }
+
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let mut ports = self.ports.lock().expect("no panic while held");
+            ports.retain(|_, listener| !listener.is_closed());
+            let port = match address.port() {
+                0 => (40_000..u16::MAX)
+                    .find(|port| !ports.contains_key(port))
+                    .unwrap_or(0),
+                port => port,
+            };
+            if ports.contains_key(&port) {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            let (sender, incoming) = mpsc::channel(16);
+            ports.insert(port, sender);
+            let address = SocketAddr::new(address.ip(), port);
+            Ok(Box::new(MemoryListener { address, incoming }) as Box<dyn Listener>)
+        })
+    }
+}
+
+struct MemoryListener {
+    address: SocketAddr,
+    incoming: mpsc::Receiver<DuplexStream>,
+}
+
+impl Listener for MemoryListener {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+        Box::pin(async move {
+            let stream = self.incoming.recv().await.ok_or(io::ErrorKind::NotConnected)?;
+            Ok((
+                Box::new(stream) as Box<dyn Stream>,
+                SocketAddr::new(self.address.ip(), 0),
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn echo_over(net: &dyn Net) {
+        let mut listener = net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.address().port();
+        let (connected, accepted) = tokio::join!(net.connect("127.0.0.1", port), listener.accept());
+        let (mut here, mut there) = (connected.unwrap(), accepted.unwrap().0);
+        here.write_all(b"knock").await.unwrap();
+        let mut heard = [0; 5];
+        there.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"knock");
+    }
+
+    #[tokio::test]
+    async fn both_networks_carry_bytes() {
+        echo_over(&SystemNet).await;
+        echo_over(&MemoryNet::default()).await;
+    }
+
+    #[tokio::test]
+    async fn nobody_at_a_port_is_a_refused_connection_and_a_taken_port_is_named() {
+        let net = MemoryNet::default();
+        let refused = net.connect("cloud", 9).await.err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listener = net.listen("127.0.0.1:7".parse().unwrap()).await.unwrap();
+        let taken = net.listen("127.0.0.1:7".parse().unwrap()).await.err().unwrap();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+}

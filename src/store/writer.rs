@@ -1,0 +1,287 @@
+//! The writer thread: group commit, and answers only after it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{Store, StoreError};
+
+/// At most this many operations share a commit, so that nobody waits behind an endless queue.
+const GROUP: usize = 256;
+/// And no commit is put off for longer than this.
+const GATHER: Duration = Duration::from_millis(5);
+/// After this long without work the log is folded back into the file.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// Runs one operation inside the open transaction; what it gives back is called with the commit's fate.
+type Operation<S> = Box<dyn FnOnce(&mut S) -> Reply + Send>;
+type Reply = Box<dyn FnOnce(Result<(), &str>) + Send>;
+
+/// The thread around a store. It ends, with its queue worked off, when the last handle is gone.
+#[derive(Debug)]
+pub struct Writer {
+    thread: thread::JoinHandle<()>,
+}
+
+/// A way to the store. Cheap to clone.
+pub struct WriterHandle<S>(mpsc::Sender<Operation<S>>);
+
+impl<S> Clone for WriterHandle<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> std::fmt::Debug for WriterHandle<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriterHandle")
+    }
+}
+
+impl Writer {
+    /// Moves a store onto a thread of its own.
+    pub fn start<S: Store>(name: &str, store: S) -> (Self, WriterHandle<S>) {
+        let (sender, operations) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(store, &operations))
+            .expect("the operating system gives a thread at start");
+        (Self { thread }, WriterHandle(sender))
+    }
+
+    /// Waits until the queue is worked off and the file closed. All handles must be gone, else this waits for them.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the database writer had panicked");
+        }
+    }
+}
+
+impl<S: Store> WriterHandle<S> {
+    /// Runs an operation in a transaction and answers after the commit that holds it. An operation that fails leaves
+    /// nothing behind and harms no other of the same commit.
+    ///
+    /// # Errors
+    /// The operation's own; [`StoreError::Commit`] when the commit failed; [`StoreError::Stopped`] when the thread
+    /// has ended or the operation panicked.
+    pub async fn run<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.submit(operation).await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Puts an operation into the queue at once; the receiver answers after the commit. Operations run in the order
+    /// they were submitted.
+    pub fn submit<T, F>(&self, operation: F) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, receiver) = oneshot::channel();
+        let operation: Operation<S> = Box::new(move |store| {
+            let result = in_savepoint(store, operation);
+            Box::new(move |committed| {
+                let result = match committed {
+                    Ok(()) => result,
+                    Err(why) => result.and_then(|_| Err(StoreError::Commit(why.to_owned()))),
+                };
+                // The caller may have gone; what was committed stays committed.
+                let _ = answer.send(result);
+            })
+        });
+        // A stopped writer drops the operation and with it the sender: the receiver then says so.
+        let _ = self.0.send(operation);
+        receiver
+    }
+}
+
+fn in_savepoint<S: Store, T>(
+    store: &mut S,
+    operation: impl FnOnce(&mut S) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    execute(store.connection(), "SAVEPOINT operation")?;
+    let result = catch_unwind(AssertUnwindSafe(|| operation(store))).unwrap_or_else(|_| {
+        tracing::error!("a database operation panicked; it was rolled back");
+        Err(StoreError::Stopped)
+    });
+    if result.is_err() {
+        execute(store.connection(), "ROLLBACK TO operation")?;
+    }
+    execute(store.connection(), "RELEASE operation")?;
+    result
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+fn run<S: Store>(mut store: S, operations: &mpsc::Receiver<Operation<S>>) {
+    let mut checkpoint_due = false;
+    loop {
+        let first = if checkpoint_due {
+            match operations.recv_timeout(IDLE) {
+                Ok(operation) => operation,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    fold_log(store.connection());
+                    checkpoint_due = false;
+                    continue;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        } else {
+            match operations.recv() {
+                Ok(operation) => operation,
+                Err(mpsc::RecvError) => break,
+            }
+        };
+        group(&mut store, first, operations);
+        checkpoint_due = true;
+    }
+    fold_log(store.connection());
+}
+
+fn group<S: Store>(store: &mut S, first: Operation<S>, operations: &mpsc::Receiver<Operation<S>>) {
+    let mut replies = Vec::new();
+    let begun = execute(store.connection(), "BEGIN IMMEDIATE");
+    let committed = begun.and_then(|()| {
+        let started = Instant::now();
+        let mut next = Some(first);
+        while let Some(operation) = next {
+            replies.push(operation(store));
+            next = if replies.len() < GROUP && started.elapsed() < GATHER {
+                operations.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        execute(store.connection(), "COMMIT")
+    });
+    let fate = match committed {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let why = chain(&error);
+            tracing::error!(
+                error = why,
+                operations = replies.len(),
+                "a commit failed; nothing of it is stored"
+            );
+            if !store.connection().is_autocommit() {
+                let _ = execute(store.connection(), "ROLLBACK");
+            }
+            Err(why)
+        }
+    };
+    for reply in replies {
+        reply(fate.as_ref().map(|_| ()).map_err(String::as_str));
+    }
+}
+
+fn fold_log(connection: &Connection) {
+    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = folded {
+        tracing::warn!(error = %error, "the log could not be folded back; it will be later");
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seams::Storage;
+
+    struct Plain(Connection);
+
+    impl Store for Plain {
+        fn connection(&mut self) -> &mut Connection {
+            &mut self.0
+        }
+    }
+
+    fn plain(storage: &Storage) -> Plain {
+        Plain(super::super::open(storage, "t.db", &["CREATE TABLE t(x INTEGER UNIQUE)"]).unwrap())
+    }
+
+    fn insert(x: i64) -> impl FnOnce(&mut Plain) -> Result<(), StoreError> {
+        move |store| {
+            store.0.execute("INSERT INTO t VALUES(?1)", [x])?;
+            Ok(())
+        }
+    }
+
+    fn count(storage: &Storage) -> i64 {
+        let reader = super::super::open_reader(storage, "t.db").unwrap();
+        reader
+            .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_means_that_another_connection_sees_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let (writer, handle) = Writer::start("test", plain(&storage));
+        for x in 1..=20 {
+            handle.run(insert(x)).await.unwrap();
+            assert_eq!(count(&storage), x);
+        }
+        drop(handle);
+        writer.join();
+    }
+
+    #[tokio::test]
+    async fn a_failing_and_a_panicking_operation_leave_nothing_and_harm_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let (writer, handle) = Writer::start("test", plain(&storage));
+        let fine = handle.submit(insert(1));
+        let fails = handle.submit(|store: &mut Plain| {
+            insert(2)(store)?;
+            insert(1)(store)
+        });
+        let panics = handle.submit(|store: &mut Plain| -> Result<(), StoreError> {
+            insert(3)(store)?;
+            panic!("as a bug would")
+        });
+        let also_fine = handle.submit(insert(4));
+        assert!(fine.await.unwrap().is_ok());
+        assert!(matches!(fails.await.unwrap(), Err(StoreError::Sql(_))));
+        assert!(matches!(panics.await.unwrap(), Err(StoreError::Stopped)));
+        assert!(also_fine.await.unwrap().is_ok());
+        assert_eq!(count(&storage), 2);
+        drop(handle);
+        writer.join();
+    }
+
+    #[tokio::test]
+    async fn what_was_submitted_is_worked_off_before_the_thread_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let (writer, handle) = Writer::start("test", plain(&storage));
+        let answers: Vec<_> = (0..500).map(|x| handle.submit(insert(x))).collect();
+        drop(handle);
+        writer.join();
+        for answer in answers {
+            answer.await.unwrap().unwrap();
+        }
+        assert_eq!(count(&storage), 500);
+    }
+}

@@ -1,0 +1,7 @@
+//! Lines to devices: serial ports and TCP sockets, and the one shell that runs a pure session over any of them.
+//!
+//! This room knows no protocol.
+
+mod shell;
+
+pub use shell::{Input, Output, Session, run};
