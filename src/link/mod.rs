@@ -1,1 +1,49 @@
-//! link
+//! The agent's one outbound connection to its cloud.
+//!
+//! A machine decides (pure: no socket, no clock), `dial` connects, and the task started by `start` pumps frames.
+//! This room does not know what a job means: it carries frames.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::protocol::{Frame, Hello, Welcome};
+
+/// What the link tells the agent.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection stands and wants to say hello: what does the agent remember?
+    Connecting(oneshot::Sender<Hello>),
+    /// The cloud welcomed us. Frames for this connection carry its number.
+    Up {
+        /// Counts connections; frames for an older one are dropped.
+        connection: u64,
+        /// What the cloud said.
+        welcome: Welcome,
+    },
+    /// A frame arrived (never ping, pong, hello or welcome).
+    Frame {
+        /// On which connection.
+        connection: u64,
+        /// What.
+        frame: Frame,
+    },
+    /// No connection; it is tried again by itself.
+    Down(Trouble),
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Stable name: `link_unreachable`, `link_tls_untrusted`, `link_token_refused`, `link_silent`, `link_closed`, …
+    pub code: &'static str,
+    /// For a person: what is wrong, and what to do.
+    pub message: String,
+}
+
+/// The agent's end of the link.
+#[derive(Debug)]
+pub struct Link {
+    /// What happens. Bounded: an agent that does not look slows the connection down, never fills memory.
+    pub events: mpsc::Receiver<Event>,
+    /// Frames to send, each with the number of the connection it is meant for.
+    pub frames: mpsc::Sender<(u64, Frame)>,
+}

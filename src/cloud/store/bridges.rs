@@ -1,0 +1,1 @@
+//! Bridges: their streams, orders and health.

@@ -1,0 +1,1 @@
+//! A pretend SALTO SPACE server.
