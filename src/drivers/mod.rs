@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    model::{DoorName, JobId, LaneName, Order, Outcome, Refusal, SystemInventory, SystemName, Treatment},
+    model::{Admission, JobId, LaneName, Order, Outcome, Refusal, SystemInventory, SystemName, Treatment},
     protocol::Stage,
     seams::BoxFuture,
 };
@@ -46,15 +46,6 @@ pub trait Driver: Send + Sync {
 
 /// Where a driver tells how a job stands, for screens.
 pub type ProgressSink = dyn Fn(Stage) + Send + Sync;
-
-/// What a driver says to an order that is possible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// Where it queues.
-    pub lane: LaneName,
-    /// Its doors that follow reservations, the main one first. The door ledger decides their treatment.
-    pub rooms: Vec<DoorName>,
-}
 
 /// One job at work.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! This room is data and the rules that belong to single values. It does no IO, reads no clock, logs nothing and
 //! never sees a socket, a row or a byte of a device.
 
+mod admission;
 mod code;
 mod condition;
 mod id;
@@ -15,6 +16,7 @@ mod state;
 mod treatment;
 mod window;
 
+pub use admission::Admission;
 pub use code::Code;
 pub use condition::{Condition, Severity};
 pub use id::*;
