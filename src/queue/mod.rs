@@ -1,1 +1,688 @@
-//! queue
+//! The agent's memory: jobs and their states, the door ledger, and the reports on their way to the cloud.
+//!
+//! # What it must hold
+//! A job is never lost, never silently done twice, never reported as something that did not happen. So the queue
+//! follows three rules. *Nothing is acknowledged before it is durable.* *No byte leaves before the mark `sent` is
+//! durable*, together with what the job does to the rooms it touches; a crash after the mark makes the job `unknown`.
+//! *A job's end, its ledger rows and its report are one transaction.*
+//!
+//! # How it is used
+//! [`Queue`] is a synchronous struct without threads; time comes in as `now`. Its methods run inside the transaction
+//! that [`crate::store::Writer`] opened and never begin or commit one, so several of them share a sync. On an idle
+//! lane [`Queue::accept`] stores a job, decides the treatment of its rooms and marks it `sent` at once: one sync lies
+//! between arrival and first byte, and [`Queue::finish`] takes the second and last. A report that was acknowledged is
+//! deleted along with some later change, never in a commit of its own.
+//!
+//! # Rows
+//! `job` holds orders and outcomes, sealed; `job_ready` is the order in which a lane is worked off. Jobs that may not
+//! be sent yet stand in `job_later` until their time comes. `report` is the outbox, numbered as its stream is. `room`
+//! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
+//! free. `tally` counts, so that nothing else ever has to. `audit` says what the site refused and who decided what.
+//!
+//! This room sees no driver, no network and no task.
+
+mod ledger;
+mod limits;
+mod outbox;
+pub mod policy;
+mod store;
+#[cfg(test)]
+mod testing;
+mod view;
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::Connection;
+
+pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView};
+
+use self::{
+    ledger::{Change, Door, Settled},
+    policy::Event,
+    store::Row,
+};
+use crate::{
+    config::{AgentConfig, Limits, SystemConfig},
+    model::{
+        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, Order, Outcome,
+        Refusal, Report, Resolution, RoomState, Success, SystemName, Treatment, Verdict, Written,
+    },
+    protocol::{Position, stream},
+    seal::SealKey,
+    seams::{Random, Storage},
+    store::{Store, StoreError},
+};
+
+/// The database's file name.
+pub const FILE: &str = "queue.db";
+
+/// Schema steps; a released one is never edited.
+const MIGRATIONS: &[&str] = &[include_str!("queue.sql")];
+
+/// How long a job waits for another lane's job in the same room. Cards take seconds, so a person hardly notices.
+const ROOM_AT_WORK: SignedDuration = SignedDuration::from_secs(1);
+/// Jobs that one call of [`Queue::expire`] ends, so that no commit is held up.
+const EXPIRED_AT_ONCE: usize = 256;
+
+/// What the site's configuration says about jobs.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// What the site allows, whoever asks.
+    pub limits: Limits,
+    /// Who makes cards on each system.
+    pub systems: BTreeMap<SystemName, Sharing>,
+}
+
+impl From<&AgentConfig> for Rules {
+    fn from(config: &AgentConfig) -> Self {
+        let sharing = |system: &SystemConfig| (system.name.clone(), Sharing::from(system));
+        Self {
+            limits: config.limits.clone(),
+            systems: config.systems.iter().map(sharing).collect(),
+        }
+    }
+}
+
+/// Who makes cards on a system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Only this agent.
+    Exclusive,
+    /// Others may, but the site wants the ledger trusted all the same; every such join is audited.
+    AssumeUnchanged,
+    /// Others do: a join needs proof.
+    Shared,
+}
+
+impl From<&SystemConfig> for Sharing {
+    fn from(system: &SystemConfig) -> Self {
+        match (system.exclusive, system.assume_unchanged) {
+            (true, _) => Self::Exclusive,
+            (false, true) => Self::AssumeUnchanged,
+            (false, false) => Self::Shared,
+        }
+    }
+}
+
+/// What the agent remembers of both streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The last order it holds.
+    pub orders_received: Position,
+    /// What it has sent of reports.
+    pub reports: stream::Sent,
+}
+
+/// What became of a job that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is held already; nothing was done.
+    Duplicate,
+    /// It was refused, or came too late; its outcome is in the outbox.
+    Ended(Outcome),
+    /// It stands in its lane, to be claimed.
+    Waiting,
+    /// It is marked `sent`: once this is committed, bytes may leave.
+    Sent(Claimed),
+}
+
+/// A job that is marked `sent`, with all that its driver needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The job.
+    pub job: Job,
+    /// What its card does to its rooms.
+    pub treatment: Treatment,
+    /// Which mark this is, counted from 1.
+    pub attempt: u32,
+}
+
+/// What came of taking a job back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// Nothing had been sent, and nothing will be.
+    Cancelled,
+    /// It stood here already. A job that is `sent` still ends cancelled if nothing of it proves to have been written.
+    TooLate(JobState),
+    /// No such job; one that arrives later under this id ends cancelled.
+    NotKnown,
+}
+
+/// Why a doubt cannot be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveRefused {
+    /// No such job.
+    #[error("there is no such job")]
+    NotKnown,
+    /// There is no doubt about it.
+    #[error("only a job that is unknown can be resolved; this one is {0}")]
+    NotInDoubt(JobState),
+    /// The doubt was settled before.
+    #[error("the job was resolved before; it is {0} now")]
+    Resolved(JobState),
+}
+
+/// The agent's queue.
+#[derive(Debug)]
+pub struct Queue {
+    connection: Connection,
+    seal: SealKey,
+    random: Random,
+    rules: Rules,
+    /// The last report whose acknowledgement arrived; its row may still be there.
+    acknowledged: Position,
+}
+
+impl Store for Queue {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+/// What came of trying to send a job.
+enum Sending {
+    Sent(Claimed),
+    Ended(Outcome),
+    /// Another job is at work in one of its rooms.
+    RoomAtWork,
+}
+
+impl Queue {
+    /// Opens the queue and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`crate::store::open`].
+    pub fn open(storage: &Storage, seal: SealKey, random: Random, rules: Rules) -> Result<Self, StoreError> {
+        let mut queue = Self {
+            connection: crate::store::open(storage, FILE, MIGRATIONS)?,
+            seal,
+            random,
+            rules,
+            acknowledged: Position::default(),
+        };
+        let reports = queue.memory()?.reports;
+        queue.acknowledged = Position {
+            epoch: reports.last.epoch,
+            n: reports.acknowledged,
+        };
+        Ok(queue)
+    }
+
+    /// Takes a job that arrived. `position` is its place in the stream of orders, `admission` what its driver says of
+    /// it, and `may_send` says that its lane is idle and its line open: then it is marked `sent` right away, unless
+    /// other jobs of the lane wait.
+    ///
+    /// # Errors
+    /// [`StoreError::Gap`] when something is missing before it, and those of the database.
+    pub fn accept(
+        &mut self,
+        now: Timestamp,
+        position: Option<Position>,
+        job: Job,
+        admission: Result<Admission, Refusal>,
+        may_send: bool,
+    ) -> Result<Accepted, StoreError> {
+        if !self.take_order(position)? || self.holds(job.job_id)? {
+            return Ok(Accepted::Duplicate);
+        }
+        let job_id = job.job_id;
+        let (admission, refused) = match admission {
+            Ok(admission) => (Some(admission), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let row = self.insert(now, job, admission.as_ref())?;
+        let early = if self.was_cancelled_ahead(job_id)? {
+            Some(Outcome::Cancelled)
+        } else if let Some(refusal) = refused {
+            Some(Outcome::Failed(refusal))
+        } else {
+            self.refuse(now, &row)?
+        };
+        if let Some(outcome) = early {
+            self.end(now, &row, &outcome)?;
+            return Ok(Accepted::Ended(outcome));
+        }
+        let lane = admission.expect("a job without admission was refused above").lane;
+        let mut retry_at = None;
+        if may_send && !self.has_ready(now, &lane)? {
+            match self.send(now, &row)? {
+                Sending::Sent(claimed) => return Ok(Accepted::Sent(claimed)),
+                Sending::Ended(outcome) => return Ok(Accepted::Ended(outcome)),
+                Sending::RoomAtWork => retry_at = Some(after(now, ROOM_AT_WORK)),
+            }
+        }
+        if let Err(refusal) = limits::one_more_waiting(&self.rules.limits, self.waiting()?) {
+            self.audit_refusal(now, job_id, &refusal)?;
+            let outcome = Outcome::Failed(refusal);
+            self.end(now, &row, &outcome)?;
+            return Ok(Accepted::Ended(outcome));
+        }
+        self.mark_waiting(&row, Event::Queue, retry_at, None)?;
+        Ok(Accepted::Waiting)
+    }
+
+    /// Takes the position of a message that this version cannot read. If a job's id could be found in it, that job
+    /// ends failed.
+    ///
+    /// # Errors
+    /// As [`Queue::accept`].
+    pub fn refuse_unreadable(
+        &mut self,
+        now: Timestamp,
+        position: Position,
+        job_id: Option<JobId>,
+        refusal: Refusal,
+    ) -> Result<(), StoreError> {
+        if !self.take_order(Some(position))? {
+            return Ok(());
+        }
+        match job_id {
+            Some(job_id) if !self.holds(job_id)? => {
+                let row = self.insert_unreadable(now, job_id)?;
+                self.end(now, &row, &Outcome::Failed(refusal))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Marks the next job of a lane `sent`, if there is one. Jobs that must not be done any more end on the way, each
+    /// with its outcome; a job whose room is at work in another lane steps back for a moment.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn claim(&mut self, now: Timestamp, lane: &LaneName) -> Result<Option<Claimed>, StoreError> {
+        self.promote(now, lane)?;
+        while let Some(row) = self.next_of(lane)? {
+            match self.send(now, &row)? {
+                Sending::Sent(claimed) => return Ok(Some(claimed)),
+                Sending::Ended(_) => {}
+                Sending::RoomAtWork => self.postpone(&row, after(now, ROOM_AT_WORK))?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends a job: outcome, ledger and report in one.
+    ///
+    /// # Errors
+    /// When the job is not there or cannot end so, and those of the database.
+    pub fn finish(&mut self, now: Timestamp, job_id: JobId, outcome: Outcome) -> Result<(), StoreError> {
+        let row = self.known(job_id)?;
+        self.end(now, &row, &outcome)
+    }
+
+    /// Puts a job back into its lane because its driver proved that nothing was written. Its rooms are as before, and
+    /// it is not tried again before a short pause. A job that was to be taken back meanwhile ends cancelled instead.
+    ///
+    /// # Errors
+    /// When the job is not there or is not `sent`, and those of the database.
+    pub fn unsend(&mut self, now: Timestamp, job_id: JobId, why: &Refusal) -> Result<(), StoreError> {
+        let row = self.known(job_id)?;
+        if row.state == JobState::Sent && row.cancel_wanted {
+            return self.end(now, &row, &Outcome::Cancelled);
+        }
+        self.settle(now, &row, Settled::NotDone)?;
+        let pause = SignedDuration::try_from(policy::backoff(row.attempt)).unwrap_or(SignedDuration::MAX);
+        // Lanes that lost the same line do not come back in step.
+        let jitter = self.random.below(pause.as_millis().unsigned_abs() as u64 / 4);
+        let retry_at = after(
+            after(now, pause),
+            SignedDuration::from_millis(jitter.cast_signed()),
+        );
+        self.mark_waiting(&row, Event::Unsend, Some(retry_at), Some(why.code))
+    }
+
+    /// Takes a job back, if nothing of it was sent.
+    ///
+    /// # Errors
+    /// As [`Queue::accept`].
+    pub fn cancel(
+        &mut self,
+        now: Timestamp,
+        position: Option<Position>,
+        job_id: JobId,
+    ) -> Result<CancelAnswer, StoreError> {
+        let is_new = self.take_order(position)?;
+        let Some(row) = self.find(job_id)? else {
+            if is_new {
+                self.cancel_ahead(now, job_id)?;
+            }
+            return Ok(CancelAnswer::NotKnown);
+        };
+        match row.state {
+            JobState::Received | JobState::Waiting => {
+                self.end(now, &row, &Outcome::Cancelled)?;
+                Ok(CancelAnswer::Cancelled)
+            }
+            JobState::Sent => {
+                self.want_cancelled(&row)?;
+                Ok(CancelAnswer::TooLate(JobState::Sent))
+            }
+            over => Ok(CancelAnswer::TooLate(over)),
+        }
+    }
+
+    /// Settles the doubt about a job, once. The outcome's second revision goes to the outbox, and the ledger follows.
+    ///
+    /// # Errors
+    /// Those of the database; a refusal is the inner result.
+    pub fn resolve(
+        &mut self,
+        now: Timestamp,
+        job_id: JobId,
+        resolution: Resolution,
+    ) -> Result<Result<(), ResolveRefused>, StoreError> {
+        let Some(row) = self.find(job_id)? else {
+            return Ok(Err(ResolveRefused::NotKnown));
+        };
+        let Ok(state) = policy::next(row.state, Event::Resolve(resolution.verdict)) else {
+            return Ok(Err(match row.is_resolved {
+                true => ResolveRefused::Resolved(row.state),
+                false => ResolveRefused::NotInDoubt(row.state),
+            }));
+        };
+        let (settled, outcome) = match resolution.verdict {
+            Verdict::Done => (row.done(None), row.resolved_success()),
+            Verdict::NotDone => {
+                let message = format!("{} says that it was not done", resolution.by);
+                (Settled::NotDone, Outcome::failed(row.code, message))
+            }
+        };
+        let rooms = self.settle(now, &row, settled)?;
+        self.mark_resolved(&row, state, &resolution)?;
+        let verdict = match resolution.verdict {
+            Verdict::Done => "done",
+            Verdict::NotDone => "not done",
+        };
+        self.audit_line(
+            now,
+            "resolved",
+            Some(job_id),
+            &format!("{verdict}, says {}", resolution.by),
+        )?;
+        self.report(&Report {
+            job_id,
+            revision: 2,
+            at: now,
+            outcome,
+            resolution: Some(resolution),
+            rooms,
+        })?;
+        Ok(Ok(()))
+    }
+
+    /// After a stop that was not clean: every job that is `sent` may have been done, so it becomes `unknown`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn recover(&mut self, now: Timestamp) -> Result<Vec<JobId>, StoreError> {
+        let sent = self.ids_in(JobState::Sent)?;
+        for job_id in &sent {
+            let why = "the agent stopped after the job was marked and before its end was known";
+            self.finish(now, *job_id, Outcome::unknown(Code::AgentStopped, why))?;
+        }
+        Ok(sent)
+    }
+
+    /// Ends jobs whose deadline has come while they waited; a bounded number, so call it until it names none.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn expire(&mut self, now: Timestamp) -> Result<Vec<JobId>, StoreError> {
+        let late = self.ids_expired(now, EXPIRED_AT_ONCE)?;
+        for job_id in &late {
+            self.finish(now, *job_id, expired())?;
+        }
+        Ok(late)
+    }
+
+    /// Settles which stay a room follows, as far as a card that was read proves it: a guest card that its system holds
+    /// for valid in its main room, with an end that was printed on a card of the stay in the ledger. Anything else
+    /// proves nothing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn note_card_seen(
+        &mut self,
+        now: Timestamp,
+        system: &SystemName,
+        seen: &CardSeen,
+    ) -> Result<(), StoreError> {
+        let CardSeen::Guest {
+            rooms,
+            valid: true,
+            ends_at: Some(end),
+            ..
+        } = seen
+        else {
+            return Ok(());
+        };
+        // Validity is said of the main room only.
+        let Some(main) = rooms.first().and_then(|room| DoorName::new(room.as_str()).ok()) else {
+            return Ok(());
+        };
+        let Some(mut room) = self.room(system, &main)? else {
+            return Ok(());
+        };
+        if room.prove(*end, now) {
+            self.put_room(system, &main, &room)?;
+        }
+        Ok(())
+    }
+
+    /// This side turned out to remember less than it once did: no room's stay is certain any more.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forgot(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let rooms = self.all_rooms(None)?;
+        for (system, name, room) in &rooms {
+            let mut room = room.clone();
+            room.forget();
+            self.put_room(system, name, &room)?;
+        }
+        let detail = format!(
+            "the state of {} rooms is uncertain: this memory was out of date",
+            rooms.len()
+        );
+        self.audit_line(now, "memory_out_of_date", None, &detail)
+    }
+
+    /// Why a job that has just arrived is not even queued, if so.
+    fn refuse(&mut self, now: Timestamp, row: &Row) -> Result<Option<Outcome>, StoreError> {
+        let Some(body) = &row.body else { return Ok(None) };
+        if body.job.expires_at <= now {
+            return Ok(Some(expired()));
+        }
+        if let Err(refusal) = limits::standing(&self.rules.limits, now, &body.job, &body.rooms) {
+            self.audit_refusal(now, row.job_id, &refusal)?;
+            return Ok(Some(Outcome::Failed(refusal)));
+        }
+        let lacks_key = ledger::reservation_of(&body.job.order).is_none();
+        let room = row.rooms.first().filter(|_| lacks_key);
+        Ok(room.map(|room| Outcome::Failed(ledger::key_required(room))))
+    }
+
+    /// Marks a job `sent`, with what it does to its rooms, or ends it where it must not be done.
+    fn send(&mut self, now: Timestamp, row: &Row) -> Result<Sending, StoreError> {
+        if let Some(outcome) = self.refuse(now, row)? {
+            self.end(now, row, &outcome)?;
+            return Ok(Sending::Ended(outcome));
+        }
+        let job = row.job()?;
+        if job.order.kind() == Kind::CardEncode {
+            let issued =
+                self.cards_sent_since(after(now, -limits::CARD_SPAN), self.rules.limits.cards_per_hour)?;
+            if let Err(refusal) = limits::one_more_card(&self.rules.limits, issued) {
+                self.audit_refusal(now, row.job_id, &refusal)?;
+                return self.end_unsent(now, row, refusal);
+            }
+        }
+        let doors = self.doors(now, row)?;
+        if doors.iter().any(|door| door.room.at_work.is_some()) {
+            return Ok(Sending::RoomAtWork);
+        }
+        let sharing = self
+            .rules
+            .systems
+            .get(&job.system)
+            .copied()
+            .unwrap_or(Sharing::Shared);
+        let plan = match ledger::plan(&job.order, &doors, sharing, now) {
+            Ok(plan) => plan,
+            Err(refusal) => return self.end_unsent(now, row, refusal),
+        };
+        if let Some(key) = ledger::reservation_of(&job.order) {
+            for (door, change) in doors.into_iter().zip(&plan.changes) {
+                if *change == Change::Begin {
+                    self.put_stay(&job.system, &door.name, key, row.job_id)?;
+                }
+                let room = door.room.sent(row.job_id, key, *change, now);
+                self.put_room(&job.system, &door.name, &room)?;
+            }
+        }
+        if plan.assumed {
+            self.audit_line(
+                now,
+                "assumed_unchanged",
+                Some(row.job_id),
+                "nobody else changed the room, by configuration",
+            )?;
+        }
+        let attempt = self.mark_sent(row, now, plan.treatment)?;
+        Ok(Sending::Sent(Claimed {
+            job: job.clone(),
+            treatment: plan.treatment,
+            attempt,
+        }))
+    }
+
+    fn end_unsent(&mut self, now: Timestamp, row: &Row, refusal: Refusal) -> Result<Sending, StoreError> {
+        let outcome = Outcome::Failed(refusal);
+        self.end(now, row, &outcome)?;
+        Ok(Sending::Ended(outcome))
+    }
+
+    /// Ends a job: outcome, ledger and report in one.
+    fn end(&mut self, now: Timestamp, row: &Row, outcome: &Outcome) -> Result<(), StoreError> {
+        let rooms = match (row.state, outcome) {
+            (JobState::Sent, Outcome::Succeeded(success)) => {
+                self.settle(now, row, row.done(success.card.as_ref()))?
+            }
+            (JobState::Sent, Outcome::Unknown(_)) => self.settle(now, row, Settled::Unclear)?,
+            (JobState::Sent, _) => self.settle(now, row, Settled::NotDone)?,
+            _ => Vec::new(),
+        };
+        self.mark_over(row, now, outcome)?;
+        self.report(&Report {
+            job_id: row.job_id,
+            revision: 1,
+            at: now,
+            outcome: outcome.clone(),
+            resolution: None,
+            rooms,
+        })
+    }
+
+    /// Carries the end of a job's work into its rooms.
+    fn settle(&mut self, now: Timestamp, row: &Row, settled: Settled) -> Result<Vec<RoomState>, StoreError> {
+        let Some(body) = &row.body else {
+            return Ok(Vec::new());
+        };
+        let Some(key) = ledger::reservation_of(&body.job.order) else {
+            return Ok(Vec::new());
+        };
+        let system = &body.job.system;
+        if settled == Settled::NotDone {
+            self.drop_stays_begun_by(row.job_id)?;
+        }
+        let mut states = Vec::with_capacity(row.rooms.len());
+        for name in &row.rooms {
+            let room = self
+                .room(system, name)?
+                .unwrap_or_else(|| ledger::Room::unseen(now));
+            let room = room.settle(row.job_id, key, settled, now);
+            if room.is_free() {
+                self.drop_stays_in(system, name)?;
+            }
+            self.put_room(system, name, &room)?;
+            states.push(room.state(system, name));
+        }
+        Ok(states)
+    }
+
+    /// The rooms of a job, with what is known about them.
+    fn doors(&self, now: Timestamp, row: &Row) -> Result<Vec<Door>, StoreError> {
+        let job = row.job()?;
+        let key = ledger::reservation_of(&job.order);
+        let door = |name: &DoorName| {
+            Ok(Door {
+                name: name.clone(),
+                room: self
+                    .room(&job.system, name)?
+                    .unwrap_or_else(|| ledger::Room::unseen(now)),
+                was_here: match key {
+                    Some(key) => self.was_here(&job.system, name, key)?,
+                    None => false,
+                },
+            })
+        };
+        row.rooms.iter().map(door).collect()
+    }
+
+    fn audit_refusal(&mut self, now: Timestamp, job_id: JobId, refusal: &Refusal) -> Result<(), StoreError> {
+        self.audit_line(now, refusal.code.as_str(), Some(job_id), &refusal.message)
+    }
+}
+
+impl Row {
+    /// What its success means to its rooms. Without the system's word, the end that was ordered is what is printed.
+    fn done(&self, facts: Option<&CardFacts>) -> Settled {
+        let ordered = match self.body.as_ref().map(|body| &body.job.order) {
+            Some(Order::CardEncode(card)) => card.window.ends_at(),
+            _ => {
+                return Settled::Done {
+                    cards: 0,
+                    printed_end: None,
+                };
+            }
+        };
+        Settled::Done {
+            cards: 1,
+            printed_end: facts.and_then(|facts| facts.printed_end).or(ordered),
+        }
+    }
+
+    /// The outcome of a job that proved to have been done.
+    fn resolved_success(&self) -> Outcome {
+        let is_card = matches!(
+            self.body.as_ref().map(|body| &body.job.order),
+            Some(Order::CardEncode(_))
+        );
+        let overrode = match self.treatment {
+            Some(Treatment::Override) => Some(true),
+            Some(Treatment::Join) => Some(false),
+            Some(Treatment::Plain) | None => None,
+        };
+        Outcome::Succeeded(Success {
+            written: is_card.then_some(Written::Proven),
+            card: is_card.then(|| CardFacts {
+                overrode,
+                ..CardFacts::default()
+            }),
+            seen: None,
+        })
+    }
+}
+
+fn expired() -> Outcome {
+    Outcome::Expired(Refusal::new(
+        Code::Expired,
+        "its deadline passed before anything was sent",
+    ))
+}
+
+fn after(now: Timestamp, span: SignedDuration) -> Timestamp {
+    now.saturating_add(span).unwrap_or(now)
+}

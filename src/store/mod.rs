@@ -81,6 +81,14 @@ pub enum StoreError {
     /// A sealed value does not open.
     #[error("sealed row")]
     Sealed(#[from] crate::seal::SealError),
+    /// A message of a stream after which something is missing; nothing of it is stored.
+    #[error("position {found:?} leaves a gap in the stream: {expected:?} was due (epoch, n)")]
+    Gap {
+        /// The position that was due: epoch and number.
+        expected: (u64, u64),
+        /// The position that came.
+        found: (u64, u64),
+    },
     /// The commit that should have held the work failed; nothing of it is stored.
     #[error("commit failed: {0}")]
     Commit(String),

@@ -1,0 +1,599 @@
+//! The door ledger: which stay the lock of a room follows, and what a card may therefore do. Pure: no SQL, no clock.
+//!
+//! Lock systems copy "the stay in the room" as their server sees it. A card that begins a stay kills the room's older
+//! cards once it is used; a card that joins opens for whichever stay was begun last. So a join needs to know whose
+//! stay that is, and a beginning must not happen twice for one reservation. What cannot be known is refused by name,
+//! before any byte.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Sharing;
+use crate::model::{Code, DoorName, JobId, Order, Refusal, ReservationKey, RoomState, SystemName, Treatment};
+
+/// How long a card that was read proves which stay a shared room has.
+const PROOF: SignedDuration = SignedDuration::from_mins(10);
+/// Printed ends kept of one stay; a later card pushes out the oldest.
+const PRINTED_ENDS: usize = 16;
+/// Unsettled beginnings kept on top of each other in one room. Below the last, the room counts as never seen.
+const DOUBTS: usize = 8;
+
+/// What is known about one room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Room {
+    /// The stay of the last beginning that the lock system accepted, or may have accepted.
+    pub(super) holder: Option<ReservationKey>,
+    /// Whether that is certain.
+    pub(super) certain: bool,
+    /// Since when.
+    pub(super) since: Timestamp,
+    /// How many cards of the stay were written.
+    pub(super) cards: u32,
+    /// The ends printed on them, by which a card is known again.
+    pub(super) printed_ends: Vec<Timestamp>,
+    /// When a live card of the stay was last read, with no other job in the room since.
+    pub(super) verified_at: Option<Timestamp>,
+    /// The job that is at work in the room.
+    pub(super) at_work: Option<JobId>,
+    /// The job that may have changed whose room it is.
+    pub(super) doubt: Option<Doubt>,
+}
+
+/// A change that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Doubt {
+    job_id: JobId,
+    change: Change,
+    before: Box<Room>,
+}
+
+/// What a job does to whose room it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Change {
+    /// The reservation's stay begins.
+    Begin,
+    /// The stay goes on.
+    Keep,
+    /// The room becomes free.
+    Free,
+}
+
+/// A room of an order, with what is known about it.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    pub(super) name: DoorName,
+    pub(super) room: Room,
+    /// Whether the order's reservation began a stay here since the room was last free.
+    pub(super) was_here: bool,
+}
+
+/// What an order will do to its rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) treatment: Treatment,
+    /// In the order of the doors.
+    pub(super) changes: Vec<Change>,
+    /// Whether it rests on the site's word that nobody else makes cards.
+    pub(super) assumed: bool,
+}
+
+/// How a job's work in its rooms ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It was done, with so many cards and this end printed on them.
+    Done {
+        cards: u32,
+        printed_end: Option<Timestamp>,
+    },
+    /// It was not done, and that is certain.
+    NotDone,
+    /// It may have been done.
+    Unclear,
+}
+
+/// The rooms whose stay an order touches, each once. `admitted` are those that the driver found on a card.
+pub(super) fn rooms_of(order: &Order, admitted: &[DoorName]) -> Vec<DoorName> {
+    let named: Vec<&DoorName> = match order {
+        Order::CardEncode(_) => admitted.iter().collect(),
+        Order::StayModify(stay) => [&stay.room].into_iter().chain(&stay.to_room).collect(),
+        Order::StayCheckout { room, .. } => vec![room],
+        Order::CardRead(_)
+        | Order::SlotPut(_)
+        | Order::SlotRemove { .. }
+        | Order::DeviceUnlock { .. }
+        | Order::DeviceRead { .. }
+        | Order::InventoryRefresh => Vec::new(),
+    };
+    let mut rooms: Vec<DoorName> = Vec::with_capacity(named.len());
+    for room in named {
+        if !rooms.contains(room) {
+            rooms.push(room.clone());
+        }
+    }
+    rooms
+}
+
+/// The reservation in whose name an order works.
+pub(super) fn reservation_of(order: &Order) -> Option<&ReservationKey> {
+    match order {
+        Order::CardEncode(card) => card.reservation_key.as_ref(),
+        Order::StayModify(stay) => Some(&stay.reservation_key),
+        Order::StayCheckout { reservation_key, .. } => Some(reservation_key),
+        Order::CardRead(_)
+        | Order::SlotPut(_)
+        | Order::SlotRemove { .. }
+        | Order::DeviceUnlock { .. }
+        | Order::DeviceRead { .. }
+        | Order::InventoryRefresh => None,
+    }
+}
+
+/// Decides what an order does to its rooms; `doors` are those of [`rooms_of`].
+///
+/// # Errors
+/// The named refusal, when it must not be done.
+pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timestamp) -> Result<Plan, Refusal> {
+    let Some((main, others)) = doors.split_first() else {
+        return Ok(Plan {
+            treatment: Treatment::Plain,
+            changes: Vec::new(),
+            assumed: false,
+        });
+    };
+    let Some(key) = reservation_of(order) else {
+        return Err(key_required(&main.name));
+    };
+    let keeps = |door: &Door| keep(key, door, sharing, now);
+    let first = match order {
+        Order::StayCheckout { .. } => keeps(main).map(|()| Change::Free)?,
+        Order::StayModify(_) if others.is_empty() => keeps(main).map(|()| Change::Keep)?,
+        Order::StayModify(_) => keeps(main).map(|()| Change::Free)?,
+        _ => enter(key, main, sharing, now)?,
+    };
+    let mut changes = vec![first];
+    for door in others {
+        changes.push(enter(key, door, sharing, now)?);
+    }
+    let treatment = match order {
+        Order::CardEncode(_) if changes.iter().any(|change| *change != first) => {
+            return Err(Refusal::new(
+                Code::RoomStatesDiffer,
+                "one card cannot begin a stay in one room and join it in another: make a card for each",
+            ));
+        }
+        Order::CardEncode(_) if first == Change::Begin => Treatment::Override,
+        Order::CardEncode(_) => Treatment::Join,
+        _ => Treatment::Plain,
+    };
+    let assumed =
+        sharing == Sharing::AssumeUnchanged && changes.iter().any(|change| *change != Change::Begin);
+    Ok(Plan {
+        treatment,
+        changes,
+        assumed,
+    })
+}
+
+/// A card for a room that follows reservations must say whose stay it is.
+pub(super) fn key_required(room: &DoorName) -> Refusal {
+    Refusal::new(
+        Code::ReservationKeyRequired,
+        format!("room {room} follows reservations: the card needs a reservation_key"),
+    )
+}
+
+/// Whether a card begins or joins in one room.
+fn enter(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> Result<Change, Refusal> {
+    let is_first = !door.was_here && door.room.holder.as_ref() != Some(key);
+    if is_first {
+        return Ok(Change::Begin);
+    }
+    keep(key, door, sharing, now).map(|()| Change::Keep)
+}
+
+/// Whether the room certainly follows this reservation now.
+fn keep(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> Result<(), Refusal> {
+    let Door { name, room, .. } = door;
+    let unknown = |message| Err(Refusal::new(Code::RoomStateUnknown, message));
+    let is_other = room.holder.as_ref() != Some(key);
+    if is_other && (room.certain || !door.was_here) {
+        return Err(Refusal::new(
+            Code::RoomHeldByOtherReservation,
+            format!("room {name} does not follow this reservation now"),
+        ));
+    }
+    if !room.certain {
+        return unknown(format!(
+            "nobody knows which stay room {name} follows: read a live card of the stay, or have the doubtful job \
+             resolved"
+        ));
+    }
+    let is_proven = room
+        .verified_at
+        .is_some_and(|at| now.duration_since(at).abs() <= PROOF);
+    match sharing {
+        Sharing::Exclusive | Sharing::AssumeUnchanged => Ok(()),
+        Sharing::Shared if is_proven => Ok(()),
+        Sharing::Shared => unknown(format!(
+            "others make cards for room {name} too: read a live card of this stay first, then try again within ten \
+             minutes"
+        )),
+    }
+}
+
+impl Room {
+    /// A room of which nothing is known.
+    pub(super) fn unseen(now: Timestamp) -> Self {
+        Self {
+            holder: None,
+            certain: false,
+            since: now,
+            cards: 0,
+            printed_ends: Vec::new(),
+            verified_at: None,
+            at_work: None,
+            doubt: None,
+        }
+    }
+
+    fn free(since: Timestamp) -> Self {
+        Self {
+            certain: true,
+            ..Self::unseen(since)
+        }
+    }
+
+    /// The row while a job is at work.
+    pub(super) fn sent(
+        mut self,
+        job_id: JobId,
+        key: &ReservationKey,
+        change: Change,
+        now: Timestamp,
+    ) -> Self {
+        let (holder, cards, printed_ends) = match change {
+            Change::Keep => {
+                self.at_work = Some(job_id);
+                return self;
+            }
+            Change::Begin => (Some(key.clone()), 0, Vec::new()),
+            Change::Free => (self.holder.clone(), self.cards, self.printed_ends.clone()),
+        };
+        self.keep_doubts(DOUBTS - 1);
+        Self {
+            holder,
+            certain: false,
+            since: now,
+            cards,
+            printed_ends,
+            verified_at: None,
+            at_work: Some(job_id),
+            doubt: Some(Doubt {
+                job_id,
+                change,
+                before: Box::new(self),
+            }),
+        }
+    }
+
+    /// The row after a job's work ended, or after a doubt about it was settled.
+    pub(super) fn settle(
+        mut self,
+        job_id: JobId,
+        key: &ReservationKey,
+        settled: Settled,
+        now: Timestamp,
+    ) -> Self {
+        let was_at_work = self.at_work == Some(job_id);
+        if was_at_work {
+            self.at_work = None;
+        }
+        match self.doubt.take() {
+            Some(doubt) if doubt.job_id == job_id => match (settled, doubt.change) {
+                (Settled::NotDone, _) => *doubt.before,
+                (Settled::Unclear, _) => Self {
+                    doubt: Some(doubt),
+                    ..self
+                },
+                (Settled::Done { .. }, Change::Free) => Self::free(now),
+                (Settled::Done { .. }, Change::Begin | Change::Keep) => {
+                    self.certain = true;
+                    self.count(settled);
+                    self
+                }
+            },
+            Some(doubt) => Self {
+                doubt: Some(Doubt {
+                    before: Box::new(doubt.before.settle(job_id, key, settled, now)),
+                    ..doubt
+                }),
+                ..self
+            },
+            None => {
+                let still_theirs = self.holder.as_ref() == Some(key);
+                match settled {
+                    Settled::Done { .. } if still_theirs => self.count(settled),
+                    Settled::Unclear if was_at_work => self.verified_at = None,
+                    Settled::Done { .. } | Settled::Unclear | Settled::NotDone => {}
+                }
+                self
+            }
+        }
+    }
+
+    /// A live guest card with this end was read in the room: the stay is proven if the card is one of it. Says
+    /// whether it was.
+    pub(super) fn prove(&mut self, printed_end: Timestamp, now: Timestamp) -> bool {
+        let is_of_this_stay = self.holder.is_some() && self.printed_ends.contains(&printed_end);
+        if !is_of_this_stay || self.at_work.is_some() {
+            return false;
+        }
+        self.certain = true;
+        self.verified_at = Some(now);
+        self.doubt = None;
+        true
+    }
+
+    /// What was known may be out of date, also what a doubt would fall back to.
+    pub(super) fn forget(&mut self) {
+        self.certain = false;
+        self.verified_at = None;
+        if let Some(doubt) = &mut self.doubt {
+            doubt.before.forget();
+        }
+    }
+
+    /// Whether nobody's stay is in it, and that is certain.
+    pub(super) fn is_free(&self) -> bool {
+        self.certain && self.holder.is_none()
+    }
+
+    pub(super) fn state(&self, system: &SystemName, room: &DoorName) -> RoomState {
+        RoomState {
+            system: system.clone(),
+            room: room.clone(),
+            reservation_key: self.holder.clone(),
+            certain: self.certain,
+            since: self.since,
+            cards: self.cards,
+        }
+    }
+
+    fn count(&mut self, settled: Settled) {
+        self.verified_at = None;
+        let Settled::Done { cards, printed_end } = settled else {
+            return;
+        };
+        self.cards = self.cards.saturating_add(cards);
+        if let Some(end) = printed_end
+            && !self.printed_ends.contains(&end)
+        {
+            if self.printed_ends.len() == PRINTED_ENDS {
+                self.printed_ends.remove(0);
+            }
+            self.printed_ends.push(end);
+        }
+    }
+
+    fn keep_doubts(&mut self, depth: usize) {
+        let since = self.since;
+        match (&mut self.doubt, depth) {
+            (None, _) => {}
+            (Some(_), 0) => *self = Self::unseen(since),
+            (Some(doubt), _) => doubt.before.keep_doubts(depth - 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::testing::*;
+
+    fn door(holder: Option<&str>, certain: bool, was_here: bool) -> Door {
+        Door {
+            name: DoorName::new("101").unwrap(),
+            room: Room {
+                holder: holder.map(key),
+                certain,
+                ..Room::unseen(at(0))
+            },
+            was_here,
+        }
+    }
+
+    fn planned(order: &Order, doors: &[Door], sharing: Sharing) -> Result<Treatment, Code> {
+        plan(order, doors, sharing, at(0))
+            .map(|plan| plan.treatment)
+            .map_err(|refusal| refusal.code)
+    }
+
+    /// How a card of stay `a` is treated.
+    fn treated(doors: &[Door]) -> Result<Treatment, Code> {
+        planned(&card(&["101"], "a"), doors, Sharing::Exclusive)
+    }
+
+    #[test]
+    fn a_card_without_rooms_is_plain_and_one_with_rooms_needs_a_key() {
+        assert_eq!(treated(&[]), Ok(Treatment::Plain));
+        let mut order = card(&["101"], "a");
+        let Order::CardEncode(encode) = &mut order else {
+            unreachable!()
+        };
+        encode.reservation_key = None;
+        let doors = [door(None, true, false)];
+        assert_eq!(
+            planned(&order, &doors, Sharing::Exclusive),
+            Err(Code::ReservationKeyRequired)
+        );
+    }
+
+    #[test]
+    fn a_reservations_first_card_in_a_room_overrides_whatever_is_there() {
+        for (holder, certain) in [(None, true), (None, false), (Some("b"), true), (Some("b"), false)] {
+            assert_eq!(treated(&[door(holder, certain, false)]), Ok(Treatment::Override));
+        }
+    }
+
+    #[test]
+    fn further_cards_join_only_the_reservations_own_and_certain_stay() {
+        assert_eq!(treated(&[door(Some("a"), true, true)]), Ok(Treatment::Join));
+        assert_eq!(
+            treated(&[door(Some("a"), false, true)]),
+            Err(Code::RoomStateUnknown)
+        );
+        assert_eq!(
+            treated(&[door(Some("b"), true, true)]),
+            Err(Code::RoomHeldByOtherReservation)
+        );
+        assert_eq!(
+            treated(&[door(Some("b"), false, true)]),
+            Err(Code::RoomStateUnknown)
+        );
+    }
+
+    #[test]
+    fn rooms_that_would_need_different_treatment_are_refused_together() {
+        let doors = [door(Some("a"), true, true), door(None, true, false)];
+        assert_eq!(treated(&doors), Err(Code::RoomStatesDiffer));
+        let doors = [door(Some("a"), true, true), door(Some("b"), true, true)];
+        assert_eq!(treated(&doors), Err(Code::RoomHeldByOtherReservation));
+    }
+
+    #[test]
+    fn on_a_shared_system_a_join_needs_a_live_card_read_within_ten_minutes() {
+        let mut door = door(Some("a"), true, true);
+        let order = card(&["101"], "a");
+        let doors = |door: &Door| [door.clone()];
+        assert_eq!(
+            planned(&order, &doors(&door), Sharing::Shared),
+            Err(Code::RoomStateUnknown)
+        );
+        assert!(
+            plan(&order, &doors(&door), Sharing::AssumeUnchanged, at(0))
+                .unwrap()
+                .assumed
+        );
+        door.room.verified_at = Some(at(-600));
+        assert_eq!(
+            planned(&order, &doors(&door), Sharing::Shared),
+            Ok(Treatment::Join)
+        );
+        door.room.verified_at = Some(at(-601));
+        assert_eq!(
+            planned(&order, &doors(&door), Sharing::Shared),
+            Err(Code::RoomStateUnknown)
+        );
+    }
+
+    #[test]
+    fn only_the_stay_in_the_room_is_checked_out() {
+        let checked = |door| planned(&checkout("101", "a"), &[door], Sharing::Exclusive);
+        assert_eq!(checked(door(Some("a"), true, true)), Ok(Treatment::Plain));
+        assert_eq!(checked(door(Some("a"), false, true)), Err(Code::RoomStateUnknown));
+        assert_eq!(
+            checked(door(Some("b"), true, true)),
+            Err(Code::RoomHeldByOtherReservation)
+        );
+        assert_eq!(
+            checked(door(Some("b"), true, false)),
+            Err(Code::RoomHeldByOtherReservation)
+        );
+        assert_eq!(
+            checked(door(None, true, false)),
+            Err(Code::RoomHeldByOtherReservation)
+        );
+    }
+
+    fn done() -> Settled {
+        Settled::Done {
+            cards: 1,
+            printed_end: Some(at(1000)),
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_certain_once_done_and_undone_once_disproven() {
+        let (a, b) = (key("a"), key("b"));
+        let held = Room::unseen(at(0))
+            .sent(id(1), &a, Change::Begin, at(1))
+            .settle(id(1), &a, done(), at(2));
+        assert_eq!(
+            (held.holder.as_ref(), held.certain, held.cards),
+            (Some(&a), true, 1)
+        );
+        let sent = held.clone().sent(id(2), &b, Change::Begin, at(3));
+        assert_eq!(
+            (sent.holder.as_ref(), sent.certain, sent.cards),
+            (Some(&b), false, 0)
+        );
+        assert_eq!(sent.clone().settle(id(2), &b, Settled::NotDone, at(4)), held);
+        let unclear = sent.settle(id(2), &b, Settled::Unclear, at(4));
+        assert!(!unclear.certain && unclear.at_work.is_none());
+        assert_eq!(unclear.settle(id(2), &b, Settled::NotDone, at(5)), held);
+    }
+
+    #[test]
+    fn an_older_doubt_is_settled_beneath_a_newer_one() {
+        let (a, b) = (key("a"), key("b"));
+        let doubtful = Room::unseen(at(0))
+            .sent(id(1), &a, Change::Begin, at(1))
+            .settle(id(1), &a, Settled::Unclear, at(2))
+            .sent(id(2), &b, Change::Begin, at(3))
+            .settle(id(1), &a, done(), at(4));
+        assert_eq!(doubtful.holder.as_ref(), Some(&b));
+        let back = doubtful.settle(id(2), &b, Settled::NotDone, at(5));
+        assert_eq!((back.holder.as_ref(), back.certain), (Some(&a), true));
+    }
+
+    #[test]
+    fn an_unclear_join_leaves_the_stay_certain_but_no_longer_verified() {
+        let a = key("a");
+        let mut held =
+            Room::unseen(at(0))
+                .sent(id(1), &a, Change::Begin, at(1))
+                .settle(id(1), &a, done(), at(2));
+        assert!(held.prove(at(1000), at(3)));
+        let joined = held
+            .sent(id(2), &a, Change::Keep, at(4))
+            .settle(id(2), &a, Settled::Unclear, at(5));
+        assert!(joined.certain && joined.verified_at.is_none());
+        assert_eq!(joined.cards, 1);
+        assert_eq!(joined.settle(id(2), &a, done(), at(6)).cards, 2);
+    }
+
+    #[test]
+    fn a_card_with_another_end_proves_nothing() {
+        let a = key("a");
+        let mut room =
+            Room::unseen(at(0))
+                .sent(id(1), &a, Change::Begin, at(1))
+                .settle(id(1), &a, done(), at(2));
+        room.forget();
+        assert!(!room.prove(at(999), at(3)) && !room.certain);
+        assert!(room.prove(at(1000), at(3)) && room.certain);
+    }
+
+    #[test]
+    fn doubts_upon_doubts_stay_bounded() {
+        let mut room = Room::unseen(at(0));
+        for number in 1..100 {
+            let guest = key(&format!("guest {number}"));
+            room = room.sent(id(number), &guest, Change::Begin, at(1)).settle(
+                id(number),
+                &guest,
+                Settled::Unclear,
+                at(2),
+            );
+        }
+        let mut depth = 0;
+        let mut below = &room;
+        while let Some(doubt) = &below.doubt {
+            depth += 1;
+            below = &doubt.before;
+        }
+        assert_eq!(depth, DOUBTS);
+        assert!(below.holder.is_none() && !below.certain);
+    }
+}

@@ -1,0 +1,219 @@
+//! Both streams as the agent remembers them: the orders it took, and the reports it has to deliver.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+
+use super::{Memory, Queue};
+use crate::{
+    model::{JobId, Report},
+    protocol::{
+        Message, Position,
+        stream::{self, Arrival, Sent},
+    },
+    store::StoreError,
+};
+
+/// Acknowledged reports deleted along with one change.
+const DROPPED_AT_ONCE: i64 = 256;
+
+impl Queue {
+    /// What the agent remembers of both streams.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn memory(&self) -> Result<Memory, StoreError> {
+        let mut memory = self
+            .connection
+            .prepare_cached(
+                "SELECT orders_epoch, orders_n, reports_epoch, reports_n, reports_acknowledged FROM memory",
+            )?
+            .query_row([], |row| {
+                let number = |column| row.get(column).map(i64::cast_unsigned);
+                Ok(Memory {
+                    orders_received: Position {
+                        epoch: number(0)?,
+                        n: number(1)?,
+                    },
+                    reports: Sent {
+                        last: Position {
+                            epoch: number(2)?,
+                            n: number(3)?,
+                        },
+                        acknowledged: number(4)?,
+                    },
+                })
+            })?;
+        if self.acknowledged.epoch == memory.reports.last.epoch {
+            memory.reports.acknowledged = memory.reports.acknowledged.max(self.acknowledged.n);
+        }
+        Ok(memory)
+    }
+
+    /// Remembers what the cloud holds of the reports. The rows go with a later change, never in a commit of their
+    /// own. What was never numbered cannot be acknowledged: such a position is ignored.
+    pub fn acknowledge_reports(&mut self, up_to: Position) {
+        let last = match self.memory() {
+            Ok(memory) => memory.reports.last,
+            Err(error) => {
+                // The cloud acknowledges cumulatively: the next one makes up for this.
+                tracing::warn!(error = %error, "an acknowledgement could not be judged");
+                return;
+            }
+        };
+        let is_ours = up_to.epoch == last.epoch && up_to.n <= last.n;
+        if is_ours && (up_to.epoch != self.acknowledged.epoch || up_to.n > self.acknowledged.n) {
+            self.acknowledged = up_to;
+        }
+    }
+
+    /// Begins a new epoch of the reports: what was not acknowledged is numbered anew, from 1.
+    ///
+    /// # Errors
+    /// When the epoch is not a newer one, and those of the database.
+    pub fn begin_reports_epoch(&mut self, epoch: u64) -> Result<(), StoreError> {
+        let Memory { reports, .. } = self.memory()?;
+        if epoch <= reports.last.epoch {
+            let what = format!("epoch {epoch} is not newer than {}", reports.last.epoch);
+            return Err(StoreError::corrupt("the stream of reports", what));
+        }
+        self.connection
+            .prepare_cached("DELETE FROM report WHERE n <= ?1")?
+            .execute([reports.acknowledged.cast_signed()])?;
+        let left: Vec<i64> = self
+            .connection
+            .prepare_cached("SELECT n FROM report ORDER BY n")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let mut last = 0;
+        for (new, old) in (1..).zip(left) {
+            // In ascending order the new number is never above the old one, and never taken.
+            self.connection
+                .prepare_cached("UPDATE report SET n = ?2 WHERE n = ?1")?
+                .execute([old, new])?;
+            last = new;
+        }
+        self.connection
+            .prepare_cached("UPDATE memory SET reports_epoch = ?1, reports_n = ?2, reports_acknowledged = 0")?
+            .execute([epoch.cast_signed(), last])?;
+        self.acknowledged = Position { epoch, n: 0 };
+        Ok(())
+    }
+
+    /// What follows a position in the stream of reports, at most `limit` messages.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn reports_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, Message)>, StoreError> {
+        let epoch = self.memory()?.reports.last.epoch;
+        let from = match after.epoch.cmp(&epoch) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => after.n,
+            std::cmp::Ordering::Greater => return Ok(Vec::new()),
+        };
+        let mut statement = self.connection.prepare_cached(
+            "SELECT n, job_id, revision, body FROM report WHERE n > ?1 ORDER BY n LIMIT ?2",
+        )?;
+        let mut rows = statement.query(params![
+            i64::try_from(from).unwrap_or(i64::MAX),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        ])?;
+        let mut reports = Vec::new();
+        while let Some(row) = rows.next()? {
+            let n: i64 = row.get(0)?;
+            let job_id = JobId(uuid::Uuid::from_bytes(row.get(1)?));
+            let revision: u8 = row.get(2)?;
+            let sealed: Vec<u8> = row.get(3)?;
+            let report: Report = self.unseal(&place(job_id, revision), &sealed)?;
+            let message = match revision {
+                1 => Message::Outcome(report),
+                _ => Message::Resolution(report),
+            };
+            let n = n.cast_unsigned();
+            reports.push((Position { epoch, n }, message));
+        }
+        Ok(reports)
+    }
+
+    /// Numbers a report and puts it into the outbox.
+    pub(super) fn report(&mut self, report: &Report) -> Result<(), StoreError> {
+        self.drop_acknowledged()?;
+        let n: i64 = self
+            .connection
+            .prepare_cached("UPDATE memory SET reports_n = reports_n + 1 RETURNING reports_n")?
+            .query_row([], |row| row.get(0))?;
+        let body = self.sealed(&place(report.job_id, report.revision), report);
+        self.connection
+            .prepare_cached("INSERT INTO report(n, job_id, revision, body) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![n, report.job_id.0.as_bytes(), report.revision, body])?;
+        Ok(())
+    }
+
+    /// Takes the position of an order. Says whether the order is new.
+    pub(super) fn take_order(&mut self, position: Option<Position>) -> Result<bool, StoreError> {
+        let Some(position) = position else {
+            return Ok(true);
+        };
+        match stream::arrival(self.memory()?.orders_received, position) {
+            Arrival::Duplicate => return Ok(false),
+            Arrival::Gap { expected } => {
+                return Err(StoreError::Gap {
+                    expected: (expected.epoch, expected.n),
+                    found: (position.epoch, position.n),
+                });
+            }
+            Arrival::Next => {}
+        }
+        self.connection
+            .prepare_cached("UPDATE memory SET orders_epoch = ?1, orders_n = ?2")?
+            .execute([position.epoch.cast_signed(), position.n.cast_signed()])?;
+        Ok(true)
+    }
+
+    /// Deletes reports that the cloud holds; part of a change that is committed anyway.
+    ///
+    /// Nothing here relies on what an earlier call did: its transaction may have been rolled back.
+    pub(super) fn drop_acknowledged(&mut self) -> Result<(), StoreError> {
+        let Memory { reports, .. } = self.memory()?;
+        let first: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT min(n) FROM report")?
+            .query_row([], |row| row.get(0))?;
+        let acknowledged = reports.acknowledged.cast_signed();
+        let Some(first) = first.filter(|first| *first <= acknowledged) else {
+            return Ok(());
+        };
+        self.connection
+            .prepare_cached("DELETE FROM report WHERE n <= ?1")?
+            .execute([acknowledged.min(first.saturating_add(DROPPED_AT_ONCE - 1))])?;
+        self.connection
+            .prepare_cached("UPDATE memory SET reports_acknowledged = ?1")?
+            .execute([acknowledged])?;
+        Ok(())
+    }
+
+    /// Remembers that a job was taken back before it came.
+    pub(super) fn cancel_ahead(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO cancelled_ahead(job_id, at) VALUES (?1, ?2)")?
+            .execute(params![job_id.0.as_bytes(), now.as_millisecond()])?;
+        Ok(())
+    }
+
+    /// Whether a job was taken back before it came; asked once.
+    pub(super) fn was_cancelled_ahead(&mut self, job_id: JobId) -> Result<bool, StoreError> {
+        let found: Option<i64> = self
+            .connection
+            .prepare_cached("DELETE FROM cancelled_ahead WHERE job_id = ?1 RETURNING at")?
+            .query_row([job_id.0.as_bytes()], |row| row.get(0))
+            .optional()?;
+        Ok(found.is_some())
+    }
+}
+
+fn place(job_id: JobId, revision: u8) -> String {
+    format!("report.body/{job_id}/{revision}")
+}

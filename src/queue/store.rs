@@ -1,0 +1,561 @@
+//! Rows of jobs, rooms and stays: the SQL of the queue. It decides nothing.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::Zeroize;
+
+use super::{
+    Queue, ledger,
+    policy::{self, Event},
+};
+use crate::{
+    model::{
+        Admission, Code, DoorName, Job, JobId, JobState, LaneName, Outcome, Refusal, ReservationKey,
+        Resolution, SystemName, Treatment,
+    },
+    store::StoreError,
+};
+
+/// Rows that one call of [`Queue::purge`] deletes of each kind, so that no commit is held up.
+const PURGED_AT_ONCE: i64 = 500;
+
+/// A job's row.
+#[derive(Debug)]
+pub(super) struct Row {
+    id: i64,
+    pub(super) job_id: JobId,
+    pub(super) state: JobState,
+    pub(super) code: Code,
+    pub(super) attempt: u32,
+    pub(super) treatment: Option<Treatment>,
+    pub(super) cancel_wanted: bool,
+    pub(super) is_resolved: bool,
+    /// Absent where the job could not be read.
+    pub(super) body: Option<Body>,
+    /// The rooms whose stay the job touches.
+    pub(super) rooms: Vec<DoorName>,
+}
+
+/// What of a job is sealed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Body {
+    pub(super) job: Job,
+    /// Its doors that follow reservations, as its driver named them.
+    pub(super) rooms: Vec<DoorName>,
+}
+
+impl Row {
+    pub(super) fn job(&self) -> Result<&Job, StoreError> {
+        let body = self.body.as_ref();
+        body.map(|body| &body.job).ok_or_else(|| {
+            StoreError::corrupt(place(self.job_id), "a job that could not be read was to be sent")
+        })
+    }
+
+    fn next(&self, event: Event) -> Result<JobState, StoreError> {
+        policy::next(self.state, event).map_err(|illegal| StoreError::corrupt(place(self.job_id), illegal))
+    }
+}
+
+const COLUMNS: &str =
+    "id, job_id, state, code, attempt, treatment, cancel_wanted, resolution IS NOT NULL, body";
+
+impl Queue {
+    /// When the next waiting job comes too late.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn next_expiry(&self) -> Result<Option<Timestamp>, StoreError> {
+        let at = self
+            .connection
+            .prepare_cached("SELECT min(expires_at) FROM job WHERE state = 'waiting'")?
+            .query_row([], |row| row.get(0))?;
+        Ok(instant(at))
+    }
+
+    /// When a job of the lane that may not be sent yet may be tried again.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn next_retry(&self, lane: &LaneName) -> Result<Option<Timestamp>, StoreError> {
+        let at = self
+            .connection
+            .prepare_cached(
+                "SELECT min(retry_at) FROM job WHERE lane = ?1 AND state = 'waiting' AND retry_at IS NOT NULL",
+            )?
+            .query_row([lane.as_str()], |row| row.get(0))?;
+        Ok(instant(at))
+    }
+
+    /// Deletes what nobody asks for any more: jobs that ended before an instant, audit lines and early cancellations
+    /// from before it. A bounded number of each; says how many rows went, so call it until it says none. A job in
+    /// doubt stays, and so does one whose deadline lies ahead: were it delivered again, it would be done again.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn purge(&mut self, before: Timestamp) -> Result<usize, StoreError> {
+        let before = before.as_millisecond();
+        let mut gone = 0;
+        for sql in [
+            "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_at < ?1 AND expires_at < ?1 \
+             AND state <> 'unknown' LIMIT ?2)",
+            "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 LIMIT ?2)",
+            "DELETE FROM cancelled_ahead WHERE job_id IN (SELECT job_id FROM cancelled_ahead WHERE at < ?1 LIMIT ?2)",
+        ] {
+            gone += self
+                .connection
+                .prepare_cached(sql)?
+                .execute([before, PURGED_AT_ONCE])?;
+        }
+        Ok(gone)
+    }
+
+    pub(super) fn holds(&self, job_id: JobId) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT 1 FROM job WHERE job_id = ?1")?
+            .exists([job_id.0.as_bytes()])?)
+    }
+
+    /// Stores a job that was just received.
+    pub(super) fn insert(
+        &mut self,
+        now: Timestamp,
+        job: Job,
+        admission: Option<&Admission>,
+    ) -> Result<Row, StoreError> {
+        self.drop_acknowledged()?;
+        let job_id = job.job_id;
+        let admitted = admission
+            .map(|admission| admission.rooms.clone())
+            .unwrap_or_default();
+        let body = Body { job, rooms: admitted };
+        let sealed = self.sealed(&body_place(job_id), &body);
+        let job = &body.job;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO job(job_id, system, kind, lane, state, priority, received_at, expires_at, body) \
+                 VALUES (?1, ?2, ?3, ?4, 'received', ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                job_id.0.as_bytes(),
+                job.system.as_str(),
+                job.order.kind().as_str(),
+                admission.map(|admission| admission.lane.as_str()),
+                job.priority as u8,
+                now.as_millisecond(),
+                job.expires_at.as_millisecond(),
+                sealed
+            ])?;
+        Ok(Row {
+            rooms: ledger::rooms_of(&job.order, &body.rooms),
+            body: Some(body),
+            ..self.received(job_id)
+        })
+    }
+
+    /// Stores the id of a job that could not be read.
+    pub(super) fn insert_unreadable(&mut self, now: Timestamp, job_id: JobId) -> Result<Row, StoreError> {
+        self.drop_acknowledged()?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO job(job_id, state, received_at, expires_at) VALUES (?1, 'received', ?2, ?2)",
+            )?
+            .execute(params![job_id.0.as_bytes(), now.as_millisecond()])?;
+        Ok(self.received(job_id))
+    }
+
+    fn received(&self, job_id: JobId) -> Row {
+        Row {
+            id: self.connection.last_insert_rowid(),
+            job_id,
+            state: JobState::Received,
+            code: Code::Other,
+            attempt: 0,
+            treatment: None,
+            cancel_wanted: false,
+            is_resolved: false,
+            body: None,
+            rooms: Vec::new(),
+        }
+    }
+
+    pub(super) fn find(&self, job_id: JobId) -> Result<Option<Row>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM job WHERE job_id = ?1");
+        self.row(&sql, params![job_id.0.as_bytes()])
+    }
+
+    pub(super) fn known(&self, job_id: JobId) -> Result<Row, StoreError> {
+        self.find(job_id)?
+            .ok_or_else(|| StoreError::corrupt(place(job_id), "there is no such job"))
+    }
+
+    /// The first job of a lane that may be sent.
+    pub(super) fn next_of(&self, lane: &LaneName) -> Result<Option<Row>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM job WHERE id = (SELECT id FROM job WHERE lane = ?1 AND state = 'waiting' \
+             AND retry_at IS NULL ORDER BY priority DESC, id LIMIT 1)"
+        );
+        self.row(&sql, params![lane.as_str()])
+    }
+
+    /// Whether a job of the lane may be sent.
+    pub(super) fn has_ready(&mut self, now: Timestamp, lane: &LaneName) -> Result<bool, StoreError> {
+        self.promote(now, lane)?;
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM job WHERE lane = ?1 AND state = 'waiting' AND retry_at IS NULL LIMIT 1",
+            )?
+            .exists([lane.as_str()])?)
+    }
+
+    /// Lets jobs be sent whose pause is over.
+    pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "UPDATE job SET retry_at = NULL \
+                 WHERE lane = ?1 AND state = 'waiting' AND retry_at IS NOT NULL AND retry_at <= ?2",
+            )?
+            .execute(params![lane.as_str(), now.as_millisecond()])?;
+        Ok(())
+    }
+
+    pub(super) fn postpone(&mut self, row: &Row, until: Timestamp) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE job SET retry_at = ?2 WHERE id = ?1")?
+            .execute([row.id, until.as_millisecond()])?;
+        Ok(())
+    }
+
+    pub(super) fn mark_waiting(
+        &mut self,
+        row: &Row,
+        event: Event,
+        retry_at: Option<Timestamp>,
+        why: Option<Code>,
+    ) -> Result<(), StoreError> {
+        let state = row.next(event)?;
+        self.connection
+            .prepare_cached(
+                "UPDATE job SET state = ?2, retry_at = ?3, code = ?4, sent_at = NULL, treatment = NULL WHERE id = ?1",
+            )?
+            .execute(params![
+                row.id,
+                state.as_str(),
+                retry_at.map(Timestamp::as_millisecond),
+                why.map_or("", Code::as_str)
+            ])?;
+        Ok(())
+    }
+
+    /// Marks a job `sent`; gives the number of the attempt.
+    pub(super) fn mark_sent(
+        &mut self,
+        row: &Row,
+        now: Timestamp,
+        treatment: Treatment,
+    ) -> Result<u32, StoreError> {
+        let state = row.next(Event::Send)?;
+        let attempt = self
+            .connection
+            .prepare_cached(
+                "UPDATE job SET state = ?2, attempt = attempt + 1, sent_at = ?3, treatment = ?4, retry_at = NULL, \
+                 code = '' WHERE id = ?1 RETURNING attempt",
+            )?
+            .query_row(
+                params![row.id, state.as_str(), now.as_millisecond(), text_of(treatment)],
+                |row| row.get(0),
+            )?;
+        Ok(attempt)
+    }
+
+    pub(super) fn want_cancelled(&mut self, row: &Row) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE job SET cancel_wanted = 1 WHERE id = ?1")?
+            .execute([row.id])?;
+        Ok(())
+    }
+
+    pub(super) fn mark_over(
+        &mut self,
+        row: &Row,
+        now: Timestamp,
+        outcome: &Outcome,
+    ) -> Result<(), StoreError> {
+        let state = row.next(Event::from(outcome))?;
+        let sealed = self.sealed(&outcome_place(row.job_id), outcome);
+        self.connection
+            .prepare_cached(
+                "UPDATE job SET state = ?2, code = ?3, ended_at = ?4, outcome = ?5, retry_at = NULL WHERE id = ?1",
+            )?
+            .execute(params![
+                row.id,
+                state.as_str(),
+                refusal_of(outcome).map_or("", |refusal| refusal.code.as_str()),
+                now.as_millisecond(),
+                sealed
+            ])?;
+        Ok(())
+    }
+
+    pub(super) fn mark_resolved(
+        &mut self,
+        row: &Row,
+        state: JobState,
+        resolution: &Resolution,
+    ) -> Result<(), StoreError> {
+        let sealed = self.sealed(&resolution_place(row.job_id), resolution);
+        self.connection
+            .prepare_cached("UPDATE job SET state = ?2, resolution = ?3 WHERE id = ?1")?
+            .execute(params![row.id, state.as_str(), sealed])?;
+        Ok(())
+    }
+
+    pub(super) fn waiting(&self) -> Result<u64, StoreError> {
+        let count: i64 = self
+            .connection
+            .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting'")?
+            .query_row([], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
+    }
+
+    /// How many cards were sent since an instant; counts no further than `limit`.
+    pub(super) fn cards_sent_since(&self, since: Timestamp, limit: u32) -> Result<u32, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM job WHERE kind = 'card.encode' AND sent_at IS NOT NULL \
+                 AND sent_at > ?1 LIMIT ?2)",
+            )?
+            .query_row([since.as_millisecond(), i64::from(limit)], |row| row.get(0))?)
+    }
+
+    pub(super) fn ids_in(&self, state: JobState) -> Result<Vec<JobId>, StoreError> {
+        self.ids(
+            "SELECT job_id FROM job WHERE state = ?1 ORDER BY id",
+            params![state.as_str()],
+        )
+    }
+
+    pub(super) fn ids_expired(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        self.ids(
+            "SELECT job_id FROM job WHERE state = 'waiting' AND expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2",
+            params![now.as_millisecond(), i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    fn ids(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<JobId>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let ids = statement.query_map(params, |row| Ok(JobId(uuid::Uuid::from_bytes(row.get(0)?))))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    fn row(&self, sql: &str, params: impl rusqlite::Params) -> Result<Option<Row>, StoreError> {
+        type Read = (Row, String, Option<String>, Option<Vec<u8>>);
+        let read: Option<Read> = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row(params, |row| {
+                let code: String = row.get(3)?;
+                let read = Row {
+                    id: row.get(0)?,
+                    job_id: JobId(uuid::Uuid::from_bytes(row.get(1)?)),
+                    state: JobState::Received,
+                    code: code_named(&code),
+                    attempt: row.get(4)?,
+                    treatment: None,
+                    cancel_wanted: row.get(6)?,
+                    is_resolved: row.get(7)?,
+                    body: None,
+                    rooms: Vec::new(),
+                };
+                Ok((read, row.get(2)?, row.get(5)?, row.get(8)?))
+            })
+            .optional()?;
+        let Some((mut row, state, treatment, sealed)) = read else {
+            return Ok(None);
+        };
+        row.state = state_named(&state).ok_or_else(|| StoreError::corrupt(place(row.job_id), "its state"))?;
+        row.treatment = treatment.as_deref().and_then(treatment_named);
+        if let Some(sealed) = sealed {
+            let body: Body = self.unseal(&body_place(row.job_id), &sealed)?;
+            row.rooms = ledger::rooms_of(&body.job.order, &body.rooms);
+            row.body = Some(body);
+        }
+        Ok(Some(row))
+    }
+
+    pub(super) fn room(
+        &self,
+        system: &SystemName,
+        room: &DoorName,
+    ) -> Result<Option<ledger::Room>, StoreError> {
+        let sealed: Option<Vec<u8>> = self
+            .connection
+            .prepare_cached("SELECT body FROM room WHERE system = ?1 AND room = ?2")?
+            .query_row([system.as_str(), room.as_str()], |row| row.get(0))
+            .optional()?;
+        sealed
+            .map(|sealed| self.unseal(&room_place(system, room), &sealed))
+            .transpose()
+    }
+
+    pub(super) fn put_room(
+        &mut self,
+        system: &SystemName,
+        name: &DoorName,
+        room: &ledger::Room,
+    ) -> Result<(), StoreError> {
+        let sealed = self.sealed(&room_place(system, name), room);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO room(system, room, body) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT DO UPDATE SET body = excluded.body",
+            )?
+            .execute(params![system.as_str(), name.as_str(), sealed])?;
+        Ok(())
+    }
+
+    /// Every room of the ledger, or of one system.
+    pub(super) fn all_rooms(
+        &self,
+        system: Option<&SystemName>,
+    ) -> Result<Vec<(SystemName, DoorName, ledger::Room)>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT system, room, body FROM room WHERE ?1 IS NULL OR system = ?1 ORDER BY system, room",
+        )?;
+        let mut rows = statement.query([system.map(SystemName::as_str)])?;
+        let mut rooms = Vec::new();
+        while let Some(row) = rows.next()? {
+            let corrupt = |error| StoreError::corrupt("room", error);
+            let system = SystemName::new(row.get::<_, String>(0)?).map_err(corrupt)?;
+            let name = DoorName::new(row.get::<_, String>(1)?).map_err(corrupt)?;
+            let sealed: Vec<u8> = row.get(2)?;
+            let room = self.unseal(&room_place(&system, &name), &sealed)?;
+            rooms.push((system, name, room));
+        }
+        Ok(rooms)
+    }
+
+    pub(super) fn was_here(
+        &self,
+        system: &SystemName,
+        room: &DoorName,
+        key: &ReservationKey,
+    ) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT 1 FROM stay WHERE system = ?1 AND room = ?2 AND reservation = ?3")?
+            .exists(params![system.as_str(), room.as_str(), self.stay_index(key)])?)
+    }
+
+    pub(super) fn put_stay(
+        &mut self,
+        system: &SystemName,
+        room: &DoorName,
+        key: &ReservationKey,
+        job_id: JobId,
+    ) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO stay(system, room, reservation, job_id) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                system.as_str(),
+                room.as_str(),
+                self.stay_index(key),
+                job_id.0.as_bytes()
+            ])?;
+        Ok(())
+    }
+
+    pub(super) fn drop_stays_begun_by(&mut self, job_id: JobId) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM stay WHERE job_id = ?1")?
+            .execute([job_id.0.as_bytes()])?;
+        Ok(())
+    }
+
+    pub(super) fn drop_stays_in(&mut self, system: &SystemName, room: &DoorName) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM stay WHERE system = ?1 AND room = ?2")?
+            .execute([system.as_str(), room.as_str()])?;
+        Ok(())
+    }
+
+    fn stay_index(&self, key: &ReservationKey) -> [u8; 32] {
+        self.seal.blind_index("stay.reservation", key.as_str())
+    }
+
+    pub(super) fn sealed(&self, place: &str, value: &impl Serialize) -> Vec<u8> {
+        let mut plain = serde_json::to_vec(value).expect("rows have string keys only");
+        let sealed = self.seal.seal(place, &plain);
+        plain.zeroize();
+        sealed
+    }
+
+    pub(super) fn unseal<T: DeserializeOwned>(&self, place: &str, sealed: &[u8]) -> Result<T, StoreError> {
+        let mut plain = self.seal.open(place, sealed)?;
+        let value = serde_json::from_slice(&plain).map_err(|error| StoreError::corrupt(place, error));
+        plain.zeroize();
+        value
+    }
+}
+
+pub(super) fn refusal_of(outcome: &Outcome) -> Option<&Refusal> {
+    match outcome {
+        Outcome::Failed(refusal) | Outcome::Unknown(refusal) | Outcome::Expired(refusal) => Some(refusal),
+        Outcome::Succeeded(_) | Outcome::Cancelled | Outcome::Superseded => None,
+    }
+}
+
+pub(super) fn instant(millisecond: Option<i64>) -> Option<Timestamp> {
+    millisecond.and_then(|at| Timestamp::from_millisecond(at).ok())
+}
+
+pub(super) fn state_named(text: &str) -> Option<JobState> {
+    JobState::ALL.into_iter().find(|state| state.as_str() == text)
+}
+
+pub(super) fn code_named(text: &str) -> Code {
+    let known = Code::ALL.iter().find(|code| code.as_str() == text);
+    known.copied().unwrap_or(Code::Other)
+}
+
+const TREATMENTS: [Treatment; 3] = [Treatment::Plain, Treatment::Override, Treatment::Join];
+
+fn text_of(treatment: Treatment) -> &'static str {
+    match treatment {
+        Treatment::Plain => "plain",
+        Treatment::Override => "override",
+        Treatment::Join => "join",
+    }
+}
+
+pub(super) fn treatment_named(text: &str) -> Option<Treatment> {
+    TREATMENTS
+        .into_iter()
+        .find(|treatment| text_of(*treatment) == text)
+}
+
+pub(super) fn place(job_id: JobId) -> String {
+    format!("job/{job_id}")
+}
+
+pub(super) fn body_place(job_id: JobId) -> String {
+    format!("job.body/{job_id}")
+}
+
+pub(super) fn outcome_place(job_id: JobId) -> String {
+    format!("job.outcome/{job_id}")
+}
+
+pub(super) fn resolution_place(job_id: JobId) -> String {
+    format!("job.resolution/{job_id}")
+}
+
+fn room_place(system: &SystemName, room: &DoorName) -> String {
+    format!("room.body/{system}/{room}")
+}
