@@ -26,7 +26,7 @@
 //! | [`agent`] | the rooms of the agent put together | decides anything |
 //! | [`cloud`] | the HTTP API and the bridges' websocket | is seen by any room of the agent |
 //! | [`sim`] | simulators' front: ptys, sockets, control | is seen by any other room but `cli` |
-//! | [`config`] | the configuration files | opens anything |
+//! | [`config`] | the configuration files | opens anything but these files |
 //! | [`cli`] | prints | decides anything |
 //!
 //! The rules that can be read off the sources' imports are tested in `tests/rooms.rs`.

@@ -1,0 +1,234 @@
+//! What the agent tells about itself and its jobs. Nothing here names a guest.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    drivers, link,
+    model::{
+        Code, Condition, DoorName, EncoderName, JobId, JobState, Kind, LaneName, Priority, Report,
+        SystemKind, SystemName, Treatment,
+    },
+};
+
+/// How everything is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The program's version.
+    pub version: String,
+    /// What people call the property.
+    pub site: String,
+    /// The property's IANA time zone.
+    pub time_zone: String,
+    /// The time of this report.
+    pub now: Timestamp,
+    /// When the agent started.
+    pub since: Timestamp,
+    /// The connection to the cloud.
+    pub link: LinkReport,
+    /// The access systems, as configured.
+    pub systems: Vec<SystemReport>,
+    /// The lanes, by name.
+    pub lanes: Vec<LaneReport>,
+    /// How many jobs stand where; states without jobs may be missing.
+    pub jobs: Vec<StateCount>,
+    /// Reports that the cloud has not acknowledged yet.
+    pub unacknowledged: u64,
+    /// What an operator should know, the worst first.
+    pub conditions: Vec<Condition>,
+}
+
+/// The connection to the cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// Whether it stands.
+    pub state: LinkState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The cloud's address.
+    pub cloud: String,
+    /// To whom the site is enrolled; unknown before the first welcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// Why it does not stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<TroubleReport>,
+}
+
+/// Whether the connection to the cloud stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// Being made.
+    Connecting,
+    /// Welcomed.
+    Up,
+    /// Tried again by itself.
+    Down,
+}
+
+/// Why something does not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleReport {
+    /// Stable name.
+    pub code: String,
+    /// For a person: what is wrong, and what to do.
+    pub message: String,
+}
+
+impl From<&drivers::Trouble> for TroubleReport {
+    fn from(trouble: &drivers::Trouble) -> Self {
+        Self {
+            code: trouble.code.into(),
+            message: trouble.message.clone(),
+        }
+    }
+}
+
+impl From<&link::Trouble> for TroubleReport {
+    fn from(trouble: &link::Trouble) -> Self {
+        Self {
+            code: trouble.code.into(),
+            message: trouble.message.clone(),
+        }
+    }
+}
+
+/// One access system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemReport {
+    /// The site's name for it.
+    pub name: SystemName,
+    /// Which make.
+    pub kind: SystemKind,
+    /// Where it is reached: an address or a port.
+    pub at: String,
+    /// Whether its line is open.
+    pub line: LineState,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<TroubleReport>,
+    /// How many doors it has.
+    pub doors: u32,
+    /// How many encoders it has.
+    pub encoders: u32,
+}
+
+/// Whether a line is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineState {
+    /// Being opened for the first time.
+    Opening,
+    /// Open.
+    Ready,
+    /// Not open; tried again by itself.
+    Down,
+}
+
+impl From<&drivers::Line> for LineState {
+    fn from(line: &drivers::Line) -> Self {
+        match line {
+            drivers::Line::Opening => Self::Opening,
+            drivers::Line::Ready => Self::Ready,
+            drivers::Line::Down(_) => Self::Down,
+        }
+    }
+}
+
+/// One lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneReport {
+    /// Its name.
+    pub lane: LaneName,
+    /// What it does.
+    pub state: LaneState,
+    /// The job at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// How many jobs wait in it.
+    pub waiting: u64,
+}
+
+/// What a lane does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaneState {
+    /// Nothing to do.
+    Idle,
+    /// A job is at work.
+    Busy,
+    /// It gets no work: the line is not open, or a person must act.
+    Blocked,
+}
+
+/// How many jobs are in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCount {
+    /// The state.
+    pub state: JobState,
+    /// How many.
+    pub count: u64,
+}
+
+/// One job, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLine {
+    /// Which.
+    pub job_id: JobId,
+    /// What it is about.
+    pub kind: Kind,
+    /// For which system.
+    pub system: SystemName,
+    /// In which lane; none where it was refused before it got one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<LaneName>,
+    /// Where it stands.
+    pub state: JobState,
+    /// Whether a person waits for it.
+    pub priority: Priority,
+    /// When the cloud made it.
+    pub created_at: Timestamp,
+    /// When it last changed its state.
+    pub changed_at: Timestamp,
+    /// Why it did not simply succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+}
+
+/// One job, with its story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// In short.
+    pub job: JobLine,
+    /// Not started after this instant.
+    pub expires_at: Timestamp,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// What the card does to its rooms, once that is decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub treatment: Option<Treatment>,
+    /// The encoder, for jobs about cards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderName>,
+    /// The doors it is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doors: Vec<DoorName>,
+    /// Its states, oldest first.
+    pub history: Vec<Step>,
+    /// The outcome, and after `unknown` what settled the doubt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<Report>,
+}
+
+/// One step in a job's story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// When.
+    pub at: Timestamp,
+    /// The state it came to.
+    pub state: JobState,
+    /// Why, where there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}

@@ -1,0 +1,203 @@
+//! `latchd cloud --config FILE`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{
+    agent::StorageConfig,
+    section::{Section, Setting},
+};
+
+/// What load balancers and SDKs cut at 30 s must get its answer before.
+const LONGEST_HOLD: Duration = Duration::from_secs(25);
+
+/// `latchd cloud --config FILE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CloudConfig {
+    /// Where it keeps its database, keys and certificates.
+    pub storage: StorageConfig,
+    /// The tenant.
+    pub workspace: WorkspaceConfig,
+    /// The HTTP API.
+    pub api: ApiConfig,
+    /// The bridges' websocket.
+    pub bridges: BridgesConfig,
+}
+
+impl CloudConfig {
+    pub(super) fn read(root: &Section<'_>) -> Option<Self> {
+        let storage = root
+            .must(
+                "storage",
+                "a table [storage] with `folder`: where database, keys and certificates are kept",
+            )
+            .and_then(|setting| StorageConfig::read(&setting.section()?));
+        let workspace = root
+            .get("workspace")
+            .and_then(|setting| Some(WorkspaceConfig::read(&setting.section()?)));
+        let api = root
+            .must("api", "a table [api] with `listen`: the HTTP API")
+            .and_then(|setting| ApiConfig::read(&setting.section()?));
+        let bridges = root.must(
+            "bridges",
+            "a table [bridges] with `listen`: where bridges dial in",
+        );
+        let bridges = bridges.and_then(|setting| {
+            let bridges = BridgesConfig::read(&setting.section()?)?;
+            if api
+                .as_ref()
+                .is_some_and(|api| api.listen == bridges.listen && api.listen.port() != 0)
+            {
+                setting.wrong(
+                    format!("`api` and `bridges` both listen at {}", bridges.listen),
+                    "give each a port of its own: bridges come by TLS with rules of their own",
+                );
+            }
+            Some(bridges)
+        });
+        Some(Self {
+            storage: storage?,
+            workspace: workspace.unwrap_or_default(),
+            api: api?,
+            bridges: bridges?,
+        })
+    }
+}
+
+/// The tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkspaceConfig {
+    /// What people call it. Default `Home`.
+    pub name: String,
+}
+
+impl Default for WorkspaceConfig {
+    fn default() -> Self {
+        Self { name: "Home".into() }
+    }
+}
+
+impl WorkspaceConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let name = section.get("name");
+        name.and_then(|setting| setting.text().map(Into::into))
+            .map_or_else(Self::default, |name| Self { name })
+    }
+}
+
+/// The HTTP API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiConfig {
+    /// Where it listens; port 0 takes a free one and prints it.
+    pub listen: SocketAddr,
+    /// Plain HTTP, on a loopback address only: for a reverse proxy, or SDKs on the same machine.
+    pub plain: bool,
+    /// The operator's certificate. Without it, one is made from a certificate authority of our own.
+    pub tls: Option<TlsFiles>,
+    /// Names and addresses that the certificate we make is good for. Default `localhost` and the listen address.
+    pub names: Vec<String>,
+    /// How long `action_attempts/get` may be held open while the attempt is pending; at most 25 s. Default 25 s.
+    pub hold: Duration,
+}
+
+impl ApiConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let listen = listen(section);
+        let plain_set = section.get("plain");
+        let plain = plain_set.as_ref().and_then(Setting::flag).unwrap_or_default();
+        if let (Some(setting), true, Some(listen)) = (&plain_set, plain, listen)
+            && !listen.ip().is_loopback()
+        {
+            setting.wrong(
+                format!("plain HTTP at {listen} could be read on the way"),
+                "listen at 127.0.0.1 or [::1] and put a reverse proxy before it, or remove `plain` for TLS",
+            );
+        }
+        let tls = tls(section);
+        if let (Some(setting), true, true) = (&plain_set, plain, tls.is_some()) {
+            setting.wrong(
+                "a certificate and plain HTTP exclude each other",
+                "remove `plain` or `tls`",
+            );
+        }
+        let hold = section
+            .get("hold")
+            .and_then(|setting| setting.length(Duration::ZERO..=LONGEST_HOLD));
+        Some(Self {
+            names: names(section),
+            listen: listen?,
+            plain,
+            tls,
+            hold: hold.unwrap_or(LONGEST_HOLD),
+        })
+    }
+}
+
+/// The bridges' websocket. TLS is always ended here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BridgesConfig {
+    /// Where it listens; port 0 takes a free one and prints it.
+    pub listen: SocketAddr,
+    /// The operator's certificate. Without it, one is made from a certificate authority of our own.
+    pub tls: Option<TlsFiles>,
+    /// Names and addresses that the certificate we make is good for. Default `localhost` and the listen address.
+    pub names: Vec<String>,
+}
+
+impl BridgesConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let (listen, tls) = (listen(section), tls(section));
+        Some(Self {
+            names: names(section),
+            listen: listen?,
+            tls,
+        })
+    }
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsFiles {
+    /// The chain, leaf first.
+    pub cert_file: PathBuf,
+    /// The key; mode 0600.
+    pub key_file: PathBuf,
+}
+
+fn listen(section: &Section<'_>) -> Option<SocketAddr> {
+    section
+        .must(
+            "listen",
+            "where to listen, e.g. \"0.0.0.0:8443\"; port 0 takes a free one",
+        )
+        .and_then(|setting| setting.address())
+}
+
+fn tls(section: &Section<'_>) -> Option<TlsFiles> {
+    let files = section.get("tls")?.section()?;
+    let cert_file = files.must("cert_file", "the PEM file of the certificate chain, leaf first");
+    let key_file = files.must("key_file", "the PEM file of its key, mode 0600");
+    let (cert_file, key_file) = (cert_file?.path(), key_file?.path());
+    Some(TlsFiles {
+        cert_file: cert_file?,
+        key_file: key_file?,
+    })
+}
+
+fn names(section: &Section<'_>) -> Vec<String> {
+    let items = section.get("names").and_then(|setting| setting.items());
+    let host = |setting: Setting<'_>| {
+        let text = setting.text()?;
+        if text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || ".-:*".contains(c))
+        {
+            return Some(text.to_string());
+        }
+        setting.wrong(
+            format!("{text:?} is neither a host name nor an address"),
+            "write it without scheme, port or path, e.g. \"cloud.example\"",
+        );
+        None
+    };
+    items.unwrap_or_default().into_iter().filter_map(host).collect()
+}

@@ -1,0 +1,467 @@
+//! `[[system]]`: the access systems of a site.
+
+use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use super::section::{Section, Setting};
+use crate::model::{DoorName, EncoderName, SystemName};
+
+/// One access system.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SystemConfig {
+    /// The site's name for it; the first half of every local id. Never change it.
+    pub name: SystemName,
+    /// Whether latchd alone makes cards on it. `false` where the hotel's desk program or PMS makes cards too: then a
+    /// card joins a stay only after a live card of that stay was read on an encoder. Mandatory: there is no safe
+    /// guess.
+    pub exclusive: bool,
+    /// With `exclusive = false`: trust the ledger all the same. Every such join is written to the audit.
+    pub assume_unchanged: bool,
+    /// Whether the end of a reservation's last grant frees the room in the lock system.
+    pub checkout: Checkout,
+    /// Which make (`kind`), and its own settings, beside the ones above.
+    pub driver: DriverConfig,
+}
+
+/// Whether the end of a reservation's last grant frees the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checkout {
+    /// `never`: the desk does it.
+    #[default]
+    Never,
+    /// `last_grant`: when the last live grant of the reservation is deleted.
+    LastGrant,
+}
+
+/// Which make, and its own settings.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DriverConfig {
+    /// `salto_is`: SALTO SPACE by its "Industry Standard" PMS interface.
+    SaltoIs(SaltoIsConfig),
+}
+
+#[derive(Clone, Copy)]
+enum Make {
+    SaltoIs,
+}
+
+impl SystemConfig {
+    pub(super) fn read_all(root: &Section<'_>) -> Option<Vec<Self>> {
+        let Some(setting) = root.get("system") else {
+            return Some(Vec::new());
+        };
+        if setting.is_table() {
+            setting.wrong(
+                "there may be several systems",
+                "write [[system]] with two brackets",
+            );
+            return None;
+        }
+        let (mut systems, mut names, mut lines) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        let mut whole = true;
+        for item in setting.items()? {
+            let Some(system) = item.section().and_then(|section| Self::read(&section)) else {
+                whole = false;
+                continue;
+            };
+            if !names.insert(system.name.clone()) {
+                item.wrong(
+                    format!("there are two systems named {:?}", system.name.as_str()),
+                    "the name is half of every local id: give each its own",
+                );
+            }
+            let DriverConfig::SaltoIs(salto) = &system.driver;
+            let line = salto.line.to_string();
+            if !lines.insert(line.clone()) {
+                item.wrong(
+                    format!("two systems share the line {line}"),
+                    "a line belongs to one system; list all its rooms and encoders there",
+                );
+            }
+            systems.push(system);
+        }
+        whole.then_some(systems)
+    }
+
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let name = section
+            .must(
+                "name",
+                "the site's name for this system; half of every local id, never change it",
+            )
+            .and_then(|setting| {
+                let name: SystemName = setting.parsed()?;
+                if name.as_str().contains('/') {
+                    setting.wrong(
+                        "a slash is not possible here",
+                        "local ids are written system/door",
+                    );
+                    return None;
+                }
+                Some(name)
+            });
+        let exclusive = section
+            .must(
+                "exclusive",
+                "`true` if latchd alone makes cards on this system; `false` if the hotel's desk program or PMS makes \
+                 cards too: then a further card needs a live card of its stay read on an encoder first",
+            )
+            .and_then(|setting| setting.flag());
+        let assume_unchanged = section.get("assume_unchanged").and_then(|setting| {
+            let assume = setting.flag()?;
+            if assume && exclusive == Some(true) {
+                setting.wrong(
+                    "with `exclusive = true` there is nothing to assume",
+                    "remove this setting, or say `exclusive = false` if other programs make cards too",
+                );
+            }
+            Some(assume)
+        });
+        let checkout = section.get("checkout").and_then(|setting| {
+            setting.one_of(&[("never", Checkout::Never), ("last_grant", Checkout::LastGrant)])
+        });
+        let driver = section
+            .must("kind", "which make of access system: \"salto_is\"")
+            .and_then(|setting| setting.one_of(&[("salto_is", Make::SaltoIs)]));
+        let driver = match driver {
+            Some(Make::SaltoIs) | None => SaltoIsConfig::read(section).map(DriverConfig::SaltoIs),
+        };
+        Some(Self {
+            name: name?,
+            exclusive: exclusive?,
+            assume_unchanged: assume_unchanged.unwrap_or_default(),
+            checkout: checkout.unwrap_or_default(),
+            driver: driver?,
+        })
+    }
+
+    /// The names of all its doors, rooms and common ones.
+    pub fn door_names(&self) -> impl Iterator<Item = &DoorName> {
+        let DriverConfig::SaltoIs(salto) = &self.driver;
+        let rooms = salto.rooms.iter().map(|door| &door.name);
+        rooms.chain(salto.common.iter().map(|door| &door.name))
+    }
+}
+
+/// SALTO SPACE by its "Industry Standard" PMS interface.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SaltoIsConfig {
+    /// How to reach it.
+    pub line: LineConfig,
+    /// Its Ethernet encoders, by their names in SPACE. USB encoders cannot be used for PMS.
+    pub encoders: Vec<EncoderConfig>,
+    /// Its guest rooms, by their names in SPACE; leading zeros matter.
+    pub rooms: Vec<DoorConfig>,
+    /// Its common doors, with their numbers on the "PMS Authorizations" screen.
+    pub common: Vec<CommonConfig>,
+    /// Whether the final answer is acknowledged. Two public clients do, two do not; default yes.
+    pub ack_final: bool,
+    /// What stands behind ETX in our frames: the checksum, or `0D` for "do not check". Default the checksum.
+    pub lrc: LrcConfig,
+    /// Shown in the lock system's audit trail; at most 24 characters. Default `LATCHD`.
+    pub operator: String,
+    /// Whether to wait until the card is taken away (`E`) or not (`R`). Default yes.
+    pub wait_for_removal: bool,
+    /// How long the system may take for ACK. Default 5 s.
+    pub ack_timeout: Duration,
+    /// How much longer than the card wait the final answer may take. Default 15 s.
+    pub answer_margin: Duration,
+}
+
+impl SaltoIsConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let line = section
+            .must(
+                "line",
+                "how to reach the system: line = { tcp = \"HOST:PORT\" } or { serial = \"/dev/…\" }",
+            )
+            .and_then(|setting| LineConfig::read(&setting.section()?));
+        let encoders = section
+            .must(
+                "encoders",
+                "the names of its Ethernet encoders, e.g. encoders = [\"1\"]",
+            )
+            .and_then(|setting| {
+                let encoders = list(&setting, &mut BTreeSet::new(), EncoderConfig::read, |encoder| {
+                    encoder.name.as_str()
+                })?;
+                if encoders.is_empty() {
+                    setting.wrong("the list is empty", "without an encoder no card can be made");
+                }
+                Some(encoders)
+            });
+        let mut doors = BTreeSet::new();
+        let rooms = section
+            .must(
+                "rooms",
+                "the names of its guest rooms as SPACE spells them, e.g. rooms = [\"0101\", \"0102\"]",
+            )
+            .and_then(|setting| list(&setting, &mut doors, DoorConfig::read, |room| room.name.as_str()));
+        let common = section.get("common").and_then(|setting| {
+            let common = list(&setting, &mut doors, CommonConfig::read, |door| {
+                door.name.as_str()
+            })?;
+            let mut numbers = BTreeSet::new();
+            for door in &common {
+                if !numbers.insert(door.authorisation) {
+                    setting.wrong(
+                        format!("two common doors have authorisation {}", door.authorisation),
+                        "each door has its own number on the \"PMS Authorizations\" screen",
+                    );
+                }
+            }
+            Some(common)
+        });
+        let flag = |key| section.get(key).and_then(|setting| setting.flag());
+        let ack_final = flag("ack_final");
+        let wait_for_removal = flag("wait_for_removal");
+        let lrc = section.get("lrc").and_then(|setting| {
+            setting.one_of(&[("checked", LrcConfig::Checked), ("skip", LrcConfig::Skip)])
+        });
+        let operator = section.get("operator").and_then(|setting| {
+            let text = setting.text()?;
+            if text.chars().count() > 24 || !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+                setting.wrong(
+                    "the protocol has no room for this name",
+                    "at most 24 characters of plain ASCII",
+                );
+            }
+            Some(text.to_string())
+        });
+        let second = Duration::from_secs(1);
+        let length = |key, bounds| section.get(key).and_then(|setting| setting.length(bounds));
+        let ack_timeout = length("ack_timeout", second..=60 * second);
+        let answer_margin = length("answer_margin", second..=300 * second);
+        Some(Self {
+            line: line?,
+            encoders: encoders?,
+            rooms: rooms?,
+            common: common.unwrap_or_default(),
+            ack_final: ack_final.unwrap_or(true),
+            lrc: lrc.unwrap_or_default(),
+            operator: operator.unwrap_or_else(|| "LATCHD".into()),
+            wait_for_removal: wait_for_removal.unwrap_or(true),
+            ack_timeout: ack_timeout.unwrap_or(5 * second),
+            answer_margin: answer_margin.unwrap_or(15 * second),
+        })
+    }
+}
+
+/// What stands behind ETX in our frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LrcConfig {
+    /// `checked`: the checksum.
+    #[default]
+    Checked,
+    /// `skip`: `0D`, which tells the other side not to check.
+    Skip,
+}
+
+/// How to reach a system: exactly one of `tcp` and `serial`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LineConfig {
+    /// `HOST:PORT`.
+    pub tcp: Option<String>,
+    /// Path of a serial port; use a `/dev/serial/by-id/…` link, it survives replugging.
+    pub serial: Option<PathBuf>,
+    /// Speed of the serial port. Default 9600.
+    pub baud: u32,
+    /// Data bits, parity and stop bits. Default `8N1`.
+    pub framing: String,
+    /// Whether the serial port uses RTS/CTS. Default yes, as SALTO's own default is.
+    pub hardware_handshake: bool,
+}
+
+impl fmt::Display for LineConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.tcp, &self.serial) {
+            (Some(address), _) => f.write_str(address),
+            (None, Some(path)) => path.display().fmt(f),
+            (None, None) => f.write_str("none"),
+        }
+    }
+}
+
+impl LineConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let (tcp_set, serial_set) = (section.get("tcp"), section.get("serial"));
+        match (&tcp_set, &serial_set) {
+            (Some(_), Some(serial)) => {
+                serial.wrong("a line is either `tcp` or `serial`", "remove one of the two");
+            }
+            (None, None) => {
+                section.wrong_key(
+                    "tcp",
+                    "neither `tcp` nor `serial` is set",
+                    "write tcp = \"HOST:PORT\", or serial = \"/dev/serial/by-id/…\"",
+                );
+                return None;
+            }
+            _ => {}
+        }
+        let tcp = tcp_set.as_ref().and_then(host_and_port);
+        let serial = serial_set.as_ref().and_then(Setting::path);
+        let of_serial = |key| {
+            let setting = section.get(key)?;
+            if serial_set.is_none() {
+                setting.wrong(
+                    "a TCP line has no such setting",
+                    "it belongs to `serial`: remove it",
+                );
+            }
+            Some(setting)
+        };
+        let baud = of_serial("baud").and_then(|setting| setting.number(300..=921_600));
+        let framing = of_serial("framing").and_then(|setting| framing(&setting));
+        let hardware_handshake = of_serial("hardware_handshake").and_then(|setting| setting.flag());
+        if tcp.is_none() && serial.is_none() {
+            return None;
+        }
+        Some(Self {
+            tcp,
+            serial,
+            baud: baud.unwrap_or(9600),
+            framing: framing.unwrap_or_else(|| "8N1".into()),
+            hardware_handshake: hardware_handshake.unwrap_or(true),
+        })
+    }
+}
+
+fn host_and_port(setting: &Setting<'_>) -> Option<String> {
+    let text = setting.text()?;
+    let usable = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
+        let plain =
+            !host.is_empty() && !host.contains(['[', ']', ':', '/']) && !host.contains(char::is_whitespace);
+        (bracketed || plain) && port.parse().is_ok_and(|port: u16| port > 0)
+    });
+    if usable {
+        return Some(text.into());
+    }
+    setting.wrong(
+        format!("{text:?} is not HOST:PORT"),
+        "write the lock server's name or address and its PMS port, e.g. \"10.0.0.5:9090\"",
+    );
+    None
+}
+
+fn framing(setting: &Setting<'_>) -> Option<String> {
+    let text = setting.text()?;
+    if let [b'7' | b'8', b'N' | b'E' | b'O', b'1' | b'2'] = text.as_bytes() {
+        return Some(text.into());
+    }
+    setting.wrong(
+        format!("{text:?} is not a framing"),
+        "write data bits (7 or 8), parity (N, E or O) and stop bits (1 or 2), e.g. \"8N1\" or \"7E1\"",
+    );
+    None
+}
+
+/// An encoder: a name, or `{ name, display_name }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderConfig {
+    /// Its name in the system.
+    pub name: EncoderName,
+    /// What people call it.
+    pub display_name: Option<String>,
+}
+
+impl EncoderConfig {
+    fn read(setting: &Setting<'_>) -> Option<Self> {
+        let (name, display_name) = named(setting)?;
+        Some(Self { name, display_name })
+    }
+}
+
+/// A door: a name, or `{ name, display_name }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DoorConfig {
+    /// Its name in the system.
+    pub name: DoorName,
+    /// What people call it.
+    pub display_name: Option<String>,
+}
+
+impl DoorConfig {
+    fn read(setting: &Setting<'_>) -> Option<Self> {
+        let (name, display_name) = named(setting)?;
+        Some(Self { name, display_name })
+    }
+}
+
+/// A common door.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommonConfig {
+    /// What the site calls it; also its local id.
+    pub name: DoorName,
+    /// What people call it.
+    pub display_name: Option<String>,
+    /// Its number on the "PMS Authorizations" screen, 1 to 62.
+    pub authorisation: u8,
+}
+
+impl CommonConfig {
+    fn read(setting: &Setting<'_>) -> Option<Self> {
+        let section = setting.section()?;
+        let (name, display_name) = names(&section);
+        let authorisation = section
+            .must(
+                "authorisation",
+                "the door's number on the \"PMS Authorizations\" screen, 1 to 62",
+            )
+            .and_then(|setting| setting.number(1..=62));
+        Some(Self {
+            name: name?,
+            display_name,
+            authorisation: authorisation?,
+        })
+    }
+}
+
+/// A plain name, or a table with more about it.
+fn named<N>(setting: &Setting<'_>) -> Option<(N, Option<String>)>
+where
+    N: FromStr<Err: fmt::Display>,
+{
+    if !setting.is_table() {
+        return Some((setting.parsed()?, None));
+    }
+    let (name, display_name) = names(&setting.section()?);
+    Some((name?, display_name))
+}
+
+fn names<N>(section: &Section<'_>) -> (Option<N>, Option<String>)
+where
+    N: FromStr<Err: fmt::Display>,
+{
+    let name = section.must("name", "its name, exactly as the access system spells it");
+    let display_name = section.get("display_name");
+    (
+        name.and_then(|setting| setting.parsed()),
+        display_name.and_then(|setting| setting.text().map(Into::into)),
+    )
+}
+
+/// The items of a list, each judged even where an earlier one is wrong; `None` where any is. `seen` holds the names
+/// that are taken.
+fn list<T>(
+    setting: &Setting<'_>,
+    seen: &mut BTreeSet<String>,
+    read: impl Fn(&Setting<'_>) -> Option<T>,
+    name: impl Fn(&T) -> &str,
+) -> Option<Vec<T>> {
+    let items: Vec<_> = setting
+        .items()?
+        .iter()
+        .map(|item| {
+            let read = read(item)?;
+            if !seen.insert(name(&read).into()) {
+                item.wrong(
+                    format!("{:?} is listed twice", name(&read)),
+                    "remove one of the two, or give it its own name",
+                );
+            }
+            Some(read)
+        })
+        .collect();
+    items.into_iter().collect()
+}

@@ -1,0 +1,529 @@
+//! What people get wrong in a configuration file, and what they are told.
+
+use std::path::{Path, PathBuf};
+
+use latchd::config::{
+    AgentConfig, AnyConfig, Checkout, CloudConfig, ConfigErrors, DriverConfig, LrcConfig, SaltoIsConfig,
+};
+
+const AGENT: &str = r#"
+[site]
+name = "Hotel Fjord"
+time_zone = "Europe/Oslo"
+
+[cloud]
+url = "wss://cloud.example:8443"
+token_file = "token"
+
+[storage]
+folder = "state"
+
+[[system]]
+name = "salto"
+kind = "salto_is"
+exclusive = true
+line = { tcp = "10.0.0.5:9090" }
+encoders = ["1"]
+rooms = ["0101", { name = "0102", display_name = "Suite" }]
+common = [{ name = "pool", authorisation = 1 }]
+"#;
+
+const CLOUD: &str = r#"
+[storage]
+folder = "state"
+[api]
+listen = "127.0.0.1:8080"
+[bridges]
+listen = "127.0.0.1:8443"
+"#;
+
+fn agent(text: &str) -> Result<AgentConfig, ConfigErrors> {
+    AgentConfig::from_toml(Path::new("/etc/latchd/latchd.toml"), text)
+}
+
+fn cloud(text: &str) -> Result<CloudConfig, ConfigErrors> {
+    CloudConfig::from_toml(Path::new("/etc/latchd/cloud.toml"), text)
+}
+
+/// The text with the one place of a part replaced.
+#[track_caller]
+fn with(text: &str, part: &str, by: &str) -> String {
+    assert_eq!(
+        text.matches(part).count(),
+        1,
+        "{part:?} must stand once in\n{text}"
+    );
+    text.replace(part, by)
+}
+
+/// The only mistake of a file, in one line.
+#[track_caller]
+fn told<T: std::fmt::Debug>(result: Result<T, ConfigErrors>) -> String {
+    let errors = result.unwrap_err();
+    let [mistake] = errors.mistakes() else {
+        panic!("expected one mistake:\n{errors}")
+    };
+    let place = mistake.place.as_ref();
+    let place = place.map_or(String::new(), |place| format!("{}:{} ", place.line, place.column));
+    let help = mistake.help.as_deref().unwrap_or_default();
+    format!("{place}{}: {} ({help})", mistake.setting, mistake.problem)
+}
+
+/// The agent's file with one part replaced has one mistake, and it is told with all of `parts`.
+#[track_caller]
+fn check(part: &str, by: &str, parts: &[&str]) {
+    let told = told(agent(&with(AGENT, part, by)));
+    for wanted in parts {
+        assert!(told.contains(wanted), "{wanted:?} is missing in: {told}");
+    }
+}
+
+fn settings(errors: &ConfigErrors) -> Vec<&str> {
+    errors
+        .mistakes()
+        .iter()
+        .map(|mistake| mistake.setting.as_str())
+        .collect()
+}
+
+fn salto(config: &AgentConfig) -> &SaltoIsConfig {
+    let DriverConfig::SaltoIs(salto) = &config.systems[0].driver;
+    salto
+}
+
+#[test]
+fn a_short_file_is_enough_and_the_rest_has_defaults() {
+    let config = agent(AGENT).unwrap();
+    assert_eq!(config.stop_deadline.as_secs(), 30);
+    assert_eq!(config.limits.cards_per_hour, 60);
+    assert_eq!(config.systems[0].checkout, Checkout::Never);
+    let salto = salto(&config);
+    assert_eq!(salto.rooms[1].display_name.as_deref(), Some("Suite"));
+    assert_eq!(salto.rooms[0].name.as_str(), "0101");
+    assert_eq!(salto.lrc, LrcConfig::Checked);
+    assert!(salto.ack_final && salto.wait_for_removal);
+    assert!(!cloud(CLOUD).unwrap().api.plain);
+}
+
+#[test]
+fn relative_paths_begin_at_the_folder_of_the_file() {
+    let config = agent(AGENT).unwrap();
+    assert_eq!(config.cloud.token_file, PathBuf::from("/etc/latchd/token"));
+    assert_eq!(config.storage.folder, PathBuf::from("/etc/latchd/state"));
+    assert_eq!(config.admin.socket, PathBuf::from("/run/latchd/latchd.sock"));
+}
+
+#[test]
+fn unknown_settings_are_refused_at_every_depth_with_place_and_suggestion() {
+    check(
+        "name = \"Hotel",
+        "nmae = 1\nname = \"Hotel",
+        &["3:1 site.nmae: unknown setting", "did you mean `name`?"],
+    );
+    check(
+        "exclusive = true",
+        "exclusive = true\nack_finale = true",
+        &["17:1 system[0].ack_finale", "`ack_final`"],
+    );
+    check(
+        "display_name",
+        "displayname",
+        &["system[0].rooms[1].displayname", "`display_name`"],
+    );
+    check(
+        "authorisation = 1",
+        "authorisation = 1, colour = 2",
+        &["system[0].common[0].colour", "known here: name"],
+    );
+    check(
+        "tcp =",
+        "speed = 1, tcp =",
+        &["system[0].line.speed: unknown setting"],
+    );
+    check(
+        "[site]",
+        "[sites]\n[site]",
+        &["2:2 sites: unknown setting", "`site`"],
+    );
+}
+
+#[test]
+fn all_mistakes_are_shown_at_once_in_the_order_of_the_file() {
+    let text = AGENT
+        .replace("Europe/Oslo", "Europe/Olso")
+        .replace("wss:", "ws:")
+        .replace("exclusive = true", "")
+        .replace("\"10.0.0.5:9090\"", "9090")
+        .replace("authorisation = 1", "authorisation = 63");
+    assert_eq!(
+        settings(&agent(&text).unwrap_err()),
+        [
+            "site.time_zone",
+            "cloud.url",
+            "system[0].exclusive",
+            "system[0].line.tcp",
+            "system[0].common[0].authorisation"
+        ]
+    );
+}
+
+#[test]
+fn several_mistakes_of_syntax_are_shown_at_once_too() {
+    let errors = agent("[site\nname = \n[cloud]\nurl = 'x").unwrap_err();
+    assert!(errors.mistakes().len() > 1, "{errors}");
+}
+
+#[test]
+fn a_wrong_type_says_what_is_expected_and_what_stands_there() {
+    check(
+        "\"0101\"",
+        "101",
+        &[
+            "19:10 system[0].rooms[0]: expected a text in quotes, found a whole number",
+            "\"101\"",
+        ],
+    );
+    check(
+        "exclusive = true",
+        "exclusive = \"yes\"",
+        &["16:13", "expected true or false, found a text"],
+    );
+    check(
+        "encoders = [\"1\"]",
+        "encoders = \"1\"",
+        &["expected a list, found a text"],
+    );
+    check(
+        "{ tcp = \"10.0.0.5:9090\" }",
+        "\"10.0.0.5:9090\"",
+        &["expected a table, found a text"],
+    );
+    check(
+        "authorisation = 1",
+        "authorisation = 1.5",
+        &["expected a whole number, found a broken number"],
+    );
+}
+
+#[test]
+fn mistakes_read_like_a_compilers() {
+    let text = with(AGENT, "Europe/Oslo", "Europe/Olso");
+    assert_eq!(
+        agent(&text).unwrap_err().to_string(),
+        r#"error: site.time_zone: there is no time zone "Europe/Olso"
+ --> /etc/latchd/latchd.toml:4:13
+  |
+4 | time_zone = "Europe/Olso"
+  |             ^^^^^^^^^^^^^
+  = help: did you mean "Europe/Oslo"?
+
+/etc/latchd/latchd.toml: 1 mistake"#
+    );
+}
+
+#[test]
+fn what_is_mandatory_says_what_it_is_for() {
+    check(
+        "exclusive = true\n",
+        "",
+        &[
+            "system[0].exclusive",
+            "mandatory",
+            "desk program or PMS",
+            "live card",
+        ],
+    );
+    check(
+        "time_zone = \"Europe/Oslo\"",
+        "",
+        &["site.time_zone", "host's own zone is never used"],
+    );
+    assert_eq!(settings(&agent("").unwrap_err()), ["site", "cloud", "storage"]);
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_with_the_way_out_and_never_shown() {
+    for (part, by) in [
+        ("[storage]", "token = 'hunter2'\n[storage]"),
+        ("[storage]", "password = 'hunter2'\n[storage]"),
+        ("[storage]", "API-Key = 'hunter2'\n[storage]"),
+        ("tcp =", "pin = 'hunter2', tcp ="),
+        ("wss://cloud", "wss://me:hunter2@cloud"),
+    ] {
+        let errors = agent(&with(AGENT, part, by)).unwrap_err();
+        assert!(!format!("{errors}{errors:?}").contains("hunter2"), "{errors:?}");
+        assert!(told(Err::<(), _>(errors)).contains("file"));
+    }
+    check(
+        "[storage]",
+        "token = 'x'\n[storage]",
+        &["mode 0600", "`token_file`"],
+    );
+}
+
+#[test]
+fn the_clouds_address_is_always_tls_and_only_host_and_port() {
+    let url = "wss://cloud.example:8443";
+    check(
+        url,
+        "ws://cloud.example",
+        &["cloud.url", "the link is always TLS", "wss://HOST"],
+    );
+    check(url, "https://cloud.example", &["the link is always TLS"]);
+    check(url, "cloud.example", &["not an address"]);
+    for broken in [
+        "wss://",
+        "wss://:8443",
+        "wss://cloud:0",
+        "wss://cloud:99999",
+        "wss://cloud:x",
+        "wss://a b",
+    ] {
+        check(url, broken, &["cloud.url", "no usable host and port"]);
+    }
+    check(url, "wss://cloud.example/bridge", &["has a path"]);
+    for (good, host, port) in [
+        ("wss://cloud.example:8443", "cloud.example", 8443),
+        ("wss://cloud.example", "cloud.example", 443),
+        ("wss://cloud.example/", "cloud.example", 443),
+        ("wss://10.0.0.1:1", "10.0.0.1", 1),
+        ("wss://[::1]:8443", "::1", 8443),
+        ("wss://[::1]", "::1", 443),
+    ] {
+        let config = agent(&with(AGENT, url, good)).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(config.cloud.host_and_port(), Some((host.into(), port)));
+    }
+}
+
+#[test]
+fn names_are_unique_and_can_be_said_to_a_device() {
+    check(
+        "\"0101\", ",
+        "\"0101\", \"0101\", ",
+        &["system[0].rooms[1]", "listed twice"],
+    );
+    check("\"pool\"", "\"0101\"", &["system[0].common[0]", "listed twice"]);
+    check(
+        "encoders = [\"1\"]",
+        "encoders = [\"1\", \"1\"]",
+        &["system[0].encoders[1]", "listed twice"],
+    );
+    check(
+        "encoders = [\"1\"]",
+        "encoders = []",
+        &["system[0].encoders", "empty"],
+    );
+    check(
+        "name = \"salto\"",
+        "name = \"salto/1\"",
+        &["a slash is not possible"],
+    );
+    check("name = \"salto\"", "name = \"  \"", &["system[0].name", "empty"]);
+    let system = &AGENT[AGENT.find("[[system]]").unwrap()..];
+    let twice = format!("{AGENT}{}", system.replace("9090", "9091"));
+    assert!(told(agent(&twice)).contains("system[1]: there are two systems named \"salto\""));
+    let shared = format!("{AGENT}{}", system.replace("\"salto\"", "\"other\""));
+    assert!(told(agent(&shared)).contains("system[1]: two systems share the line 10.0.0.5:9090"));
+}
+
+#[test]
+fn authorisations_are_1_to_62_and_unique() {
+    check(
+        "authorisation = 1",
+        "authorisation = 0",
+        &["0 is out of bounds", "from 1 to 62"],
+    );
+    check(
+        "authorisation = 1",
+        "authorisation = -7",
+        &["-7 is out of bounds"],
+    );
+    check(
+        "authorisation = 1",
+        "authorisation = 99999999999999999999",
+        &["out of bounds"],
+    );
+    check(
+        "authorisation = 1 }",
+        "authorisation = 1 }, { name = \"gym\", authorisation = 1 }",
+        &["two common doors have authorisation 1"],
+    );
+}
+
+#[test]
+fn a_line_is_tcp_or_serial_and_has_only_its_own_settings() {
+    let line = "{ tcp = \"10.0.0.5:9090\" }";
+    check(line, "{}", &["neither `tcp` nor `serial`"]);
+    check(
+        line,
+        "{ tcp = \"a:1\", serial = \"/dev/ttyS0\" }",
+        &["either `tcp` or `serial`"],
+    );
+    check(
+        line,
+        "{ tcp = \"a:1\", baud = 9600 }",
+        &["system[0].line.baud", "belongs to `serial`"],
+    );
+    for broken in ["host", "host:", ":1", "host:0", "host:70000", "::1:80", "a b:1"] {
+        check(line, &format!("{{ tcp = \"{broken}\" }}"), &["HOST:PORT"]);
+    }
+    for broken in ["9N1", "8X1", "8N3", "8N", "8N11", "8n1"] {
+        check(
+            line,
+            &format!("{{ serial = \"x\", framing = \"{broken}\" }}"),
+            &["not a framing"],
+        );
+    }
+    let serial = "{ serial = \"tty\", framing = \"7E1\", baud = 19200 }";
+    let serial = agent(&with(AGENT, line, serial)).unwrap();
+    assert_eq!(
+        salto(&serial).line.serial.as_deref(),
+        Some(Path::new("/etc/latchd/tty"))
+    );
+    assert_eq!(salto(&serial).line.framing, "7E1");
+}
+
+#[test]
+fn numbers_lengths_and_texts_keep_their_bounds() {
+    let system = |setting: &str, parts: &[&str]| {
+        check("exclusive = true", &format!("exclusive = true\n{setting}"), parts);
+    };
+    system(
+        "operator = \"1234567890123456789012345\"",
+        &["at most 24 characters"],
+    );
+    system("operator = \"Müller\"", &["plain ASCII"]);
+    system(
+        "ack_timeout = \"0s\"",
+        &["out of bounds", "from \"1s\" to \"1m\""],
+    );
+    system("ack_timeout = \"soon\"", &["not a length of time", "\"2h 30m\""]);
+    system("ack_timeout = \"-5s\"", &["out of bounds"]);
+    system("ack_timeout = 5", &["expected a text in quotes"]);
+    system(
+        "checkout = \"always\"",
+        &["not known here", "\"never\", \"last_grant\""],
+    );
+    system("assume_unchanged = true", &["nothing to assume"]);
+    check(
+        "kind = \"salto_is\"",
+        "kind = \"salto\"",
+        &["did you mean \"salto_is\"?"],
+    );
+    let before = |setting: &str, parts: &[&str]| check("[site]", &format!("{setting}\n[site]"), parts);
+    before("stop_deadline = \"1h\"", &["stop_deadline", "\"10m\""]);
+    before(
+        "[limits]\ncards_per_hour = 0",
+        &["limits.cards_per_hour", "out of bounds"],
+    );
+    before(
+        "[limits]\nforbidden_kinds = [\"card.encod\"]",
+        &["did you mean \"card.encode\"?"],
+    );
+    before(
+        &format!("[admin]\nsocket = \"{}\"", "x".repeat(120)),
+        &["too long for a Unix socket"],
+    );
+    let days = agent(&with(
+        AGENT,
+        "[site]",
+        "[limits]\nlongest_validity = \"14d\"\n[site]",
+    ))
+    .unwrap();
+    assert_eq!(days.limits.longest_validity.as_secs(), 14 * 86_400);
+}
+
+#[test]
+fn rooms_never_issued_must_exist() {
+    let limit = |entry: &str| format!("[limits]\nrooms_never_issued = [\"{entry}\"]\n[site]");
+    agent(&with(AGENT, "[site]", &limit("salto/0102"))).unwrap();
+    agent(&with(AGENT, "[site]", &limit("salto/pool"))).unwrap();
+    check("[site]", &limit("0102"), &["not of the form system/room"]);
+    check("[site]", &limit("saldo/0102"), &["did you mean \"salto/0102\"?"]);
+    check(
+        "[site]",
+        &limit("salto/102"),
+        &["has no room \"102\"", "compared exactly"],
+    );
+}
+
+#[test]
+fn one_pair_of_brackets_too_few_is_told() {
+    check("[[system]]", "[system]", &["write [[system]] with two brackets"]);
+}
+
+#[test]
+fn plain_http_is_for_loopback_only() {
+    let api = "listen = \"127.0.0.1:8080\"";
+    for good in ["127.0.0.1:8080", "[::1]:8080"] {
+        let config = cloud(&with(CLOUD, api, &format!("listen = \"{good}\"\nplain = true"))).unwrap();
+        assert!(config.api.plain);
+    }
+    let check = |by: &str, wanted: &str| {
+        let told = told(cloud(&with(CLOUD, api, by)));
+        assert!(told.contains(wanted), "{wanted:?} is missing in: {told}");
+    };
+    check(
+        "listen = \"0.0.0.0:8080\"\nplain = true",
+        "api.plain: plain HTTP at 0.0.0.0:8080",
+    );
+    let both = "plain = true\ntls = { cert_file = \"c\", key_file = \"k\" }";
+    check(&format!("{api}\n{both}"), "exclude each other");
+    check("listen = \"localhost:1\"", "not an address to listen at");
+    check(&format!("{api}\nhold = \"26s\""), "to \"25s\"");
+    check(
+        &format!("{api}\nnames = [\"https://x\"]"),
+        "neither a host name nor an address",
+    );
+    check(
+        &format!("{api}\ntls = {{ cert_file = \"c\" }}"),
+        "api.tls.key_file",
+    );
+    check("listen = \"127.0.0.1:8443\"", "both listen at");
+}
+
+#[test]
+fn a_file_is_known_by_its_content() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, is_cloud) in [(AGENT, false), (CLOUD, true)] {
+        let path = folder.path().join("any.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = AnyConfig::load(&path).unwrap();
+        assert_eq!(matches!(config, AnyConfig::Cloud(_)), is_cloud);
+    }
+    let missing = AnyConfig::load(&folder.path().join("none.toml")).unwrap_err();
+    assert!(matches!(missing, ConfigErrors::Unreadable { .. }), "{missing}");
+}
+
+#[test]
+fn three_hundred_rooms_are_three_hundred_words() {
+    let rooms: Vec<_> = (1..=300).map(|room| format!("\"{room:04}\"")).collect();
+    let two = "\"0101\", { name = \"0102\", display_name = \"Suite\" }";
+    let config = agent(&with(AGENT, two, &rooms.join(", "))).unwrap();
+    assert_eq!(salto(&config).rooms.len(), 300);
+}
+
+#[test]
+fn no_damage_to_a_file_makes_reading_panic_and_every_refusal_has_a_reason() {
+    use proptest::prelude::*;
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let damage = (
+        0..AGENT.len(),
+        0..12_usize,
+        "\\PC{0,6}|[\\[\\]{}=\"'#,.\n\u{e9}]{0,4}",
+    );
+    runner
+        .run(&damage, |(at, gone, new)| {
+            let end = (at + gone).min(AGENT.len());
+            let text = format!("{}{new}{}", &AGENT[..at], &AGENT[end..]);
+            if let Err(errors) = agent(&text) {
+                prop_assert!(!errors.mistakes().is_empty());
+                prop_assert!(errors.to_string().contains("latchd.toml"));
+            }
+            Ok(())
+        })
+        .unwrap();
+}
