@@ -180,6 +180,10 @@ pub struct SaltoIsConfig {
     /// How much longer than the card wait the final answer may take. Default 15 s.
     #[serde(default = "fifteen_seconds", deserialize_with = "duration")]
     pub answer_margin: Duration,
+    /// On a serial line, how long to wait after an answer that did not come, throwing away what arrives, so that it is
+    /// never taken for the next one's. Default 30 s.
+    #[serde(default = "thirty_seconds", deserialize_with = "duration")]
+    pub settle: Duration,
 }
 
 /// What stands behind ETX in our frames.
