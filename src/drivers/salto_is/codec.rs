@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn fields() -> impl Strategy<Value = Vec<String>> {
-        prop::collection::vec("[ -~ -²´-ÿ]{0,12}", 1..17)
+        prop::collection::vec("[ -~\u{a0}-\u{b2}\u{b4}-\u{ff}]{0,12}", 1..17)
     }
 
     proptest! {
