@@ -1,5 +1,7 @@
 //! Every published frame of the SALTO and Onity dialects, against the codec.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may stop it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil;

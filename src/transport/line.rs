@@ -10,9 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use tokio::{
-    net::TcpStream,
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -21,7 +19,10 @@ use tokio_serial::{
     StopBits,
 };
 
-use crate::{config::LineConfig, seams::Stream};
+use crate::{
+    config::LineConfig,
+    seams::{Net, Stream},
+};
 
 /// An open line.
 pub type Port = Box<dyn Stream>;
@@ -31,8 +32,10 @@ pub type Port = Box<dyn Stream>;
 pub enum Target {
     /// A TCP server.
     Tcp {
-        /// `HOST:PORT`.
-        address: String,
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
     },
     /// A serial port.
     Serial(SerialTarget),
@@ -103,10 +106,6 @@ impl LineError {
 const CONNECT: Duration = Duration::from_secs(10);
 /// A serial port gets this long to deliver what came in before we spoke; a long frame takes about 100 ms at 9600 baud.
 const LEFTOVERS: Duration = Duration::from_millis(100);
-/// An idle TCP connection is probed after this long, so that a server which lost its power is noticed.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-/// Between unanswered probes, and how many of them end the connection.
-const KEEPALIVE_PROBES: (Duration, u32) = (Duration::from_secs(10), 3);
 /// Closing a serial port may wait for unsent bytes, by default 30 s in the kernel.
 const CLOSE: Duration = Duration::from_secs(35);
 
@@ -121,12 +120,13 @@ impl Target {
             (Some(_), Some(_)) => wrong("both `tcp` and `serial` are given; choose one".into()),
             (None, None) => wrong("neither `tcp` nor `serial` is given".into()),
             (Some(address), None) => {
-                let port = address
+                let parts = address
                     .rsplit_once(':')
                     .map(|(host, port)| (host, port.parse::<u16>()));
-                match port {
-                    Some((host, Ok(1..))) if !host.is_empty() => Ok(Self::Tcp {
-                        address: address.clone(),
+                match parts {
+                    Some((host, Ok(port @ 1..))) if !host.is_empty() => Ok(Self::Tcp {
+                        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+                        port,
                     }),
                     _ => wrong(format!("`tcp` is {address:?}; write it like \"salto.lan:8090\"")),
                 }
@@ -162,16 +162,19 @@ impl Target {
         }
     }
 
-    /// Opens it.
+    /// Opens it; a TCP connection over `net`.
     ///
     /// # Errors
     /// By name: missing, held, not opening, not reachable.
-    pub async fn open(&self) -> Result<Port, LineError> {
+    pub async fn open(&self, net: &dyn Net) -> Result<Port, LineError> {
         match self {
-            Self::Tcp { address } => open_tcp(address).await.map_err(|source| LineError::Unreachable {
-                address: address.clone(),
-                source,
-            }),
+            Self::Tcp { host, port } => timeout(CONNECT, net.connect(host, *port))
+                .await
+                .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(|source| LineError::Unreachable {
+                    address: self.to_string(),
+                    source,
+                }),
             Self::Serial(target) => open_serial(target).await,
         }
     }
@@ -180,7 +183,8 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { address } => f.write_str(address),
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Serial(target) => target.path.display().fmt(f),
         }
     }
@@ -192,18 +196,6 @@ pub async fn hang_up(port: Port) {
     if timeout(CLOSE, closing).await.is_err() {
         tracing::warn!("the line takes long to close; going on without it");
     }
-}
-
-async fn open_tcp(address: &str) -> io::Result<Port> {
-    let stream = timeout(CONNECT, TcpStream::connect(address))
-        .await
-        .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
-    stream.set_nodelay(true)?;
-    set_socket_keepalive(&stream, true)?;
-    set_tcp_keepidle(&stream, KEEPALIVE)?;
-    set_tcp_keepintvl(&stream, KEEPALIVE_PROBES.0)?;
-    set_tcp_keepcnt(&stream, KEEPALIVE_PROBES.1)?;
-    Ok(Box::new(stream))
 }
 
 async fn open_serial(target: &SerialTarget) -> Result<Port, LineError> {
@@ -284,6 +276,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::seams::SystemNet;
 
     fn config(tcp: Option<&str>, serial: Option<&str>, framing: &str) -> LineConfig {
         LineConfig {
@@ -326,7 +319,7 @@ mod tests {
     async fn a_port_that_is_not_there_and_a_server_that_is_not_there_are_named() {
         let code = async |config: LineConfig| {
             let target = Target::from_config(&config).unwrap();
-            target.open().await.err().unwrap().code()
+            target.open(&SystemNet).await.err().unwrap().code()
         };
         assert_eq!(
             code(config(None, Some("/dev/no-such-port"), "8N1")).await,
@@ -344,7 +337,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let target = Target::from_config(&config(Some(&address), None, "8N1")).unwrap();
-        let (port, accepted) = tokio::join!(target.open(), listener.accept());
+        let (port, accepted) = tokio::join!(target.open(&SystemNet), listener.accept());
         let (mut port, mut peer) = (port.unwrap(), accepted.unwrap().0);
         port.write_all(b"\x05").await.unwrap();
         assert_eq!(peer.read_u8().await.unwrap(), 5);

@@ -9,7 +9,7 @@
 //! hour that a change of clocks repeats, it may hold until the later of the two, and that is what is reported as the
 //! card's printed end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit, civil, tz::TimeZone};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,7 +30,7 @@ use crate::{
         SystemKind, SystemName, Treatment, Written,
     },
     protocol::Stage,
-    seams::{BoxFuture, Clock, Random},
+    seams::{BoxFuture, Clock, Net, Random, SystemNet},
     transport::Target,
 };
 
@@ -59,6 +59,19 @@ impl SaltoIs {
         clock: Clock,
         random: Random,
     ) -> Self {
+        Self::start_over(Arc::new(SystemNet), config, system, time_zone, clock, random)
+    }
+
+    /// [`Self::start`] with TCP connections made over `net`.
+    #[must_use]
+    pub fn start_over(
+        net: Arc<dyn Net>,
+        config: &SaltoIsConfig,
+        system: SystemName,
+        time_zone: TimeZone,
+        clock: Clock,
+        random: Random,
+    ) -> Self {
         let (requests, incoming) = mpsc::channel(1);
         let (line_writer, line) = watch::channel(Line::Opening);
         let (stopping, told) = watch::channel(false);
@@ -66,6 +79,7 @@ impl SaltoIs {
             system: system.clone(),
             ack_timeout: config.ack_timeout,
             settle: config.settle,
+            net,
             clock: clock.clone(),
             random,
             requests: incoming,

@@ -10,7 +10,10 @@
 use std::{
     future::{Future, pending},
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,7 +33,7 @@ use crate::{
     drivers::{Line, Trouble},
     model::{Code, Refusal, SystemName},
     protocol::Stage,
-    seams::{Clock, Random},
+    seams::{Clock, Net, Random},
     transport::{LineError, Port, Target, hang_up, run},
 };
 
@@ -49,6 +52,7 @@ pub(super) struct Keeper {
     pub(super) system: SystemName,
     pub(super) ack_timeout: Duration,
     pub(super) settle: Duration,
+    pub(super) net: Arc<dyn Net>,
     pub(super) clock: Clock,
     pub(super) random: Random,
     pub(super) requests: mpsc::Receiver<Request>,
@@ -91,10 +95,11 @@ impl Keeper {
                 return;
             }
         };
+        let net = Arc::clone(&self.net);
         let mut wait = FIRST_WAIT;
         let mut probe_first = false;
         loop {
-            match self.meanwhile(target.open()).await {
+            match self.meanwhile(target.open(&*net)).await {
                 None => return,
                 Some(Err(error)) => self.publish_down(error.code(), error.to_string()),
                 Some(Ok(mut port)) => {
