@@ -2,6 +2,8 @@
 //!
 //! This room knows no protocol.
 
+mod line;
 mod shell;
 
+pub use line::{LineError, Port, Target, hang_up};
 pub use shell::{Input, Output, Session, run};

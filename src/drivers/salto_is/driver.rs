@@ -1,0 +1,556 @@
+//! Orders to commands, and what came of them to outcomes.
+//!
+//! There is one lane, named like the system: the protocol has no request id and all encoders share one line, so a
+//! second command may not leave before the first is answered, whichever encoder it is for.
+//!
+//! # Times
+//! The wire carries the property's local time in minutes, without a zone. An end is rounded up to the minute, a start
+//! down. A start that has come is left empty, which the lock server takes for "at once". Where an end falls into the
+//! hour that a change of clocks repeats, it may hold until the later of the two, and that is what is reported as the
+//! card's printed end.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit, civil, tz::TimeZone};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    answer::{self, CardShown, CopyNumber, GuestCard},
+    codec::{Trailer, carries},
+    command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, symbol},
+    keeper::{Keeper, Request},
+    session::{Conversation, Manners, Result as Came},
+};
+use crate::{
+    config::{CommonConfig, LrcConfig, SaltoIsConfig},
+    drivers::{Driver, Line, Performed, ProgressSink, Work},
+    model::{
+        Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
+        Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, Success, SystemInventory,
+        SystemKind, SystemName, Treatment, Written,
+    },
+    protocol::Stage,
+    seams::{BoxFuture, Clock, Net, Random, SystemNet},
+    transport::Target,
+};
+
+/// A SALTO SPACE server and the line to it.
+#[derive(Debug)]
+pub struct SaltoIs {
+    system: SystemName,
+    config: SaltoIsConfig,
+    time_zone: TimeZone,
+    clock: Clock,
+    requests: mpsc::Sender<Request>,
+    line: watch::Receiver<Line>,
+    stopping: watch::Sender<bool>,
+}
+
+impl SaltoIs {
+    /// Begins to keep the line open. Needs a running tokio runtime; dropping the driver closes the line.
+    ///
+    /// A line that cannot be opened is tried again by itself; one whose configuration makes no sense stays down with
+    /// the trouble `line_config` (see [`Target::from_config`]).
+    #[must_use]
+    pub fn start(
+        config: &SaltoIsConfig,
+        system: SystemName,
+        time_zone: TimeZone,
+        clock: Clock,
+        random: Random,
+    ) -> Self {
+        Self::start_over(Arc::new(SystemNet), config, system, time_zone, clock, random)
+    }
+
+    /// [`Self::start`] with TCP connections made over `net`.
+    #[must_use]
+    pub fn start_over(
+        net: Arc<dyn Net>,
+        config: &SaltoIsConfig,
+        system: SystemName,
+        time_zone: TimeZone,
+        clock: Clock,
+        random: Random,
+    ) -> Self {
+        let (requests, incoming) = mpsc::channel(1);
+        let (line_writer, line) = watch::channel(Line::Opening);
+        let (stopping, told) = watch::channel(false);
+        let keeper = Keeper {
+            system: system.clone(),
+            ack_timeout: config.ack_timeout,
+            settle: config.settle,
+            net,
+            clock: clock.clone(),
+            random,
+            requests: incoming,
+            stopping: told,
+            line: line_writer,
+        };
+        tokio::spawn(keeper.keep(Target::from_config(&config.line)));
+        Self {
+            system,
+            config: config.clone(),
+            time_zone,
+            clock,
+            requests,
+            line,
+            stopping,
+        }
+    }
+
+    /// What the protocol can do; the same for every site.
+    #[must_use]
+    pub fn capabilities() -> Capabilities {
+        Capabilities {
+            r#override: Some(ProofLevel::Vector),
+            join: Some(ProofLevel::Vector),
+            future_start: Some(ProofLevel::Vector),
+            checkout: Some(ProofLevel::Vector),
+            modify_stay: None,
+            read_card: Some(ProofLevel::Vector),
+            open_end: None,
+            max_rooms: MAX_ROOMS as u16,
+            max_common: 62,
+            answer_means_written: true,
+            parallel_encoders: false,
+        }
+    }
+
+    fn check_encoder(&self, encoder: &EncoderName) -> Result<(), Refusal> {
+        if !self.config.encoders.iter().any(|known| known.name == *encoder) {
+            return Err(Refusal::new(
+                Code::EncoderUnknown,
+                format!("system {} has no encoder {encoder}", self.system),
+            ));
+        }
+        check_text("encoder", encoder.as_str())
+    }
+
+    fn is_room(&self, door: &DoorName) -> bool {
+        self.config.rooms.iter().any(|room| room.name == *door)
+    }
+
+    fn common_door(&self, door: &DoorName) -> Option<&CommonConfig> {
+        self.config.common.iter().find(|common| common.name == *door)
+    }
+
+    fn entrance_unknown(&self, door: &DoorName) -> Refusal {
+        Refusal::new(
+            Code::EntranceUnknown,
+            format!("system {} has no door {door}", self.system),
+        )
+    }
+
+    /// A card's rooms, the main one first, and the signs of its common doors.
+    fn doors(&self, card: &CardEncode) -> Result<(Vec<DoorName>, String), Refusal> {
+        let mut rooms: Vec<DoorName> = Vec::new();
+        let mut granted = String::new();
+        for door in &card.doors {
+            if self.is_room(door) {
+                check_text("room", door.as_str())?;
+                if !rooms.contains(door) {
+                    rooms.push(door.clone());
+                }
+            } else {
+                let common = self
+                    .common_door(door)
+                    .ok_or_else(|| self.entrance_unknown(door))?;
+                let sign = symbol(common.authorisation).ok_or_else(|| {
+                    Refusal::new(
+                        Code::Unsupported,
+                        format!(
+                            "common door {door} has authorisation {}, the lock system has 1 to 62",
+                            common.authorisation
+                        ),
+                    )
+                })?;
+                if !granted.contains(sign) {
+                    granted.push(sign);
+                }
+            }
+        }
+        match rooms.len() {
+            0 => Err(Refusal::new(
+                Code::Unsupported,
+                "SALTO makes guest cards for a room: name at least one room besides the common doors",
+            )),
+            1..=MAX_ROOMS => Ok((rooms, granted)),
+            many => Err(Refusal::new(
+                Code::TooManyDoors,
+                format!("SALTO carries at most {MAX_ROOMS} rooms on one card, this one would have {many}"),
+            )),
+        }
+    }
+
+    /// A card's end as it is printed.
+    fn printed_end(&self, card: &CardEncode) -> Result<civil::DateTime, Refusal> {
+        let ends_at = card.window.ends_at().ok_or_else(|| {
+            Refusal::new(
+                Code::OpenEndUnsupported,
+                "SALTO prints an end on every card: give the access an end (`ends_at`)",
+            )
+        })?;
+        let printed = self.local(ends_at, RoundMode::Ceil);
+        // The wire has two digits for the year.
+        match printed.year() {
+            2000..=2099 => Ok(printed),
+            year => Err(Refusal::new(
+                Code::BadDates,
+                format!("SALTO's cards end between 2000 and 2099, not in {year}"),
+            )),
+        }
+    }
+
+    fn local(&self, at: Timestamp, mode: RoundMode) -> civil::DateTime {
+        let round = TimestampRound::new().smallest(Unit::Minute).mode(mode);
+        self.time_zone.to_datetime(at.round(round).unwrap_or(at))
+    }
+
+    /// The command for an order; none where there is nothing to ask.
+    fn command(&self, work: &Work) -> Result<Option<Command>, Refusal> {
+        match &work.order {
+            Order::CardEncode(card) => self.write_card(card, work.treatment).map(Some),
+            Order::CardRead(read) => {
+                self.check_encoder(&read.encoder)?;
+                Ok(Some(Command::ReadCard {
+                    encoder: read.encoder.as_str().to_owned(),
+                    eject: self.eject(),
+                }))
+            }
+            Order::StayCheckout { room, .. } => {
+                self.check_stay_room(room)?;
+                Ok(Some(Command::CheckOut {
+                    room: room.as_str().to_owned(),
+                }))
+            }
+            Order::InventoryRefresh => Ok(None),
+            Order::StayModify(_)
+            | Order::SlotPut(_)
+            | Order::SlotRemove { .. }
+            | Order::DeviceUnlock { .. }
+            | Order::DeviceRead { .. } => Err(unsupported(&work.order)),
+        }
+    }
+
+    fn write_card(&self, card: &CardEncode, treatment: Treatment) -> Result<Command, Refusal> {
+        self.check_encoder(&card.encoder)?;
+        let (rooms, granted) = self.doors(card)?;
+        let expiry = self.printed_end(card)?;
+        let starts_at = card.window.starts_at();
+        let start = (self.clock.now() < starts_at).then(|| self.local(starts_at, RoundMode::Floor));
+        let stay = match treatment {
+            Treatment::Override => Stay::Begin,
+            Treatment::Join => Stay::Join,
+            Treatment::Plain => {
+                return Err(Refusal::new(
+                    Code::Unsupported,
+                    "SALTO's guest cards begin or join a room's stay; there is no plain one",
+                ));
+            }
+        };
+        Ok(Command::WriteCard(WriteCard {
+            stay,
+            count: Some(1),
+            encoder: card.encoder.as_str().to_owned(),
+            eject: self.eject(),
+            rooms: rooms.iter().map(|room| room.as_str().to_owned()).collect(),
+            granted,
+            denied: String::new(),
+            start,
+            expiry: Some(expiry),
+            dates: DateForm::Minutes,
+            operator: self.config.operator.clone(),
+            print_lines: Vec::new(),
+            serials: Some(Serials::Last),
+        }))
+    }
+
+    fn check_stay_room(&self, room: &DoorName) -> Result<(), Refusal> {
+        if self.common_door(room).is_some() && !self.is_room(room) {
+            return Err(Refusal::new(
+                Code::Unsupported,
+                format!("{room} is a common door; it has no stay to check out"),
+            ));
+        }
+        if !self.is_room(room) {
+            return Err(self.entrance_unknown(room));
+        }
+        check_text("room", room.as_str())
+    }
+
+    fn eject(&self) -> Eject {
+        if self.config.wait_for_removal {
+            Eject::Wait
+        } else {
+            Eject::DoNotWait
+        }
+    }
+
+    fn manners(&self, order: &Order) -> Manners {
+        let card_wait = match order {
+            Order::CardEncode(CardEncode {
+                card_wait_seconds, ..
+            })
+            | Order::CardRead(CardRead {
+                card_wait_seconds, ..
+            }) => *card_wait_seconds,
+            Order::StayModify(_)
+            | Order::StayCheckout { .. }
+            | Order::SlotPut(_)
+            | Order::SlotRemove { .. }
+            | Order::DeviceUnlock { .. }
+            | Order::DeviceRead { .. }
+            | Order::InventoryRefresh => 0,
+        };
+        Manners {
+            ack_timeout: self.config.ack_timeout,
+            answer_timeout: Duration::from_secs(card_wait.into()) + self.config.answer_margin,
+            ack_final: self.config.ack_final,
+            trailer: match self.config.lrc {
+                LrcConfig::Checked => Trailer::Checked,
+                LrcConfig::Skip => Trailer::Unchecked,
+            },
+        }
+    }
+
+    async fn perform_work(&self, work: Work, progress: &ProgressSink) -> Performed {
+        let command = match self.command(&work) {
+            Ok(Some(command)) => command,
+            Ok(None) => return Performed::Ended(Outcome::Succeeded(Success::default())),
+            Err(refusal) => return Performed::Ended(Outcome::Failed(refusal)),
+        };
+        if *self.stopping.borrow() {
+            return Performed::NothingSent(Refusal::new(
+                Code::SystemOffline,
+                "latchd is stopping; nothing new is begun",
+            ));
+        }
+        let writes = command.writes();
+        let conversation = Conversation::new(command, self.manners(&work.order));
+        match self.hold(conversation, progress).await {
+            Held::Came(Came::NothingSent(refusal)) | Held::NotBegun(refusal) => {
+                Performed::NothingSent(refusal)
+            }
+            Held::Came(Came::Refused(refusal)) => Performed::Ended(Outcome::Failed(refusal)),
+            Held::Came(Came::Doubt(refusal)) => Performed::Ended(Outcome::Unknown(refusal)),
+            Held::Came(Came::Done(fields)) => Performed::Ended(self.done(&work, &fields)),
+            Held::Lost if writes => Performed::Ended(Outcome::unknown(
+                Code::AgentStopped,
+                "the line's task ended while the command was under way; it may have been done",
+            )),
+            Held::Lost => Performed::Ended(Outcome::failed(
+                Code::SystemOffline,
+                "the line's task ended while the command was under way",
+            )),
+        }
+    }
+
+    async fn hold(&self, conversation: Conversation, progress: &ProgressSink) -> Held {
+        let (stages, mut told) = mpsc::channel::<Stage>(4);
+        let (came, mut end) = oneshot::channel();
+        let request = Request {
+            conversation,
+            stages,
+            came,
+        };
+        if self.requests.send(request).await.is_err() {
+            return Held::NotBegun(Refusal::new(Code::SystemOffline, "the line's task has ended"));
+        }
+        loop {
+            tokio::select! {
+                biased;
+                Some(stage) = told.recv() => progress(stage),
+                came = &mut end => return came.map_or(Held::Lost, Held::Came),
+            }
+        }
+    }
+
+    fn done(&self, work: &Work, fields: &[String]) -> Outcome {
+        let success = match &work.order {
+            Order::CardEncode(card) => Success {
+                written: Some(Written::Proven),
+                card: Some(CardFacts {
+                    serial: answer::serial(fields).map(String::from),
+                    overrode: Some(work.treatment == Treatment::Override),
+                    printed_end: self.printed_end(card).ok().and_then(|end| self.end_of(end)),
+                }),
+                seen: None,
+            },
+            Order::CardRead(_) => match CardShown::read(fields) {
+                Some(shown) => Success {
+                    seen: Some(self.seen(shown)),
+                    ..Success::default()
+                },
+                None => {
+                    return Outcome::failed(
+                        Code::ProtocolViolation,
+                        "the lock server answered the reading without saying what card it is",
+                    );
+                }
+            },
+            Order::StayCheckout { .. } => Success {
+                written: Some(Written::Proven),
+                ..Success::default()
+            },
+            Order::StayModify(_)
+            | Order::SlotPut(_)
+            | Order::SlotRemove { .. }
+            | Order::DeviceUnlock { .. }
+            | Order::DeviceRead { .. }
+            | Order::InventoryRefresh => Success::default(),
+        };
+        Outcome::Succeeded(success)
+    }
+
+    fn seen(&self, shown: CardShown) -> CardSeen {
+        match shown {
+            CardShown::Guest(GuestCard {
+                rooms,
+                valid,
+                copy,
+                authorisations,
+                start,
+                expiry,
+                operator: _,
+            }) => CardSeen::Guest {
+                rooms,
+                valid,
+                original: copy == CopyNumber::Original,
+                common: authorisations
+                    .iter()
+                    .filter_map(|number| {
+                        let named = |common: &&CommonConfig| common.authorisation == *number;
+                        self.config.common.iter().find(named)
+                    })
+                    .map(|common| common.name.as_str().to_owned())
+                    .collect(),
+                starts_at: start.and_then(|start| {
+                    self.time_zone
+                        .to_ambiguous_zoned(start)
+                        .compatible()
+                        .ok()
+                        .map(|zoned| zoned.timestamp())
+                }),
+                ends_at: expiry.and_then(|expiry| self.end_of(expiry)),
+            },
+            CardShown::Staff => CardSeen::Staff,
+            CardShown::Invalid => CardSeen::Invalid,
+            CardShown::Other(what) => CardSeen::Other { what },
+        }
+    }
+
+    /// The instant of a printed end: of a repeated hour the later one; of a skipped one, as far after the change.
+    fn end_of(&self, printed: civil::DateTime) -> Option<Timestamp> {
+        let zoned = self.time_zone.to_ambiguous_zoned(printed).later().ok()?;
+        Some(zoned.timestamp())
+    }
+}
+
+/// What became of a conversation handed to the keeper.
+enum Held {
+    Came(Came),
+    /// The keeper was gone before.
+    NotBegun(Refusal),
+    /// The keeper went on the way.
+    Lost,
+}
+
+impl Driver for SaltoIs {
+    fn system(&self) -> &SystemName {
+        &self.system
+    }
+
+    fn inventory(&self) -> SystemInventory {
+        let rooms = self.config.rooms.iter().map(|room| Door {
+            name: room.name.clone(),
+            display_name: room.display_name.clone(),
+            kind: DoorKind::Room,
+        });
+        let common = self.config.common.iter().map(|common| Door {
+            name: common.name.clone(),
+            display_name: common.display_name.clone(),
+            kind: DoorKind::Common,
+        });
+        let encoders = self.config.encoders.iter().map(|encoder| Encoder {
+            name: encoder.name.clone(),
+            display_name: encoder.display_name.clone(),
+        });
+        SystemInventory {
+            name: self.system.clone(),
+            kind: SystemKind::SaltoIs,
+            time_zone: self.time_zone.iana_name().unwrap_or("Etc/Unknown").to_owned(),
+            capabilities: Self::capabilities(),
+            doors: rooms.chain(common).collect(),
+            encoders: encoders.collect(),
+        }
+    }
+
+    fn lanes(&self) -> Vec<LaneName> {
+        vec![lane(&self.system)]
+    }
+
+    fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
+        let rooms = match order {
+            Order::CardEncode(card) => {
+                self.check_encoder(&card.encoder)?;
+                let (rooms, _granted) = self.doors(card)?;
+                self.printed_end(card)?;
+                rooms
+            }
+            Order::CardRead(read) => {
+                self.check_encoder(&read.encoder)?;
+                Vec::new()
+            }
+            Order::StayCheckout { room, .. } => {
+                self.check_stay_room(room)?;
+                vec![room.clone()]
+            }
+            Order::InventoryRefresh => Vec::new(),
+            Order::StayModify(_)
+            | Order::SlotPut(_)
+            | Order::SlotRemove { .. }
+            | Order::DeviceUnlock { .. }
+            | Order::DeviceRead { .. } => return Err(unsupported(order)),
+        };
+        Ok(Admission {
+            lane: lane(&self.system),
+            rooms,
+        })
+    }
+
+    fn line(&self) -> watch::Receiver<Line> {
+        self.line.clone()
+    }
+
+    fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
+        Box::pin(self.perform_work(work, progress))
+    }
+
+    fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+}
+
+fn lane(system: &SystemName) -> LaneName {
+    LaneName::new(system.as_str()).expect("a system's name is a lane's name too")
+}
+
+fn unsupported(order: &Order) -> Refusal {
+    Refusal::new(
+        Code::Unsupported,
+        format!("SALTO by its PMS interface cannot do {}", order.kind().as_str()),
+    )
+}
+
+/// Refuses a name that the wire would change: it might become another room's.
+fn check_text(what: &str, name: &str) -> Result<(), Refusal> {
+    if carries(name) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::Unsupported,
+        format!(
+            "the {what} name {name:?} has signs that SALTO's PMS interface cannot carry; rename it in SPACE"
+        ),
+    ))
+}
