@@ -1,0 +1,168 @@
+//! `latchd sim`: pretend systems to try things out with.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "scripts read where the simulator is reached from its standard output"
+)]
+
+use std::{io::Write, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::drivers::salto_is::sim::{Dates, Front, Options, Property, Settings, Simulator, Style};
+
+/// Runs a pretend system: doors, cards and encoders in memory, on a real serial port or TCP port.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// Which one.
+    #[command(subcommand)]
+    pub system: System,
+}
+
+/// The systems that can be pretended.
+#[derive(Debug, Subcommand)]
+pub enum System {
+    /// A SALTO SPACE server with several encoders, spoken to by its "Industry Standard" PMS interface.
+    ///
+    /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
+    /// command a line: `echo help | socat - UNIX-CONNECT:DIR/salto-is.ctl`.
+    SaltoIs(SaltoIsArgs),
+}
+
+/// A pretend SALTO SPACE server.
+#[derive(Debug, Args)]
+pub struct SaltoIsArgs {
+    /// Publish a serial port at `DIR/salto-is.tty`. Without --pty and --tcp there are both lines.
+    #[arg(long)]
+    pub pty: bool,
+    /// Listen for TCP clients; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub tcp: Option<SocketAddr>,
+    /// Folder of the serial port and the control socket. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// TOML file with `time_zone`, `rooms`, `common` and `encoders` of the property.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// IANA time zone of the property; wins over the file's.
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// How long an encoder waits for a card.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub card_wait: Duration,
+    /// How many TCP clients are served at once; a further one is accepted and hung up at once.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub max_clients: usize,
+    /// Leave out the separator before the end of an answer.
+    #[arg(long)]
+    pub no_closing_separator: bool,
+    /// What stands behind the end of an answer.
+    #[arg(long, value_enum, default_value_t = Check::True)]
+    pub check: Check,
+    /// How dates are written.
+    #[arg(long, value_enum, default_value_t = DateForm::Minutes)]
+    pub dates: DateForm,
+    /// Let answers leave no faster than at this speed.
+    #[arg(long)]
+    pub baud: Option<NonZeroU32>,
+    /// What the clock shows first, as 2026-11-22T14:00:00Z. Default: the host's time.
+    #[arg(long, value_name = "TIME")]
+    pub clock: Option<Timestamp>,
+}
+
+/// What stands behind the end of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// The checksum.
+    True,
+    /// `0D`, which says that nobody checks.
+    #[value(name = "0d")]
+    Waived,
+}
+
+/// How dates are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DateForm {
+    /// hhmmDDMMYY.
+    Minutes,
+    /// hhDDMMYY, the old form.
+    Hours,
+}
+
+/// Runs the pretend system until SIGTERM, ctrl-c, or `quit` at its control socket.
+///
+/// # Errors
+/// When the property cannot be, or a line or the control socket cannot be had.
+pub async fn run(args: SimArgs) -> anyhow::Result<()> {
+    let System::SaltoIs(args) = args.system;
+    salto_is(args).await
+}
+
+async fn salto_is(args: SaltoIsArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (folder, _removed_at_the_end) = match &args.dir {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let fresh = tempfile::Builder::new().prefix("latchd-sim-").tempdir();
+            let fresh = fresh.context("make a folder")?;
+            (fresh.path().to_owned(), Some(fresh))
+        }
+    };
+    let neither = !args.pty && args.tcp.is_none();
+    let options = Options {
+        folder,
+        pty: args.pty || neither,
+        tcp: args
+            .tcp
+            .or_else(|| neither.then(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
+    };
+    let simulator = Simulator::new(settings(args)?)?;
+    let mut front = Front::open(simulator, options).await?;
+    println!("{}", serde_json::to_string(front.places())?);
+    std::io::stdout().flush()?;
+    let ended = tokio::select! {
+        biased;
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = front.ended() => ended,
+    };
+    front.close().await;
+    Ok(ended?)
+}
+
+fn settings(args: SaltoIsArgs) -> anyhow::Result<Settings> {
+    let mut property = match &args.config {
+        None => Property::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("understand {}", path.display()))?
+        }
+    };
+    if let Some(zone) = args.time_zone {
+        property.time_zone = zone;
+    }
+    Ok(Settings {
+        property,
+        card_wait: args.card_wait,
+        style: Style {
+            closing_separator: !args.no_closing_separator,
+            true_check: args.check == Check::True,
+        },
+        dates: match args.dates {
+            DateForm::Minutes => Dates::Minutes,
+            DateForm::Hours => Dates::Hours,
+        },
+        max_clients: args.max_clients,
+        baud: args.baud,
+        starts_at: args.clock,
+    })
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let span: SignedDuration = text.parse().map_err(|_| "write it like \"60s\"".to_owned())?;
+    Duration::try_from(span).map_err(|_| "it cannot be negative".to_owned())
+}

@@ -1,1 +1,0 @@
-//! A pretend SALTO SPACE server.
