@@ -1,14 +1,23 @@
 //! Who is woken when something was committed.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::{Notify, watch};
+
+use crate::{model::JobId, protocol::Stage};
+
+/// Of how many jobs the stage is remembered.
+const STAGES: usize = 1024;
 
 /// Wakes hub and held requests after a commit. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Signals {
     orders: Arc<Notify>,
     changes: Arc<watch::Sender<u64>>,
+    stages: Arc<Mutex<VecDeque<(JobId, Stage)>>>,
 }
 
 impl Default for Signals {
@@ -16,6 +25,7 @@ impl Default for Signals {
         Self {
             orders: Arc::default(),
             changes: Arc::new(watch::channel(0).0),
+            stages: Arc::default(),
         }
     }
 }
@@ -41,5 +51,44 @@ impl Signals {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Remembers where a job stands, for screens. Only the latest jobs are remembered, and only in memory.
+    pub fn set_stage(&self, job: JobId, stage: Stage) {
+        let mut stages = self.stages.lock().expect("no panic while held");
+        stages.retain(|(known, _)| *known != job);
+        if stages.len() == STAGES {
+            stages.pop_front();
+        }
+        stages.push_back((job, stage));
+    }
+
+    /// Where a job stands on the site, as far as its bridge told.
+    #[must_use]
+    pub fn stage(&self, job: JobId) -> Option<Stage> {
+        let stages = self.stages.lock().expect("no panic while held");
+        stages
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == job)
+            .map(|(_, stage)| *stage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stages_of_the_latest_jobs_are_remembered_and_no_more() {
+        let signals = Signals::default();
+        let job = |number| JobId(uuid::Uuid::from_u128(number));
+        for number in 0..=STAGES as u128 {
+            signals.set_stage(job(number), Stage::Queued);
+        }
+        signals.set_stage(job(1), Stage::Sent);
+        assert_eq!(signals.stage(job(0)), None);
+        assert_eq!(signals.stage(job(1)), Some(Stage::Sent));
+        assert_eq!(signals.stages.lock().unwrap().len(), STAGES);
     }
 }

@@ -3,7 +3,18 @@
 //! A machine decides (pure: no socket, no clock), `dial` connects, and the task started by `start` pumps frames.
 //! This room does not know what a job means: it carries frames.
 
+mod dial;
+mod heartbeat;
+mod machine;
+mod settings;
+mod task;
+pub(crate) mod wire;
+
 use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use heartbeat::{Beat, Heartbeat};
+pub use settings::{LinkError, Settings, tls_config};
+pub use task::start;
 
 use crate::protocol::{Frame, Hello, Welcome};
 

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::EpochReason;
 
+/// The largest epoch or `n` on the wire: every JSON reader holds it exactly.
+pub const LARGEST: u64 = (1 << 53) - 1;
+
 /// A place in a stream: `n` counts from 1 inside an epoch; `n = 0` is the place before the first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Position {
@@ -21,6 +24,13 @@ impl Position {
             epoch: self.epoch,
             n: self.n + 1,
         }
+    }
+
+    /// Whether both numbers are ones that a peer can honestly have come to; what is above overflows nowhere, but is
+    /// not of this language.
+    #[must_use]
+    pub fn is_plausible(self) -> bool {
+        self.epoch <= LARGEST && self.n <= LARGEST
     }
 }
 

@@ -1,1 +1,144 @@
-//! The websocket of the bridges.
+//! The websocket of the bridges: who may come in, and what both sides owe each other then.
+//!
+//! A connection goes through `door` (TLS, one HTTP request, the bearer token) and `talk` (hello, welcome, and the two
+//! streams). It is one task and three loops: one reads, one waits for commits in the order in which their operations
+//! were begun and owes the acknowledgements, one writes. Each wait on a peer has a deadline, each queue a bound, so
+//! that a bridge that stops reading or floods harms itself alone.
+//!
+//! This room never decides what a report means and never makes an order; it carries them between sockets and
+//! [`Db`].
+
+mod door;
+mod talk;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Signals, store::Db};
+use crate::{
+    model::BridgeId,
+    seams::{Clock, Listener, Stream},
+    store::WriterHandle,
+};
+
+/// How many connections may stand that have not yet shown who they are. Further ones wait in the kernel's queue.
+const STRANGERS: usize = 256;
+/// Everything from the first byte of a connection to its hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(15);
+/// How long the listener rests after an error such as "too many open files".
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long connections may take to end when the cloud stops.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The SHA-256 of a bearer token, as [`Db::set_bridge_token`] takes it.
+#[must_use]
+pub fn token_hash(token: &str) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+    digest.as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}
+
+/// Serves bridges until `shutdown` becomes true; then each is told to come again and the function returns.
+pub async fn serve(
+    mut listener: Box<dyn Listener>,
+    tls: TlsAcceptor,
+    db: WriterHandle<Db>,
+    signals: Signals,
+    clock: Clock,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let hub = Arc::new(Hub {
+        tls,
+        db,
+        signals,
+        clock,
+        shutdown: shutdown.clone(),
+        speakers: Mutex::default(),
+    });
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let mut connections = JoinSet::new();
+    loop {
+        let admitted = async {
+            let permit = Arc::clone(&strangers).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => break,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a bridge's connection panicked");
+                }
+            }
+            (permit, accepted) = admitted => match accepted {
+                Ok((stream, from)) => {
+                    let hub = Arc::clone(&hub);
+                    connections.spawn(async move { hub.connection(stream, from, permit.ok()).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept a bridge's connection");
+                    sleep(ACCEPT_REST).await;
+                }
+            },
+        }
+    }
+    let ended = timeout(STOP_WITHIN, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+    if ended.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "bridges that did not part in time are cut off"
+        );
+    }
+}
+
+struct Hub {
+    tls: TlsAcceptor,
+    db: WriterHandle<Db>,
+    signals: Signals,
+    clock: Clock,
+    shutdown: watch::Receiver<bool>,
+    speakers: Mutex<Speakers>,
+}
+
+/// Which connection speaks for which bridge.
+#[derive(Default)]
+struct Speakers {
+    connections: u64,
+    /// Dropping a sender fences its connection.
+    fences: BTreeMap<BridgeId, (u64, oneshot::Sender<()>)>,
+}
+
+impl Hub {
+    async fn connection(
+        &self,
+        stream: Box<dyn Stream>,
+        from: SocketAddr,
+        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) {
+        let until = Instant::now() + HELLO_WITHIN;
+        let mut shutdown = self.shutdown.clone();
+        let admitted = tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            admitted = timeout_at(until, door::admit(self, stream)) => admitted,
+        };
+        match admitted {
+            Ok(Ok(guest)) => talk::converse(self, guest, from, until, permit).await,
+            Ok(Err(why)) => tracing::debug!(%from, error = %why, "a stranger was turned away"),
+            Err(_elapsed) => tracing::debug!(%from, "a stranger said nothing in time"),
+        }
+    }
+}

@@ -1,1 +1,589 @@
-//! Bridges: their streams, orders and health.
+//! Bridges: who they are, what was ordered of them, and what both ends remember of the two streams.
+//!
+//! An order gets its position when it is handed out, in a commit that ends before its frame is written to a socket.
+//! So "has a position or ever had one" is the same as "the bridge may know of it", and what was never handed out has
+//! nothing to be renumbered. While the bridge is connected and within its limit, the commit that makes an order is
+//! also the one that hands it out.
+//!
+//! What a connection does to a stream carries the connection's number; once a newer one has met the cloud, the older
+//! one's operations change nothing.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{OptionalExtension, Row, named_params, params};
+
+use super::Db;
+use crate::{
+    model::{BridgeId, Job, JobId, Report, WorkspaceId},
+    protocol::{
+        Envelope, EpochReason, Hello, Message, Position,
+        stream::{self, Arrival, Resume, Sent},
+    },
+    store::StoreError,
+};
+
+/// How long an order is kept after its job's end: long enough to look at, and to know a late repetition.
+const KEPT_AFTER_END: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How many old orders go with each new one: more than come, so that they cannot pile up.
+const SWEPT_AT_ONCE: u32 = 16;
+/// How many orders are handed out in one commit.
+const HANDED_AT_ONCE: u64 = 64;
+
+/// The connection that speaks for a bridge.
+#[derive(Debug)]
+pub(super) struct Live {
+    connection: u64,
+    /// The last order that the bridge lets us send.
+    orders_limit: u64,
+}
+
+/// What came of a bridge's hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meeting {
+    /// The position before the next order to send.
+    pub orders_resume_after: Position,
+    /// Why the orders began a new epoch, if they did.
+    pub orders_epoch_reason: Option<EpochReason>,
+    /// The last report held.
+    pub reports_received: Position,
+    /// Jobs that end in doubt because the bridge forgot what it had been handed.
+    pub lost: Vec<JobId>,
+}
+
+/// What became of the wish to take an order back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Cancel {
+    /// The bridge never heard of the job and never will: it is over now, and no report will come.
+    Withdrawn,
+    /// The bridge is asked; its report tells.
+    Ordered,
+    /// The job was over, or is not known.
+    TooLate,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It was the next one and is applied.
+    Applied,
+    /// It was held already.
+    Held,
+    /// Something is missing before it.
+    Gap {
+        /// What was due.
+        expected: Position,
+    },
+    /// A newer connection speaks for the bridge.
+    Fenced,
+}
+
+/// Where an order stands on its way to the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody but the cloud knows of it.
+    Waiting,
+    /// The bridge may know of it.
+    Handed,
+    /// The bridge holds it durably.
+    Acknowledged,
+    /// Its job's end is known.
+    Over,
+}
+
+impl Db {
+    /// The bridge of a workspace; made when there is none yet.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn the_bridge(&mut self, now: Timestamp, workspace: WorkspaceId) -> Result<BridgeId, StoreError> {
+        let found: Option<String> = self
+            .connection
+            .prepare_cached("SELECT id FROM bridge WHERE workspace_id = ? ORDER BY created_at, id LIMIT 1")?
+            .query_row([workspace.to_string()], |row| row.get(0))
+            .optional()?;
+        if let Some(id) = found {
+            return parsed(&id, "bridge");
+        }
+        let bridge = BridgeId(self.random.uuid());
+        self.connection
+            .prepare_cached("INSERT INTO bridge (id, workspace_id, created_at) VALUES (?, ?, ?)")?
+            .execute(params![
+                bridge.to_string(),
+                workspace.to_string(),
+                now.as_millisecond()
+            ])?;
+        Ok(bridge)
+    }
+
+    /// Says which bearer token admits a bridge, by the token's SHA-256. An earlier token is void from now on.
+    ///
+    /// # Errors
+    /// Those of the database; also when the token admits another bridge.
+    pub fn set_bridge_token(&mut self, bridge: BridgeId, token_hash: [u8; 32]) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE bridge SET token_hash = ? WHERE id = ?")?
+            .execute(params![token_hash, bridge.to_string()])?;
+        Ok(())
+    }
+
+    /// The bridge that a token admits, by the token's SHA-256, with its workspace and what people call that.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn bridge_by_token(
+        &mut self,
+        token_hash: [u8; 32],
+    ) -> Result<Option<(BridgeId, WorkspaceId, String)>, StoreError> {
+        let found: Option<(String, String)> = self
+            .connection
+            .prepare_cached("SELECT id, workspace_id FROM bridge WHERE token_hash = ?")?
+            .query_row([token_hash], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((bridge, workspace)) = found else {
+            return Ok(None);
+        };
+        let workspace = parsed(&workspace, "bridge")?;
+        Ok(Some((
+            parsed(&bridge, "bridge")?,
+            workspace,
+            self.workspace_name(workspace)?,
+        )))
+    }
+
+    /// Orders a job. A job that is ordered already stays as it is.
+    ///
+    /// # Errors
+    /// Those of the database; also when there is no such bridge.
+    pub fn enqueue_job(&mut self, now: Timestamp, bridge: BridgeId, job: &Job) -> Result<(), StoreError> {
+        self.sweep(now)?;
+        self.enqueue(now, bridge, job.job_id, "job", &Message::Job(job.clone()))
+    }
+
+    /// Takes a job back, if nothing was sent for it yet.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn enqueue_cancel(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job_id: JobId,
+    ) -> Result<Cancel, StoreError> {
+        match self.standing(job_id)? {
+            None | Some(Standing::Over) => Ok(Cancel::TooLate),
+            Some(Standing::Waiting) => {
+                self.end_orders(now, job_id)?;
+                Ok(Cancel::Withdrawn)
+            }
+            Some(Standing::Handed | Standing::Acknowledged) => {
+                self.enqueue(now, bridge, job_id, "cancel", &Message::Cancel { job_id })?;
+                Ok(Cancel::Ordered)
+            }
+        }
+    }
+
+    /// Whether the bridge may know of a job. False for a job that was never ordered or whose order is long over.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn was_handed(&mut self, job_id: JobId) -> Result<bool, StoreError> {
+        let handed = self
+            .connection
+            .prepare_cached("SELECT handed FROM bridge_order WHERE job_id = ? AND what = 'job'")?
+            .query_row([job_id.to_string()], |row| row.get(0))
+            .optional()?;
+        Ok(handed.unwrap_or(false))
+    }
+
+    /// Where the order of a job stands; nothing for a job that was never ordered or whose order is long over.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn standing(&mut self, job_id: JobId) -> Result<Option<Standing>, StoreError> {
+        let standing = self
+            .connection
+            .prepare_cached(
+                "SELECT handed, coalesce(position <= orders_acknowledged, 0), over_at IS NOT NULL
+                 FROM bridge_order JOIN bridge ON bridge.id = bridge_id
+                 WHERE job_id = ? AND what = 'job'",
+            )?
+            .query_row([job_id.to_string()], |row| {
+                let (handed, acknowledged, over) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(match (over, acknowledged, handed) {
+                    (true, _, _) => Standing::Over,
+                    (false, true, _) => Standing::Acknowledged,
+                    (false, false, true) => Standing::Handed,
+                    (false, false, false) => Standing::Waiting,
+                })
+            })
+            .optional()?;
+        Ok(standing)
+    }
+
+    /// Compares memories with a bridge that said hello; from now on `connection` speaks for it.
+    ///
+    /// # Errors
+    /// Those of the database; also when there is no such bridge.
+    pub fn meet(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        connection: u64,
+        hello: &Hello,
+    ) -> Result<Meeting, StoreError> {
+        let (sent, reports_received) = self.memory(bridge)?;
+        let (orders_resume_after, orders_epoch_reason, lost) =
+            match stream::resume(&sent, hello.orders_received) {
+                Resume::Continue { after } => {
+                    self.acknowledge(bridge, after)?;
+                    (after, None, Vec::new())
+                }
+                Resume::NewEpoch { epoch, reason } => {
+                    let lost = self.begin_epoch(now, bridge, epoch, reason)?;
+                    (Position { epoch, n: 0 }, Some(reason), lost)
+                }
+            };
+        if !lost.is_empty() {
+            self.orders_lost(now, bridge, &lost)?;
+        }
+        self.seen(now, bridge)?;
+        self.bridge_up(now, bridge)?;
+        self.live.insert(
+            bridge,
+            Live {
+                connection,
+                orders_limit: hello.orders_limit,
+            },
+        );
+        Ok(Meeting {
+            orders_resume_after,
+            orders_epoch_reason,
+            reports_received,
+            lost,
+        })
+    }
+
+    /// A connection is gone. Nothing, if a newer one speaks for the bridge.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn part(&mut self, now: Timestamp, bridge: BridgeId, connection: u64) -> Result<(), StoreError> {
+        if !self.speaks_for(bridge, connection) {
+            return Ok(());
+        }
+        self.live.remove(&bridge);
+        self.seen(now, bridge)?;
+        self.bridge_down(now, bridge)
+    }
+
+    /// The bridge takes orders up to `up_to` from now on. A limit never shrinks.
+    pub fn limit_orders(&mut self, bridge: BridgeId, connection: u64, up_to: u64) {
+        if let Some(live) = self.live.get_mut(&bridge)
+            && live.connection == connection
+        {
+            live.orders_limit = live.orders_limit.max(up_to);
+        }
+    }
+
+    /// Hands out: the next orders after `n` of the current epoch, at most `most`, each with its position; nothing at
+    /// all for a connection that no longer speaks for the bridge. They may be sent once this is committed.
+    ///
+    /// # Errors
+    /// Those of the database; also when an order's row does not open.
+    pub fn orders_to_send(
+        &mut self,
+        bridge: BridgeId,
+        connection: u64,
+        after: u64,
+        most: u32,
+    ) -> Result<Option<Vec<Envelope>>, StoreError> {
+        let Some(live) = self
+            .live
+            .get(&bridge)
+            .filter(|live| live.connection == connection)
+        else {
+            return Ok(None);
+        };
+        // What was handed out under an earlier limit waits for the present one to reach it.
+        let up_to = signed(live.orders_limit);
+        self.hand_out(bridge)?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT orders_epoch, position, job_id, what, body
+             FROM bridge_order JOIN bridge ON bridge.id = bridge_id
+             WHERE bridge_id = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?",
+        )?;
+        let mut rows = statement.query(params![bridge.to_string(), signed(after), up_to, most])?;
+        let mut orders = Vec::new();
+        while let Some(row) = rows.next()? {
+            let position = Position {
+                epoch: number(row, 0)?,
+                n: number(row, 1)?,
+            };
+            let place = body_place(&row.get::<_, String>(2)?, &row.get::<_, String>(3)?);
+            let body = self
+                .seal
+                .open(&place, row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            orders.push(Envelope {
+                position: Some(position),
+                body: String::from_utf8(body).map_err(|error| StoreError::corrupt(place, error))?,
+                key_id: None,
+                signature: None,
+            });
+        }
+        Ok(Some(orders))
+    }
+
+    /// The bridge holds all orders up to a position. False when it cannot: that one was never sent.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn orders_acknowledged(
+        &mut self,
+        bridge: BridgeId,
+        connection: u64,
+        position: Position,
+    ) -> Result<bool, StoreError> {
+        if !self.speaks_for(bridge, connection) {
+            return Ok(true);
+        }
+        let (sent, _) = self.memory(bridge)?;
+        if position > sent.last {
+            return Ok(false);
+        }
+        self.acknowledge(bridge, position)?;
+        Ok(true)
+    }
+
+    /// Takes a report if it is the next one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn take_report(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        connection: u64,
+        position: Position,
+        report: &Report,
+    ) -> Result<Taken, StoreError> {
+        if !self.speaks_for(bridge, connection) {
+            return Ok(Taken::Fenced);
+        }
+        let (_, held) = self.memory(bridge)?;
+        match stream::arrival(held, position) {
+            Arrival::Duplicate => Ok(Taken::Held),
+            Arrival::Gap { expected } => Ok(Taken::Gap { expected }),
+            Arrival::Next => {
+                self.apply_report(now, bridge, report)?;
+                self.end_orders(now, report.job_id)?;
+                self.connection
+                    .prepare_cached("UPDATE bridge SET reports_epoch = ?, reports_n = ? WHERE id = ?")?
+                    .execute(params![
+                        signed(position.epoch),
+                        signed(position.n),
+                        bridge.to_string()
+                    ])?;
+                Ok(Taken::Applied)
+            }
+        }
+    }
+
+    fn speaks_for(&self, bridge: BridgeId, connection: u64) -> bool {
+        self.live
+            .get(&bridge)
+            .is_some_and(|live| live.connection == connection)
+    }
+
+    fn memory(&self, bridge: BridgeId) -> Result<(Sent, Position), StoreError> {
+        self.connection
+            .prepare_cached(
+                "SELECT orders_epoch, orders_last, orders_acknowledged, reports_epoch, reports_n
+                 FROM bridge WHERE id = ?",
+            )?
+            .query_row([bridge.to_string()], |row| {
+                let sent = Sent {
+                    last: Position {
+                        epoch: number(row, 0)?,
+                        n: number(row, 1)?,
+                    },
+                    acknowledged: number(row, 2)?,
+                };
+                let received = Position {
+                    epoch: number(row, 3)?,
+                    n: number(row, 4)?,
+                };
+                Ok((sent, received))
+            })
+            .map_err(StoreError::from)
+    }
+
+    fn seen(&self, now: Timestamp, bridge: BridgeId) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE bridge SET seen_at = ? WHERE id = ?")?
+            .execute(params![now.as_millisecond(), bridge.to_string()])?;
+        Ok(())
+    }
+
+    fn enqueue(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job_id: JobId,
+        what: &str,
+        message: &Message,
+    ) -> Result<(), StoreError> {
+        let body = Envelope::loose(message).body;
+        let sealed = self
+            .seal
+            .seal(&body_place(&job_id.to_string(), what), body.as_bytes());
+        let workspace: String = self
+            .connection
+            .prepare_cached("SELECT workspace_id FROM bridge WHERE id = ?")?
+            .query_row([bridge.to_string()], |row| row.get(0))?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO bridge_order (workspace_id, bridge_id, job_id, what, body, created_at)
+                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, what) DO NOTHING",
+            )?
+            .execute(params![
+                workspace,
+                bridge.to_string(),
+                job_id.to_string(),
+                what,
+                sealed,
+                now.as_millisecond()
+            ])?;
+        self.hand_out(bridge)
+    }
+
+    /// Gives positions to waiting orders, as far as the connected bridge lets us.
+    fn hand_out(&mut self, bridge: BridgeId) -> Result<(), StoreError> {
+        let Some(live) = self.live.get(&bridge) else {
+            return Ok(());
+        };
+        let (sent, _) = self.memory(bridge)?;
+        let room = live.orders_limit.saturating_sub(sent.last.n).min(HANDED_AT_ONCE);
+        if room == 0 {
+            return Ok(());
+        }
+        let mut last = sent.last.n;
+        let waiting: Vec<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT id FROM bridge_order WHERE bridge_id = ? AND position IS NULL AND over_at IS NULL
+                 ORDER BY id LIMIT ?",
+            )?
+            .query_map(params![bridge.to_string(), signed(room)], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        for id in waiting {
+            last += 1;
+            self.connection
+                .prepare_cached("UPDATE bridge_order SET position = ?, handed = 1 WHERE id = ?")?
+                .execute(params![signed(last), id])?;
+        }
+        self.connection
+            .prepare_cached("UPDATE bridge SET orders_last = ? WHERE id = ?")?
+            .execute(params![signed(last), bridge.to_string()])?;
+        Ok(())
+    }
+
+    fn acknowledge(&self, bridge: BridgeId, position: Position) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "UPDATE bridge SET orders_acknowledged = :n
+                 WHERE id = :bridge AND orders_epoch = :epoch AND orders_acknowledged < :n",
+            )?
+            .execute(named_params! {
+                ":n": signed(position.n),
+                ":bridge": bridge.to_string(),
+                ":epoch": signed(position.epoch),
+            })?;
+        Ok(())
+    }
+
+    /// Numbers what is left anew. Where the bridge forgot, what it may once have known is lost: sending it again
+    /// could do it twice. Where the cloud forgot, everything unfinished goes out again, and the bridge knows by the
+    /// job's id what it has had.
+    fn begin_epoch(
+        &self,
+        now: Timestamp,
+        bridge: BridgeId,
+        epoch: u64,
+        reason: EpochReason,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let lost = match reason {
+            EpochReason::SenderBehind => Vec::new(),
+            EpochReason::ReceiverBehind => self
+                .connection
+                .prepare_cached(
+                    "SELECT job_id FROM bridge_order
+                     WHERE bridge_id = ? AND what = 'job' AND handed = 1 AND over_at IS NULL ORDER BY id",
+                )?
+                .query_map([bridge.to_string()], |row| row.get::<_, String>(0))?
+                .map(|id| parsed(&id?, "bridge_order"))
+                .collect::<Result<Vec<JobId>, StoreError>>()?,
+        };
+        for job_id in &lost {
+            self.end_orders(now, *job_id)?;
+        }
+        self.connection
+            .prepare_cached(
+                "UPDATE bridge_order SET position = NULL WHERE bridge_id = ? AND position IS NOT NULL",
+            )?
+            .execute([bridge.to_string()])?;
+        self.connection
+            .prepare_cached(
+                "UPDATE bridge SET orders_epoch = ?, orders_last = 0, orders_acknowledged = 0 WHERE id = ?",
+            )?
+            .execute(params![signed(epoch), bridge.to_string()])?;
+        Ok(lost)
+    }
+
+    fn end_orders(&self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND over_at IS NULL")?
+            .execute(params![now.as_millisecond(), job_id.to_string()])?;
+        Ok(())
+    }
+
+    /// Forgets some orders that are long over and that no resumption can ask for.
+    fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
+        let before = now.saturating_sub(KEPT_AFTER_END).unwrap_or(Timestamp::MIN);
+        self.connection
+            .prepare_cached(
+                "DELETE FROM bridge_order WHERE id IN (
+                     SELECT bridge_order.id FROM bridge_order JOIN bridge ON bridge.id = bridge_id
+                     WHERE over_at < ? AND (position IS NULL OR position <= orders_acknowledged) LIMIT ?)",
+            )?
+            .execute(params![before.as_millisecond(), SWEPT_AT_ONCE])?;
+        Ok(())
+    }
+}
+
+fn body_place(job_id: &str, what: &str) -> String {
+    format!("bridge_order.body/{job_id}/{what}")
+}
+
+fn parsed<T: std::str::FromStr>(id: &str, table: &str) -> Result<T, StoreError>
+where
+    T::Err: ToString,
+{
+    id.parse()
+        .map_err(|error: T::Err| StoreError::corrupt(table, error.to_string()))
+}
+
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column)
+        .map(|number| u64::try_from(number).unwrap_or(0))
+}
+
+/// SQLite's integers are signed; positions and limits are far below that, and a limit of "any" saturates.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,16 @@
 //! `workspace_id`. People's names, addresses, PINs and the requests that carry them are sealed.
 
 mod bridges;
+mod reports;
+
+use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
+pub use bridges::{Cancel, Meeting, Standing, Taken};
+
 use crate::{
+    model::BridgeId,
     seal::SealKey,
     seams::{Random, Storage},
     store::{Store, StoreError},
@@ -25,6 +31,8 @@ pub struct Db {
     connection: Connection,
     seal: SealKey,
     random: Random,
+    /// Who is connected in this process; never in a row, so that it cannot outlive the process.
+    live: BTreeMap<BridgeId, bridges::Live>,
 }
 
 impl Store for Db {
@@ -43,6 +51,7 @@ impl Db {
             connection: crate::store::open(storage, FILE, MIGRATIONS)?,
             seal,
             random,
+            live: BTreeMap::new(),
         })
     }
 }

@@ -1,0 +1,197 @@
+//! Who comes in: TLS, one HTTP request, a bearer token. Strangers get one short answer and no second request.
+
+use std::{convert::Infallible, io, sync::Mutex};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
+
+use super::{Hub, token_hash};
+use crate::{
+    link::wire::{self, Watched},
+    model::{BridgeId, WorkspaceId},
+    protocol::PATH,
+    seams::Stream,
+    store::StoreError,
+};
+
+/// The largest request head.
+const HEAD: usize = 8 * 1024;
+
+/// Why somebody was turned away.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Turned {
+    #[error("TLS handshake")]
+    Tls(#[source] io::Error),
+    #[error("HTTP request")]
+    Http(#[source] hyper::Error),
+    #[error("the request was answered with {0}")]
+    Answered(StatusCode),
+}
+
+/// A bridge whose token is good.
+pub(super) struct Guest {
+    pub(super) bridge: BridgeId,
+    pub(super) workspace: WorkspaceId,
+    pub(super) workspace_name: String,
+    pub(super) socket: WebSocketStream<Watched<TokioIo<Upgraded>>>,
+}
+
+/// Lets a bridge in, or answers why not.
+pub(super) async fn admit(hub: &Hub, stream: Box<dyn Stream>) -> Result<Guest, Turned> {
+    let tls = hub.tls.accept(stream).await.map_err(Turned::Tls)?;
+    let admitted = Mutex::new(Err(StatusCode::BAD_REQUEST));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let admitted = &admitted;
+        async move {
+            let (response, result) = match checked(hub, &request).await {
+                Ok((identity, accept)) => {
+                    let upgrade = hyper::upgrade::on(&mut request);
+                    (switch(&accept), Ok((identity, upgrade)))
+                }
+                Err(refusal) => {
+                    let status = refusal.status;
+                    (refusal.into_response(), Err(status))
+                }
+            };
+            *admitted.lock().expect("no panic while held") = result;
+            Ok::<_, Infallible>(response)
+        }
+    });
+    http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(tls), service)
+        .with_upgrades()
+        .await
+        .map_err(Turned::Http)?;
+    let result: Result<(Identity, OnUpgrade), StatusCode> =
+        admitted.into_inner().expect("no panic while held");
+    let ((bridge, workspace, workspace_name), upgrade) = result.map_err(Turned::Answered)?;
+    let upgraded = upgrade.await.map_err(Turned::Http)?;
+    let socket = WebSocketStream::from_raw_socket(
+        wire::watch(TokioIo::new(upgraded)),
+        Role::Server,
+        Some(wire::config()),
+    )
+    .await;
+    Ok(Guest {
+        bridge,
+        workspace,
+        workspace_name,
+        socket,
+    })
+}
+
+type Identity = (BridgeId, WorkspaceId, String);
+
+/// An answer that ends the visit.
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: &'static str,
+}
+
+impl Refusal {
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let body = serde_json::json!({"error": {"type": self.code, "message": self.message}});
+        let mut response = Response::new(Full::from(body.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        response
+    }
+}
+
+/// Judges a request: path, then token, then upgrade, so that a stranger learns nothing but the first two.
+async fn checked(hub: &Hub, request: &Request<Incoming>) -> Result<(Identity, HeaderValue), Refusal> {
+    if request.uri().path() != PATH || request.method() != Method::GET {
+        return Err(Refusal {
+            status: StatusCode::NOT_FOUND,
+            code: "not_found",
+            message: "only bridges are served here",
+        });
+    }
+    let unauthorized = Refusal {
+        status: StatusCode::UNAUTHORIZED,
+        code: "unauthorized",
+        message: "this bearer token admits no bridge",
+    };
+    let Some(token) = bearer(request) else {
+        return Err(unauthorized);
+    };
+    let hash = token_hash(token);
+    let identity = match hub.db.run(move |db| db.bridge_by_token(hash)).await {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Err(unauthorized),
+        Err(error) => return Err(unavailable(&error)),
+    };
+    let accept = accept_key(request).ok_or(Refusal {
+        status: StatusCode::UPGRADE_REQUIRED,
+        code: "upgrade_required",
+        message: "a websocket of version 13 is needed",
+    })?;
+    Ok((identity, accept))
+}
+
+fn unavailable(error: &StoreError) -> Refusal {
+    tracing::error!(%error, "look up a bridge's token");
+    Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: "unavailable",
+        message: "try again later",
+    }
+}
+
+fn bearer(request: &Request<Incoming>) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn accept_key(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let names = |name, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    let wanted = names(header::CONNECTION, "upgrade")
+        && names(header::UPGRADE, "websocket")
+        && names(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24 && wanted)?;
+    HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
+}
+
+fn switch(accept: &HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
+    response
+}

@@ -1,0 +1,479 @@
+//! What a bridge and its cloud say to each other once the bridge is in.
+
+use std::{
+    collections::btree_map::Entry,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{Hub, door::Guest};
+use crate::{
+    cloud::store::{Meeting, Taken},
+    link::wire::{self, Pulse, WireError},
+    model::BridgeId,
+    protocol::{
+        Envelope, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, StreamName, VERSIONS, Welcome,
+    },
+    store::StoreError,
+};
+
+/// How many reports a bridge may have under way beyond the last one that is held.
+const REPORTS_AHEAD: u64 = 1000;
+/// How many operations of one bridge may wait for their commit; then it is not read from. Each holds at most a frame.
+const COMMITS_WAITING: usize = 16;
+/// How many orders are fetched and sent at a time.
+const ORDERS_AT_ONCE: u32 = 16;
+
+type Reader = wire::Reader<TokioIo<Upgraded>>;
+type Writer = wire::Writer<TokioIo<Upgraded>>;
+
+/// Why a conversation ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("no hello came in time")]
+    NoHello,
+    #[error("no version in common; this cloud speaks {VERSIONS:?}")]
+    VersionUnknown,
+    #[error("a frame out of turn")]
+    Unexpected,
+    #[error("an order was acknowledged that was never sent")]
+    NeverSent,
+    #[error("report {}/{} leaves a gap; due was {}/{}", .found.epoch, .found.n, .expected.epoch, .expected.n)]
+    Gap { found: Position, expected: Position },
+    #[error("report {n} is above the limit {limit}")]
+    LimitExceeded { n: u64, limit: u64 },
+    #[error("a newer connection of this bridge took over")]
+    Fenced,
+    #[error("the cloud is stopping; try again")]
+    Stopping,
+    #[error("the cloud cannot store anything at the moment; try again")]
+    Store(#[source] StoreError),
+    #[error("the bridge said: {}", .0.message)]
+    Refused(Refused),
+}
+
+impl End {
+    /// What the bridge is told, where it can still hear.
+    fn refusal(&self) -> Option<Refused> {
+        let code = match self {
+            Self::Wire(error) => return error.refusal(),
+            Self::NoHello | Self::Refused(_) => return None,
+            Self::VersionUnknown => RefusedCode::VersionUnknown,
+            Self::Unexpected | Self::NeverSent => RefusedCode::FrameUnexpected,
+            Self::Gap { .. } => RefusedCode::StreamGap,
+            Self::LimitExceeded { .. } => RefusedCode::LimitExceeded,
+            Self::Fenced => RefusedCode::Fenced,
+            Self::Stopping | Self::Store(_) => RefusedCode::Restarting,
+        };
+        Some(Refused {
+            code,
+            message: self.to_string(),
+        })
+    }
+}
+
+/// Speaks with a bridge until either side ends it.
+pub(super) async fn converse(
+    hub: &Hub,
+    guest: Guest,
+    from: SocketAddr,
+    until: Instant,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let Guest {
+        bridge,
+        workspace,
+        workspace_name,
+        socket,
+    } = guest;
+    let (mut reader, mut writer) = wire::split(socket);
+    let end = match timeout_at(until, hello(&mut reader)).await {
+        Err(_elapsed) => End::NoHello,
+        Ok(Err(end)) => end,
+        Ok(Ok((version, hello))) => {
+            drop(permit);
+            tracing::info!(%bridge, %workspace, %from, agent = %hello.agent.escape_debug(), "bridge connected");
+            let introduced = Introduced {
+                bridge,
+                workspace_name,
+                version,
+                hello,
+            };
+            speak(hub, introduced, &mut reader, &mut writer).await
+        }
+    };
+    tracing::info!(%bridge, %from, reason = %end, "bridge parted");
+    if let End::Store(error) = &end {
+        tracing::error!(%bridge, error = error as &dyn std::error::Error, "a bridge's frame could not be stored");
+    }
+    let refusal = end.refusal();
+    wire::farewell(reader, writer, refusal).await;
+}
+
+async fn hello(reader: &mut Reader) -> Result<(u16, Hello), End> {
+    match reader.next().await? {
+        Frame::Hello(hello) => {
+            let common = VERSIONS.iter().find(|version| hello.versions.contains(version));
+            common.map_or(Err(End::VersionUnknown), |version| Ok((*version, hello)))
+        }
+        Frame::Refused(refused) => Err(End::Refused(refused)),
+        _ => Err(End::Unexpected),
+    }
+}
+
+/// A bridge that has said hello.
+struct Introduced {
+    bridge: BridgeId,
+    workspace_name: String,
+    version: u16,
+    hello: Hello,
+}
+
+/// Takes over the bridge, speaks with it, and lets go of it.
+async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &mut Writer) -> End {
+    let bridge = introduced.bridge;
+    let now = hub.clock.now();
+    let hello = introduced.hello.clone();
+    // Number and operation are given out under one lock, so that the store sees connections in their order.
+    let (connection, met, fenced) = {
+        let mut speakers = hub.speakers.lock().expect("no panic while held");
+        speakers.connections += 1;
+        let connection = speakers.connections;
+        let (fence, fenced) = oneshot::channel();
+        speakers.fences.insert(bridge, (connection, fence));
+        let met = hub.db.submit(move |db| db.meet(now, bridge, connection, &hello));
+        (connection, met, fenced)
+    };
+    let end = match committed(met).await {
+        Err(error) => End::Store(error),
+        Ok(meeting) => {
+            hub.signals.state_changed();
+            let mut shutdown = hub.shutdown.clone();
+            tokio::select! {
+                biased;
+                _ = fenced => End::Fenced,
+                _ = shutdown.wait_for(|stop| *stop) => End::Stopping,
+                end = welcome_and_pump(hub, introduced, connection, &meeting, reader, writer) => end,
+            }
+        }
+    };
+    part(hub, bridge, connection).await;
+    end
+}
+
+async fn welcome_and_pump(
+    hub: &Hub,
+    introduced: Introduced,
+    connection: u64,
+    meeting: &Meeting,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> End {
+    let bridge = introduced.bridge;
+    if let Some(reason) = meeting.orders_epoch_reason {
+        let epoch = meeting.orders_resume_after.epoch;
+        tracing::warn!(%bridge, epoch, ?reason, lost = meeting.lost.len(), "the orders begin a new epoch");
+    }
+    let reports_limit = meeting.reports_received.n.saturating_add(REPORTS_AHEAD);
+    let welcome = Frame::Welcome(Welcome {
+        version: introduced.version,
+        bridge_id: bridge,
+        workspace: introduced.workspace_name,
+        time: hub.clock.now(),
+        orders_resume_after: meeting.orders_resume_after,
+        reports_received: meeting.reports_received,
+        reports_limit,
+        orders_epoch_reason: meeting.orders_epoch_reason,
+    });
+    if let Err(error) = writer.send(&welcome).await {
+        return error.into();
+    }
+    let talk = Talk {
+        hub,
+        bridge,
+        connection,
+        reports_limit: AtomicU64::new(reports_limit),
+        owed: Mutex::default(),
+        pulse: reader.pulse(),
+    };
+    let (begun, commits) = mpsc::channel(COMMITS_WAITING);
+    tokio::select! {
+        biased;
+        end = talk.settle(commits) => end,
+        end = talk.send(meeting.orders_resume_after.n, writer) => end,
+        end = talk.read(reader, &begun) => end,
+    }
+}
+
+async fn part(hub: &Hub, bridge: BridgeId, connection: u64) {
+    {
+        let mut speakers = hub.speakers.lock().expect("no panic while held");
+        if let Entry::Occupied(entry) = speakers.fences.entry(bridge)
+            && entry.get().0 == connection
+        {
+            entry.remove();
+        }
+    }
+    let now = hub.clock.now();
+    if let Err(error) = hub.db.run(move |db| db.part(now, bridge, connection)).await {
+        tracing::error!(%bridge, %error, "note that a bridge parted");
+    }
+    hub.signals.state_changed();
+}
+
+/// One conversation, as its three loops see it.
+struct Talk<'a> {
+    hub: &'a Hub,
+    bridge: BridgeId,
+    connection: u64,
+    reports_limit: AtomicU64,
+    owed: Mutex<Owed>,
+    pulse: Arc<Pulse>,
+}
+
+/// What the writing loop has to say when it comes to it; only the latest of each matters.
+#[derive(Default)]
+struct Owed {
+    acknowledgement: Option<Position>,
+    reports_limit: Option<u64>,
+    /// The bridge takes more orders than before.
+    orders: bool,
+}
+
+/// An operation under way.
+enum Commit {
+    Report {
+        position: Position,
+        taken: oneshot::Receiver<Result<Taken, StoreError>>,
+    },
+    Acknowledgement(oneshot::Receiver<Result<bool, StoreError>>),
+    Limit(oneshot::Receiver<Result<(), StoreError>>),
+    Picture(oneshot::Receiver<Result<(), StoreError>>),
+}
+
+impl Talk<'_> {
+    /// Reads frames and begins what they ask for.
+    async fn read(&self, reader: &mut Reader, begun: &mpsc::Sender<Commit>) -> End {
+        loop {
+            let frame = match reader.next().await {
+                Ok(frame) => frame,
+                Err(error) => return error.into(),
+            };
+            let commit = match self.begin(frame) {
+                Ok(Some(commit)) => commit,
+                Ok(None) => continue,
+                Err(end) => return end,
+            };
+            if self.pulse.hold(begun.send(commit)).await.is_err() {
+                return End::Store(StoreError::Stopped);
+            }
+        }
+    }
+
+    fn begin(&self, frame: Frame) -> Result<Option<Commit>, End> {
+        let (bridge, connection) = (self.bridge, self.connection);
+        let db = &self.hub.db;
+        let now = self.hub.clock.now();
+        Ok(Some(match frame {
+            Frame::Envelope(envelope) => return self.open(envelope).map(Some),
+            Frame::Inventory(inventory) => {
+                Commit::Picture(db.submit(move |db| db.apply_inventory(now, bridge, &inventory)))
+            }
+            Frame::Status(status) => {
+                Commit::Picture(db.submit(move |db| db.apply_status(now, bridge, &status.conditions)))
+            }
+            Frame::Limit(Limit {
+                stream: StreamName::Orders,
+                up_to,
+            }) => Commit::Limit(db.submit(move |db| {
+                db.limit_orders(bridge, connection, up_to);
+                Ok(())
+            })),
+            Frame::Progress(progress) => {
+                self.hub.signals.set_stage(progress.job_id, progress.stage);
+                return Ok(None);
+            }
+            Frame::Ping { nonce } => {
+                self.pulse.pinged(nonce);
+                return Ok(None);
+            }
+            Frame::Pong { .. } => return Ok(None),
+            Frame::Refused(refused) => return Err(End::Refused(refused)),
+            Frame::Hello(_)
+            | Frame::Welcome(_)
+            | Frame::Limit(Limit {
+                stream: StreamName::Reports,
+                ..
+            }) => return Err(End::Unexpected),
+        }))
+    }
+
+    fn open(&self, envelope: Envelope) -> Result<Commit, End> {
+        let (bridge, connection) = (self.bridge, self.connection);
+        let db = &self.hub.db;
+        let now = self.hub.clock.now();
+        match (wire::message(&envelope.body)?, envelope.position) {
+            (Message::Outcome(report) | Message::Resolution(report), Some(position)) => {
+                let limit = self.reports_limit.load(Ordering::Relaxed);
+                if position.n > limit {
+                    return Err(End::LimitExceeded { n: position.n, limit });
+                }
+                let taken = db.submit(move |db| db.take_report(now, bridge, connection, position, &report));
+                Ok(Commit::Report { position, taken })
+            }
+            (
+                Message::Acknowledgement {
+                    stream: StreamName::Orders,
+                    position,
+                },
+                None,
+            ) => Ok(Commit::Acknowledgement(db.submit(move |db| {
+                db.orders_acknowledged(bridge, connection, position)
+            }))),
+            _ => Err(End::Unexpected),
+        }
+    }
+
+    /// Waits for commits in the order of their operations.
+    async fn settle(&self, mut commits: mpsc::Receiver<Commit>) -> End {
+        while let Some(commit) = commits.recv().await {
+            if let Err(end) = self.settle_one(commit).await {
+                return end;
+            }
+        }
+        End::Store(StoreError::Stopped)
+    }
+
+    async fn settle_one(&self, commit: Commit) -> Result<(), End> {
+        match commit {
+            Commit::Report { position, taken } => {
+                match committed(taken).await.map_err(End::Store)? {
+                    Taken::Applied => self.hub.signals.state_changed(),
+                    Taken::Held => {}
+                    Taken::Gap { expected } => {
+                        return Err(End::Gap {
+                            found: position,
+                            expected,
+                        });
+                    }
+                    Taken::Fenced => return Err(End::Fenced),
+                }
+                self.owe_acknowledgement(position);
+            }
+            Commit::Acknowledgement(known) => {
+                if !committed(known).await.map_err(End::Store)? {
+                    return Err(End::NeverSent);
+                }
+            }
+            Commit::Limit(done) => {
+                committed(done).await.map_err(End::Store)?;
+                self.owed.lock().expect("no panic while held").orders = true;
+                self.pulse.wake();
+            }
+            Commit::Picture(done) => {
+                committed(done).await.map_err(End::Store)?;
+                self.hub.signals.state_changed();
+            }
+        }
+        Ok(())
+    }
+
+    fn owe_acknowledgement(&self, position: Position) {
+        let mut owed = self.owed.lock().expect("no panic while held");
+        owed.acknowledgement = owed.acknowledgement.max(Some(position));
+        let limit = self.reports_limit.load(Ordering::Relaxed);
+        let wanted = position.n.saturating_add(REPORTS_AHEAD);
+        if wanted.saturating_sub(limit) >= REPORTS_AHEAD / 2 {
+            self.reports_limit.store(wanted, Ordering::Relaxed);
+            owed.reports_limit = Some(wanted);
+        }
+        self.pulse.wake();
+    }
+
+    /// Sends what is owed, orders from `sent` on, and signs of life.
+    async fn send(&self, mut sent: u64, writer: &mut Writer) -> End {
+        let mut queued = Box::pin(self.hub.signals.orders());
+        queued.as_mut().enable();
+        let mut look = true;
+        loop {
+            match self.pay(writer).await {
+                Ok(more) => look |= more,
+                Err(error) => return error.into(),
+            }
+            let quiet_until = match writer.keep_alive().await {
+                Ok(until) => until,
+                Err(error) => return error.into(),
+            };
+            if look {
+                match self.send_orders(&mut sent, writer).await {
+                    Ok(all) => look = !all,
+                    Err(end) => return end,
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = writer.called() => {}
+                () = &mut queued => {
+                    queued.set(self.hub.signals.orders());
+                    queued.as_mut().enable();
+                    look = true;
+                }
+                () = sleep_until(quiet_until) => {}
+            }
+        }
+    }
+
+    /// Says what is owed; gives whether the bridge takes more orders than before.
+    async fn pay(&self, writer: &mut Writer) -> Result<bool, WireError> {
+        let owed = std::mem::take(&mut *self.owed.lock().expect("no panic while held"));
+        if let Some(position) = owed.acknowledgement {
+            let message = Message::Acknowledgement {
+                stream: StreamName::Reports,
+                position,
+            };
+            writer.send(&Frame::Envelope(Envelope::loose(&message))).await?;
+        }
+        if let Some(up_to) = owed.reports_limit {
+            let stream = StreamName::Reports;
+            writer.send(&Frame::Limit(Limit { stream, up_to })).await?;
+        }
+        Ok(owed.orders)
+    }
+
+    /// Sends the next few orders; gives whether these were all.
+    async fn send_orders(&self, sent: &mut u64, writer: &mut Writer) -> Result<bool, End> {
+        let (bridge, connection, after) = (self.bridge, self.connection, *sent);
+        let orders = self
+            .hub
+            .db
+            .run(move |db| db.orders_to_send(bridge, connection, after, ORDERS_AT_ONCE))
+            .await
+            .map_err(End::Store)?
+            .ok_or(End::Fenced)?;
+        let all = orders.len() < ORDERS_AT_ONCE as usize;
+        for order in orders {
+            let n = order.position.map_or(*sent, |position| position.n);
+            writer.send(&Frame::Envelope(order)).await?;
+            *sent = n;
+        }
+        Ok(all)
+    }
+}
+
+/// The result of an operation whose transaction has ended.
+async fn committed<T>(operation: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    operation.await.unwrap_or(Err(StoreError::Stopped))
+}

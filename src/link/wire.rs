@@ -1,0 +1,447 @@
+//! Frames over a websocket, the same at both ends of the bridge.
+//!
+//! Everything is limited before it is parsed, every write has a deadline, and reading goes on while a write waits.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::Notify,
+    time::{Instant, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{self, Message, protocol::WebSocketConfig},
+};
+
+use super::{Beat, Heartbeat};
+use crate::protocol::{Frame, MAX_FRAME, Message as Body, Position, Refused, RefusedCode};
+
+/// A peer that takes nothing for this long is given up.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
+/// The last words to a peer get less time: it has no claim to more.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
+/// After them, its bytes are still taken for a moment: closing on unread bytes would make the kernel throw away what
+/// the peer has not read yet.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Why no frame came, or why one did not leave.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    /// The peer closed the connection.
+    #[error("the other side closed the connection")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[source] tungstenite::Error),
+    /// The peer is silent.
+    #[error("the other side has been silent for too long")]
+    Silent,
+    /// The peer takes nothing.
+    #[error("the other side does not read")]
+    NotRead,
+    /// A frame above the limit.
+    #[error("a frame above {MAX_FRAME} bytes")]
+    TooLarge,
+    /// A frame that is not of this language. Names the place, never the content: it may be private.
+    #[error("a frame that is not of this language: {0}")]
+    Malformed(String),
+}
+
+impl WireError {
+    /// What the peer is told, where it is to blame and can still hear.
+    pub(crate) fn refusal(&self) -> Option<Refused> {
+        let code = match self {
+            Self::TooLarge => RefusedCode::FrameTooLarge,
+            Self::Malformed(_) => RefusedCode::FrameMalformed,
+            Self::Closed | Self::Broken(_) | Self::Silent | Self::NotRead => return None,
+        };
+        Some(Refused {
+            code,
+            message: self.to_string(),
+        })
+    }
+}
+
+/// The websocket's limits. A read buffer of 4 KiB instead of the default 128 KiB keeps a connection of a large fleet
+/// at about 30 KiB; frames leave as soon as they are written.
+pub(crate) fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(0)
+        .max_write_buffer_size(2 * MAX_FRAME)
+        .max_message_size(Some(MAX_FRAME))
+        .max_frame_size(Some(MAX_FRAME))
+}
+
+/// What the two halves of a connection know of each other.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    began: Instant,
+    heard_after: AtomicU64,
+    holding: AtomicBool,
+    pong: Mutex<Option<u64>>,
+    /// Wakes the writing half when something is due.
+    due: Notify,
+}
+
+impl Pulse {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            heard_after: AtomicU64::new(0),
+            holding: AtomicBool::new(false),
+            pong: Mutex::new(None),
+            due: Notify::new(),
+        })
+    }
+
+    /// The reading half waits for our own side, not for the peer: its silence means nothing meanwhile.
+    pub(crate) async fn hold<T>(&self, what: impl Future<Output = T>) -> T {
+        self.holding.store(true, Ordering::Relaxed);
+        let result = what.await;
+        self.heard();
+        self.holding.store(false, Ordering::Relaxed);
+        result
+    }
+
+    /// Remembers a ping. Of several that came while nothing could be sent, the last is answered.
+    pub(crate) fn pinged(&self, nonce: u64) {
+        *self.pong.lock().expect("no panic while held") = Some(nonce);
+        self.due.notify_one();
+    }
+
+    /// Wakes the writing half.
+    pub(crate) fn wake(&self) {
+        self.due.notify_one();
+    }
+
+    fn heard(&self) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_after.store(millis, Ordering::Relaxed);
+    }
+
+    fn heard_at(&self) -> Instant {
+        match self.holding.load(Ordering::Relaxed) {
+            true => Instant::now(),
+            false => self.began + Duration::from_millis(self.heard_after.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// The byte stream below; notes when a byte arrived.
+#[derive(Debug)]
+pub(crate) struct Watched<S> {
+    inner: S,
+    pulse: Arc<Pulse>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.pulse.heard();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+/// A byte stream whose arrivals are noted.
+pub(crate) fn watch<S>(inner: S) -> Watched<S> {
+    Watched {
+        inner,
+        pulse: Pulse::new(),
+    }
+}
+
+/// Takes a websocket apart into its two directions.
+pub(crate) fn split<S>(socket: WebSocketStream<Watched<S>>) -> (Reader<S>, Writer<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let pulse = Arc::clone(&socket.get_ref().pulse);
+    let (sink, stream) = socket.split();
+    let reader = Reader {
+        stream,
+        pulse: Arc::clone(&pulse),
+    };
+    let writer = Writer {
+        sink,
+        heartbeat: Heartbeat::new(Instant::now().into_std()),
+        pings: 0,
+        pulse,
+    };
+    (reader, writer)
+}
+
+/// The direction towards us.
+#[derive(Debug)]
+pub(crate) struct Reader<S> {
+    stream: SplitStream<WebSocketStream<Watched<S>>>,
+    pulse: Arc<Pulse>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
+    /// The next frame. Nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<Frame, WireError> {
+        loop {
+            return match self.stream.next().await {
+                None | Some(Ok(Message::Close(_))) => Err(WireError::Closed),
+                Some(Ok(Message::Text(text))) => parse(&text),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Binary(_))) => Err(WireError::Malformed("a binary message".into())),
+                Some(Err(tungstenite::Error::Capacity(_))) => Err(WireError::TooLarge),
+                Some(Err(tungstenite::Error::Utf8(_))) => {
+                    Err(WireError::Malformed("text that is not UTF-8".into()))
+                }
+                Some(Err(tungstenite::Error::Protocol(
+                    tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+                ))) => Err(WireError::Closed),
+                Some(Err(tungstenite::Error::Protocol(error))) => {
+                    Err(WireError::Malformed(error.to_string()))
+                }
+                Some(Err(error)) => Err(WireError::Broken(error)),
+            };
+        }
+    }
+
+    /// What both halves share.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+}
+
+/// The direction away from us.
+#[derive(Debug)]
+pub(crate) struct Writer<S> {
+    sink: SplitSink<WebSocketStream<Watched<S>>, Message>,
+    heartbeat: Heartbeat,
+    pings: u64,
+    pulse: Arc<Pulse>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
+    /// Sends a frame.
+    pub(crate) async fn send(&mut self, frame: &Frame) -> Result<(), WireError> {
+        let text = serde_json::to_string(frame).expect("a frame has string keys only");
+        if text.len() > MAX_FRAME {
+            return Err(WireError::TooLarge);
+        }
+        match timeout(WRITE_WITHIN, self.sink.send(Message::text(text))).await {
+            Err(_elapsed) => Err(WireError::NotRead),
+            Ok(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed)) => {
+                Err(WireError::Closed)
+            }
+            Ok(Err(error)) => Err(WireError::Broken(error)),
+            Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    /// Sends what the connection itself owes: a pong, a ping. Returns until when there is nothing more of that.
+    pub(crate) async fn keep_alive(&mut self) -> Result<Instant, WireError> {
+        loop {
+            let pong = self.pulse.pong.lock().expect("no panic while held").take();
+            if let Some(nonce) = pong {
+                self.send(&Frame::Pong { nonce }).await?;
+            }
+            self.heartbeat.heard(self.pulse.heard_at().into_std());
+            match self.heartbeat.poll(Instant::now().into_std()) {
+                Beat::Wait { until } => return Ok(until.into()),
+                Beat::Dead => return Err(WireError::Silent),
+                Beat::Ping => {
+                    self.pings += 1;
+                    self.send(&Frame::Ping { nonce: self.pings }).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits until the reading half, or whoever has something to send, calls.
+    pub(crate) async fn called(&self) {
+        self.pulse.due.notified().await;
+    }
+}
+
+/// Ends a connection: says why, closes, and listens to the end of the peer's words.
+pub(crate) async fn farewell<S>(reader: Reader<S>, mut writer: Writer<S>, refused: Option<Refused>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let last_words = async {
+        if let Some(refused) = refused {
+            writer.send(&Frame::Refused(refused)).await?;
+        }
+        let _ = writer.sink.close().await;
+        Ok::<_, WireError>(())
+    };
+    let said = timeout(FAREWELL_WITHIN, last_words).await;
+    let Ok(mut socket) = reader.stream.reunite(writer.sink) else {
+        return;
+    };
+    if !matches!(said, Ok(Ok(()))) {
+        return;
+    }
+    let bytes = socket.get_mut();
+    let mut drain = vec![0; 4096];
+    let _ = timeout(LINGER, async {
+        bytes.shutdown().await?;
+        while bytes.read(&mut drain).await? > 0 {}
+        Ok::<_, io::Error>(())
+    })
+    .await;
+}
+
+fn parse(text: &str) -> Result<Frame, WireError> {
+    let frame: Frame =
+        serde_json::from_str(text).map_err(|error| WireError::Malformed(place(text, &error)))?;
+    match positions(&frame)
+        .into_iter()
+        .flatten()
+        .all(Position::is_plausible)
+    {
+        true => Ok(frame),
+        false => Err(WireError::Malformed("a position beyond all bounds".into())),
+    }
+}
+
+/// Reads the message inside an envelope.
+pub(crate) fn message(body: &str) -> Result<Body, WireError> {
+    let message = serde_json::from_str(body)
+        .map_err(|error| WireError::Malformed(format!("in an envelope, {}", place(body, &error))))?;
+    match &message {
+        Body::Acknowledgement { position, .. } if !position.is_plausible() => {
+            Err(WireError::Malformed("a position beyond all bounds".into()))
+        }
+        _ => Ok(message),
+    }
+}
+
+/// Where a text went wrong, in words that hold nothing of it but the name of its type.
+fn place(text: &str, error: &serde_json::Error) -> String {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow, alias = "message")]
+        r#type: &'a str,
+    }
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "unexpected content",
+        serde_json::error::Category::Syntax => "not JSON",
+        serde_json::error::Category::Eof | serde_json::error::Category::Io => "cut off",
+    };
+    let (line, column) = (error.line(), error.column());
+    let known =
+        |name: &&str| name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    match serde_json::from_str::<Head<'_>>(text)
+        .ok()
+        .map(|head| head.r#type)
+        .filter(known)
+    {
+        Some(name) => format!("type {name}, {what} at line {line} column {column}"),
+        None => format!("{what} at line {line} column {column}"),
+    }
+}
+
+fn positions(frame: &Frame) -> [Option<Position>; 3] {
+    match frame {
+        Frame::Hello(hello) => [
+            Some(hello.orders_received),
+            Some(hello.reports_sent),
+            Some(hello.reports_acknowledged),
+        ],
+        Frame::Welcome(welcome) => [
+            Some(welcome.orders_resume_after),
+            Some(welcome.reports_received),
+            None,
+        ],
+        Frame::Envelope(envelope) => [envelope.position, None, None],
+        Frame::Refused(_)
+        | Frame::Inventory(_)
+        | Frame::Status(_)
+        | Frame::Progress(_)
+        | Frame::Limit(_)
+        | Frame::Ping { .. }
+        | Frame::Pong { .. } => [None; 3],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn malformed(text: &str) -> String {
+        match parse(text) {
+            Err(WireError::Malformed(what)) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_frame_is_said_without_its_content() {
+        assert_eq!(malformed("{"), "cut off at line 1 column 1");
+        assert_eq!(malformed("knock knock"), "not JSON at line 1 column 1");
+        let unknown = malformed(r#"{"type":"open_sesame"}"#);
+        assert!(
+            unknown.starts_with("type open_sesame, unexpected content"),
+            "{unknown}"
+        );
+        let private = malformed(r#"{"type":"Jane Doe","guest":"Jane Doe"}"#);
+        assert!(!private.contains("Jane"), "{private}");
+        let private = malformed(r#"{"type":"ping","nonce":"Jane Doe"}"#);
+        assert!(!private.contains("Jane"), "{private}");
+    }
+
+    #[test]
+    fn a_position_that_nobody_can_have_come_to_is_malformed() {
+        let text = r#"{"type":"envelope","position":{"epoch":18446744073709551615,"n":1},"body":""}"#;
+        assert_eq!(malformed(text), "a position beyond all bounds");
+        let body =
+            r#"{"message":"acknowledgement","stream":"orders","position":{"epoch":1,"n":9007199254740992}}"#;
+        assert!(matches!(message(body), Err(WireError::Malformed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,200}") {
+            let _ = parse(&text);
+            let _ = message(&text);
+        }
+    }
+}
