@@ -1,14 +1,151 @@
-//! The agent: the rooms put together.
+//! The agent: the rooms put together. It decides nothing.
+//!
+//! One `current_thread` runtime carries the link, the dispatcher and all lines; one thread writes the queue. The loop
+//! in `core` is the only place where they meet.
 
 pub mod admin;
+mod answers;
+mod conditions;
+mod core;
 pub mod notify;
+mod uplink;
 
-use crate::config::AgentConfig;
+use std::{fs, sync::Arc};
 
-/// Runs the agent until it is told to stop.
+use anyhow::Context;
+use jiff::tz::TimeZone;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    config::{AgentConfig, DriverConfig, StorageConfig},
+    dispatch::Dispatch,
+    drivers::{Driver, salto_is::SaltoIs},
+    link,
+    model::Private,
+    queue::{Queue, Rules},
+    seal::SealKey,
+    seams::{Clock, Random, Storage, SystemNet, TrustedTime},
+    store::Writer,
+};
+
+/// Runs the agent until it is told to stop by SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start.
+/// When it cannot start: the queue, the admin socket, the token or the certificate authority cannot be used.
 pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
-    anyhow::bail!("the agent for {} is not part of this build", config.site.name)
+    let (clock, random) = (Clock::system(), Random::system());
+    let started = clock.now();
+    // First of all: from here on a signal stops the agent in order.
+    let stop = stop_signals()?;
+
+    let queue = open_queue(&config, &random)?;
+    let (writer, queue) = Writer::start("queue", queue);
+    let time = TrustedTime::new(clock.clone());
+    let doubts = queue.run(move |queue: &mut Queue| queue.recover(started)).await?;
+    for job in &doubts {
+        tracing::error!(job = %job, "the last run ended with this job at work: it may have been done");
+    }
+
+    let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
+    let drivers = drivers(&config, &time_zone, &clock, &random);
+    let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers);
+
+    let token = fs::read_to_string(&config.cloud.token_file)
+        .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
+    let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
+    let settings = link::Settings::new(&config.cloud.url, &Private::new(token), Arc::new(tls))?;
+    let link = link::start(settings, Arc::new(SystemNet), clock, random);
+
+    let server = admin::Server::bind(&config.admin.socket).await?;
+    let (questions, requests) = mpsc::channel(16);
+    let (close_admin, admin_closed) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(questions, async move {
+        // Closed by its drop as well: both mean the end.
+        let _ = admin_closed.await;
+    }));
+
+    let service_manager = notify::ServiceManager::from_environment();
+    service_manager.ready(&format!("{} systems", config.systems.len()));
+    tracing::info!(
+        site = config.site.name,
+        version = env!("CARGO_PKG_VERSION"),
+        "agent started"
+    );
+    let core = core::Core {
+        config,
+        queue,
+        dispatch,
+        link,
+        time,
+        requests,
+        stop,
+        service_manager,
+        started,
+    };
+    let ended = core.run().await;
+    drop(close_admin);
+    // Removes the socket's file.
+    let _ = serving.await;
+    // The core's handles are gone: what was submitted is durable when this returns.
+    tokio::task::spawn_blocking(move || writer.join()).await?;
+    tracing::info!("agent stopped");
+    ended.map_err(Into::into)
+}
+
+/// The folder and the key of a store, as configured.
+///
+/// # Errors
+/// When the folder cannot be made or the key cannot be used.
+pub(crate) fn open_storage(config: &StorageConfig, random: &Random) -> anyhow::Result<(Storage, SealKey)> {
+    fs::create_dir_all(&config.folder)
+        .with_context(|| format!("make the folder {}", config.folder.display()))?;
+    let seal = match &config.key_file {
+        Some(path) => SealKey::from_file(path, random.clone())?,
+        None => SealKey::from_file_or_new(&config.folder.join("seal.key"), random.clone())?,
+    };
+    Ok((Storage::folder(&config.folder), seal))
+}
+
+fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<Queue> {
+    let (storage, seal) = open_storage(&config.storage, random)?;
+    Ok(Queue::open(&storage, seal, random.clone(), Rules::from(config))?)
+}
+
+fn drivers(
+    config: &AgentConfig,
+    time_zone: &TimeZone,
+    clock: &Clock,
+    random: &Random,
+) -> Vec<Arc<dyn Driver>> {
+    let start = |system: &crate::config::SystemConfig| match &system.driver {
+        DriverConfig::SaltoIs(salto) => Arc::new(SaltoIs::start(
+            salto,
+            system.name.clone(),
+            time_zone.clone(),
+            clock.clone(),
+            random.clone(),
+        )) as Arc<dyn Driver>,
+    };
+    config.systems.iter().map(start).collect()
+}
+
+fn stop_signals() -> anyhow::Result<mpsc::Receiver<()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (told, stop) = mpsc::channel(2);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if told.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(stop)
 }

@@ -34,6 +34,15 @@ impl Outcome {
         Self::Unknown(Refusal::new(code, message))
     }
 
+    /// Why it did not simply succeed.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Refusal> {
+        match self {
+            Self::Failed(why) | Self::Unknown(why) | Self::Expired(why) => Some(why),
+            Self::Succeeded(_) | Self::Cancelled | Self::Superseded => None,
+        }
+    }
+
     /// The state a job has after this.
     #[must_use]
     pub fn state(&self) -> JobState {

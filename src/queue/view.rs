@@ -21,10 +21,12 @@ use crate::{
 };
 
 /// Which jobs to list, newest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobFilter {
     /// Only those that stand here.
     pub state: Option<JobState>,
+    /// Only those of this lane.
+    pub lane: Option<LaneName>,
     /// At most so many.
     pub limit: usize,
 }
@@ -33,6 +35,7 @@ impl Default for JobFilter {
     fn default() -> Self {
         Self {
             state: None,
+            lane: None,
             limit: 50,
         }
     }
@@ -112,14 +115,20 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn jobs(&self, filter: JobFilter) -> Result<Vec<JobView>, StoreError> {
-        let condition = match filter.state {
+        let state = match filter.state {
             Some(_) => "state = ?1",
             None => "?1 IS NULL",
         };
-        let sql = format!("SELECT {COLUMNS} FROM job WHERE {condition} ORDER BY id DESC LIMIT ?2");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM job WHERE {state} AND (?3 IS NULL OR lane = ?3) ORDER BY id DESC LIMIT ?2"
+        );
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![filter.state.map(JobState::as_str), limit])?;
+        let mut rows = statement.query(params![
+            filter.state.map(JobState::as_str),
+            limit,
+            filter.lane.as_ref().map(LaneName::as_str)
+        ])?;
         let mut views = Vec::new();
         while let Some(row) = rows.next()? {
             views.push(view(row)?);
@@ -175,6 +184,19 @@ impl Queue {
         let reports = self.memory()?.reports;
         counts.reports_waiting = reports.last.n.saturating_sub(reports.acknowledged);
         Ok(counts)
+    }
+
+    /// How many jobs wait in a lane.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn waiting_in(&self, lane: &LaneName) -> Result<u64, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT count(*) FROM job WHERE lane = ?1 AND state = 'waiting'")?;
+        Ok(statement
+            .query_row([lane.as_str()], |row| row.get::<_, i64>(0))?
+            .cast_unsigned())
     }
 
     /// The door ledger.

@@ -8,8 +8,10 @@ mod clock;
 mod net;
 mod random;
 mod storage;
+mod trusted;
 
 pub use clock::Clock;
 pub use net::{BoxFuture, Listener, MemoryNet, Net, Stream, SystemNet};
 pub use random::Random;
 pub use storage::Storage;
+pub use trusted::TrustedTime;

@@ -176,17 +176,20 @@ pub struct StateCount {
 pub struct JobLine {
     /// Which.
     pub job_id: JobId,
-    /// What it is about.
-    pub kind: Kind,
-    /// For which system.
-    pub system: SystemName,
+    /// What it is about; none where this version could not read the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// For which system, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemName>,
     /// In which lane; none where it was refused before it got one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<LaneName>,
     /// Where it stands.
     pub state: JobState,
-    /// Whether a person waits for it.
-    pub priority: Priority,
+    /// Whether a person waits for it, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// When the cloud made it.
     pub created_at: Timestamp,
     /// When it last changed its state.

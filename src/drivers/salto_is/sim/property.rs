@@ -166,17 +166,18 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DriverConfig, SystemConfig};
-
-    #[derive(Deserialize)]
-    struct Systems {
-        system: Vec<SystemConfig>,
-    }
+    use crate::config::{AgentConfig, DriverConfig, SystemConfig};
 
     fn described(property: &Property, line: AgentLine<'_>) -> SystemConfig {
         let text = property.agent_section("front desk", line);
-        let mut systems: Systems = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        systems.system.remove(0)
+        let head = "[site]\nname = \"House\"\ntime_zone = \"Europe/Oslo\"\n[cloud]\nurl = \"wss://localhost:1\"\n\
+                    token_file = \"t\"\n[storage]\nfolder = \"s\"\n";
+        let text = format!("{head}{text}");
+        let config = AgentConfig::from_toml(std::path::Path::new("/latchd.toml"), &text);
+        config
+            .unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+            .systems
+            .remove(0)
     }
 
     #[test]

@@ -1,0 +1,484 @@
+//! The agent's one loop: link, dispatcher, administration and clock meet here. It decides nothing; it carries.
+
+use std::{future::Future, io, pin::Pin, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    admin::{LinkState, Question, Request, Response},
+    answers::{self, LinkView},
+    conditions::Conditions,
+    notify::ServiceManager,
+    uplink,
+};
+use crate::{
+    config::AgentConfig,
+    dispatch::{Dispatch, Happening},
+    drivers::Line,
+    link::{self, Link},
+    model::{Inventory, Severity},
+    protocol::{
+        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Status,
+        StreamName, VERSIONS, Welcome,
+        stream::{self, Resume},
+    },
+    queue::Queue,
+    seams::TrustedTime,
+    store::{StoreError, WriterHandle},
+};
+
+/// How long the last outcomes may take to reach the cloud once all lanes are quiet.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// A host clock further off than this is worth a condition.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
+
+/// One answer of the admin socket lists no more jobs.
+const MOST_JOBS: usize = 1000;
+
+type Task = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What the queue answered to a question of this loop.
+enum Answer {
+    Memory(Result<Hello, StoreError>, oneshot::Sender<Hello>),
+    Resumed {
+        connection: u64,
+        limit: u64,
+        result: Result<Position, StoreError>,
+    },
+    Reports(Result<Vec<(Position, Message)>, StoreError>),
+    Done(Result<(), StoreError>),
+    Told,
+}
+
+/// Everything the loop owns.
+pub(super) struct Core {
+    pub(super) config: AgentConfig,
+    pub(super) queue: WriterHandle<Queue>,
+    pub(super) dispatch: Dispatch,
+    pub(super) link: Link,
+    pub(super) time: TrustedTime,
+    pub(super) requests: mpsc::Receiver<Question>,
+    pub(super) stop: mpsc::Receiver<()>,
+    pub(super) service_manager: ServiceManager,
+    pub(super) started: Timestamp,
+}
+
+struct State {
+    uplink: uplink::Uplink,
+    conditions: Conditions,
+    link: LinkView,
+    asking_reports: bool,
+    tasks: FuturesUnordered<Task>,
+    stop_at: Option<Instant>,
+    quiet_until: Option<Instant>,
+}
+
+impl Core {
+    /// Runs until told to stop and all that runs has ended or the deadline has passed.
+    ///
+    /// # Errors
+    /// When the link's task is gone.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        let now = self.time.now();
+        let mut state = State {
+            uplink: uplink::Uplink::default(),
+            conditions: Conditions::default(),
+            link: LinkView {
+                state: LinkState::Connecting,
+                since: now,
+                workspace: None,
+                trouble: None,
+            },
+            asking_reports: false,
+            tasks: FuturesUnordered::new(),
+            stop_at: None,
+            quiet_until: None,
+        };
+        state.conditions.set(
+            now,
+            "link",
+            "link_connecting",
+            Severity::Warning,
+            "no connection to the cloud yet",
+        );
+        let frames = self.link.frames.clone();
+        loop {
+            if state.stop_at.is_some() && self.may_end(&mut state) {
+                return Ok(());
+            }
+            let deadline = state.quiet_until.or(state.stop_at);
+            tokio::select! {
+                biased;
+                Some(()) = self.stop.recv() => {
+                    if state.stop_at.is_some() {
+                        tracing::warn!("told to stop a second time: leaving at once");
+                        return Ok(());
+                    }
+                    let within = self.config.stop_deadline;
+                    tracing::info!(?within, "stopping: nothing new begins");
+                    self.dispatch.stop();
+                    self.service_manager.stopping();
+                    state.stop_at = Some(Instant::now() + within);
+                }
+                happening = self.dispatch.next() => self.happened(&mut state, happening),
+                event = self.link.events.recv() => match event {
+                    Some(event) => self.link_event(&mut state, event),
+                    None => return Err(io::Error::other("the link's task has ended")),
+                },
+                Some(answer) = state.tasks.next(), if !state.tasks.is_empty() => self.answered(&mut state, answer),
+                permit = frames.reserve(), if state.uplink.has_next() => {
+                    let permit = permit.map_err(|_| io::Error::other("the link's task has ended"))?;
+                    if let Some(frame) = state.uplink.next() {
+                        permit.send(frame);
+                    }
+                    self.ask_reports(&mut state);
+                }
+                Some((request, reply)) = self.requests.recv() => self.administer(&mut state, request, reply),
+                () = self.service_manager.beat() => {}
+                () = at(deadline) => {}
+            }
+        }
+    }
+
+    fn may_end(&self, state: &mut State) -> bool {
+        let now = Instant::now();
+        if state.stop_at.is_some_and(|at| at <= now) {
+            for (lane, _, lane_state) in self.dispatch.lanes().iter() {
+                if let crate::dispatch::LaneState::Busy(job) = lane_state {
+                    tracing::warn!(
+                        job = %job, lane = %lane,
+                        "stopped with the job at work: it stays `sent` and is settled at the next start"
+                    );
+                }
+            }
+            return true;
+        }
+        if !self.dispatch.is_quiet() {
+            return false;
+        }
+        let until = *state.quiet_until.get_or_insert(now + LAST_WORDS);
+        let nothing_to_say = !state.uplink.has_next() && !state.asking_reports && state.tasks.is_empty();
+        (state.uplink.connection().is_none() || nothing_to_say) || until <= now
+    }
+
+    fn happened(&mut self, state: &mut State, happening: Happening) {
+        match happening {
+            Happening::Held(position) => state.uplink.held(position),
+            Happening::OrdersInterrupted { why } => state.uplink.refuse(Frame::Refused(Refused {
+                code: RefusedCode::Restarting,
+                message: format!("an order could not be stored ({why}); it has to be sent again"),
+            })),
+            Happening::Reports => {
+                self.ask_reports(state);
+                // Outcomes are stored again, so the disk works.
+                state.conditions.clear("store", "store_failed");
+            }
+            Happening::Progress { job_id, stage } => state.uplink.progress(job_id, stage),
+            Happening::LinesChanged => self.lines_changed(state),
+            Happening::StoreFailed { why } => {
+                let message = format!("the queue cannot be written ({why}): free space or mend the disk");
+                state
+                    .conditions
+                    .set(self.time.now(), "store", "store_failed", Severity::Error, message);
+            }
+        }
+        self.tell_status(state);
+    }
+
+    fn lines_changed(&mut self, state: &mut State) {
+        let now = self.time.now();
+        for (system, line) in self.dispatch.lines() {
+            state.conditions.clear_subject(system.as_str());
+            if let Line::Down(trouble) = line {
+                let (subject, message) = (system.as_str(), trouble.message.clone());
+                state
+                    .conditions
+                    .set(now, subject, trouble.code, Severity::Error, message);
+            }
+        }
+    }
+
+    fn tell_status(&self, state: &mut State) {
+        if let Some(conditions) = state.conditions.changed() {
+            state.uplink.status(Status { conditions });
+        }
+    }
+
+    fn link_event(&mut self, state: &mut State, event: link::Event) {
+        match event {
+            link::Event::Connecting(reply) => {
+                let memory = self.queue.submit(|queue: &mut Queue| {
+                    let memory = queue.memory()?;
+                    Ok(Hello {
+                        versions: VERSIONS.to_vec(),
+                        agent: concat!("latchd/", env!("CARGO_PKG_VERSION")).into(),
+                        orders_received: memory.orders_received,
+                        reports_sent: memory.reports.last,
+                        reports_acknowledged: Position {
+                            epoch: memory.reports.last.epoch,
+                            n: memory.reports.acknowledged,
+                        },
+                        orders_limit: memory.orders_received.n + uplink::ORDERS_WINDOW,
+                    })
+                });
+                state.tasks.push(Box::pin(
+                    async move { Answer::Memory(committed(memory).await, reply) },
+                ));
+            }
+            link::Event::Up { connection, welcome } => self.link_up(state, connection, welcome),
+            link::Event::Frame { connection, frame } => {
+                if state
+                    .uplink
+                    .connection()
+                    .is_none_or(|current| current <= connection)
+                {
+                    self.frame(state, frame);
+                }
+            }
+            link::Event::Down(trouble) => {
+                state.uplink.down();
+                let now = self.time.now();
+                if state.link.state == LinkState::Up {
+                    state.link.since = now;
+                }
+                state.link.state = LinkState::Down;
+                state.link.trouble = Some(trouble.clone());
+                self.service_manager.status(&trouble.message);
+                state.conditions.clear_subject("link");
+                state
+                    .conditions
+                    .set(now, "link", trouble.code, Severity::Error, trouble.message);
+            }
+        }
+    }
+
+    fn link_up(&mut self, state: &mut State, connection: u64, welcome: Welcome) {
+        self.time.anchor(welcome.time);
+        state.link = LinkView {
+            state: LinkState::Up,
+            since: self.time.now(),
+            workspace: Some(welcome.workspace),
+            trouble: None,
+        };
+        self.service_manager.status("linked to the cloud");
+        state.conditions.clear_subject("link");
+        let ahead = self.time.host_is_ahead_by();
+        state.conditions.clear("clock", "clock_skewed");
+        if ahead.abs() > CLOCK_TOLERANCE {
+            let message =
+                format!("this host's clock is {ahead:#} ahead of the cloud's: set up time synchronisation");
+            state.conditions.set(
+                self.time.now(),
+                "clock",
+                "clock_skewed",
+                Severity::Warning,
+                message,
+            );
+        }
+        let forgot = welcome.orders_epoch_reason == Some(EpochReason::ReceiverBehind);
+        if forgot {
+            let message = "this agent remembers less than it once acknowledged (restored backup, rolled-back \
+                           machine): every room's state is held for uncertain until a card was read";
+            state.conditions.set(
+                self.time.now(),
+                "memory",
+                "memory_behind",
+                Severity::Error,
+                message,
+            );
+        }
+        let (now, received) = (self.time.now(), welcome.reports_received);
+        let resumed = self.queue.submit(move |queue: &mut Queue| {
+            if forgot {
+                queue.forgot(now)?;
+            }
+            match stream::resume(&queue.memory()?.reports, received) {
+                Resume::Continue { after } => Ok(after),
+                Resume::NewEpoch { epoch, reason } => {
+                    tracing::warn!(epoch, ?reason, "reports begin a new epoch");
+                    queue.begin_reports_epoch(epoch)?;
+                    Ok(Position { epoch, n: 0 })
+                }
+            }
+        });
+        let limit = welcome.reports_limit;
+        state.tasks.push(Box::pin(async move {
+            Answer::Resumed {
+                connection,
+                limit,
+                result: committed(resumed).await,
+            }
+        }));
+    }
+
+    fn frame(&mut self, state: &mut State, frame: Frame) {
+        match frame {
+            Frame::Envelope(
+                envelope @ Envelope {
+                    position: Some(position),
+                    ..
+                },
+            ) => {
+                self.dispatch.order(position, &envelope);
+            }
+            Frame::Envelope(envelope) => match envelope.message() {
+                Ok(Message::Acknowledgement {
+                    stream: StreamName::Reports,
+                    position,
+                }) => {
+                    // Remembered only; the rows go with a later commit.
+                    let done = self.queue.submit(move |queue: &mut Queue| {
+                        queue.acknowledge_reports(position);
+                        Ok(())
+                    });
+                    state
+                        .tasks
+                        .push(Box::pin(async move { Answer::Done(committed(done).await) }));
+                }
+                _ => tracing::warn!("a message outside the streams that is no acknowledgement was ignored"),
+            },
+            Frame::Limit(Limit {
+                stream: StreamName::Reports,
+                up_to,
+            }) => {
+                state.uplink.allow_reports(up_to);
+                self.ask_reports(state);
+            }
+            Frame::Limit(_)
+            | Frame::Hello(_)
+            | Frame::Welcome(_)
+            | Frame::Refused(_)
+            | Frame::Inventory(_)
+            | Frame::Status(_)
+            | Frame::Progress(_)
+            | Frame::Ping { .. }
+            | Frame::Pong { .. } => tracing::warn!("a frame that a cloud does not send was ignored"),
+        }
+    }
+
+    fn ask_reports(&self, state: &mut State) {
+        let Some(after) = state.uplink.wants_reports_after() else {
+            return;
+        };
+        if state.asking_reports {
+            return;
+        }
+        state.asking_reports = true;
+        let reports = self
+            .queue
+            .submit(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
+        state
+            .tasks
+            .push(Box::pin(async move { Answer::Reports(committed(reports).await) }));
+    }
+
+    fn answered(&mut self, state: &mut State, answer: Answer) {
+        match answer {
+            Answer::Memory(Ok(hello), reply) => {
+                // The connection may be gone already; the next one asks again.
+                let _ = reply.send(hello);
+            }
+            Answer::Resumed {
+                connection,
+                limit,
+                result: Ok(after),
+            } => {
+                let announced = uplink::ORDERS_WINDOW;
+                state.uplink.up(connection, after, limit, announced);
+                state.uplink.inventory(self.inventory());
+                state.uplink.status(Status {
+                    conditions: state.conditions.all(),
+                });
+                self.ask_reports(state);
+            }
+            Answer::Reports(Ok(reports)) => {
+                state.asking_reports = false;
+                state.uplink.reports(reports);
+            }
+            Answer::Done(Ok(())) | Answer::Told => {}
+            Answer::Memory(Err(error), _)
+            | Answer::Resumed {
+                result: Err(error), ..
+            }
+            | Answer::Done(Err(error)) => self.store_failed(state, &error),
+            Answer::Reports(Err(error)) => {
+                state.asking_reports = false;
+                self.store_failed(state, &error);
+            }
+        }
+    }
+
+    fn administer(&self, state: &mut State, request: Request, reply: oneshot::Sender<Response>) {
+        let now = self.time.now();
+        let answer = match request {
+            Request::Status => {
+                let (config, dispatch) = (&self.config, &self.dispatch);
+                let report = answers::status(
+                    config,
+                    self.started,
+                    now,
+                    &state.link,
+                    dispatch,
+                    &state.conditions,
+                );
+                self.queue.submit(move |queue: &mut Queue| {
+                    Ok(Response::Status(Box::new(answers::with_queue(report, queue)?)))
+                })
+            }
+            Request::Jobs { state, lane, limit } => self.queue.submit(move |queue: &mut Queue| {
+                let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MOST_JOBS);
+                let (jobs, more) = answers::jobs(queue, state, lane.as_ref(), limit)?;
+                Ok(Response::Jobs { jobs, more })
+            }),
+            Request::Job { job_id } => self.queue.submit(move |queue: &mut Queue| {
+                Ok(match answers::job(queue, job_id)? {
+                    Some(job) => Response::Job(Box::new(job)),
+                    None => Response::refused("no_such_job", format!("there is no job {job_id}")),
+                })
+            }),
+        };
+        state.tasks.push(Box::pin(async move {
+            let answer = committed(answer).await;
+            let answer = answer.unwrap_or_else(|error| Response::refused("unavailable", error.to_string()));
+            // Whoever asked may have gone.
+            let _ = reply.send(answer);
+            Answer::Told
+        }));
+    }
+
+    fn store_failed(&self, state: &mut State, error: &StoreError) {
+        tracing::error!(error = %error, "the queue could not be read or written");
+        let message = format!("the queue cannot be read or written ({error}): free space or mend the disk");
+        state
+            .conditions
+            .set(self.time.now(), "store", "store_failed", Severity::Error, message);
+        self.tell_status(state);
+    }
+
+    fn inventory(&self) -> Inventory {
+        Inventory {
+            systems: self
+                .dispatch
+                .drivers()
+                .values()
+                .map(|driver| driver.inventory())
+                .collect(),
+        }
+    }
+}
+
+async fn committed<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    answer.await.unwrap_or(Err(StoreError::Stopped))
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
