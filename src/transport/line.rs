@@ -79,7 +79,7 @@ pub enum LineError {
         why: String,
     },
     /// Nobody answers at the address.
-    #[error("connect to {address}: {source}")]
+    #[error("connect to {address}")]
     Unreachable {
         /// The address.
         address: String,
@@ -98,6 +98,15 @@ impl LineError {
             Self::Held { .. } => "port_held",
             Self::Open { .. } => "port_open",
             Self::Unreachable { .. } => "tcp_unreachable",
+        }
+    }
+
+    /// Whether somebody took the connection and threw it away at once.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => source.kind() == io::ErrorKind::ConnectionReset,
+            Self::Config(_) | Self::Missing { .. } | Self::Held { .. } | Self::Open { .. } => false,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! line is listened to until nothing can come any more.
 
 use std::{
+    error::Error,
     future::{Future, pending},
     pin::pin,
     sync::{
@@ -90,7 +91,7 @@ impl Keeper {
         let target = match target {
             Ok(target) => target,
             Err(error) => {
-                self.publish_down(error.code(), error.to_string());
+                self.publish_down(error.code(), with_cause(&error));
                 self.meanwhile(pending::<()>()).await;
                 return;
             }
@@ -101,7 +102,12 @@ impl Keeper {
         loop {
             match self.meanwhile(target.open(&*net)).await {
                 None => return,
-                Some(Err(error)) => self.publish_down(error.code(), error.to_string()),
+                // A reset may be quicker than the end of connecting.
+                Some(Err(error)) if error.is_reset() => {
+                    self.closed(&target, false, true);
+                    probe_first = true;
+                }
+                Some(Err(error)) => self.publish_down(error.code(), with_cause(&error)),
                 Some(Ok(mut port)) => {
                     let opened = Instant::now();
                     let parting = self.hold(&mut port, &target, probe_first).await;
@@ -322,6 +328,13 @@ impl Keeper {
             *now = line;
             changed
         });
+    }
+}
+
+fn with_cause(error: &LineError) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
