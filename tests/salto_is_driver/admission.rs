@@ -163,6 +163,38 @@ async fn the_inventory_lists_the_site_and_how_well_each_thing_is_proven() {
     assert!(can.answer_means_written && !can.parallel_encoders);
 }
 
+#[test]
+fn every_mistake_of_a_configuration_is_shown_at_once() {
+    let mut config = config("tcp = \"salto.lan\"", "");
+    config.rooms.truncate(2);
+    assert_eq!(
+        SaltoIs::mistakes(&config).len(),
+        1,
+        "the line: {:?}",
+        SaltoIs::mistakes(&config)
+    );
+    config.rooms[0].name = door("pool");
+    config.rooms[1].name = door("10³");
+    config.common[0].authorisation = 0;
+    config.common[1].authorisation = 0;
+    config.operator = "x".repeat(25);
+    let mistakes = SaltoIs::mistakes(&config);
+    assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
+    for says in [
+        "salto.lan",
+        "\"pool\" has the name",
+        "10³",
+        "1 to 62",
+        "of another door",
+        "24 characters",
+    ] {
+        assert!(
+            mistakes.iter().any(|mistake| mistake.contains(says)),
+            "{says}: {mistakes:#?}"
+        );
+    }
+}
+
 fn driver(more: &str) -> SaltoIs {
     let config = config("tcp = \"127.0.0.1:1\"", more);
     SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(1))

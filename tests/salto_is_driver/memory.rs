@@ -412,6 +412,19 @@ async fn a_line_that_makes_no_sense_stays_down_by_name() {
     assert_eq!(end(&performed), "nothing_sent system_offline");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_at_the_line_is_survived() {
+    let net = MemoryNet::default();
+    let mut listener = net.listen("127.0.0.1:8090".parse().unwrap()).await.unwrap();
+    let driver = start(Arc::new(Panicking(AtomicUsize::new(0), net)), "");
+    line_is(&driver, "line_failed").await;
+    let performed = perform(&driver, override_with(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+    let mut server = Server(listener.accept().await.unwrap().0);
+    ready(&driver).await;
+    success(perform(&driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1")).await);
+}
+
 /// A driver, and the listener of its lock server.
 struct Site {
     driver: SaltoIs,
@@ -457,5 +470,19 @@ impl Net for Counting {
 
     fn listen(&self, _address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+}
+
+/// A network whose first connection is a bug.
+struct Panicking(AtomicUsize, MemoryNet);
+
+impl Net for Panicking {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 0, "the bug");
+        self.1.connect(host, port)
+    }
+
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        self.1.listen(address)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use latchd::{
-    drivers::{Driver, salto_is::SaltoIs},
+    drivers::{Driver, Line, salto_is::SaltoIs},
     seams::Random,
 };
 use tempfile::TempDir;
@@ -146,6 +146,11 @@ async fn a_port_that_another_program_holds_is_named_and_opens_when_it_is_free() 
     let holder = SerialStream::open(&port).unwrap();
     let driver = desk.driver("");
     line_is(&driver, "port_held").await;
+    let us = format!("(pid {})", std::process::id());
+    match &*driver.line().borrow() {
+        Line::Down(trouble) => assert!(trouble.message.contains(&us), "{}", trouble.message),
+        other => panic!("{other:?}"),
+    }
     drop(holder);
     ready(&driver).await;
     success(
