@@ -136,7 +136,8 @@ fn fields_of(body: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Encodes a frame. What a field cannot carry is replaced as [`latin1`] says.
+/// Encodes a frame in Latin-1. In a field, control characters are dropped, the separator's sign `³` becomes `3`, letters
+/// outside Latin-1 lose their accents, and what is left becomes `?`.
 #[must_use]
 pub fn encode<F: AsRef<str>>(fields: &[F], trailer: Trailer) -> Vec<u8> {
     let mut frame = vec![STX];
@@ -168,8 +169,6 @@ pub fn carries(text: &str) -> bool {
     bytes.iter().copied().map(char::from).eq(text.chars())
 }
 
-/// Appends a text in Latin-1: control characters are dropped, the separator's sign `³` becomes `3`, letters outside
-/// Latin-1 lose their accents, and what is left becomes `?`.
 fn latin1(text: &str, into: &mut Vec<u8>) {
     for letter in text.chars() {
         match letter {
