@@ -5,7 +5,7 @@
 //! before opening it again, else a replugged device gets another name.
 
 use std::{
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -65,10 +65,12 @@ pub enum LineError {
         path: PathBuf,
     },
     /// Somebody else has the port.
-    #[error("serial port {} is held by another program; stop it, the port opens then by itself", path.display())]
+    #[error("serial port {} is held by {holder}; stop it, the port opens then by itself", path.display())]
     Held {
         /// The port.
         path: PathBuf,
+        /// Who, as far as we may see.
+        holder: String,
     },
     /// The port is there and does not open.
     #[error("open serial port {}: {why}", path.display())]
@@ -79,7 +81,7 @@ pub enum LineError {
         why: String,
     },
     /// Nobody answers at the address.
-    #[error("connect to {address}: {source}")]
+    #[error("connect to {address}")]
     Unreachable {
         /// The address.
         address: String,
@@ -98,6 +100,15 @@ impl LineError {
             Self::Held { .. } => "port_held",
             Self::Open { .. } => "port_open",
             Self::Unreachable { .. } => "tcp_unreachable",
+        }
+    }
+
+    /// Whether somebody took the connection and threw it away at once.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => source.kind() == io::ErrorKind::ConnectionReset,
+            Self::Config(_) | Self::Missing { .. } | Self::Held { .. } | Self::Open { .. } => false,
         }
     }
 }
@@ -215,7 +226,10 @@ async fn open_serial(target: &SerialTarget) -> Result<Port, LineError> {
 fn refused(path: &Path, error: &tokio_serial::Error) -> LineError {
     let path = path.to_owned();
     match error.kind() {
-        ErrorKind::NoDevice => LineError::Held { path },
+        ErrorKind::NoDevice => LineError::Held {
+            holder: holder_of(&path).unwrap_or_else(|| "another program".into()),
+            path,
+        },
         ErrorKind::Io(io::ErrorKind::NotFound) => LineError::Missing { path },
         ErrorKind::Io(io::ErrorKind::PermissionDenied) => LineError::Open {
             path,
@@ -227,6 +241,18 @@ fn refused(path: &Path, error: &tokio_serial::Error) -> LineError {
             why: error.to_string(),
         },
     }
+}
+
+/// The process that has a device open, like `picocom (pid 812)`. Other users' processes show only to root.
+fn holder_of(path: &Path) -> Option<String> {
+    let device = fs::canonicalize(path).ok()?;
+    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+        let mut files = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        files.find(|file| fs::read_link(file.path()).is_ok_and(|open| open == device))?;
+        let name = fs::read_to_string(process.path().join("comm")).ok()?;
+        Some(format!("{} (pid {pid})", name.trim_end()))
+    })
 }
 
 impl SerialTarget {

@@ -101,9 +101,10 @@ pub fn decode(buffer: &[u8]) -> Decoded {
 
 fn decode_frame(buffer: &[u8]) -> Decoded {
     let within = &buffer[..buffer.len().min(LONGEST)];
-    match within[1..].iter().position(|byte| matches!(*byte, STX | ETX)) {
-        // No field can hold 02: what came before it was cut off.
-        Some(at) if within[1 + at] == STX => Decoded::Noise { used: 1 + at },
+    let mark = |byte: &u8| matches!(*byte, STX | ETX | ENQ | ACK | NAK);
+    match within[1..].iter().position(mark) {
+        // No field can hold these: what came before was cut off, and must not swallow them.
+        Some(at) if within[1 + at] != ETX => Decoded::Noise { used: 1 + at },
         Some(at) => {
             let end = 1 + at;
             let Some(&check) = buffer.get(end + 1) else {
@@ -135,7 +136,8 @@ fn fields_of(body: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Encodes a frame. What a field cannot carry is replaced as [`latin1`] says.
+/// Encodes a frame in Latin-1. In a field, control characters are dropped, the separator's sign `³` becomes `3`, letters
+/// outside Latin-1 lose their accents, and what is left becomes `?`.
 #[must_use]
 pub fn encode<F: AsRef<str>>(fields: &[F], trailer: Trailer) -> Vec<u8> {
     let mut frame = vec![STX];
@@ -167,8 +169,6 @@ pub fn carries(text: &str) -> bool {
     bytes.iter().copied().map(char::from).eq(text.chars())
 }
 
-/// Appends a text in Latin-1: control characters are dropped, the separator's sign `³` becomes `3`, letters outside
-/// Latin-1 lose their accents, and what is left becomes `?`.
 fn latin1(text: &str, into: &mut Vec<u8>) {
     for letter in text.chars() {
         match letter {
@@ -246,7 +246,12 @@ mod tests {
         assert_eq!(decode(b"\x15"), Decoded::Control(Control::Nak));
         assert_eq!(decode(b"abc\x06"), Decoded::Noise { used: 3 });
         assert_eq!(decode(b"\x03\x0d"), Decoded::Noise { used: 2 });
-        assert_eq!(decode(b"\x02\xb3C\x02\xb3"), Decoded::Noise { used: 3 });
+        for sign in [STX, ENQ, ACK, NAK] {
+            assert_eq!(
+                decode(&[STX, SEPARATOR, b'C', sign, SEPARATOR]),
+                Decoded::Noise { used: 3 }
+            );
+        }
         assert_eq!(decode(b"\x02\x03\x03"), frame(&[], Check::Good, 3));
     }
 

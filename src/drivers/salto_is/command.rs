@@ -84,9 +84,9 @@ pub struct WriteCard {
     pub eject: Eject,
     /// Up to [`MAX_ROOMS`]; the first is the main one.
     pub rooms: Vec<String>,
-    /// Common doors to open, as [`symbols`].
+    /// Common doors to open, as the signs of [`symbol`].
     pub granted: String,
-    /// Common doors not to open, as [`symbols`].
+    /// Common doors not to open, as the signs of [`symbol`].
     pub denied: String,
     /// Since when; none is now.
     pub start: Option<civil::DateTime>,
@@ -111,9 +111,9 @@ pub struct SendPhoneKey {
     pub phone: String,
     /// Up to [`MAX_ROOMS`]; the first is the main one.
     pub rooms: Vec<String>,
-    /// Common doors to open, as [`symbols`].
+    /// Common doors to open, as the signs of [`symbol`].
     pub granted: String,
-    /// Common doors not to open, as [`symbols`].
+    /// Common doors not to open, as the signs of [`symbol`].
     pub denied: String,
     /// Since when; none is now.
     pub start: Option<civil::DateTime>,

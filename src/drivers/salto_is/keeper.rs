@@ -8,7 +8,9 @@
 //! line is listened to until nothing can come any more.
 
 use std::{
+    error::Error,
     future::{Future, pending},
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::{
         Arc,
@@ -85,26 +87,50 @@ enum Parting {
 }
 
 impl Keeper {
-    /// Runs until the driver is dropped.
+    /// Runs until the driver is dropped. A panic ends the conversation under way, whose end is then not known, and
+    /// nothing else: the line is opened again.
     pub(super) async fn keep(mut self, target: std::result::Result<Target, LineError>) {
         let target = match target {
             Ok(target) => target,
             Err(error) => {
-                self.publish_down(error.code(), error.to_string());
+                self.publish_down(error.code(), with_cause(&error));
                 self.meanwhile(pending::<()>()).await;
                 return;
             }
         };
+        while AssertUnwindSafe(self.keep_open(&target))
+            .catch_unwind()
+            .await
+            .is_err()
+        {
+            tracing::error!(system = %self.system, "the line's task panicked; it begins again");
+            self.publish_down(
+                "line_failed",
+                format!("latchd failed at the line to {target}; it begins again"),
+            );
+            if self.meanwhile(sleep(LONGEST_WAIT)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Opens the line again and again.
+    async fn keep_open(&mut self, target: &Target) {
         let net = Arc::clone(&self.net);
         let mut wait = FIRST_WAIT;
         let mut probe_first = false;
         loop {
             match self.meanwhile(target.open(&*net)).await {
                 None => return,
-                Some(Err(error)) => self.publish_down(error.code(), error.to_string()),
+                // A reset may be quicker than the end of connecting.
+                Some(Err(error)) if error.is_reset() => {
+                    self.closed(target, false, true);
+                    probe_first = true;
+                }
+                Some(Err(error)) => self.publish_down(error.code(), with_cause(&error)),
                 Some(Ok(mut port)) => {
                     let opened = Instant::now();
-                    let parting = self.hold(&mut port, &target, probe_first).await;
+                    let parting = self.hold(&mut port, target, probe_first).await;
                     let lasted = REFUSED_WITHIN <= opened.elapsed();
                     let again_at_once = matches!(parting, Parting::AnswerMayCome);
                     match parting {
@@ -322,6 +348,13 @@ impl Keeper {
             *now = line;
             changed
         });
+    }
+}
+
+fn with_cause(error: &LineError) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

@@ -1,0 +1,488 @@
+//! Under a paused clock, over a network in memory: everything that is about time.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use latchd::{
+    drivers::{Driver, salto_is::SaltoIs},
+    model::{CardSeen, Order, ReservationKey, Treatment, Written},
+    protocol::Stage,
+    seams::{BoxFuture, Listener, MemoryNet, Net, Random, Stream},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::desk::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_first_card_of_a_stay_goes_out_byte_for_byte_and_what_was_written_comes_back() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let script = async {
+        server.take(FIRST_CARD).await;
+        sleep(Duration::from_secs(70)).await;
+        server.say(&frame("CN1|1|04A1B2C3D4E580")).await;
+        server.expect(ACK).await;
+    };
+    let (performed, stages) = perform_with_stages(&site.driver, override_with(card()), script).await;
+    let success = success(performed);
+    assert_eq!(success.written, Some(Written::Proven));
+    let facts = success.card.unwrap();
+    assert_eq!(facts.serial.as_deref(), Some("04A1B2C3D4E580"));
+    assert_eq!(facts.overrode, Some(true));
+    assert_eq!(facts.printed_end, Some(at("2026-11-24T10:00:00Z")));
+    assert_eq!(stages, [Stage::WaitingForCard]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_card_joins_a_card_is_read_and_a_room_is_freed_over_one_connection() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+
+    let join = work(Order::CardEncode(card()), Treatment::Join);
+    let copy = frame("CC1|1|E|101||||12||1500211126|1100241126|BRIDGE||||1");
+    let performed = perform(&site.driver, join, server.serve(&copy, "CC|1")).await;
+    assert_eq!(success(performed).card.unwrap().overrode, Some(false));
+
+    let answer = "LT|1|101|102|||CI|1|12|1500211126|11241126|DESK";
+    let performed = perform(&site.driver, read(), server.serve(&frame("LT|1|E"), answer)).await;
+    assert_eq!(
+        success(performed).seen,
+        Some(CardSeen::Guest {
+            rooms: vec!["101".into(), "102".into()],
+            valid: true,
+            original: false,
+            common: vec!["pool".into(), "spa".into()],
+            starts_at: Some(at("2026-11-21T14:00:00Z")),
+            ends_at: Some(at("2026-11-24T10:00:00Z")),
+        })
+    );
+
+    let checkout = Order::StayCheckout {
+        room: door("101"),
+        reservation_key: ReservationKey::new("stay-1").unwrap(),
+    };
+    let free = frame("CO|0|101");
+    let script = server.serve(&free, "CO|0|101");
+    let performed = perform(&site.driver, work(checkout, Treatment::Plain), script).await;
+    assert_eq!(success(performed).written, Some(Written::Proven));
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_are_local_an_end_rounds_up_a_start_down_and_a_start_that_has_come_is_empty() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    for (start, end, written, printed_end) in [
+        (
+            "2026-11-21T14:00:59Z",
+            "2026-11-24T10:00:01Z",
+            "1500211126|1101241126",
+            "2026-11-24T10:01:00Z",
+        ),
+        (
+            "2026-11-19T14:00:00Z",
+            "2026-11-24T10:00:00Z",
+            "|1100241126",
+            "2026-11-24T10:00:00Z",
+        ),
+        // Summer time.
+        (
+            "2027-06-30T22:30:00Z",
+            "2027-07-02T10:00:00Z",
+            "0030010727|1200020727",
+            "2027-07-02T10:00:00Z",
+        ),
+        // Both ends are 02:30 on the clock of the night that has that hour twice; the later one may be what it means.
+        (
+            "2026-11-21T14:00:00Z",
+            "2027-10-31T00:30:00Z",
+            "1500211126|0230311027",
+            "2027-10-31T01:30:00Z",
+        ),
+        (
+            "2026-11-21T14:00:00Z",
+            "2027-10-31T01:30:00Z",
+            "1500211126|0230311027",
+            "2027-10-31T01:30:00Z",
+        ),
+    ] {
+        let mut card = card();
+        card.doors = vec![door("102")];
+        card.window = latchd::model::Window::new(at(start), Some(at(end))).unwrap();
+        let expected = frame(&format!("CN1|1|E|102||||||{written}|BRIDGE||||1"));
+        let performed = perform(
+            &site.driver,
+            override_with(card),
+            server.serve(&expected, "CN1|1"),
+        )
+        .await;
+        assert_eq!(
+            success(performed).card.unwrap().printed_end,
+            Some(at(printed_end)),
+            "{end}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_change_the_frame_and_the_last_byte() {
+    let more = "lrc = \"skip\"\nwait_for_removal = false\nack_final = false";
+    let mut site = Site::open_with(more).await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let script = async {
+        server.take(b"\x02\xb3LT\xb31\xb3R\xb3\x03\x0d").await;
+        server.say(b"\x02\xb3LT\xb31\xb3LM\xb3\x03\x0d").await;
+        // Nothing acknowledges it: the next byte is the next poll.
+    };
+    let performed = perform(&site.driver, read(), script).await;
+    assert_eq!(success(performed).seen, Some(CardSeen::Staff));
+    let script = async {
+        server.expect(ENQ).await;
+        server.say(NAK).await;
+        server.expect(ENQ).await;
+        server.say(NAK).await;
+        server.expect(ENQ).await;
+        server.say(NAK).await;
+    };
+    let performed = perform(&site.driver, read(), script).await;
+    assert_eq!(end(&performed), "nothing_sent encoder_busy");
+    assert_eq!(word(&site.driver.line().borrow()), "ready");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_the_poll_gets_no_work_until_it_does() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let performed = perform(&site.driver, override_with(card()), server.expect(ENQ)).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+    assert_eq!(word(&site.driver.line().borrow()), "system_silent");
+    server.hung_up().await;
+
+    let mut server = site.accept().await;
+    server.expect(ENQ).await;
+    let performed = perform(&site.driver, override_with(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+    server.hung_up().await;
+
+    let mut server = site.accept().await;
+    assert_eq!(word(&site.driver.line().borrow()), "system_silent");
+    server.answer_poll().await;
+    ready(&site.driver).await;
+    let performed = perform(
+        &site.driver,
+        override_with(card()),
+        server.serve(FIRST_CARD, "CN1|1"),
+    )
+    .await;
+    success(performed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_never_taken_for_the_next_jobs() {
+    let mut site = Site::open().await;
+    let mut old = site.accept().await;
+    ready(&site.driver).await;
+    let performed = perform(&site.driver, override_with(card()), old.take(FIRST_CARD)).await;
+    assert_eq!(end(&performed), "unknown no_answer");
+    old.hung_up().await;
+
+    let mut new = site.accept().await;
+    ready(&site.driver).await;
+    let script = async {
+        // The server delivers the old answer on the new connection: it comes before the new command was taken.
+        new.expect(ENQ).await;
+        new.say(&frame("CN1|1|0LD")).await;
+        new.say(ACK).await;
+        new.expect(FIRST_CARD).await;
+        new.say(&frame("CN1|1|0LD")).await;
+        new.say(ACK).await;
+        new.say(&frame("CN1|1|NEW")).await;
+        new.expect(ACK).await;
+    };
+    let performed = perform(&site.driver, override_with(card()), script).await;
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_between_jobs_is_thrown_away() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    server.say(&frame("CN1|1|0LD")).await;
+    server.say(b"\x06\x15 noise \x02\xb3").await;
+    let performed = perform(
+        &site.driver,
+        override_with(card()),
+        server.serve(FIRST_CARD, "CN1|1|NEW"),
+    )
+    .await;
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_and_closes_the_connection_is_held_by_somebody_else_until_an_exchange_succeeds() {
+    let mut site = Site::open().await;
+    drop(site.accept().await);
+    line_is(&site.driver, "second_client_refused").await;
+    let since = Instant::now();
+    let mut attempts = 0;
+    while since.elapsed() < Duration::from_secs(120) {
+        drop(site.accept().await);
+        attempts += 1;
+        assert_eq!(word(&site.driver.line().borrow()), "second_client_refused");
+    }
+    assert!(
+        (10..=20).contains(&attempts),
+        "{attempts} attempts in two minutes"
+    );
+    let performed = perform(&site.driver, override_with(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+
+    let mut server = site.accept().await;
+    assert_eq!(
+        word(&site.driver.line().borrow()),
+        "second_client_refused",
+        "connected is not enough"
+    );
+    server.answer_poll().await;
+    ready(&site.driver).await;
+    let performed = perform(
+        &site.driver,
+        override_with(card()),
+        server.serve(FIRST_CARD, "CN1|1"),
+    )
+    .await;
+    success(performed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_at_the_first_poll_is_held_by_somebody_else_too() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let script = async move { server.expect(ENQ).await };
+    let performed = perform(&site.driver, override_with(card()), script).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+    assert_eq!(word(&site.driver.line().borrow()), "second_client_refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_goes_away_later_is_a_line_down_and_comes_back_by_itself() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let performed = perform(
+        &site.driver,
+        override_with(card()),
+        server.serve(FIRST_CARD, "CN1|1"),
+    )
+    .await;
+    success(performed);
+    drop(server);
+    line_is(&site.driver, "line_down").await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let script = async {
+        server.take(FIRST_CARD).await;
+        drop(server);
+    };
+    let performed = perform(&site.driver, override_with(card()), script).await;
+    assert_eq!(end(&performed), "unknown line_lost");
+    let _server = site.accept().await;
+    ready(&site.driver).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_at_the_address_is_tried_less_and_less_often() {
+    let net = Arc::new(Counting::default());
+    let driver = start(net.clone(), "");
+    line_is(&driver, "tcp_unreachable").await;
+    let performed = perform(&driver, override_with(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+    sleep(Duration::from_secs(600)).await;
+    let attempts = net.attempts.load(Ordering::Relaxed);
+    assert!(
+        (50..=65).contains(&attempts),
+        "{attempts} attempts in ten minutes"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_brings_back_what_has_not_left_and_lets_the_rest_end() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let began = Instant::now();
+    let script = async {
+        server.take(FIRST_CARD).await;
+        site.driver.stop();
+        sleep(Duration::from_secs(20)).await;
+        server.say(&frame("CN1|1")).await;
+        server.expect(ACK).await;
+    };
+    success(perform(&site.driver, override_with(card()), script).await);
+    assert!(Duration::from_secs(20) <= began.elapsed());
+    let performed = perform(&site.driver, override_with(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+
+    let mut other = Site::open().await;
+    let mut server = other.accept().await;
+    ready(&other.driver).await;
+    let began = Instant::now();
+    let script = async {
+        server.expect(ENQ).await;
+        other.driver.stop();
+    };
+    let performed = perform(&other.driver, override_with(card()), script).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "at once, not after the poll's timeout"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_nobody_waits_for_any_more_is_still_held_to_its_end() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let nobody = |_stage: Stage| ();
+    {
+        let work = site.driver.perform(override_with(card()), &nobody);
+        let dropped = timeout(Duration::from_secs(30), async {
+            tokio::join!(work, server.take(FIRST_CARD));
+        });
+        assert!(dropped.await.is_err());
+    }
+    let script = async {
+        server.say(&frame("CN1|1|0LD")).await;
+        server.expect(ACK).await;
+        server.serve(FIRST_CARD, "CN1|1|NEW").await;
+    };
+    let performed = perform(&site.driver, override_with(card()), script).await;
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_floods_the_line_neither_starves_the_work_nor_hides_its_end() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let script = async {
+        loop {
+            if tokio::io::AsyncWriteExt::write_all(&mut server.0, &[b'x'; 700])
+                .await
+                .is_err()
+            {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let performed = perform(&site.driver, override_with(card()), script).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_driver_closes_the_line() {
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    drop(site);
+    server.hung_up().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_makes_no_sense_stays_down_by_name() {
+    let config = config("serial = \"/dev/ttyUSB0\", framing = \"9N1\"", "");
+    let driver = SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(1));
+    line_is(&driver, "line_config").await;
+    let performed = perform(&driver, override_with(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_at_the_line_is_survived() {
+    let net = MemoryNet::default();
+    let mut listener = net.listen("127.0.0.1:8090".parse().unwrap()).await.unwrap();
+    let driver = start(Arc::new(Panicking(AtomicUsize::new(0), net)), "");
+    line_is(&driver, "line_failed").await;
+    let performed = perform(&driver, override_with(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent system_offline");
+    let mut server = Server(listener.accept().await.unwrap().0);
+    ready(&driver).await;
+    success(perform(&driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1")).await);
+}
+
+/// A driver, and the listener of its lock server.
+struct Site {
+    driver: SaltoIs,
+    listener: Box<dyn Listener>,
+}
+
+impl Site {
+    async fn open() -> Self {
+        Self::open_with("").await
+    }
+
+    async fn open_with(more: &str) -> Self {
+        let net = MemoryNet::default();
+        let listener = net.listen("127.0.0.1:8090".parse().unwrap()).await.unwrap();
+        Self {
+            driver: start(Arc::new(net), more),
+            listener,
+        }
+    }
+
+    async fn accept(&mut self) -> Server<Box<dyn Stream>> {
+        let accepted = timeout(PATIENCE, self.listener.accept()).await;
+        Server(accepted.expect("a connection in time").unwrap().0)
+    }
+}
+
+fn start(net: Arc<dyn Net>, more: &str) -> SaltoIs {
+    let config = config("tcp = \"salto.lan:8090\"", more);
+    SaltoIs::start_over(net, &config, name(), oslo(), clock(), Random::seeded(7))
+}
+
+/// A network without anybody, which counts who asks.
+#[derive(Default)]
+struct Counting {
+    attempts: AtomicUsize,
+}
+
+impl Net for Counting {
+    fn connect<'a>(&'a self, _host: &'a str, _port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+    }
+
+    fn listen(&self, _address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+}
+
+/// A network whose first connection is a bug.
+struct Panicking(AtomicUsize, MemoryNet);
+
+impl Net for Panicking {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 0, "the bug");
+        self.1.connect(host, port)
+    }
+
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        self.1.listen(address)
+    }
+}
