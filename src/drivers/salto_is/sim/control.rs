@@ -31,7 +31,7 @@ set card-wait MILLIS | set closing-separator on|off | set check true|0d
 unplug [serial|tcp] | replug [serial|tcp]
 fault silent-enq|silent-ack|silent-answer|busy [TIMES]   without TIMES until cleared
 fault nak|bad-lrc|close-after-ack|write-then-silent|demo-fail [TIMES]   without TIMES once
-fault error CODE [TIMES] | fault late-answer MILLIS | fault close-after-bytes N
+fault error CODE [TIMES [TEXT]] | fault late-answer MILLIS | fault close-after-bytes N
 fault slow MILLIS | fault noise N   until cleared: pause before each byte, noise before each answer
 fault show | fault clear
 agent-config [serial|tcp]           the [[system]] section for an agent's configuration
