@@ -1,5 +1,10 @@
 //! The simulated SALTO SPACE server, spoken to byte by byte over its own lines and judged by the published frames.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on may panic, in its helpers too"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

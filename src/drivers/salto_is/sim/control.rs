@@ -10,7 +10,7 @@ use super::{
     property::AgentLine,
     server::{Line, Simulator},
     state::State,
-    world::{HandError, Kind},
+    world::{HandError, Kind, Shut},
 };
 use crate::sim::Direction;
 
@@ -151,14 +151,14 @@ impl Simulator {
             card,
             door,
             opened = shut.is_none(),
-            why = shut.map(|it| it.code()),
+            why = shut.map(Shut::code),
             "card held to a lock"
         );
         Ok(json!({
             "card": card,
             "door": door,
             "opened": shut.is_none(),
-            "code": shut.map(|shut| shut.code()),
+            "code": shut.map(Shut::code),
             "why": shut.map(|shut| shut.to_string()),
             "first_of_a_newer_stay": held.newer,
             "taken_from": held.taken_from,

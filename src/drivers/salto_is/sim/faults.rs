@@ -116,7 +116,7 @@ impl Faults {
                 };
             }
             ("late-answer", [millis]) => {
-                self.late_answer = Some(Duration::from_millis(number(millis)?.into()))
+                self.late_answer = Some(Duration::from_millis(number(millis)?.into()));
             }
             ("close-after-bytes", [bytes]) => self.close_after_bytes = Some(number(bytes)?.into()),
             ("slow", [millis]) => {
