@@ -25,7 +25,7 @@
 //! | [`link`] | the agent's one outbound connection | knows what a job means |
 //! | [`agent`] | the rooms of the agent put together | decides anything |
 //! | [`cloud`] | the HTTP API and the bridges' websocket | is seen by any room of the agent |
-//! | [`sim`] | simulators' front: ptys, sockets, control | is seen by any other room but `cli` |
+//! | [`sim`] | what simulators share: ptys, control, the tape | is seen by any room but `cli` and the drivers' own `sim` |
 //! | [`config`] | the configuration files | opens anything but these files |
 //! | [`cli`] | prints | decides anything |
 //!

@@ -166,3 +166,84 @@ fn span(text: &str) -> Result<Duration, String> {
     let span: SignedDuration = text.parse().map_err(|_| "write it like \"60s\"".to_owned())?;
     Duration::try_from(span).map_err(|_| "it cannot be negative".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::sim::control::Client;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        sim: SimArgs,
+    }
+
+    fn parsed(words: &[&str]) -> SimArgs {
+        let words = ["sim", "salto-is"].iter().chain(words);
+        Cli::try_parse_from(words)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .sim
+    }
+
+    #[tokio::test]
+    async fn it_runs_until_told_to_quit_and_takes_everything_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let property = folder.path().join("property.toml");
+        std::fs::write(&property, "rooms = ['7']\nencoders = ['desk']\n").unwrap();
+        let dir = folder.path().join("run");
+        let control = dir.join("salto-is.ctl");
+        let args = [
+            "--dir",
+            dir.to_str().unwrap(),
+            "--config",
+            property.to_str().unwrap(),
+        ];
+        let running = tokio::spawn(run(parsed(&args)));
+        let client = async {
+            loop {
+                match Client::connect(&control).await {
+                    Ok(client) => return client,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let mut client = tokio::time::timeout(Duration::from_secs(20), client)
+            .await
+            .unwrap();
+        let ledger = client.send("ledger").await.unwrap();
+        assert_eq!(
+            ledger["rooms"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["7"]
+        );
+        assert!(dir.join("salto-is.tty").is_symlink());
+        client.send("agent-config tcp").await.unwrap();
+        client.send("quit").await.unwrap();
+        running.await.unwrap().unwrap();
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_property_file_with_an_unknown_key_is_refused_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let property = folder.path().join("property.toml");
+        std::fs::write(&property, "room = ['7']\n").unwrap();
+        let refused = run(parsed(&["--config", property.to_str().unwrap()]))
+            .await
+            .unwrap_err();
+        let text = format!("{refused:#}");
+        assert!(
+            text.contains("property.toml") && text.contains("unknown field `room`"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn lengths_of_time_are_written_for_people() {
+        assert_eq!(span("1m 30s"), Ok(Duration::from_secs(90)));
+        assert!(span("-5s").is_err() && span("soon").is_err());
+        let System::SaltoIs(args) = parsed(&["--pty", "--check", "0d", "--baud", "9600"]).system;
+        assert!(args.pty && args.check == Check::Waived && args.card_wait == Duration::from_secs(60));
+    }
+}

@@ -10,7 +10,7 @@ use super::{
     property::AgentLine,
     server::{Line, Simulator},
     state::State,
-    world::{HandError, Kind},
+    world::{HandError, Kind, Shut},
 };
 use crate::sim::Direction;
 
@@ -31,7 +31,7 @@ set card-wait MILLIS | set closing-separator on|off | set check true|0d
 unplug [serial|tcp] | replug [serial|tcp]
 fault silent-enq|silent-ack|silent-answer|busy [TIMES]   without TIMES until cleared
 fault nak|bad-lrc|close-after-ack|write-then-silent|demo-fail [TIMES]   without TIMES once
-fault error CODE [TIMES] | fault late-answer MILLIS | fault close-after-bytes N
+fault error CODE [TIMES [TEXT]] | fault late-answer MILLIS | fault close-after-bytes N
 fault slow MILLIS | fault noise N   until cleared: pause before each byte, noise before each answer
 fault show | fault clear
 agent-config [serial|tcp]           the [[system]] section for an agent's configuration
@@ -151,14 +151,14 @@ impl Simulator {
             card,
             door,
             opened = shut.is_none(),
-            why = shut.map(|it| it.code()),
+            why = shut.map(Shut::code),
             "card held to a lock"
         );
         Ok(json!({
             "card": card,
             "door": door,
             "opened": shut.is_none(),
-            "code": shut.map(|shut| shut.code()),
+            "code": shut.map(Shut::code),
             "why": shut.map(|shut| shut.to_string()),
             "first_of_a_newer_stay": held.newer,
             "taken_from": held.taken_from,

@@ -18,6 +18,7 @@ pub(super) struct Faults {
     nak: u32,
     error: u32,
     error_code: &'static str,
+    error_text: String,
     demo_fail: u32,
     bad_lrc: u32,
     close_after_ack: u32,
@@ -51,9 +52,9 @@ impl Faults {
         spend(self.counter(fault))
     }
 
-    /// The code to answer instead of doing anything.
-    pub(super) fn error(&mut self) -> Option<&'static str> {
-        spend(&mut self.error).then_some(self.error_code)
+    /// The code to answer instead of doing anything, and the text that goes with `EG`.
+    pub(super) fn error(&mut self) -> Option<(&'static str, String)> {
+        spend(&mut self.error).then(|| (self.error_code, self.error_text.clone()))
     }
 
     /// How long the next answer is to be held back.
@@ -105,13 +106,17 @@ impl Faults {
             return Ok(());
         }
         match (*name, rest) {
-            ("error", [code, times @ ..]) if times.len() <= 1 => {
+            ("error", [code, times_and_text @ ..]) => {
                 let known = CODES.into_iter().find(|known| known == code);
                 self.error_code = known.ok_or_else(|| FaultError::Code(code.to_string()))?;
-                self.error = times.first().map_or(Ok(1), |times| number(times))?;
+                self.error = times_and_text.first().map_or(Ok(1), |times| number(times))?;
+                self.error_text = match times_and_text {
+                    [_, text @ ..] if !text.is_empty() => text.join(" "),
+                    _ => "as told".into(),
+                };
             }
             ("late-answer", [millis]) => {
-                self.late_answer = Some(Duration::from_millis(number(millis)?.into()))
+                self.late_answer = Some(Duration::from_millis(number(millis)?.into()));
             }
             ("close-after-bytes", [bytes]) => self.close_after_bytes = Some(number(bytes)?.into()),
             ("slow", [millis]) => {
@@ -212,10 +217,8 @@ mod tests {
         faults.set(&["clear"]).unwrap();
         assert!(!faults.strikes(Fault::SilentEnq));
         let mut faults = set("error TD 2").unwrap();
-        assert_eq!(
-            [faults.error(), faults.error(), faults.error()],
-            [Some("TD"), Some("TD"), None]
-        );
+        let codes = [(); 3].map(|()| faults.error().map(|(code, _)| code));
+        assert_eq!(codes, [Some("TD"), Some("TD"), None]);
     }
 
     #[test]

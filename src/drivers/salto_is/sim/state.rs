@@ -241,8 +241,7 @@ impl State {
     }
 
     pub(super) fn begin(&mut self, fields: &[String], now: DateTime) -> Begun {
-        if let Some(code) = self.faults.error() {
-            let why = "as told".to_owned();
+        if let Some((code, why)) = self.faults.error() {
             return Begun::Ended(End::Denied { code, why });
         }
         if self.faults.strikes(Fault::SilentAnswer) {
