@@ -452,14 +452,16 @@ proptest! {
                         truth.apply(&claimed.job.order, claimed.treatment);
                     }
                     match end {
-                        End::Done => site.queue.finish(at(now), id(number), written()).unwrap(),
-                        End::Refused => site.queue.finish(at(now), id(number), no_card()).unwrap(),
+                        End::Done => site.commit(|queue| queue.finish(at(now), id(number), written())).unwrap(),
+                        End::Refused => site.commit(|queue| queue.finish(at(now), id(number), no_card())).unwrap(),
                         End::NothingSent => {
-                            site.queue.unsend(at(now), id(number), &line_down()).unwrap();
-                            site.queue.cancel(at(now), None, id(number)).unwrap();
+                            site.commit(|queue| {
+                                queue.unsend(at(now), id(number), &line_down()).unwrap();
+                                queue.cancel(at(now), None, id(number)).unwrap();
+                            });
                         }
                         End::SilentButDone | End::SilentAndNot => {
-                            site.queue.finish(at(now), id(number), no_answer()).unwrap();
+                            site.commit(|queue| queue.finish(at(now), id(number), no_answer())).unwrap();
                             let verdict = match end {
                                 End::SilentButDone => Verdict::Done,
                                 _ => Verdict::NotDone,

@@ -16,6 +16,7 @@ use latchd::{
     queue::{Accepted, Claimed, Queue, Rules, Sharing},
     seal::SealKey,
     seams::{Random, Storage},
+    store::Store,
 };
 
 pub(crate) struct Site {
@@ -68,10 +69,17 @@ impl Site {
         }
     }
 
+    /// Runs operations in one transaction, as the writer does.
+    pub(crate) fn commit<T>(&mut self, operations: impl FnOnce(&mut Queue) -> T) -> T {
+        self.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
+        let answer = operations(&mut self.queue);
+        self.queue.connection().execute_batch("COMMIT").unwrap();
+        answer
+    }
+
     pub(crate) fn accept(&mut self, now: i64, job: Job, may_send: bool) -> Accepted {
         let admission = admission(&job.order);
-        self.queue
-            .accept(at(now), None, job, Ok(admission), may_send)
+        self.commit(|queue| queue.accept(at(now), None, job, Ok(admission), may_send))
             .unwrap()
     }
 
@@ -85,7 +93,8 @@ impl Site {
     /// Sends a job and ends it well.
     pub(crate) fn done(&mut self, now: i64, job: Job) -> Claimed {
         let claimed = self.send(now, job);
-        self.queue.finish(at(now), claimed.job.job_id, written()).unwrap();
+        self.commit(|queue| queue.finish(at(now), claimed.job.job_id, written()))
+            .unwrap();
         claimed
     }
 
