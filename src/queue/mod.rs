@@ -14,8 +14,8 @@
 //! deleted along with some later change, never in a commit of its own.
 //!
 //! # Rows
-//! `job` holds orders and outcomes, sealed; `job_ready` is the order in which a lane is worked off. Jobs that may not
-//! be sent yet stand in `job_later` until their time comes. `report` is the outbox, numbered as its stream is. `room`
+//! `job` holds orders and outcomes, sealed; its index `job_waiting` is the order in which a lane is worked off, with
+//! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `tally` counts, so that nothing else ever has to. `audit` says what the site refused and who decided what.
 //!

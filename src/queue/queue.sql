@@ -29,10 +29,9 @@ CREATE TABLE job(
   outcome BLOB,
   resolution BLOB
 ) STRICT;
--- The claim reads the first entry of its lane; jobs that may not be sent yet stand in an index of their own, so that
--- no number of them is ever walked over.
-CREATE INDEX job_ready ON job(lane, priority DESC, id) WHERE state = 'waiting' AND retry_at IS NULL;
-CREATE INDEX job_later ON job(lane, retry_at) WHERE state = 'waiting' AND retry_at IS NOT NULL;
+-- The claim reads the first entry of its lane. Jobs that may not be sent yet stand behind those that may, so that no
+-- number of them is ever walked over.
+CREATE INDEX job_waiting ON job(lane, retry_at, priority DESC, id) WHERE state = 'waiting';
 CREATE INDEX job_expiry ON job(expires_at) WHERE state = 'waiting';
 CREATE INDEX job_state ON job(state, id);
 CREATE INDEX job_over ON job(ended_at) WHERE ended_at IS NOT NULL;

@@ -69,7 +69,7 @@ impl Queue {
     pub fn next_expiry(&self) -> Result<Option<Timestamp>, StoreError> {
         let at = self
             .connection
-            .prepare_cached("SELECT min(expires_at) FROM job WHERE state = 'waiting'")?
+            .prepare_cached("SELECT min(expires_at) FROM job INDEXED BY job_expiry WHERE state = 'waiting'")?
             .query_row([], |row| row.get(0))?;
         Ok(instant(at))
     }
@@ -341,7 +341,8 @@ impl Queue {
 
     pub(super) fn ids_expired(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
         self.ids(
-            "SELECT job_id FROM job WHERE state = 'waiting' AND expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2",
+            "SELECT job_id FROM job INDEXED BY job_expiry WHERE state = 'waiting' AND expires_at <= ?1 \
+             ORDER BY expires_at, id LIMIT ?2",
             params![now.as_millisecond(), i64::try_from(limit).unwrap_or(i64::MAX)],
         )
     }

@@ -7,6 +7,11 @@
 //! WAL with `synchronous=FULL`, nothing less: a commit costs exactly one sync, and what was acknowledged survives a
 //! power cut. Every pragma is read back, because SQLite may ignore one without an error.
 
+#[expect(
+    unsafe_code,
+    reason = "SQLite's file layer is C; counting its syncs needs a VFS, and this is the only place with one"
+)]
+pub mod vfs;
 mod writer;
 
 use std::{io, path::PathBuf};

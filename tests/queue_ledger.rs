@@ -1,0 +1,480 @@
+//! The door ledger through the queue: what a card may do to its rooms, and that it is never wrong about it.
+
+mod queue_support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use latchd::{
+    model::{
+        Code, DoorName, JobState, Order, Outcome, ReservationKey, Resolution, StayModify, Treatment, Verdict,
+    },
+    protocol::Message,
+    queue::{Accepted, Claimed, Sharing},
+};
+use proptest::prelude::*;
+use queue_support::*;
+
+fn resolve(site: &mut Site, number: u128, verdict: Verdict) {
+    let resolution = Resolution {
+        verdict,
+        by: "Ada".into(),
+    };
+    site.queue
+        .resolve(at(50), id(number), resolution)
+        .unwrap()
+        .unwrap();
+}
+
+fn shared(sharing: Sharing) -> Site {
+    Site::with(|rules| {
+        rules.systems.insert(system(), sharing);
+    })
+}
+
+fn holder(site: &Site, room: &str) -> (Option<String>, bool) {
+    let state = site.room(room);
+    (state.reservation_key.map(String::from), state.certain)
+}
+
+#[test]
+fn the_first_card_overrides_and_further_ones_join() {
+    let mut site = Site::new();
+    assert_eq!(
+        site.done(0, job(1, card(&["101", "gym"], "a"))).treatment,
+        Treatment::Override
+    );
+    assert_eq!(
+        site.done(1, job(2, card(&["101"], "a"))).treatment,
+        Treatment::Join
+    );
+    assert_eq!(
+        site.done(2, job(3, card(&["gym"], "a"))).treatment,
+        Treatment::Plain
+    );
+    assert_eq!(site.room("101").cards, 2);
+    let mut site = site.crash();
+    assert_eq!(
+        site.done(3, job(4, card(&["101"], "b"))).treatment,
+        Treatment::Override
+    );
+    assert_eq!(
+        site.refused(4, job(5, card(&["101"], "a"))),
+        Code::RoomHeldByOtherReservation
+    );
+    assert_eq!(
+        site.done(5, job(6, card(&["101"], "b"))).treatment,
+        Treatment::Join
+    );
+}
+
+#[test]
+fn a_report_carries_the_rooms_it_touched_as_they_stand_now() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101", "102"], "a")));
+    let reports = site.reports();
+    let Message::Outcome(report) = &reports[0].1 else {
+        panic!("{reports:?}")
+    };
+    let rooms: Vec<_> = report
+        .rooms
+        .iter()
+        .map(|room| (room.room.as_str(), room.certain, room.cards))
+        .collect();
+    assert_eq!(rooms, [("101", true, 1), ("102", true, 1)]);
+}
+
+#[test]
+fn a_card_for_a_room_without_a_reservation_key_is_refused_even_where_it_would_wait() {
+    let mut site = Site::new();
+    let mut order = card(&["101"], "a");
+    let Order::CardEncode(encode) = &mut order else {
+        unreachable!()
+    };
+    encode.reservation_key = None;
+    let Accepted::Ended(Outcome::Failed(refusal)) = site.accept(0, job(1, order), false) else {
+        panic!("it was taken")
+    };
+    assert_eq!(refusal.code, Code::ReservationKeyRequired);
+}
+
+#[test]
+fn after_an_unknown_override_the_stay_waits_for_a_verdict_and_a_new_guest_does_not() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    site.send(1, job(2, card(&["101"], "b")));
+    site.queue.finish(at(1), id(2), no_answer()).unwrap();
+    assert_eq!(holder(&site, "101"), (Some("b".into()), false));
+    assert_eq!(
+        site.refused(2, job(3, card(&["101"], "b"))),
+        Code::RoomStateUnknown
+    );
+    assert_eq!(
+        site.refused(2, job(4, card(&["101"], "a"))),
+        Code::RoomStateUnknown
+    );
+    assert_eq!(
+        site.send(3, job(5, card(&["101"], "c"))).treatment,
+        Treatment::Override
+    );
+    site.queue.finish(at(3), id(5), no_card()).unwrap();
+    assert_eq!(
+        holder(&site, "101"),
+        (Some("b".into()), false),
+        "a certain failure restores the doubt"
+    );
+    resolve(&mut site, 2, Verdict::NotDone);
+    assert_eq!(holder(&site, "101"), (Some("a".into()), true));
+    assert_eq!(
+        site.done(51, job(6, card(&["101"], "a"))).treatment,
+        Treatment::Join
+    );
+    assert_eq!(
+        site.done(52, job(7, card(&["101"], "b"))).treatment,
+        Treatment::Override
+    );
+}
+
+#[test]
+fn a_verdict_of_done_makes_the_room_the_stays_own() {
+    let mut site = Site::new();
+    site.send(0, job(1, card(&["101"], "a")));
+    site.queue.recover(at(1)).unwrap();
+    resolve(&mut site, 1, Verdict::Done);
+    assert_eq!(site.state(1), JobState::Succeeded);
+    assert_eq!(holder(&site, "101"), (Some("a".into()), true));
+    assert_eq!(site.room("101").cards, 1);
+    assert_eq!(
+        site.done(51, job(2, card(&["101"], "a"))).treatment,
+        Treatment::Join
+    );
+}
+
+#[test]
+fn a_failed_or_unsent_override_leaves_no_trace() {
+    let mut site = Site::new();
+    site.send(0, job(1, card(&["101"], "a")));
+    site.queue.unsend(at(0), id(1), &line_down()).unwrap();
+    let again = site.claim(100).unwrap();
+    assert_eq!((again.treatment, again.attempt), (Treatment::Override, 2));
+    site.queue.finish(at(100), id(1), no_card()).unwrap();
+    assert_eq!(holder(&site, "101"), (None, false));
+    assert_eq!(
+        site.done(101, job(2, card(&["101"], "a"))).treatment,
+        Treatment::Override
+    );
+}
+
+#[test]
+fn an_unknown_join_leaves_the_stay_certain() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    site.send(1, job(2, card(&["101"], "a")));
+    site.queue.finish(at(1), id(2), no_answer()).unwrap();
+    assert_eq!(holder(&site, "101"), (Some("a".into()), true));
+    assert_eq!(site.room("101").cards, 1);
+    resolve(&mut site, 2, Verdict::Done);
+    assert_eq!(site.room("101").cards, 2);
+}
+
+#[test]
+fn rooms_that_need_different_treatment_are_refused_and_the_rest_of_the_queue_goes_on() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    site.accept(1, job(2, card(&["101", "102"], "a")), false);
+    site.accept(1, job(3, read()), false);
+    assert_eq!(site.claim(2).unwrap().job.job_id, id(3));
+    let code = site.queue.job(id(2)).unwrap().unwrap().view.code;
+    assert_eq!(code, Some(Code::RoomStatesDiffer));
+}
+
+#[test]
+fn a_room_that_is_at_work_in_another_lane_makes_a_card_wait_not_fail() {
+    let mut site = Site::new();
+    site.send(0, job(1, card_at("1", &["101"], "a")));
+    assert_eq!(
+        site.accept(0, job(2, card_at("2", &["101"], "a")), true),
+        Accepted::Waiting
+    );
+    assert_eq!(site.queue.next_retry(&lane("2")).unwrap(), Some(at(1)));
+    assert_eq!(site.queue.claim(at(1), &lane("2")).unwrap(), None);
+    site.queue.finish(at(1), id(1), written()).unwrap();
+    let claimed = site.queue.claim(at(2), &lane("2")).unwrap().unwrap();
+    assert_eq!(claimed.treatment, Treatment::Join);
+}
+
+#[test]
+fn a_checkout_frees_the_stays_own_room_only_and_everybody_is_new_afterwards() {
+    let mut site = Site::new();
+    assert_eq!(
+        site.refused(0, job(1, checkout("101", "a"))),
+        Code::RoomHeldByOtherReservation
+    );
+    site.done(0, job(2, card(&["101"], "a")));
+    site.done(1, job(3, card(&["101"], "b")));
+    assert_eq!(
+        site.refused(2, job(4, checkout("101", "a"))),
+        Code::RoomHeldByOtherReservation
+    );
+    site.done(3, job(5, checkout("101", "b")));
+    assert_eq!(holder(&site, "101"), (None, true));
+    assert_eq!(
+        site.done(4, job(6, card(&["101"], "a"))).treatment,
+        Treatment::Override
+    );
+}
+
+#[test]
+fn an_unknown_checkout_leaves_the_room_uncertain_until_resolved() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    site.send(1, job(2, checkout("101", "a")));
+    site.queue.finish(at(1), id(2), no_answer()).unwrap();
+    assert_eq!(holder(&site, "101"), (Some("a".into()), false));
+    assert_eq!(
+        site.refused(2, job(3, card(&["101"], "a"))),
+        Code::RoomStateUnknown
+    );
+    resolve(&mut site, 2, Verdict::Done);
+    assert_eq!(holder(&site, "101"), (None, true));
+}
+
+#[test]
+fn a_stay_that_moves_takes_its_room_along() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    let order = Order::StayModify(StayModify {
+        room: DoorName::new("101").unwrap(),
+        to_room: Some(DoorName::new("102").unwrap()),
+        reservation_key: ReservationKey::new("a").unwrap(),
+        ends_at: at(5000),
+    });
+    site.done(1, job(2, order));
+    assert_eq!(holder(&site, "101"), (None, true));
+    assert_eq!(holder(&site, "102"), (Some("a".into()), true));
+    assert_eq!(
+        site.done(2, job(3, card(&["102"], "a"))).treatment,
+        Treatment::Join
+    );
+}
+
+#[test]
+fn on_a_shared_system_a_live_card_of_the_stay_opens_the_way_for_one_join() {
+    let mut site = shared(Sharing::Shared);
+    site.done(0, job(1, card(&["101"], "a")));
+    assert_eq!(
+        site.refused(1, job(2, card(&["101"], "a"))),
+        Code::RoomStateUnknown
+    );
+    for proves_nothing in [guest_card("101", CARD_END - 1), guest_card("102", CARD_END)] {
+        site.queue
+            .note_card_seen(at(2), &system(), &proves_nothing)
+            .unwrap();
+    }
+    assert_eq!(
+        site.refused(2, job(3, card(&["101"], "a"))),
+        Code::RoomStateUnknown
+    );
+    site.queue
+        .note_card_seen(at(3), &system(), &guest_card("101", CARD_END))
+        .unwrap();
+    assert_eq!(
+        site.done(603, job(4, card(&["101"], "a"))).treatment,
+        Treatment::Join
+    );
+    assert_eq!(
+        site.refused(604, job(5, card(&["101"], "a"))),
+        Code::RoomStateUnknown
+    );
+}
+
+#[test]
+fn an_assumption_about_a_shared_system_is_audited() {
+    let mut site = shared(Sharing::AssumeUnchanged);
+    site.done(0, job(1, card(&["101"], "a")));
+    assert!(site.audited().is_empty());
+    assert_eq!(
+        site.done(1, job(2, card(&["101"], "a"))).treatment,
+        Treatment::Join
+    );
+    assert_eq!(site.audited(), ["assumed_unchanged"]);
+}
+
+#[test]
+fn a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    site.queue.forgot(at(1)).unwrap();
+    assert_eq!(holder(&site, "101"), (Some("a".into()), false));
+    assert_eq!(site.audited(), ["memory_out_of_date"]);
+    assert_eq!(
+        site.refused(2, job(2, card(&["101"], "a"))),
+        Code::RoomStateUnknown
+    );
+    site.queue
+        .note_card_seen(at(3), &system(), &guest_card("101", CARD_END))
+        .unwrap();
+    assert_eq!(
+        site.done(4, job(3, card(&["101"], "a"))).treatment,
+        Treatment::Join
+    );
+}
+
+/// What happens in the world, and what the agent hears of it.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A card or a check-out is ordered, and something comes of it.
+    Order {
+        stay: u8,
+        rooms: u8,
+        checkout: bool,
+        end: End,
+    },
+    /// Somebody who knows the truth settles the oldest doubt, or the youngest.
+    Verdict {
+        oldest: bool,
+    },
+    Crash,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Done,
+    Refused,
+    NothingSent,
+    SilentButDone,
+    SilentAndNot,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let end = prop_oneof![
+        4 => Just(End::Done),
+        1 => Just(End::Refused),
+        1 => Just(End::NothingSent),
+        2 => Just(End::SilentButDone),
+        2 => Just(End::SilentAndNot),
+    ];
+    prop_oneof![
+        12 => (0..4_u8, 1..4_u8, prop::bool::weighted(0.15), end).prop_map(|(stay, rooms, checkout, end)| {
+            Step::Order { stay, rooms, checkout, end }
+        }),
+        4 => any::<bool>().prop_map(|oldest| Step::Verdict { oldest }),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// The lock system's own books: which stay each room follows, and who ever began one there since it was free.
+#[derive(Debug, Default)]
+struct Truth {
+    holders: BTreeMap<String, String>,
+    began: BTreeSet<(String, String)>,
+}
+
+impl Truth {
+    fn apply(&mut self, order: &Order, treatment: Treatment) {
+        let (stay, rooms) = touched(order);
+        for room in rooms {
+            match (order, treatment) {
+                (Order::StayCheckout { .. }, _) => {
+                    self.holders.remove(&room);
+                    self.began.retain(|(other, _)| *other != room);
+                }
+                (_, Treatment::Override) => {
+                    self.holders.insert(room.clone(), stay.clone());
+                    self.began.insert((room, stay.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What must hold whenever the agent lets bytes leave.
+    fn check(&self, claimed: &Claimed) {
+        let (stay, rooms) = touched(&claimed.job.order);
+        for room in rooms {
+            let holder = self.holders.get(&room);
+            match (&claimed.job.order, claimed.treatment) {
+                (Order::CardEncode(_), Treatment::Override) => {
+                    assert!(
+                        !self.began.contains(&(room.clone(), stay.clone())),
+                        "{stay} would throw out {holder:?} from {room}, where it has been before"
+                    );
+                }
+                _ => assert_eq!(holder, Some(&stay), "{room} follows another stay"),
+            }
+        }
+    }
+}
+
+fn touched(order: &Order) -> (String, Vec<String>) {
+    match order {
+        Order::CardEncode(card) => (
+            card.reservation_key.clone().unwrap().into(),
+            card.doors.iter().cloned().map(String::from).collect(),
+        ),
+        Order::StayCheckout {
+            room,
+            reservation_key,
+        } => (reservation_key.clone().into(), vec![room.clone().into()]),
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_card_ever_joins_another_stay_or_begins_one_twice(steps in prop::collection::vec(step(), 1..40)) {
+        let mut site = Site::new();
+        let mut truth = Truth::default();
+        let mut doubts: Vec<(u128, Verdict)> = Vec::new();
+        let mut now = 0;
+        for (number, step) in (1..).zip(steps) {
+            now += 100;
+            match step {
+                Step::Crash => site = site.crash(),
+                Step::Verdict { oldest } => {
+                    let index = if oldest { 0 } else { doubts.len().saturating_sub(1) };
+                    if index < doubts.len() {
+                        let (job, verdict) = doubts.remove(index);
+                        resolve(&mut site, job, verdict);
+                    }
+                }
+                Step::Order { stay, rooms, checkout: is_checkout, end } => {
+                    let stay = format!("stay {stay}");
+                    let order = if is_checkout {
+                        checkout(if rooms == 1 { "101" } else { "102" }, &stay)
+                    } else {
+                        card(match rooms { 1 => &["101"], 2 => &["102"], _ => &["101", "102"] }, &stay)
+                    };
+                    let Accepted::Sent(claimed) = site.accept(now, job(number, order), true) else { continue };
+                    truth.check(&claimed);
+                    if matches!(end, End::Done | End::SilentButDone) {
+                        truth.apply(&claimed.job.order, claimed.treatment);
+                    }
+                    match end {
+                        End::Done => site.commit(|queue| queue.finish(at(now), id(number), written())).unwrap(),
+                        End::Refused => site.commit(|queue| queue.finish(at(now), id(number), no_card())).unwrap(),
+                        End::NothingSent => {
+                            site.commit(|queue| {
+                                queue.unsend(at(now), id(number), &line_down()).unwrap();
+                                queue.cancel(at(now), None, id(number)).unwrap();
+                            });
+                        }
+                        End::SilentButDone | End::SilentAndNot => {
+                            site.commit(|queue| queue.finish(at(now), id(number), no_answer())).unwrap();
+                            let verdict = match end {
+                                End::SilentButDone => Verdict::Done,
+                                _ => Verdict::NotDone,
+                            };
+                            doubts.push((number, verdict));
+                        }
+                    }
+                }
+            }
+            for room in site.queue.rooms(None).unwrap().into_iter().filter(|room| room.certain) {
+                let known = room.reservation_key.map(String::from);
+                prop_assert_eq!(known.as_ref(), truth.holders.get(room.room.as_str()));
+            }
+        }
+    }
+}
