@@ -165,6 +165,9 @@ pub struct SaltoIsConfig {
     pub ack_timeout: Duration,
     /// How much longer than the card wait the final answer may take. Default 15 s.
     pub answer_margin: Duration,
+    /// On a serial line, how long to wait after an answer that did not come, throwing away what arrives, so that it is
+    /// never taken for the next one's. Default 30 s.
+    pub settle: Duration,
 }
 
 impl SaltoIsConfig {
@@ -231,6 +234,7 @@ impl SaltoIsConfig {
         let length = |key, bounds| section.get(key).and_then(|setting| setting.length(bounds));
         let ack_timeout = length("ack_timeout", second..=60 * second);
         let answer_margin = length("answer_margin", second..=300 * second);
+        let settle = length("settle", second..=300 * second);
         Some(Self {
             line: line?,
             encoders: encoders?,
@@ -242,6 +246,7 @@ impl SaltoIsConfig {
             wait_for_removal: wait_for_removal.unwrap_or(true),
             ack_timeout: ack_timeout.unwrap_or(5 * second),
             answer_margin: answer_margin.unwrap_or(15 * second),
+            settle: settle.unwrap_or(30 * second),
         })
     }
 }
