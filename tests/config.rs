@@ -1,5 +1,7 @@
 //! What people get wrong in a configuration file, and what they are told.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 
 use latchd::config::{

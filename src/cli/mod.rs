@@ -1,3 +1,234 @@
-//! cli
+//! The command line: the only room that prints.
 
+mod check_config;
+pub mod cloud;
+pub mod demo;
+mod jobs;
+mod logging;
+mod run;
 pub mod sim;
+mod status;
+mod table;
+
+use std::{
+    future::Future,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    agent::admin::{self, Request, Response},
+    config::{Admin, AgentConfig, CloudConfig, ConfigErrors},
+};
+use logging::LogFormat;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it went wrong, and the last lines on standard error say how
+  2  the command line itself is wrong
+  3  `latchd status`: the agent answers, and something needs a person
+
+Environment:
+  LATCHD_LOG   what is logged, e.g. info, debug, or info,latchd::link=debug;
+               `wire=trace` adds the bytes on the lines to the lock systems
+";
+
+const EXAMPLES: &str = "\
+Examples:
+  latchd demo --once                          see the whole road on this machine
+  latchd check-config latchd.toml             find the mistakes in a configuration
+  latchd run --config latchd.toml             bring a property to its cloud
+  latchd status                               what works, what does not, since when
+  latchd jobs list --state unknown            what a person must look at
+";
+
+/// Brings a property's access systems to the cloud: hotel locks, card encoders.
+///
+/// One program in several roles. On the property, `latchd run` dials out to the cloud, takes jobs ("make a card for
+/// room 101 until noon") and does each of them once with the lock system at hand, or says honestly that it does not
+/// know. `latchd cloud` is the other end: the HTTP API that your software talks to.
+#[derive(Debug, Parser)]
+#[command(name = "latchd", version, propagate_version = true, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How log lines look on standard error.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent: bring this property to its cloud.
+    Run(run::RunArgs),
+    /// Run the cloud: the HTTP API, and the place where bridges dial in.
+    Cloud(run::CloudArgs),
+    /// Run a pretend access system to try things out with.
+    Sim(sim::SimArgs),
+    /// See the whole road on this machine: cloud, agent and a pretend property.
+    Demo(demo::DemoArgs),
+    /// Find the mistakes in configuration files.
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Ask the running agent how everything is.
+    Status(status::StatusArgs),
+    /// Look at the running agent's jobs.
+    Jobs(jobs::JobsArgs),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        // `latchd jobs list | head` is no mistake.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut stderr = io::stderr().lock();
+            let _ = match error.downcast_ref() {
+                Some(mistakes @ ConfigErrors::Mistakes { .. }) => writeln!(stderr, "{mistakes}"),
+                _ => writeln!(stderr, "latchd: {error:#}"),
+            };
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let format = cli.log_format;
+    match cli.command {
+        Command::Run(args) => {
+            let config = AgentConfig::load(&args.config)?;
+            logging::start(format, "info")?;
+            in_runtime(crate::agent::run(config))?;
+        }
+        Command::Cloud(args) => {
+            let config = CloudConfig::load(&args.config)?;
+            logging::start(format, "info")?;
+            in_runtime(cloud::run(config))?;
+        }
+        Command::Sim(args) => {
+            logging::start(format, "info")?;
+            in_runtime(sim::run(args))?;
+        }
+        Command::Demo(args) => {
+            logging::start(format, "warn")?;
+            in_runtime(demo::run(args))?;
+        }
+        Command::CheckConfig(args) => return check_config::run(&args),
+        Command::Status(args) => return in_runtime(status::run(&args)),
+        Command::Jobs(args) => in_runtime(jobs::run(&args))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let done = runtime.block_on(work);
+    // A name lookup that hangs must not keep a process that is done.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_error =
+        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    error
+        .chain()
+        .any(|cause| io_error(cause) == Some(io::ErrorKind::BrokenPipe))
+        && error.downcast_ref::<admin::AdminError>().is_none()
+}
+
+/// Which agent to ask.
+#[derive(Debug, Args)]
+pub struct AgentAddress {
+    /// The agent's socket [default: /run/latchd/latchd.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The agent's configuration, which names its socket.
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
+}
+
+impl AgentAddress {
+    fn socket(&self) -> Result<PathBuf, ConfigErrors> {
+        match (&self.socket, &self.config) {
+            (Some(socket), _) => Ok(socket.clone()),
+            (None, Some(config)) => Ok(AgentConfig::load(config)?.admin.socket),
+            (None, None) => Ok(Admin::default().socket),
+        }
+    }
+
+    async fn ask(&self, request: &Request) -> anyhow::Result<Response> {
+        let socket: &Path = &self.socket()?;
+        Ok(admin::ask(socket, request).await?)
+    }
+}
+
+/// Writes to standard output what people or scripts asked for.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value).context("write JSON")?;
+    text.push('\n');
+    Ok(print(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_and_argument_is_explained() {
+        let mut root = Cli::command();
+        root.build();
+        root.clone().debug_assert();
+        let mut commands = vec![&root];
+        while let Some(command) = commands.pop() {
+            let name = command.get_name();
+            assert!(
+                command.get_about().is_some() || name == "help",
+                "{name} is not explained"
+            );
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{name} {} is not explained",
+                    argument.get_id()
+                );
+            }
+            commands.extend(command.get_subcommands().filter(|sub| sub.get_name() != "help"));
+        }
+    }
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        let mut root = Cli::command().term_width(80);
+        root.build();
+        for mut command in [vec![root.clone()], root.get_subcommands().cloned().collect()].concat() {
+            let help = command.render_long_help().to_string();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{line:?} of\n{help}");
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::{
     section::{Section, Setting, closest},
     system::SystemConfig,
 };
-use crate::model::Kind;
+use crate::model::{DoorName, Kind};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -343,7 +343,7 @@ fn existing_room(setting: &Setting<'_>, systems: Option<&[SystemConfig]>) -> Opt
         setting.wrong(format!("there is no system {system:?}"), help);
         return None;
     };
-    let doors: Vec<_> = found.door_names().map(|door| door.as_str()).collect();
+    let doors: Vec<_> = found.door_names().map(DoorName::as_str).collect();
     if doors.contains(&room) {
         return Some(text.into());
     }

@@ -56,6 +56,16 @@ impl CloudConfig {
     }
 }
 
+impl SystemConfig {
+    /// Reads and judges the `[[system]]` tables of a text that holds nothing else.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn all_from_toml(path: &Path, text: &str) -> Result<Vec<Self>, ConfigErrors> {
+        section::read_file(path, text, Self::read_all)
+    }
+}
+
 /// Either file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AnyConfig {

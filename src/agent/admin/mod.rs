@@ -1,12 +1,12 @@
 //! The socket for local administration: what `latchd status` and `latchd jobs` talk to.
 //!
 //! A Unix socket whose file permissions decide who may use it. One JSON object a line each way, each with the
-//! version of this language; a client may ask several times on one connection, one question at a time. The server
+//! version of this language as `latchd`; a client may ask several times on one connection, one question at a time. The server
 //! knows nothing itself: it hands each [`Request`] to the agent's core with the way back for the [`Response`].
 //!
 //! ```text
-//! {"version":1,"request":"jobs","state":"unknown","limit":10}
-//! {"version":1,"response":"jobs","jobs":[…],"more":false}
+//! {"latchd":1,"request":"jobs","state":"unknown","limit":10}
+//! {"latchd":1,"response":"jobs","jobs":[…],"more":false}
 //! ```
 
 mod client;
@@ -96,6 +96,7 @@ impl Response {
 /// One line on the socket.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line<T> {
+    #[serde(rename = "latchd")]
     version: u16,
     #[serde(flatten)]
     body: T,

@@ -160,6 +160,7 @@ async fn converse(mut client: UnixStream, questions: mpsc::Sender<Question>) {
 fn understood(line: &[u8]) -> Result<Request, Response> {
     #[derive(serde::Deserialize)]
     struct Any {
+        #[serde(rename = "latchd")]
         version: u16,
     }
     let malformed = |error| Response::refused("request_malformed", format!("not a question: {error}"));

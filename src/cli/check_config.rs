@@ -1,0 +1,80 @@
+//! `latchd check-config FILE…`
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::print;
+use crate::config::{AgentConfig, AnyConfig, CloudConfig, ConfigErrors};
+
+/// Find the mistakes in configuration files.
+///
+/// Shows every mistake with its line and a way out, and opens nothing but the files themselves: neither ports nor
+/// secrets. Whether a file is the agent's or the cloud's is told by its content.
+#[derive(Debug, Args)]
+pub struct CheckConfigArgs {
+    /// The files.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Whose files they are, where the content shall not decide.
+    #[arg(long = "as", value_enum, value_name = "ROLE")]
+    pub role: Option<Role>,
+}
+
+/// Whose file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// The agent's.
+    Agent,
+    /// The cloud's.
+    Cloud,
+}
+
+pub(super) fn run(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for file in &args.files {
+        let read = match args.role {
+            None => AnyConfig::load(file),
+            Some(Role::Agent) => AgentConfig::load(file).map(|config| AnyConfig::Agent(Box::new(config))),
+            Some(Role::Cloud) => CloudConfig::load(file).map(|config| AnyConfig::Cloud(Box::new(config))),
+        };
+        match read {
+            Ok(config) => print(&format!("{}: {}\n", file.display(), in_short(&config)))?,
+            Err(error) => {
+                code = ExitCode::FAILURE;
+                let text = match &error {
+                    ConfigErrors::Unreadable { source, .. } => format!("error: {error}: {source}"),
+                    ConfigErrors::Mistakes { .. } => error.to_string(),
+                };
+                writeln!(io::stderr(), "{text}")?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn in_short(config: &AnyConfig) -> String {
+    match config {
+        AnyConfig::Agent(agent) => {
+            let doors: usize = agent
+                .systems
+                .iter()
+                .map(|system| system.door_names().count())
+                .sum();
+            let systems: Vec<_> = agent.systems.iter().map(|system| system.name.as_str()).collect();
+            let systems = match systems.as_slice() {
+                [] => "no access system yet".into(),
+                systems => format!("{doors} doors of {}", systems.join(", ")),
+            };
+            format!("fine; the agent of {}, {systems}", agent.site.name)
+        }
+        AnyConfig::Cloud(cloud) => format!(
+            "fine; the cloud of workspace {}, API at {}, bridges at {}",
+            cloud.workspace.name, cloud.api.listen, cloud.bridges.listen
+        ),
+    }
+}

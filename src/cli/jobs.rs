@@ -1,0 +1,292 @@
+//! `latchd jobs list` and `latchd jobs show`
+
+use std::fmt::Write;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    AgentAddress, print, print_json,
+    table::{columns, wrapped},
+};
+use crate::{
+    agent::admin::{JobDetail, JobLine, Request, Response},
+    model::{DoorName, JobId, JobState, LaneName, Outcome, Priority, Refusal, Report, Treatment, Verdict},
+};
+
+/// Look at the running agent's jobs.
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    /// List or show.
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// The jobs, newest first.
+    List(ListArgs),
+    /// One job with its story: every state, the outcome, and what settled a doubt.
+    Show(ShowArgs),
+}
+
+/// Which jobs.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    agent: AgentAddress,
+    /// Only those in this state: received, waiting, sent, succeeded, failed, unknown, cancelled, expired, superseded.
+    #[arg(long, value_parser = state)]
+    state: Option<JobState>,
+    /// Only those of this lane.
+    #[arg(long)]
+    lane: Option<LaneName>,
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which job.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The job's id, as `latchd jobs list` shows it.
+    #[arg(value_name = "JOB_ID")]
+    job_id: JobId,
+    #[command(flatten)]
+    agent: AgentAddress,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn state(text: &str) -> Result<JobState, String> {
+    let found = JobState::ALL.into_iter().find(|state| state.as_str() == text);
+    found.ok_or_else(|| format!("known are {}", JobState::ALL.map(JobState::as_str).join(", ")))
+}
+
+pub(super) async fn run(args: &JobsArgs) -> anyhow::Result<()> {
+    match &args.what {
+        What::List(args) => {
+            let request = Request::Jobs {
+                state: args.state,
+                lane: args.lane.clone(),
+                limit: args.limit,
+            };
+            match args.agent.ask(&request).await? {
+                Response::Jobs { jobs, .. } if args.json => print_json(&jobs),
+                Response::Jobs { jobs, more } => Ok(print(&listed(&jobs, more))?),
+                _ => anyhow::bail!("the agent answered another question"),
+            }
+        }
+        What::Show(args) => match args.agent.ask(&Request::Job { job_id: args.job_id }).await? {
+            Response::Job(job) if args.json => print_json(&job),
+            Response::Job(job) => Ok(print(&told(&job))?),
+            _ => anyhow::bail!("the agent answered another question"),
+        },
+    }
+}
+
+fn listed(jobs: &[JobLine], more: bool) -> String {
+    if jobs.is_empty() {
+        return "No such jobs.\n".into();
+    }
+    let row = |job: &JobLine| {
+        vec![
+            job.job_id.to_string(),
+            job.changed_at.strftime("%m-%d %H:%M:%SZ").to_string(),
+            job.kind.as_str().into(),
+            job.code
+                .map_or_else(|| job.state.to_string(), |code| format!("{}: {code}", job.state)),
+        ]
+    };
+    let rows: Vec<_> = jobs.iter().map(row).collect();
+    let mut text = columns(&["Job", "Since", "Kind", "State"], &rows);
+    if more {
+        text += "There are more; see --limit, --state and --lane.\n";
+    }
+    text
+}
+
+fn told(detail: &JobDetail) -> String {
+    let job = &detail.job;
+    let mut text = format!("{} {}\n\n", job.kind.as_str(), job.job_id);
+    let mut fact = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:10}{value}");
+    };
+    fact("State", job.state.to_string());
+    fact("System", job.system.to_string());
+    if let Some(lane) = &job.lane {
+        fact("Lane", lane.to_string());
+    }
+    if let Some(encoder) = &detail.encoder {
+        fact("Encoder", encoder.to_string());
+    }
+    if !detail.doors.is_empty() {
+        let doors: Vec<_> = detail.doors.iter().map(DoorName::as_str).collect();
+        fact("Doors", doors.join(", "));
+    }
+    if let Some(treatment) = detail.treatment {
+        let treatment = match treatment {
+            Treatment::Plain => "no room of it follows reservations",
+            Treatment::Override => "begins a stay: the rooms' older cards die at first use",
+            Treatment::Join => "joins the stay that its rooms have",
+        };
+        fact("Card", treatment.into());
+    }
+    let priority = match job.priority {
+        Priority::Desk => "yes",
+        Priority::Background => "no",
+    };
+    fact("Awaited", priority.into());
+    fact("Made", job.created_at.to_string());
+    fact("Good till", detail.expires_at.to_string());
+    fact("Sent", times(detail.attempts));
+    text += "\nStory\n";
+    for step in &detail.history {
+        let note = step
+            .note
+            .as_deref()
+            .map(|note| format!("  {note}"))
+            .unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "  {}  {}",
+            step.at,
+            format!("{:10}{note}", step.state.as_str()).trim_end()
+        );
+    }
+    for report in &detail.reports {
+        text += &reported(report);
+    }
+    text
+}
+
+fn times(count: u32) -> String {
+    match count {
+        0 => "never".into(),
+        1 => "once".into(),
+        count => format!("{count} times"),
+    }
+}
+
+fn reported(report: &Report) -> String {
+    let head = match &report.resolution {
+        None => format!("\nOutcome: {}\n", report.outcome.state()),
+        Some(resolution) => {
+            let verdict = match resolution.verdict {
+                Verdict::Done => "it had been done",
+                Verdict::NotDone => "it had not been done",
+            };
+            format!("\nThe doubt was settled: {verdict}, says {}\n", resolution.by)
+        }
+    };
+    let why = match &report.outcome {
+        Outcome::Failed(why) | Outcome::Unknown(why) | Outcome::Expired(why) => refusal(why),
+        Outcome::Succeeded(_) | Outcome::Cancelled | Outcome::Superseded => String::new(),
+    };
+    head + &why
+}
+
+fn refusal(why: &Refusal) -> String {
+    let vendor = why
+        .vendor_code
+        .as_deref()
+        .map(|code| format!(", the device says {code}"));
+    wrapped(
+        &format!("{} ({}{})", why.message, why.code, vendor.unwrap_or_default()),
+        2,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::admin::Step,
+        model::{Code, EncoderName, Kind, SystemName},
+    };
+
+    fn detail() -> JobDetail {
+        let time = |text: &str| text.parse().unwrap();
+        JobDetail {
+            job: JobLine {
+                job_id: JobId(uuid::Uuid::nil()),
+                kind: Kind::CardEncode,
+                system: SystemName::new("salto").unwrap(),
+                lane: Some(LaneName::new("salto").unwrap()),
+                state: JobState::Unknown,
+                priority: Priority::Desk,
+                created_at: time("2026-11-22T11:59:58Z"),
+                changed_at: time("2026-11-22T12:00:20Z"),
+                code: Some(Code::NoAnswer),
+            },
+            expires_at: time("2026-11-22T12:05:00Z"),
+            attempts: 1,
+            treatment: Some(Treatment::Override),
+            encoder: Some(EncoderName::new("1").unwrap()),
+            doors: vec![DoorName::new("0101").unwrap(), DoorName::new("pool").unwrap()],
+            history: vec![
+                Step {
+                    at: time("2026-11-22T12:00:00Z"),
+                    state: JobState::Sent,
+                    note: None,
+                },
+                Step {
+                    at: time("2026-11-22T12:00:20Z"),
+                    state: JobState::Unknown,
+                    note: Some("read the card".into()),
+                },
+            ],
+            reports: vec![Report {
+                job_id: JobId(uuid::Uuid::nil()),
+                revision: 1,
+                at: time("2026-11-22T12:00:20Z"),
+                outcome: Outcome::unknown(Code::NoAnswer, "the card may have been written: read it"),
+                resolution: None,
+                rooms: Vec::new(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_job_tells_its_story_from_the_order_to_the_doubt() {
+        assert_eq!(
+            told(&detail()),
+            "\
+card.encode 00000000-0000-0000-0000-000000000000
+
+State     unknown
+System    salto
+Lane      salto
+Encoder   1
+Doors     0101, pool
+Card      begins a stay: the rooms' older cards die at first use
+Awaited   yes
+Made      2026-11-22T11:59:58Z
+Good till 2026-11-22T12:05:00Z
+Sent      once
+
+Story
+  2026-11-22T12:00:00Z  sent
+  2026-11-22T12:00:20Z  unknown     read the card
+
+Outcome: unknown
+  the card may have been written: read it (no_answer)
+"
+        );
+    }
+
+    #[test]
+    fn a_list_has_a_line_a_job_and_says_when_there_are_more() {
+        assert_eq!(listed(&[], false), "No such jobs.\n");
+        let text = listed(&[detail().job], true);
+        assert!(
+            text.contains("11-22 12:00:20Z  card.encode  unknown: no_answer"),
+            "{text}"
+        );
+        assert!(text.ends_with("--lane.\n"), "{text}");
+    }
+}

@@ -1,0 +1,283 @@
+//! `latchd status`
+
+use std::{fmt::Write, process::ExitCode};
+
+use clap::Args;
+
+use super::{
+    AgentAddress, print, print_json,
+    table::{ago, at, columns, wrapped},
+};
+use crate::{
+    agent::admin::{LaneState, LineState, LinkState, Request, Response, StatusReport, TroubleReport},
+    model::{Severity, SystemKind},
+};
+
+/// Ask the running agent how everything is.
+///
+/// To whom the property is enrolled, the link to the cloud, each access system, each lane, and what needs a person.
+/// Ends with code 3 where something does, so that a monitor can ask too.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    agent: AgentAddress,
+    /// The whole report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let Response::Status(report) = args.agent.ask(&Request::Status).await? else {
+        anyhow::bail!("the agent answered another question");
+    };
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&told(&report))?,
+    }
+    let needs_a_person = report
+        .conditions
+        .iter()
+        .any(|condition| condition.severity == Severity::Error);
+    Ok(ExitCode::from(if needs_a_person { 3 } else { 0 }))
+}
+
+fn told(report: &StatusReport) -> String {
+    let zone = report.time_zone.as_str();
+    let mut text = format!(
+        "latchd {} at {} ({zone}), up for {}\n\n",
+        report.version,
+        report.site,
+        ago(report.since, report.now)
+    );
+    let link = &report.link;
+    let owner = match &link.workspace {
+        Some(workspace) => format!("{workspace}, at {}", link.cloud),
+        None => format!("not known yet; asking {}", link.cloud),
+    };
+    let state = match link.state {
+        LinkState::Connecting => "connecting since",
+        LinkState::Up => "up since",
+        LinkState::Down => "DOWN since",
+    };
+    let since = format!("{} ({})", at(link.since, zone), ago(link.since, report.now));
+    let _ = writeln!(text, "Enrolled to  {owner}");
+    let _ = writeln!(text, "Link         {state} {since}");
+    text += &trouble(link.trouble.as_ref(), 13);
+    let counts: Vec<_> = report
+        .jobs
+        .iter()
+        .filter(|count| count.count > 0)
+        .map(|count| format!("{} {}", count.count, count.state))
+        .collect();
+    let counts = if counts.is_empty() {
+        "none".into()
+    } else {
+        counts.join(", ")
+    };
+    text += &wrapped(&counts, 13).replacen("             ", "Jobs         ", 1);
+    if report.unacknowledged > 0 {
+        let _ = writeln!(
+            text,
+            "Reports      {} not yet acknowledged by the cloud",
+            report.unacknowledged
+        );
+    }
+
+    let systems: Vec<_> = report
+        .systems
+        .iter()
+        .map(|system| {
+            let line = match system.line {
+                LineState::Opening => "opening",
+                LineState::Ready => "ready",
+                LineState::Down => "DOWN",
+            };
+            let SystemKind::SaltoIs = system.kind;
+            vec![
+                system.name.to_string(),
+                "salto_is".into(),
+                line.into(),
+                system.doors.to_string(),
+                system.encoders.to_string(),
+                system.at.clone(),
+            ]
+        })
+        .collect();
+    if !systems.is_empty() {
+        text += "\n";
+        text += &columns(&["System", "Kind", "Line", "Doors", "Encoders", "At"], &systems);
+        for system in &report.systems {
+            if let Some(why) = &system.trouble {
+                text += &wrapped(&format!("{}: {} ({})", system.name, why.message, why.code), 2);
+            }
+        }
+    }
+
+    let lanes: Vec<_> = report
+        .lanes
+        .iter()
+        .map(|lane| {
+            let state = match lane.state {
+                LaneState::Idle => "idle",
+                LaneState::Busy => "busy",
+                LaneState::Blocked => "BLOCKED",
+            };
+            let job = lane.job.map(|job| job.to_string()).unwrap_or_default();
+            vec![lane.lane.to_string(), state.into(), lane.waiting.to_string(), job]
+        })
+        .collect();
+    if !lanes.is_empty() {
+        text += "\n";
+        text += &columns(&["Lane", "State", "Waiting", "Job at work"], &lanes);
+    }
+
+    text += "\n";
+    if report.conditions.is_empty() {
+        text += "Nothing needs attention.\n";
+        return text;
+    }
+    text += "Conditions\n";
+    for condition in &report.conditions {
+        let severity = match condition.severity {
+            Severity::Notice => "notice",
+            Severity::Warning => "warning",
+            Severity::Error => "ERROR",
+        };
+        let since = format!(
+            "{} ({})",
+            at(condition.since, zone),
+            ago(condition.since, report.now)
+        );
+        let head = format!(
+            "{severity}  {}: {}, since {since}",
+            condition.subject, condition.code
+        );
+        text += &wrapped(&head, 2);
+        text += &wrapped(&condition.message, 4);
+    }
+    text
+}
+
+fn trouble(trouble: Option<&TroubleReport>, indent: usize) -> String {
+    trouble.map_or(String::new(), |why| {
+        wrapped(&format!("{} ({})", why.message, why.code), indent)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::admin::{LaneReport, LinkReport, StateCount, SystemReport},
+        model::{Condition, JobId, JobState, LaneName, SystemName},
+    };
+
+    fn time(text: &str) -> jiff::Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn report() -> StatusReport {
+        StatusReport {
+            version: "0.1.0".into(),
+            site: "Hotel Fjord".into(),
+            time_zone: "Europe/Oslo".into(),
+            now: time("2026-11-22T12:00:00Z"),
+            since: time("2026-11-22T08:48:00Z"),
+            link: LinkReport {
+                state: LinkState::Up,
+                since: time("2026-11-22T09:11:00Z"),
+                cloud: "wss://cloud.example:8443".into(),
+                workspace: Some("Home".into()),
+                trouble: None,
+            },
+            systems: vec![SystemReport {
+                name: SystemName::new("salto").unwrap(),
+                kind: SystemKind::SaltoIs,
+                at: "10.0.0.5:9090".into(),
+                line: LineState::Ready,
+                trouble: None,
+                doors: 12,
+                encoders: 2,
+            }],
+            lanes: vec![LaneReport {
+                lane: LaneName::new("salto").unwrap(),
+                state: LaneState::Idle,
+                job: None,
+                waiting: 0,
+            }],
+            jobs: vec![StateCount {
+                state: JobState::Succeeded,
+                count: 120,
+            }],
+            unacknowledged: 0,
+            conditions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_site_that_is_well_is_told_in_a_few_lines() {
+        assert_eq!(
+            told(&report()),
+            "\
+latchd 0.1.0 at Hotel Fjord (Europe/Oslo), up for 3 h 12 min
+
+Enrolled to  Home, at wss://cloud.example:8443
+Link         up since 2026-11-22 10:11:00 (2 h 49 min)
+Jobs         120 succeeded
+
+System  Kind      Line   Doors  Encoders  At
+salto   salto_is  ready  12     2         10.0.0.5:9090
+
+Lane   State  Waiting  Job at work
+salto  idle   0
+
+Nothing needs attention.
+"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_name_its_time_and_what_to_do_within_80_columns() {
+        let mut report = report();
+        let message = "the serial port is gone: plug the adapter in again, or look whether the lock server is \
+                       switched on; it is opened again by itself";
+        let why = TroubleReport {
+            code: "line_down".into(),
+            message: message.into(),
+        };
+        report.link.state = LinkState::Down;
+        report.link.workspace = None;
+        report.link.trouble = Some(why.clone());
+        report.systems[0].line = LineState::Down;
+        report.systems[0].trouble = Some(why);
+        report.lanes[0].state = LaneState::Blocked;
+        report.lanes[0].job = Some(JobId(uuid::Uuid::nil()));
+        report.jobs = JobState::ALL
+            .map(|state| StateCount { state, count: 12_345 })
+            .into();
+        report.unacknowledged = 3;
+        report.conditions = vec![Condition {
+            code: "line_down".into(),
+            severity: Severity::Error,
+            subject: "salto".into(),
+            message: message.into(),
+            since: time("2026-11-22T11:51:00Z"),
+        }];
+        let text = told(&report);
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= super::super::table::WIDTH),
+            "{text}"
+        );
+        for wanted in [
+            "not known yet; asking wss://cloud.example",
+            "DOWN since 2026-11-22 10:11:00",
+            "3 not yet acknowledged",
+            "BLOCKED",
+            "ERROR salto: line_down, since 2026-11-22 12:51:00 (9 min)",
+            "    the serial port is gone",
+        ] {
+            assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
+        }
+    }
+}
