@@ -71,7 +71,6 @@ pub(super) async fn admit(hub: &Hub, stream: Box<dyn Stream>) -> Result<Guest, T
         }
     });
     http1::Builder::new()
-        .keep_alive(false)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(tls), service)
         .with_upgrades()
@@ -110,6 +109,7 @@ impl Refusal {
         let mut response = Response::new(Full::from(body.to_string()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

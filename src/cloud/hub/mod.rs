@@ -74,7 +74,7 @@ pub async fn serve(
         };
         tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            () = stopping(&mut shutdown) => break,
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a bridge's connection panicked");
@@ -102,6 +102,11 @@ pub async fn serve(
             "bridges that did not part in time are cut off"
         );
     }
+}
+
+/// Waits until the cloud stops, or until nobody is left who could say so.
+async fn stopping(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 struct Hub {
@@ -132,7 +137,7 @@ impl Hub {
         let mut shutdown = self.shutdown.clone();
         let admitted = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = stopping(&mut shutdown) => return,
             admitted = timeout_at(until, door::admit(self, stream)) => admitted,
         };
         match admitted {

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Hub, door::Guest};
+use super::{Hub, door::Guest, stopping};
 use crate::{
     cloud::store::{Meeting, Taken},
     link::wire::{self, Pulse, WireError},
@@ -164,7 +164,7 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
             tokio::select! {
                 biased;
                 _ = fenced => End::Fenced,
-                _ = shutdown.wait_for(|stop| *stop) => End::Stopping,
+                () = stopping(&mut shutdown) => End::Stopping,
                 end = welcome_and_pump(hub, introduced, connection, &meeting, reader, writer) => end,
             }
         }
