@@ -54,11 +54,11 @@ fn report(severity: Option<Severity>) -> StatusReport {
 fn job() -> JobLine {
     JobLine {
         job_id: JobId(uuid::Uuid::nil()),
-        kind: Kind::CardEncode,
-        system: SystemName::new("salto").unwrap(),
+        kind: Some(Kind::CardEncode),
+        system: Some(SystemName::new("salto").unwrap()),
         lane: None,
         state: JobState::Unknown,
-        priority: Priority::Desk,
+        priority: Some(Priority::Desk),
         created_at: "2026-11-22T12:00:00Z".parse().unwrap(),
         changed_at: "2026-11-22T12:00:20Z".parse().unwrap(),
         code: Some(Code::NoAnswer),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     agent::admin::{JobDetail, JobLine, Request, Response},
-    model::{DoorName, JobId, JobState, LaneName, Outcome, Priority, Refusal, Report, Treatment, Verdict},
+    model::{DoorName, JobId, JobState, Kind, LaneName, Outcome, Priority, Refusal, Report, Treatment, Verdict},
 };
 
 /// Look at the running agent's jobs.
@@ -97,7 +97,7 @@ fn listed(jobs: &[JobLine], more: bool) -> String {
         vec![
             job.job_id.to_string(),
             job.changed_at.strftime("%m-%d %H:%M:%SZ").to_string(),
-            job.kind.as_str().into(),
+            kind(job).into(),
             job.code
                 .map_or_else(|| job.state.to_string(), |code| format!("{}: {code}", job.state)),
         ]
@@ -112,12 +112,14 @@ fn listed(jobs: &[JobLine], more: bool) -> String {
 
 fn told(detail: &JobDetail) -> String {
     let job = &detail.job;
-    let mut text = format!("{} {}\n\n", job.kind.as_str(), job.job_id);
+    let mut text = format!("{} {}\n\n", kind(job), job.job_id);
     let mut fact = |name: &str, value: String| {
         let _ = writeln!(text, "{name:10}{value}");
     };
     fact("State", job.state.to_string());
-    fact("System", job.system.to_string());
+    if let Some(system) = &job.system {
+        fact("System", system.to_string());
+    }
     if let Some(lane) = &job.lane {
         fact("Lane", lane.to_string());
     }
@@ -136,11 +138,13 @@ fn told(detail: &JobDetail) -> String {
         };
         fact("Card", treatment.into());
     }
-    let priority = match job.priority {
-        Priority::Desk => "yes",
-        Priority::Background => "no",
-    };
-    fact("Awaited", priority.into());
+    if let Some(priority) = job.priority {
+        let awaited = match priority {
+            Priority::Desk => "yes",
+            Priority::Background => "no",
+        };
+        fact("Awaited", awaited.into());
+    }
     fact("Made", job.created_at.to_string());
     fact("Good till", detail.expires_at.to_string());
     fact("Sent", times(detail.attempts));
@@ -162,6 +166,10 @@ fn told(detail: &JobDetail) -> String {
         text += &reported(report);
     }
     text
+}
+
+fn kind(job: &JobLine) -> &'static str {
+    job.kind.map_or("unreadable", Kind::as_str)
 }
 
 fn times(count: u32) -> String {
@@ -206,7 +214,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::admin::Step,
-        model::{Code, EncoderName, Kind, SystemName},
+        model::{Code, EncoderName, SystemName},
     };
 
     fn detail() -> JobDetail {
@@ -214,11 +222,11 @@ mod tests {
         JobDetail {
             job: JobLine {
                 job_id: JobId(uuid::Uuid::nil()),
-                kind: Kind::CardEncode,
-                system: SystemName::new("salto").unwrap(),
+                kind: Some(Kind::CardEncode),
+                system: Some(SystemName::new("salto").unwrap()),
                 lane: Some(LaneName::new("salto").unwrap()),
                 state: JobState::Unknown,
-                priority: Priority::Desk,
+                priority: Some(Priority::Desk),
                 created_at: time("2026-11-22T11:59:58Z"),
                 changed_at: time("2026-11-22T12:00:20Z"),
                 code: Some(Code::NoAnswer),
