@@ -14,7 +14,7 @@ use latchd::{
 };
 use tempfile::TempDir;
 use tokio::time::sleep;
-use tokio_serial::{SerialPort, SerialStream};
+use tokio_serial::{FlowControl, SerialPort, SerialStream};
 
 use crate::desk::*;
 
@@ -42,6 +42,18 @@ async fn a_card_is_written_over_a_serial_line_in_spite_of_noise() {
         success(performed).card.unwrap().serial.as_deref(),
         Some("04A1B2C3D4E580")
     );
+}
+
+#[tokio::test]
+async fn the_port_gets_the_settings_of_the_configuration() {
+    let desk = Desk::new();
+    let plug = desk.plug_in();
+    let settings = format!("serial = {:?}, baud = 19200", desk.link.to_str().unwrap());
+    let driver = SaltoIs::start(&config(&settings, ""), name(), oslo(), clock(), Random::seeded(7));
+    ready(&driver).await;
+    // The far end of a pseudo-terminal shows the near end's settings.
+    assert_eq!(plug.server.0.baud_rate().unwrap(), 19200);
+    assert_eq!(plug.server.0.flow_control().unwrap(), FlowControl::Hardware);
 }
 
 #[tokio::test]

@@ -180,7 +180,6 @@ impl Keeper {
                 Some(Probed::Silent) => return self.silent(target),
             }
         }
-        tracing::info!(system = %self.system, line = %target, "line is open");
         self.publish(Line::Ready);
         let mut buffer = [0; 512];
         loop {
@@ -334,10 +333,7 @@ impl Keeper {
     fn publish_down(&self, code: &'static str, message: String) {
         let since = match &*self.line.borrow() {
             Line::Down(trouble) if trouble.code == code => trouble.since,
-            Line::Down(_) | Line::Opening | Line::Ready => {
-                tracing::warn!(system = %self.system, code, message, "line is down");
-                self.clock.now()
-            }
+            Line::Down(_) | Line::Opening | Line::Ready => self.clock.now(),
         };
         self.publish(Line::Down(Trouble { code, message, since }));
     }
