@@ -161,20 +161,20 @@ async fn the_line_hangs_up_after_the_acknowledgement_and_the_order_lives_on() {
     site.tcp().await.exchange("CO|0|101", "CO|0").await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_answer_arrives_in_the_middle_of_the_next_exchange() {
-    let mut site = Site::new().await;
-    let mut peer = site.serial();
-    site.say("fault late-answer 200").await;
+    let (simulator, mut peer) = in_memory(Settings::default());
+    let say = async |line: &str| simulator.command(line).await.unwrap();
+    say("fault late-answer 5000").await;
     peer.send(&frame("CO|0|999")).await;
     peer.expect(ACK).await;
-    site.say("wait orders 1").await;
+    say("wait orders 1").await;
     peer.send(ENQ).await;
     peer.expect(ACK).await;
     peer.send(&frame("LT|1|R")).await;
     peer.expect(ACK).await;
     peer.expect(&frame("TD|0")).await;
-    site.say("place anna on 1").await;
+    say("place anna on 1").await;
     peer.expect(&frame("LT|1|LD")).await;
 }
 

@@ -11,7 +11,7 @@ mod vectors;
 use std::time::Duration;
 
 use latchd::{
-    drivers::salto_is::sim::{Front, Line, Options, Property, Settings, Simulator, Style},
+    drivers::salto_is::sim::{Front, Line, Options, Settings, Simulator, Style},
     seams::Stream,
     sim::control::{Client, ControlError},
 };
@@ -142,6 +142,15 @@ impl Peer {
     async fn exchange(&mut self, request: &str, answer: &str) {
         self.ask(&frame(request), &frame(answer)).await;
     }
+}
+
+/// A simulator without a kernel in between, for tests that own the time.
+fn in_memory(settings: Settings) -> (Simulator, Peer) {
+    let simulator = Simulator::new(settings).unwrap();
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let serving = simulator.clone();
+    tokio::spawn(async move { serving.serve(theirs, Line::Serial).await });
+    (simulator, Peer(Box::new(ours)))
 }
 
 /// STX, fields, separator, ETX, checksum.
@@ -408,17 +417,11 @@ async fn quit_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_card_wait_ends_by_itself_and_answers_leave_at_the_lines_pace() {
-    let settings = Settings {
-        property: Property::default(),
+    let (_simulator, mut peer) = in_memory(Settings {
         card_wait: Duration::from_secs(60),
         baud: std::num::NonZeroU32::new(9600),
         ..Settings::default()
-    };
-    let simulator = Simulator::new(settings).unwrap();
-    let (ours, theirs) = tokio::io::duplex(4096);
-    let serving = simulator.clone();
-    tokio::spawn(async move { serving.serve(theirs, Line::Serial).await });
-    let mut peer = Peer(Box::new(ours));
+    });
     let started = tokio::time::Instant::now();
     peer.send(&frame("LT|1|R")).await;
     peer.expect(ACK).await;
