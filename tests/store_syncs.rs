@@ -1,6 +1,8 @@
 //! How many syncs a job costs: counted by a VFS, and once more at the C library, where it also shows that SQLite was
 //! built to use `fdatasync`.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod queue_support;
 
 use std::{
