@@ -136,6 +136,21 @@ async fn what_changes_nothing_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_commit_goes_to_the_log_and_leaves_the_file_alone() {
+    let bench = Bench::new("per-file");
+    bench.accept(1, 1, true).await;
+    let counted =
+        |counts: &Counts| ["queue.db", "queue.db-wal"].map(|file| (counts.syncs(file), counts.writes(file)));
+    let [file, log] = counted(&bench.counts);
+    bench.run(|queue| queue.finish(at(1), id(1), written())).await;
+    let [file_after, log_after] = counted(&bench.counts);
+    assert_eq!(file_after, file);
+    assert_eq!(log_after.0, log.0 + 1);
+    assert!(log_after.1 > log.1);
+    bench.stop();
+}
+
+#[tokio::test]
 async fn jobs_that_come_together_share_their_syncs() {
     let bench = Bench::new("group");
     bench.accept(1000, 1, true).await;
