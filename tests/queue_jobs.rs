@@ -1,5 +1,7 @@
 //! The life of a job in the queue: arrival, order, ends, doubts, reports, limits, crashes.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod queue_support;
 
 use latchd::{
@@ -346,7 +348,10 @@ fn a_rolled_back_change_does_not_lose_the_acknowledgement() {
     site.done(0, job(1, read()));
     site.queue.acknowledge_reports(order(1, 1));
     site.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
-    site.send(1, job(2, read()));
+    site.queue
+        .accept(at(1), None, job(2, read()), Ok(admission(&read())), true)
+        .unwrap();
+    assert_eq!(site.reports().len(), 0);
     site.queue.connection().execute_batch("ROLLBACK").unwrap();
     assert_eq!(site.reports().len(), 1);
     site.send(1, job(2, read()));

@@ -1,5 +1,7 @@
 //! The door ledger through the queue: what a card may do to its rooms, and that it is never wrong about it.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod queue_support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! The queue against a plain model of it in memory: random orders, ends, cuts and reopenings, compared after each.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod queue_support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,8 @@
 //! How many syncs a job costs: counted by a VFS, and once more at the C library, where it also shows that SQLite was
 //! built to use `fdatasync`.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod queue_support;
 
 use std::{
@@ -130,6 +132,21 @@ async fn what_changes_nothing_costs_nothing() {
     assert_eq!(bench.run(|queue| queue.claim(at(2), &lane("1"))).await, (None, 0));
     assert_eq!(bench.run(|queue| queue.expire(at(2))).await.1, 0);
     assert_eq!(bench.run(|queue| queue.memory()).await.1, 0);
+    bench.stop();
+}
+
+#[tokio::test]
+async fn a_commit_goes_to_the_log_and_leaves_the_file_alone() {
+    let bench = Bench::new("per-file");
+    bench.accept(1, 1, true).await;
+    let counted =
+        |counts: &Counts| ["queue.db", "queue.db-wal"].map(|file| (counts.syncs(file), counts.writes(file)));
+    let [file, log] = counted(&bench.counts);
+    bench.run(|queue| queue.finish(at(1), id(1), written())).await;
+    let [file_after, log_after] = counted(&bench.counts);
+    assert_eq!(file_after, file);
+    assert_eq!(log_after.0, log.0 + 1);
+    assert!(log_after.1 > log.1);
     bench.stop();
 }
 

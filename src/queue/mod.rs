@@ -30,7 +30,7 @@ mod store;
 mod testing;
 mod view;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
@@ -322,15 +322,13 @@ impl Queue {
         if row.state == JobState::Sent && row.cancel_wanted {
             return self.end(now, &row, &Outcome::Cancelled);
         }
+        let pause = policy::backoff(row.attempt);
+        // Up to a quarter more, so that lanes that lost the same line do not come back in step.
+        let jitter = Duration::from_millis(self.random.below(pause.as_secs() * 250));
+        let pause = SignedDuration::try_from(pause + jitter).unwrap_or(SignedDuration::MAX);
+        self.mark_waiting(&row, Event::Unsend, Some(after(now, pause)), Some(why.code))?;
         self.settle(now, &row, Settled::NotDone)?;
-        let pause = SignedDuration::try_from(policy::backoff(row.attempt)).unwrap_or(SignedDuration::MAX);
-        // Lanes that lost the same line do not come back in step.
-        let jitter = self.random.below(pause.as_millis().unsigned_abs() as u64 / 4);
-        let retry_at = after(
-            after(now, pause),
-            SignedDuration::from_millis(jitter.cast_signed()),
-        );
-        self.mark_waiting(&row, Event::Unsend, Some(retry_at), Some(why.code))
+        Ok(())
     }
 
     /// Takes a job back, if nothing of it was sent.
@@ -566,6 +564,7 @@ impl Queue {
 
     /// Ends a job: outcome, ledger and report in one.
     fn end(&mut self, now: Timestamp, row: &Row, outcome: &Outcome) -> Result<(), StoreError> {
+        self.mark_over(row, now, outcome)?;
         let rooms = match (row.state, outcome) {
             (JobState::Sent, Outcome::Succeeded(success)) => {
                 self.settle(now, row, row.done(success.card.as_ref()))?
@@ -574,7 +573,6 @@ impl Queue {
             (JobState::Sent, _) => self.settle(now, row, Settled::NotDone)?,
             _ => Vec::new(),
         };
-        self.mark_over(row, now, outcome)?;
         self.report(&Report {
             job_id: row.job_id,
             revision: 1,

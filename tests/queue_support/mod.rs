@@ -1,6 +1,6 @@
 //! A queue in a folder of its own, and orders to put into it.
 
-#![allow(dead_code, reason = "each test target uses its own part of this")]
+#![expect(dead_code, reason = "each test target uses its own part of this")]
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -207,6 +207,7 @@ pub(super) fn written(date: DateTime, dates: Dates) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::civil::date as day;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -270,5 +271,18 @@ mod tests {
         assert_eq!(written(encode.expiry.unwrap(), Dates::Hours), "11241126");
         assert_eq!(written(encode.start.unwrap(), Dates::Minutes), "1500211126");
         assert!(parse(&fields("CN|1|R|101||||||1500211126"), Dates::Hours).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_fields_of_a_peer_panic(
+            command in "CN1?|CC1?|CO|MC|LT|",
+            fields in proptest::collection::vec("[ERT0-9]{0,10}|.{0,30}", 0..20),
+        ) {
+            let fields: Vec<String> = std::iter::once(command).chain(fields).collect();
+            for dates in [Dates::Minutes, Dates::Hours] {
+                let _any_verdict = parse(&fields, dates);
+            }
+        }
     }
 }

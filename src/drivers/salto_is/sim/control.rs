@@ -6,11 +6,12 @@ use jiff::{SignedDuration, Timestamp, civil::DateTime};
 use serde_json::{Value, json};
 
 use super::{
+    cards::{Kind, Shut},
     faults::FaultError,
     property::AgentLine,
     server::{Line, Simulator},
     state::State,
-    world::{HandError, Kind, Shut},
+    world::HandError,
 };
 use crate::sim::Direction;
 

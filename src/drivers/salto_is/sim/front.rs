@@ -70,7 +70,7 @@ pub struct Places {
     pub control: PathBuf,
 }
 
-/// A simulator that can be reached. Dropping it unplugs everything and removes the link and the socket.
+/// A simulator that can be reached. Dropping it unplugs everything; [`Front::close`] also waits until it is unplugged.
 #[derive(Debug)]
 pub struct Front {
     simulator: Simulator,
@@ -165,9 +165,6 @@ impl Front {
 impl Drop for Front {
     fn drop(&mut self) {
         let _gone_is_fine = std::fs::remove_file(&self.places.control);
-        if let Some(link) = &self.places.tty {
-            let _gone_is_fine = std::fs::remove_file(link);
-        }
     }
 }
 

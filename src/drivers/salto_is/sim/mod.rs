@@ -29,6 +29,7 @@
 //! updaters, blacklists and key expiry by SPACE itself; RTS/CTS, parity and a wrong baud rate; pacing applies to what
 //! the server sends only.
 
+mod cards;
 mod command;
 mod control;
 mod conversation;
@@ -36,6 +37,7 @@ mod faults;
 mod front;
 mod property;
 mod server;
+mod show;
 mod state;
 mod wire;
 mod world;

@@ -1,15 +1,12 @@
 //! What is true on the property: the server's database, the cards, the encoders, and what each offline lock has seen.
 //! Knows no clock, no line and no task; every answer follows from its own state and the time it is given.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{ToSpan, civil::DateTime};
-use serde_json::{Value, json};
 
 use super::{
+    cards::{Card, Content, Copied, Guest, Kind, Shut},
     command::{Dates, Encode, Modify, symbols, written},
     property::Property,
 };
@@ -43,141 +40,28 @@ pub(super) enum HandError {
 }
 
 #[derive(Debug, Default)]
-struct Room {
+pub(super) struct Room {
     /// Stays are numbered per room, over its whole life.
-    last_stay: u64,
+    pub last_stay: u64,
     /// The stay the server believes in; none when checked out.
-    stay: Option<Stay>,
+    pub stay: Option<Stay>,
     /// The newest stay the lock has seen on a card.
-    lock: u64,
-    out_of_service: bool,
+    pub lock: u64,
+    pub out_of_service: bool,
 }
 
 #[derive(Debug)]
-struct Stay {
-    number: u64,
-    copies: u32,
-    expiry: DateTime,
+pub(super) struct Stay {
+    pub number: u64,
+    pub copies: u32,
+    pub expiry: DateTime,
 }
 
 #[derive(Debug, Default)]
-struct Encoder {
-    card: Option<String>,
+pub(super) struct Encoder {
+    pub card: Option<String>,
     /// The rooms being encoded right now; none when idle.
-    busy: Option<BTreeSet<String>>,
-}
-
-/// A piece of plastic.
-#[derive(Debug)]
-struct Card {
-    serial: String,
-    content: Content,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Content {
-    Guest(Guest),
-    Other(Kind),
-}
-
-/// Cards that no encode command of ours made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Blank,
-    Staff,
-    Spare,
-    Diagnostic,
-    Foreign,
-    Damaged,
-}
-
-impl Kind {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Blank,
-        Self::Staff,
-        Self::Spare,
-        Self::Diagnostic,
-        Self::Foreign,
-        Self::Damaged,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Blank => "blank",
-            Self::Staff => "staff",
-            Self::Spare => "spare",
-            Self::Diagnostic => "diagnostic",
-            Self::Foreign => "foreign",
-            Self::Damaged => "damaged",
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Guest {
-    /// The main room first, each with the stay it was made for.
-    keys: Vec<(String, u64)>,
-    start: DateTime,
-    expiry: DateTime,
-    authorisations: BTreeSet<u8>,
-    copy: Copied,
-    operator: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Copied {
-    Original,
-    Times(u32),
-    OneShot { used: bool },
-}
-
-impl Copied {
-    fn mark(self) -> &'static str {
-        match self {
-            Self::Original => "0",
-            Self::Times(1) => "1",
-            Self::Times(2) => "2",
-            Self::Times(_) => "I",
-            Self::OneShot { .. } => "A",
-        }
-    }
-}
-
-/// Why a lock stays shut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shut {
-    NotThisDoor,
-    Superseded,
-    NotYet,
-    Over,
-    UsedUp,
-    Unreadable,
-}
-
-impl Shut {
-    pub(super) fn code(self) -> &'static str {
-        match self {
-            Self::NotThisDoor => "not_this_door",
-            Self::Superseded => "superseded",
-            Self::NotYet => "not_yet_valid",
-            Self::Over => "expired",
-            Self::UsedUp => "used_up",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
-
-impl fmt::Display for Shut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotThisDoor => "the card was not made for this door",
-            Self::Superseded => "the lock has seen a card of a newer stay",
-            Self::NotYet => "the card is not valid yet",
-            Self::Over => "the card has expired",
-            Self::UsedUp => "the card opens once, and has",
-            Self::Unreadable => "the lock cannot read this card",
-        })
-    }
+    pub busy: Option<BTreeSet<String>>,
 }
 
 /// A card made by the server or by the hotel's own desk program.
@@ -190,11 +74,11 @@ pub(super) struct Made {
 #[derive(Debug)]
 pub(super) struct World {
     dates: Dates,
-    rooms: BTreeMap<String, Room>,
+    pub rooms: BTreeMap<String, Room>,
     /// Common doors and their authorisations.
-    common: BTreeMap<String, u8>,
-    encoders: BTreeMap<String, Encoder>,
-    cards: BTreeMap<String, Card>,
+    pub common: BTreeMap<String, u8>,
+    pub encoders: BTreeMap<String, Encoder>,
+    pub cards: BTreeMap<String, Card>,
     desk_cards: u32,
 }
 
@@ -520,7 +404,7 @@ impl World {
         })
     }
 
-    fn judge(&self, card: &Card, door: &str, now: DateTime) -> Result<(), Shut> {
+    pub(super) fn judge(&self, card: &Card, door: &str, now: DateTime) -> Result<(), Shut> {
         let guest = match &card.content {
             Content::Guest(guest) => guest,
             Content::Other(Kind::Staff) => return Ok(()),
@@ -600,90 +484,6 @@ impl World {
             true => Ok(()),
             false => Err(missing("encoder", encoder)),
         }
-    }
-
-    /// For each door, which cards would open it now.
-    pub(super) fn doors(&self, now: DateTime) -> Value {
-        let openers = |door: &String| -> Vec<&String> {
-            let opens = |card: &Card| self.judge(card, door, now).is_ok();
-            self.cards
-                .iter()
-                .filter(|(_, card)| opens(card))
-                .map(|(name, _)| name)
-                .collect()
-        };
-        let doors = self.rooms.keys().chain(self.common.keys());
-        doors
-            .map(|door| (door.clone(), json!(openers(door))))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    }
-
-    /// Every card: what is on it and where it lies.
-    pub(super) fn cards(&self) -> Value {
-        let lies = |card: &String| {
-            let mut encoders = self.encoders.iter();
-            encoders.find_map(|(name, encoder)| (encoder.card.as_ref() == Some(card)).then_some(name))
-        };
-        let show = |(name, card): (&String, &Card)| {
-            let mut shown = match &card.content {
-                Content::Other(kind) => json!({ "kind": kind.name() }),
-                Content::Guest(guest) => json!({
-                    "kind": "guest",
-                    "rooms": guest.keys.iter().map(|(room, stay)| json!({ "room": room, "stay": stay }))
-                        .collect::<Vec<_>>(),
-                    "start": guest.start,
-                    "expiry": guest.expiry,
-                    "common": self.common.iter().filter(|(_, n)| guest.authorisations.contains(n))
-                        .map(|(name, _)| name).collect::<Vec<_>>(),
-                    "copy": guest.copy.mark(),
-                    "operator": guest.operator,
-                }),
-            };
-            shown["serial"] = json!(card.serial);
-            shown["lies_on"] = json!(lies(name));
-            (name.clone(), shown)
-        };
-        self.cards
-            .iter()
-            .map(show)
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    }
-
-    /// Every room: what the database and the lock think.
-    pub(super) fn rooms(&self) -> Value {
-        let show = |(name, room): (&String, &Room)| {
-            let stay = room
-                .stay
-                .as_ref()
-                .map(|stay| json!({ "number": stay.number, "copies": stay.copies, "expiry": stay.expiry }));
-            let room = json!({
-                "stay": stay,
-                "last_stay": room.last_stay,
-                "lock_has_seen": room.lock,
-                "out_of_service": room.out_of_service,
-            });
-            (name.clone(), room)
-        };
-        self.rooms
-            .iter()
-            .map(show)
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    }
-
-    /// Every encoder: the card on it and whether it works.
-    pub(super) fn encoders(&self) -> Value {
-        let show = |(name, encoder): (&String, &Encoder)| {
-            let shown = json!({ "card": encoder.card, "busy": encoder.busy.is_some() });
-            (name.clone(), shown)
-        };
-        self.encoders
-            .iter()
-            .map(show)
-            .collect::<serde_json::Map<_, _>>()
-            .into()
     }
 }
 
