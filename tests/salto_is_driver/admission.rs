@@ -165,7 +165,8 @@ async fn the_inventory_lists_the_site_and_how_well_each_thing_is_proven() {
 
 #[test]
 fn every_mistake_of_a_configuration_is_shown_at_once() {
-    let mut config = config("tcp = \"salto.lan\"", "");
+    let mut config = config("tcp = \"salto.lan:1\"", "");
+    config.line.tcp = Some("salto.lan".into());
     config.rooms.truncate(2);
     assert_eq!(
         SaltoIs::mistakes(&config).len(),

@@ -3,13 +3,14 @@
 //! The server knows no protocol: it does not imitate a lock server's reactions, only what a test tells it to say.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use jiff::{Timestamp, tz::TimeZone};
 use latchd::{
-    config::SaltoIsConfig,
+    config::{AgentConfig, DriverConfig, SaltoIsConfig},
     drivers::{Driver, Line, Performed, Work, salto_is::SaltoIs},
     model::{
         AccessMethodId, CardEncode, CardRead, DoorName, EncoderName, JobId, Order, Outcome, Success,
@@ -40,6 +41,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn config(line: &str, more: &str) -> SaltoIsConfig {
     let text = format!(
         r#"
+        [site]
+        name = "House"
+        time_zone = "Europe/Oslo"
+        [cloud]
+        url = "wss://localhost:1"
+        token_file = "token"
+        [storage]
+        folder = "store"
+        [[system]]
+        name = "salto"
+        kind = "salto_is"
+        exclusive = true
         line = {{ {line} }}
         operator = "BRIDGE"
         encoders = [{{ name = "1" }}, {{ name = "Desk 2" }}]
@@ -51,7 +64,10 @@ pub(crate) fn config(line: &str, more: &str) -> SaltoIsConfig {
         {more}
         "#
     );
-    toml::from_str(&text).unwrap()
+    let config = AgentConfig::from_toml(Path::new("/latchd.toml"), &text);
+    let mut config = config.unwrap_or_else(|errors| panic!("{errors}"));
+    let DriverConfig::SaltoIs(salto) = config.systems.remove(0).driver;
+    salto
 }
 
 pub(crate) fn name() -> SystemName {

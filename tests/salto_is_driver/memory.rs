@@ -405,7 +405,8 @@ async fn a_dropped_driver_closes_the_line() {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_that_makes_no_sense_stays_down_by_name() {
-    let config = config("serial = \"/dev/ttyUSB0\", framing = \"9N1\"", "");
+    let mut config = config("serial = \"/dev/ttyUSB0\"", "");
+    config.line.framing = "9N1".into();
     let driver = SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(1));
     line_is(&driver, "line_config").await;
     let performed = perform(&driver, override_with(card()), async {}).await;

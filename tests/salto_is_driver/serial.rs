@@ -177,7 +177,7 @@ async fn a_port_that_another_program_holds_is_named_and_opens_when_it_is_free() 
 async fn a_late_answer_is_thrown_away_while_the_line_settles_and_never_matched_to_the_next_job() {
     let desk = Desk::new();
     let mut plug = desk.plug_in();
-    let driver = desk.driver("settle = \"1s\"\nanswer_margin = \"200ms\"");
+    let driver = desk.driver("settle = \"1s\"\nanswer_margin = \"1s\"");
     ready(&driver).await;
     let mut impatient = card();
     impatient.card_wait_seconds = 0;
