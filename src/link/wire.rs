@@ -34,8 +34,8 @@ use crate::protocol::{Frame, MAX_FRAME, Message as Body, Position, Refused, Refu
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// The last words to a peer get less time: it has no claim to more.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
-/// After them, its bytes are still taken for a moment: closing on unread bytes would make the kernel throw away what
-/// the peer has not read yet.
+/// After them, its bytes are still taken for a moment: closing on unread bytes resets a TCP connection, and a reset
+/// may destroy what the peer has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Why no frame came, or why one did not leave.

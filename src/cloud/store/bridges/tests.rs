@@ -273,6 +273,22 @@ fn reports_are_taken_in_order_once_and_a_gap_is_named() {
 }
 
 #[test]
+fn a_bridge_ends_no_order_of_another_bridge() {
+    let mut cloud = Cloud::new();
+    cloud.order(1);
+    let other = cloud
+        .db
+        .the_bridge(at(1), WorkspaceId(Uuid::from_u128(2)))
+        .unwrap();
+    let first = std::mem::replace(&mut cloud.bridge, other);
+    assert_ne!(first, other);
+    cloud.meet(Position::default(), 100);
+    assert_eq!(cloud.sent(0), []);
+    cloud.report(1, 1, 1);
+    assert_eq!(cloud.standing(1), Some(Standing::Waiting));
+}
+
+#[test]
 fn an_older_connection_changes_nothing_any_more() {
     let mut cloud = Cloud::new();
     cloud.meet(Position::default(), 0);
