@@ -138,7 +138,7 @@ pub enum AdminError {
         path: PathBuf,
     },
     /// Nobody listens at the socket.
-    #[error("no agent answers at {}: is it running (`systemctl status latchd`)?", path.display())]
+    #[error("no agent answers at {} (`systemctl status latchd` says whether it runs)", path.display())]
     NoAgent {
         /// Where.
         path: PathBuf,
@@ -166,7 +166,7 @@ pub enum AdminError {
         source: io::Error,
     },
     /// The answer is not of this language.
-    #[error("the agent at {} answers in another language: are both of the same version?", path.display())]
+    #[error("the agent at {} answers in another language (are both of the same version?)", path.display())]
     Malformed {
         /// Where.
         path: PathBuf,
