@@ -1,8 +1,9 @@
 //! The socket for local administration: what `latchd status` and `latchd jobs` talk to.
 //!
 //! A Unix socket whose file permissions decide who may use it. One JSON object a line each way, each with the
-//! version of this language as `latchd`; a client may ask several times on one connection, one question at a time. The server
-//! knows nothing itself: it hands each [`Request`] to the agent's core with the way back for the [`Response`].
+//! version of this language as `latchd`; a client may ask several times on one connection, one question at a time.
+//! The server knows nothing itself: it hands each [`Request`] to the agent's core with the way back for the
+//! [`Response`].
 //!
 //! ```text
 //! {"latchd":1,"request":"jobs","state":"unknown","limit":10}
