@@ -5,7 +5,7 @@
 //! credentials arrive as such a file.
 
 use std::{
-    fmt, fs, io,
+    env, fmt, fs, io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -99,7 +99,9 @@ impl SealKey {
             source,
         };
         let mode = fs::metadata(path).map_err(file_error)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        let credentials = env::var_os("CREDENTIALS_DIRECTORY");
+        let is_credential = credentials.is_some_and(|folder| path.starts_with(folder));
+        if is_exposed(mode, is_credential) {
             return Err(SealError::Exposed {
                 path: path.into(),
                 mode,
@@ -222,6 +224,13 @@ fn decode_hex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// Whether a key file of this mode may be read by others. A service manager's credential lies in a folder that only the
+/// service can enter, and what looks like its group's right there is the mask of the access list that lets us in.
+fn is_exposed(mode: u32, is_credential: bool) -> bool {
+    let forbidden = if is_credential { 0o037 } else { 0o077 };
+    mode & forbidden != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,5 +301,11 @@ mod tests {
             key().blind_index("email", "a@b.c"),
             key().blind_index("phone", "a@b.c")
         );
+    }
+
+    #[test]
+    fn a_credential_may_show_the_mask_of_its_access_list_and_nothing_more() {
+        assert!(!is_exposed(0o440, true) && !is_exposed(0o400, false));
+        assert!(is_exposed(0o440, false) && is_exposed(0o444, true) && is_exposed(0o460, true));
     }
 }

@@ -11,10 +11,7 @@ use clap::{Args, ValueEnum};
 use super::print;
 use crate::config::{AgentConfig, AnyConfig, CloudConfig, ConfigErrors};
 
-/// Find the mistakes in configuration files.
-///
-/// Shows every mistake with its line and a way out, and opens nothing but the files themselves: neither ports nor
-/// secrets. Whether a file is the agent's or the cloud's is told by its content.
+/// What `latchd check-config` is told.
 #[derive(Debug, Args)]
 pub struct CheckConfigArgs {
     /// The files.

@@ -13,7 +13,7 @@ use crate::{
     model::{DoorName, JobId, JobState, Kind, LaneName, Outcome, Priority, Refusal, Report, Treatment, Verdict},
 };
 
-/// Look at the running agent's jobs.
+/// What `latchd jobs` is told.
 #[derive(Debug, Args)]
 pub struct JobsArgs {
     /// List or show.

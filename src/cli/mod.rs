@@ -70,18 +70,39 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent: bring this property to its cloud.
+    ///
+    /// Dials out to the cloud, takes jobs, and does each once. SIGTERM or ctrl-c takes no new work, finishes what runs
+    /// within `stop_deadline`, and leaves; a second signal leaves at once.
     Run(run::RunArgs),
     /// Run the cloud: the HTTP API, and the place where bridges dial in.
+    ///
+    /// First start makes API key, bridge token and certificate authority as files of mode 0600 and prints where they
+    /// are.
     Cloud(run::CloudArgs),
     /// Run a pretend access system to try things out with.
+    ///
+    /// Doors, cards and encoders in memory, behind a real serial port or TCP port. Cards are laid down and used, and
+    /// things go wrong, at its control socket.
     Sim(sim::SimArgs),
     /// See the whole road on this machine: cloud, agent and a pretend property.
+    ///
+    /// Three processes, joined by TLS, a serial line and TCP, make cards for two guests and the stay after them, and
+    /// tell what happens. Then they stay up, with a command line to try the API, unless --once is given.
     Demo(demo::DemoArgs),
     /// Find the mistakes in configuration files.
+    ///
+    /// Shows every mistake with its line and a way out, and opens nothing but the files themselves: neither ports nor
+    /// secrets. Whether a file is the agent's or the cloud's is told by its content.
     CheckConfig(check_config::CheckConfigArgs),
     /// Ask the running agent how everything is.
+    ///
+    /// To whom the property is enrolled, the link to the cloud, each access system, each lane, and what needs a person.
+    /// Ends with code 3 where something does, so that a monitor can ask too.
     Status(status::StatusArgs),
     /// Look at the running agent's jobs.
+    ///
+    /// What was ordered, where it stands, and why. A job that is `unknown` may have been done: read the card, or look,
+    /// before anything is ordered again.
     Jobs(jobs::JobsArgs),
 }
 
@@ -217,6 +238,13 @@ mod tests {
                 );
             }
             commands.extend(command.get_subcommands().filter(|sub| sub.get_name() != "help"));
+        }
+    }
+
+    #[test]
+    fn help_of_a_command_says_more_than_its_line_in_the_list() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_long_about().is_some(), "{}", command.get_name());
         }
     }
 

@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Run the agent: bring this property to its cloud.
-///
-/// Dials out to the cloud, takes jobs, and does each once. SIGTERM or ctrl-c takes no new work, finishes what runs
-/// within `stop_deadline`, and leaves; a second signal leaves at once.
+/// What `latchd run` is told.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The agent's configuration; see config/latchd.example.toml.
@@ -15,9 +12,7 @@ pub struct RunArgs {
     pub config: PathBuf,
 }
 
-/// Run the cloud: the HTTP API, and the place where bridges dial in.
-///
-/// First start makes API key, bridge token and certificate authority as files of mode 0600 and prints where they are.
+/// What `latchd cloud` is told.
 #[derive(Debug, Args)]
 pub struct CloudArgs {
     /// The cloud's configuration; see config/cloud.example.toml.

@@ -13,10 +13,7 @@ use crate::{
     model::{Severity, SystemKind},
 };
 
-/// Ask the running agent how everything is.
-///
-/// To whom the property is enrolled, the link to the cloud, each access system, each lane, and what needs a person.
-/// Ends with code 3 where something does, so that a monitor can ask too.
+/// What `latchd status` is told.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]

@@ -73,7 +73,7 @@ pub(super) enum End {
     Wire(#[from] WireError),
     #[error("the cloud sent a frame out of turn")]
     Unexpected,
-    #[error("the cloud ended the connection: {}", .0.message)]
+    #[error("the cloud ended the connection: {}", wire::shown(&.0.message))]
     Refused(Refused),
     /// The agent is gone; nobody is left to tell.
     #[error("the agent has stopped")]

@@ -27,7 +27,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 type Reader = wire::Reader<TlsStream<Box<dyn Stream>>>;
 type Writer = wire::Writer<TlsStream<Box<dyn Stream>>>;
 
-/// Starts the link. It ends when the agent drops its end.
+/// Starts the link. It ends when the agent drops its end; what the agent had sent before still leaves.
+///
+/// # Panics
+/// Outside a tokio runtime.
 pub fn start(settings: Settings, net: Arc<dyn Net>, clock: Clock, random: Random) -> Link {
     let (events, agent_events) = mpsc::channel(WAITING);
     let (agent_frames, frames) = mpsc::channel(WAITING);
@@ -233,7 +236,7 @@ async fn outward(connection: u64, frames: &mut mpsc::Receiver<(u64, Frame)>, wri
             Ok(()) => {}
             // Nothing else can be done with it, and the next attempt would be the same.
             Err(WireError::TooLarge) => {
-                tracing::error!("a frame of ours is too large for the cloud; dropped")
+                tracing::error!("a frame of ours is too large for the cloud; dropped");
             }
             Err(error) => return error.into(),
         }

@@ -34,8 +34,8 @@ use crate::protocol::{Frame, MAX_FRAME, Message as Body, Position, Refused, Refu
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// The last words to a peer get less time: it has no claim to more.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
-/// After them, its bytes are still taken for a moment: closing on unread bytes would make the kernel throw away what
-/// the peer has not read yet.
+/// After them, its bytes are still taken for a moment: closing on unread bytes resets a TCP connection, and a reset
+/// may destroy what the peer has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Why no frame came, or why one did not leave.
@@ -327,6 +327,11 @@ where
     .await;
 }
 
+/// A peer's words as they may stand in a log: short, and without anything that a terminal obeys.
+pub(crate) fn shown(words: &str) -> String {
+    words.chars().take(200).flat_map(char::escape_debug).collect()
+}
+
 fn parse(text: &str) -> Result<Frame, WireError> {
     let frame: Frame =
         serde_json::from_str(text).map_err(|error| WireError::Malformed(place(text, &error)))?;
@@ -435,6 +440,12 @@ mod tests {
         let body =
             r#"{"message":"acknowledgement","stream":"orders","position":{"epoch":1,"n":9007199254740992}}"#;
         assert!(matches!(message(body), Err(WireError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_peers_words_are_shown_short_and_harmless() {
+        assert_eq!(shown("be right back\u{1b}[2J"), "be right back\\u{1b}[2J");
+        assert!(shown(&"\u{7}".repeat(100_000)).len() < 2_000);
     }
 
     proptest! {

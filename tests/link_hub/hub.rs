@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use latchd::{cloud::store::Standing, protocol::MAX_FRAME};
+use latchd::{cloud::store::Standing, protocol::MAX_FRAME, seams::Random};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
@@ -93,6 +93,53 @@ async fn noise_before_tls_and_before_http_harms_nobody() {
     let mut inside = tls(&world, cloud.port).await;
     let _ = inside.write_all(&[0x16; 20_000]).await;
     welcomed(&world, cloud.port, (0, 0), 100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_bytes_after_the_upgrade_bring_a_conversation_down_without_its_end() {
+    let world = World::simulated();
+    let cloud = world.cloud().await;
+    let random = Random::seeded(11);
+    for round in 0..60 {
+        let mut stream = tls(&world, cloud.port).await;
+        let request = format!(
+            "GET /bridge/v1 HTTP/1.1\r\nHost: c\r\nAuthorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 4096];
+        let read = world.soon(stream.read(&mut answer)).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 101"));
+        if round % 2 == 0 {
+            // A hello in a masked frame (the mask is zero), so that what follows meets the pump.
+            let text = hello((0, 0), 100).to_string();
+            let mut frame = vec![0x81, 0xfe];
+            frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            frame.extend([0; 4]);
+            frame.extend(text.as_bytes());
+            stream.write_all(&frame).await.unwrap();
+        }
+        let mut noise = random.bytes::<64>();
+        if round % 3 == 0 {
+            noise[0] = 0x81;
+        }
+        stream.write_all(&noise).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    world.pass(Duration::from_secs(20)).await;
+    cloud.order(&world, [1]).await;
+    assert_eq!(cloud.standing(&world, 1).await, Some(Standing::Waiting));
+    welcomed(&world, cloud.port, (0, 0), 100).await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_large_hears_why_over_tcp_as_well() {
+    let world = World::real();
+    let cloud = world.cloud().await;
+    let (mut peer, _) = welcomed(&world, cloud.port, (0, 0), 100).await;
+    peer.say_text(&world, &"x".repeat(2 * MAX_FRAME)).await;
+    assert_eq!(peer.refused(&world).await, "frame_too_large");
+    cloud.stop(&world).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -126,6 +126,22 @@ async fn frames_that_are_not_of_the_language_are_refused_and_the_link_comes_agai
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_bytes_of_a_cloud_end_the_link_for_good() {
+    let mut stage = Stage::new().await;
+    let mut link = stage.link();
+    let random = Random::seeded(12);
+    for round in 0..40 {
+        let mut cloud = match round % 2 {
+            0 => stage.up(&mut link).await.0,
+            _ => stage.hello(&mut link).await,
+        };
+        cloud.say_bytes(&stage.world, &random.bytes::<64>()).await;
+        drop(cloud);
+        stage.world.trouble(&mut link).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_cloud_says_instead_of_welcome_is_named() {
     let mut stage = Stage::new().await;
     let mut link = stage.link();

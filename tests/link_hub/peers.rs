@@ -8,6 +8,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+use tokio::io::AsyncWriteExt;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async_with_config, client_async_with_config,
@@ -173,6 +174,13 @@ impl Peer {
     pub(super) async fn say_message(&mut self, world: &World, message: Message) {
         // Whoever refuses may have gone before all of it was said.
         let _ = world.soon(self.socket.send(message)).await;
+    }
+
+    /// Writes bytes below the websocket.
+    pub(super) async fn say_bytes(&mut self, world: &World, bytes: &[u8]) {
+        let stream = self.socket.get_mut();
+        world.soon(stream.write_all(bytes)).await.unwrap();
+        world.soon(stream.flush()).await.unwrap();
     }
 
     /// The next frame that is not a sign of life.

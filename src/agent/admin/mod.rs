@@ -1,8 +1,9 @@
 //! The socket for local administration: what `latchd status` and `latchd jobs` talk to.
 //!
 //! A Unix socket whose file permissions decide who may use it. One JSON object a line each way, each with the
-//! version of this language as `latchd`; a client may ask several times on one connection, one question at a time. The server
-//! knows nothing itself: it hands each [`Request`] to the agent's core with the way back for the [`Response`].
+//! version of this language as `latchd`; a client may ask several times on one connection, one question at a time.
+//! The server knows nothing itself: it hands each [`Request`] to the agent's core with the way back for the
+//! [`Response`].
 //!
 //! ```text
 //! {"latchd":1,"request":"jobs","state":"unknown","limit":10}
@@ -138,7 +139,7 @@ pub enum AdminError {
         path: PathBuf,
     },
     /// Nobody listens at the socket.
-    #[error("no agent answers at {}: is it running (`systemctl status latchd`)?", path.display())]
+    #[error("no agent answers at {} (`systemctl status latchd` says whether it runs)", path.display())]
     NoAgent {
         /// Where.
         path: PathBuf,
@@ -166,7 +167,7 @@ pub enum AdminError {
         source: io::Error,
     },
     /// The answer is not of this language.
-    #[error("the agent at {} answers in another language: are both of the same version?", path.display())]
+    #[error("the agent at {} answers in another language (are both of the same version?)", path.display())]
     Malformed {
         /// Where.
         path: PathBuf,

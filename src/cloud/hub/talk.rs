@@ -60,7 +60,7 @@ enum End {
     Stopping,
     #[error("the cloud cannot store anything at the moment; try again")]
     Store(#[source] StoreError),
-    #[error("the bridge said: {}", .0.message)]
+    #[error("the bridge said: {}", wire::shown(&.0.message))]
     Refused(Refused),
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn converse(
         Ok(Err(end)) => end,
         Ok(Ok((version, hello))) => {
             drop(permit);
-            tracing::info!(%bridge, %workspace, %from, agent = %hello.agent.escape_debug(), "bridge connected");
+            tracing::info!(%bridge, %workspace, %from, agent = wire::shown(&hello.agent), "bridge connected");
             let introduced = Introduced {
                 bridge,
                 workspace_name,

@@ -172,7 +172,7 @@ impl Db {
         match self.standing(job_id)? {
             None | Some(Standing::Over) => Ok(Cancel::TooLate),
             Some(Standing::Waiting) => {
-                self.end_orders(now, job_id)?;
+                self.end_orders(now, bridge, job_id)?;
                 Ok(Cancel::Withdrawn)
             }
             Some(Standing::Handed | Standing::Acknowledged) => {
@@ -375,7 +375,7 @@ impl Db {
             Arrival::Gap { expected } => Ok(Taken::Gap { expected }),
             Arrival::Next => {
                 self.apply_report(now, bridge, report)?;
-                self.end_orders(now, report.job_id)?;
+                self.end_orders(now, bridge, report.job_id)?;
                 self.connection
                     .prepare_cached("UPDATE bridge SET reports_epoch = ?, reports_n = ? WHERE id = ?")?
                     .execute(params![
@@ -527,7 +527,7 @@ impl Db {
                 .collect::<Result<Vec<JobId>, StoreError>>()?,
         };
         for job_id in &lost {
-            self.end_orders(now, *job_id)?;
+            self.end_orders(now, bridge, *job_id)?;
         }
         self.connection
             .prepare_cached(
@@ -542,10 +542,16 @@ impl Db {
         Ok(lost)
     }
 
-    fn end_orders(&self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
+    fn end_orders(&self, now: Timestamp, bridge: BridgeId, job_id: JobId) -> Result<(), StoreError> {
         self.connection
-            .prepare_cached("UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND over_at IS NULL")?
-            .execute(params![now.as_millisecond(), job_id.to_string()])?;
+            .prepare_cached(
+                "UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND bridge_id = ? AND over_at IS NULL",
+            )?
+            .execute(params![
+                now.as_millisecond(),
+                job_id.to_string(),
+                bridge.to_string()
+            ])?;
         Ok(())
     }
 

@@ -273,6 +273,22 @@ fn reports_are_taken_in_order_once_and_a_gap_is_named() {
 }
 
 #[test]
+fn a_bridge_ends_no_order_of_another_bridge() {
+    let mut cloud = Cloud::new();
+    cloud.order(1);
+    let other = cloud
+        .db
+        .the_bridge(at(1), WorkspaceId(Uuid::from_u128(2)))
+        .unwrap();
+    let first = std::mem::replace(&mut cloud.bridge, other);
+    assert_ne!(first, other);
+    cloud.meet(Position::default(), 100);
+    assert_eq!(cloud.sent(0), []);
+    cloud.report(1, 1, 1);
+    assert_eq!(cloud.standing(1), Some(Standing::Waiting));
+}
+
+#[test]
 fn an_older_connection_changes_nothing_any_more() {
     let mut cloud = Cloud::new();
     cloud.meet(Position::default(), 0);
@@ -281,10 +297,16 @@ fn an_older_connection_changes_nothing_any_more() {
     cloud.meet(Position::default(), 0);
     cloud.db.limit_orders(cloud.bridge, older, 100);
     assert_eq!(cloud.db.orders_to_send(cloud.bridge, older, 0, 10).unwrap(), None);
-    cloud.db.part(at(3), cloud.bridge, older).unwrap();
     assert_eq!(cloud.standing(1), Some(Standing::Waiting));
-    cloud.connection = older;
+    cloud.db.part(at(3), cloud.bridge, older).unwrap();
+    let newer = std::mem::replace(&mut cloud.connection, older);
     assert_eq!(cloud.report(1, 1, 1), Taken::Fenced);
+    cloud.connection = newer;
+    cloud.db.limit_orders(cloud.bridge, newer, 100);
+    assert_eq!(cloud.sent(0), [((1, 1), 1)]);
+    cloud.connection = older;
+    assert!(cloud.acknowledge(1, 1));
+    assert_eq!(cloud.standing(1), Some(Standing::Handed));
 }
 
 #[test]
