@@ -54,7 +54,7 @@ pub struct NewMethod {
     /// Its id.
     pub id: AccessMethodId,
     /// Which of the requested modes it answers.
-    pub place: usize,
+    pub place: u32,
     /// How.
     pub mode: Mode,
     /// In which system.
@@ -92,7 +92,7 @@ pub fn plan_create(
     let id = AccessGrantId(random.uuid());
     let mut events = vec![Event::grant("access_grant.created", id)];
     let mut methods = Vec::new();
-    for (place, &mode) in request.modes.iter().enumerate() {
+    for (place, &mode) in (0..).zip(&request.modes) {
         if mode != Mode::Card {
             continue;
         }

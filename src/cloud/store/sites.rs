@@ -545,15 +545,15 @@ fn entrance(row: &Row<'_>) -> rusqlite::Result<Entrance> {
         account: id(row, "connected_account_id")?,
         name: row.get("name")?,
         display_name: row.get("display_name")?,
-        kind: kind(row)?,
+        kind: kind(row, "kind")?,
         created_at: time(row, "created_at")?,
         removed_at: maybe_time(row, "removed_at")?,
         spaces: Vec::new(),
     })
 }
 
-pub(super) fn kind(row: &Row<'_>) -> rusqlite::Result<DoorKind> {
-    Ok(match row.get::<_, String>("kind")?.as_str() {
+pub(super) fn kind(row: &Row<'_>, column: &str) -> rusqlite::Result<DoorKind> {
+    Ok(match row.get::<_, String>(column)?.as_str() {
         "room" => DoorKind::Room,
         _ => DoorKind::Common,
     })

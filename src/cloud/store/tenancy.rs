@@ -68,6 +68,19 @@ impl Db {
         self.set_bridge_token(bridge, bridge_token)
     }
 
+    /// What people call a workspace.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn workspace_name(&mut self, workspace: WorkspaceId) -> Result<String, StoreError> {
+        let name = self.one(
+            "SELECT name FROM workspace WHERE workspace_id = ?1",
+            [workspace.to_string()],
+            |row| row.get(0),
+        )?;
+        Ok(name.unwrap_or_default())
+    }
+
     /// Gives the workspace the name that the operator configured.
     ///
     /// # Errors
