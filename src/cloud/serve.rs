@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -119,7 +119,11 @@ pub async fn start(
         source,
     })?;
     let now = clock.now();
-    let key_file = config.storage.key_file.clone().unwrap_or_else(|| folder.join("seal.key"));
+    let key_file = config
+        .storage
+        .key_file
+        .clone()
+        .unwrap_or_else(|| folder.join("seal.key"));
     let seal = SealKey::from_file_or_new(&key_file, random.clone())?;
     let mut db = Db::open(&Storage::folder(folder), seal, random.clone())?;
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
@@ -134,11 +138,9 @@ pub async fn start(
     };
     let api_tls = match config.api.plain {
         true => None,
-        false => Some(certificates.acceptor(
-            config.api.tls.as_ref(),
-            &config.api.names,
-            config.api.listen,
-        )?),
+        false => {
+            Some(certificates.acceptor(config.api.tls.as_ref(), &config.api.names, config.api.listen)?)
+        }
     };
     let bridges = &config.bridges;
     let bridges_tls = certificates.acceptor(bridges.tls.as_ref(), &bridges.names, bridges.listen)?;
@@ -152,8 +154,8 @@ pub async fn start(
     let api_listener = listen(config.api.listen, "API").await?;
     let bridges_listener = listen(bridges.listen, "bridges").await?;
     let scheme = if config.api.plain { "http" } else { "https" };
-    let api_url = format!("{scheme}://{}", api_listener.address());
-    let bridges_url = format!("wss://{}", bridges_listener.address());
+    let api_url = format!("{scheme}://{}", reachable(api_listener.address()));
+    let bridges_url = format!("wss://{}", reachable(bridges_listener.address()));
 
     let (writer, handle) = Writer::start("cloud-db", db);
     let signals = Signals::default();
@@ -176,7 +178,12 @@ pub async fn start(
         clock.clone(),
         stop.clone(),
     ));
-    tasks.spawn(end_overdue(handle.clone(), signals.clone(), clock.clone(), stop.clone()));
+    tasks.spawn(end_overdue(
+        handle.clone(),
+        signals.clone(),
+        clock.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(renew(certificates.leaves, clock, stop));
     Ok(Running {
         api: api_url,
@@ -191,6 +198,16 @@ pub async fn start(
         tasks,
         writer,
     })
+}
+
+/// An address that a program on this machine can connect to.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 impl Running {

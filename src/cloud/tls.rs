@@ -13,8 +13,8 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SerialNumber,
 };
 use rustls::{
     ServerConfig,
@@ -90,7 +90,9 @@ pub struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -174,7 +176,11 @@ impl Leaf {
     ///
     /// # Errors
     /// When a name is not one.
-    pub fn new(authority: &Arc<Authority>, names: Vec<String>, now: Timestamp) -> Result<Arc<Self>, TlsError> {
+    pub fn new(
+        authority: &Arc<Authority>,
+        names: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, TlsError> {
         let key = Arc::new(authority.leaf(&names, now)?);
         Ok(Arc::new(Self {
             authority: Arc::clone(authority),

@@ -256,10 +256,7 @@ mod tests {
         request.starts_at = None;
         assert_eq!(plan(&request, &doors).unwrap().window.starts_at(), at(0));
         request.ends_at = None;
-        assert_eq!(
-            plan(&request, &doors).unwrap_err().parameter(),
-            Some("ends_at")
-        );
+        assert_eq!(plan(&request, &doors).unwrap_err().parameter(), Some("ends_at"));
     }
 
     #[test]
@@ -302,7 +299,11 @@ mod tests {
         };
         check(stay(50, 80), &["101", "+lobby"], None);
         check(stay(50, 80), &["101", "102"], None);
-        check(stay(50, 80), &["101", "103"], Some(Refused::ReservationRoomsConflict));
+        check(
+            stay(50, 80),
+            &["101", "103"],
+            Some(Refused::ReservationRoomsConflict),
+        );
         check(stay(50, 80), &["103"], Some(Refused::ReservationElsewhere));
         check(stay(100, 200), &["101"], Some(Refused::ReservationTimesApart));
     }

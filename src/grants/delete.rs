@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     model::{
-        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, Job, JobId, Order, Priority,
-        ReservationKey,
+        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, Job, JobId, Order,
+        Priority, ReservationKey,
     },
     seams::Random,
 };
@@ -226,8 +226,16 @@ mod tests {
     fn a_room_is_freed_for_the_last_grant_only_and_only_where_the_site_allows_it() {
         let rooms = property(&["101", "102"]);
         assert_eq!(plan(&rooms, method(&rooms, OPENS, None), true).checkouts.len(), 2);
-        assert!(plan(&rooms, method(&rooms, OPENS, None), false).checkouts.is_empty());
+        assert!(
+            plan(&rooms, method(&rooms, OPENS, None), false)
+                .checkouts
+                .is_empty()
+        );
         let rooms = property(&["other/7"]);
-        assert!(plan(&rooms, method(&rooms, OPENS, None), true).checkouts.is_empty());
+        assert!(
+            plan(&rooms, method(&rooms, OPENS, None), true)
+                .checkouts
+                .is_empty()
+        );
     }
 }

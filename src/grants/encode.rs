@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     model::{
-        AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, ActionAttemptId, CardEncode, EncoderName, Job,
-        JobId, Order, Priority, Private, ReservationKey, Window,
+        AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, ActionAttemptId, CardEncode, EncoderName,
+        Job, JobId, Order, Priority, Private, ReservationKey, Window,
     },
     seams::Random,
 };
@@ -181,7 +181,14 @@ mod tests {
 
     #[test]
     fn a_card_job_names_its_rooms_first_and_waits_no_longer_than_a_person_does() {
-        let Encode::New { job, doors, unsent_at, silent_at, .. } = plan(|_| ()).unwrap() else {
+        let Encode::New {
+            job,
+            doors,
+            unsent_at,
+            silent_at,
+            ..
+        } = plan(|_| ()).unwrap()
+        else {
             panic!("a new attempt")
         };
         assert_eq!(doors, [door("101"), door("+lobby")]);

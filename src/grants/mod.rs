@@ -13,10 +13,12 @@ mod outcome;
 mod refused;
 mod target;
 
-pub use create::{Created, GrantRequest, NewMethod, ReservationFacts, SpaceChange, plan_create, plan_space_change};
+pub use create::{
+    Created, GrantRequest, NewMethod, ReservationFacts, SpaceChange, plan_create, plan_space_change,
+};
 pub use delete::{CardFate, Checkout, DeleteFacts, Deleted, MethodFacts, PendingJob, plan_delete};
 pub use encode::{CARD_WAIT, Encode, EncodeFacts, plan_encode};
 pub use event::{Event, Subject};
 pub use outcome::{AttemptError, CardEnd, attempt_end, card_end};
 pub use refused::{Class, Refused, Resource};
-pub use target::{GrantProblem, Mode, Targets, TargetDoor, TargetSystem};
+pub use target::{GrantProblem, Mode, TargetDoor, TargetSystem, Targets};

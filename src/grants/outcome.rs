@@ -128,7 +128,11 @@ mod tests {
         check(failed(Code::BadCard), "incompatible_card_format", "so it said");
         check(failed(Code::EncoderOffline), "encoder_not_online", "so it said");
         check(failed(Code::SystemOffline), "bridge_disconnected", "so it said");
-        check(failed(Code::NoAnswer), "encoder_communication_timeout", "so it said");
+        check(
+            failed(Code::NoAnswer),
+            "encoder_communication_timeout",
+            "so it said",
+        );
         check(
             failed(Code::RoomHeldByOtherReservation),
             "uncategorized_error",

@@ -224,10 +224,11 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     let Some(deleted_at) = grant.deleted_at else {
         return Vec::new();
     };
-    let warning = |code: &str, message: String| {
-        json!({"warning_code": code, "message": message, "created_at": time_text(deleted_at)})
-    };
-    let mut warnings = vec![warning("being_deleted", "This access grant is being deleted".into())];
+    let warning = |code: &str, message: String| json!({"warning_code": code, "message": message, "created_at": time_text(deleted_at)});
+    let mut warnings = vec![warning(
+        "being_deleted",
+        "This access grant is being deleted".into(),
+    )];
     let opening: Vec<_> = grant
         .methods
         .iter()

@@ -160,7 +160,10 @@ async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Res
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("seam-request-id", id);
     }

@@ -88,7 +88,8 @@ impl Args {
 
     /// For a parameter that the call declares as required.
     pub(super) fn the_id<T: From<Uuid>>(&self, name: &str) -> Result<T, Problem> {
-        self.id(name).ok_or_else(|| Problem::invalid_parameter(name, "Required"))
+        self.id(name)
+            .ok_or_else(|| Problem::invalid_parameter(name, "Required"))
     }
 
     pub(super) fn ids<T: From<Uuid>>(&self, name: &str) -> Option<Vec<T>> {
@@ -107,7 +108,11 @@ impl Args {
 
     pub(super) fn texts(&self, name: &str) -> Option<Vec<String>> {
         let list = self.0.get(name)?.as_array()?;
-        Some(list.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect())
+        Some(
+            list.iter()
+                .filter_map(|value| value.as_str().map(str::to_owned))
+                .collect(),
+        )
     }
 
     pub(super) fn time(&self, name: &str) -> Option<Timestamp> {
@@ -116,11 +121,18 @@ impl Args {
 
     pub(super) fn times(&self, name: &str) -> Option<Vec<Timestamp>> {
         let list = self.0.get(name)?.as_array()?;
-        Some(list.iter().filter_map(|value| value.as_str().and_then(instant)).collect())
+        Some(
+            list.iter()
+                .filter_map(|value| value.as_str().and_then(instant))
+                .collect(),
+        )
     }
 
     pub(super) fn count(&self, name: &str) -> Option<u32> {
-        self.0.get(name)?.as_u64().and_then(|count| u32::try_from(count).ok())
+        self.0
+            .get(name)?
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
     }
 
     pub(super) fn object(&self, name: &str) -> Option<Self> {
@@ -196,7 +208,9 @@ pub(super) fn from_query(params: &[Param], query: &str) -> Result<Args, Problem>
         };
         pairs.push((name, value));
     }
-    let strict = pairs.iter().any(|(name, value)| name == "_strict" && value == "true");
+    let strict = pairs
+        .iter()
+        .any(|(name, value)| name == "_strict" && value == "true");
     let mut given = Map::new();
     for param in params {
         let value = of_query(&param.kind, param.name, &pairs, strict)
@@ -218,7 +232,8 @@ fn of_query(
         .iter()
         .filter(|(given, _)| {
             given == name
-                || (matches!(kind, Kind::List(_)) && given.strip_suffix("[]").is_some_and(|given| given == name))
+                || (matches!(kind, Kind::List(_))
+                    && given.strip_suffix("[]").is_some_and(|given| given == name))
         })
         .map(|(_, value)| value.as_str())
         .collect();
@@ -235,11 +250,16 @@ fn of_query(
         }
         (_, []) => Ok(None),
         (Kind::List(_), [""]) => Ok(Some(Value::Array(Vec::new()))),
-        (Kind::List(_), [one]) if !strict => {
-            Ok(Some(one.split(',').map(|text| Value::String(text.to_owned())).collect()))
-        }
+        (Kind::List(_), [one]) if !strict => Ok(Some(
+            one.split(',')
+                .map(|text| Value::String(text.to_owned()))
+                .collect(),
+        )),
         (Kind::List(_), several) => Ok(Some(
-            several.iter().map(|text| Value::String((*text).to_owned())).collect(),
+            several
+                .iter()
+                .map(|text| Value::String((*text).to_owned()))
+                .collect(),
         )),
         (_, [""]) => Ok(Some(Value::Null)),
         (Kind::Count(_), [one]) => match one.parse::<u64>() {
@@ -359,7 +379,9 @@ fn instant(text: &str) -> Option<Timestamp> {
     let exact: Timestamp = text.parse().ok()?;
     let whole = Timestamp::from_millisecond(exact.as_millisecond()).ok()?;
     // 1970 to 2199: nothing real lies outside, and sums of it with any length we use stay in range.
-    (0..7_258_118_400_000).contains(&whole.as_millisecond()).then_some(whole)
+    (0..7_258_118_400_000)
+        .contains(&whole.as_millisecond())
+        .then_some(whole)
 }
 
 fn expected(kind: &Kind) -> &'static str {
@@ -409,7 +431,9 @@ fn percent_encode(text: &str, into: &mut String) {
     use std::fmt::Write;
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => into.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                into.push(char::from(byte))
+            }
             byte => {
                 let _ = write!(into, "%{byte:02X}");
             }
@@ -432,7 +456,10 @@ mod tests {
         optional("since", Kind::Time),
         optional(
             "place",
-            Kind::Object(&[optional("town", Kind::Text), optional("mode", Kind::Choice(&["a", "b"]))]),
+            Kind::Object(&[
+                optional("town", Kind::Text),
+                optional("mode", Kind::Choice(&["a", "b"])),
+            ]),
         ),
     ];
     const ID: &str = "5b1ed5a0-7a30-4d6f-9d0e-000000000001";
@@ -452,7 +479,10 @@ mod tests {
         let check = |text: &str, expected: Value| assert_eq!(query(text), Ok(expected), "{text}");
         check("", json!({}));
         check("&limit=1&_strict=true", json!({"limit": 1}));
-        check("&include=a&include=b&_strict=true", json!({"include": ["a", "b"]}));
+        check(
+            "&include=a&include=b&_strict=true",
+            json!({"include": ["a", "b"]}),
+        );
         check("&include=a,b", json!({"include": ["a", "b"]}));
         check("&include=a%2Cb&_strict=true", json!({"include": ["a,b"]}));
         check("&include[]=a&include%5B%5D=b", json!({"include": ["a", "b"]}));

@@ -6,8 +6,8 @@ use rusqlite::{Row, params};
 use crate::{
     grants::AttemptError,
     model::{
-        AccessMethodId, AcsCredentialId, AcsSystemId, ActionAttemptId, ConnectedAccountId, JobId, UserIdentityId,
-        Window, WorkspaceId,
+        AccessMethodId, AcsCredentialId, AcsSystemId, ActionAttemptId, ConnectedAccountId, JobId,
+        UserIdentityId, Window, WorkspaceId,
     },
     store::StoreError,
 };
@@ -103,8 +103,8 @@ impl Tenant<'_> {
                 Ok((card, row.get::<_, Option<Vec<u8>>>("card_number")?))
             },
         )?;
-        let (mut card, number) =
-            found.ok_or_else(|| StoreError::corrupt("acs_credential", "an attempt names one that is not there"))?;
+        let (mut card, number) = found
+            .ok_or_else(|| StoreError::corrupt("acs_credential", "an attempt names one that is not there"))?;
         if let Some(sealed) = number {
             let plain = self.db.seal.open(&number_place(wanted), &sealed)?;
             card.card_number = Some(String::from_utf8_lossy(&plain).into_owned());
@@ -214,8 +214,11 @@ impl Db {
             } else if pending.silent_at > now {
                 pending.silent_at
             } else {
-                self.tenant(pending.workspace)
-                    .doubt(now, pending.job, "the bridge has not said how it ended")?;
+                self.tenant(pending.workspace).doubt(
+                    now,
+                    pending.job,
+                    "the bridge has not said how it ended",
+                )?;
                 changed = true;
                 continue;
             };

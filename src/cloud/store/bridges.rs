@@ -49,7 +49,9 @@ impl Db {
     /// Those of the database.
     pub fn enqueue_job(&mut self, _now: Timestamp, bridge: BridgeId, job: &Job) -> Result<(), StoreError> {
         let body = serde_json::to_vec(job).map_err(|error| StoreError::corrupt("bridge_order", error))?;
-        let sealed = self.seal.seal(&format!("bridge_order.body/{}", job.job_id), &body);
+        let sealed = self
+            .seal
+            .seal(&format!("bridge_order.body/{}", job.job_id), &body);
         self.execute(
             "INSERT INTO bridge_order(job_id, bridge_id, workspace_id, body)
              SELECT ?1, bridge_id, workspace_id, ?3 FROM bridge WHERE bridge_id = ?2",

@@ -5,7 +5,9 @@ use rusqlite::params;
 
 use crate::{
     grants::{Checkout, Encode, EncodeFacts, Refused, Resource, plan_encode},
-    model::{AccessMethodId, AcsEncoderId, AcsSystemId, BridgeId, EncoderName, JobId, Private, ReservationKey},
+    model::{
+        AccessMethodId, AcsEncoderId, AcsSystemId, BridgeId, EncoderName, JobId, Private, ReservationKey,
+    },
     store::StoreError,
 };
 
@@ -42,7 +44,12 @@ impl Tenant<'_> {
                 "SELECT name, acs_system_id FROM acs_encoder
                  WHERE acs_encoder_id = ?1 AND workspace_id = ?2 AND removed_at IS NULL",
                 params![encoder.to_string(), self.workspace],
-                |row| Ok((parsed::<EncoderName>(row, "name")?, id::<AcsSystemId>(row, "acs_system_id")?)),
+                |row| {
+                    Ok((
+                        parsed::<EncoderName>(row, "name")?,
+                        id::<AcsSystemId>(row, "acs_system_id")?,
+                    ))
+                },
             )?
             .ok_or_else(|| Refused::not_found(Resource::AcsEncoder, encoder))?;
         let (encoder_name, encoder_system) = at;

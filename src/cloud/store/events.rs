@@ -6,9 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     grants::{Event, Subject},
-    model::{
-        AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, EventId, WorkspaceId,
-    },
+    model::{AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, EventId, WorkspaceId},
     store::StoreError,
 };
 
@@ -105,7 +103,9 @@ impl Tenant<'_> {
             )
         };
         let mut fields = match event.subject {
-            Subject::Grant(grant) => json!({"access_grant_id": grant, "access_grant_key": key(grant)?.flatten()}),
+            Subject::Grant(grant) => {
+                json!({"access_grant_id": grant, "access_grant_key": key(grant)?.flatten()})
+            }
             Subject::GrantAtDoor(grant, door) => json!({
                 "access_grant_id": grant,
                 "acs_entrance_id": door,
@@ -144,8 +144,7 @@ impl Tenant<'_> {
             }
             if let Subject::System(system) = event.subject {
                 let troubles = self.system_troubles(system)?;
-                fields["acs_system_errors"] =
-                    troubles.iter().map(super::SystemTrouble::to_json).collect();
+                fields["acs_system_errors"] = troubles.iter().map(super::SystemTrouble::to_json).collect();
             }
         }
         if let Value::Object(fields) = &mut fields {

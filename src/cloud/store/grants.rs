@@ -86,7 +86,6 @@ pub(crate) struct Method {
     pub(crate) created_at: Timestamp,
     /// Its grant is deleted; it is shown because a card still opens or is being written.
     pub(crate) deleted: Option<Timestamp>,
-    pub(crate) window: Window,
     pub(crate) is_issued: bool,
     pub(crate) issued_at: Option<Timestamp>,
     pub(crate) in_doubt: bool,
@@ -384,7 +383,8 @@ impl Tenant<'_> {
             return Ok(None);
         };
         let plain = self.db.seal.open(place, &sealed)?;
-        let text = String::from_utf8(plain).map_err(|error| StoreError::corrupt(place, error.utf8_error()))?;
+        let text =
+            String::from_utf8(plain).map_err(|error| StoreError::corrupt(place, error.utf8_error()))?;
         Ok(Some(Private::new(text)))
     }
 
@@ -551,7 +551,10 @@ impl Tenant<'_> {
 
 impl Db {
     /// Removes what was deleted and whose cards open no longer; says when the next will be.
-    pub(super) fn sweep_ended_cards(&mut self, now: Timestamp) -> Result<(bool, Option<Timestamp>), StoreError> {
+    pub(super) fn sweep_ended_cards(
+        &mut self,
+        now: Timestamp,
+    ) -> Result<(bool, Option<Timestamp>), StoreError> {
         let ended = self.all(
             "SELECT g.workspace_id, g.access_grant_id, m.access_method_id FROM access_grant g
              JOIN access_method m USING(access_grant_id) JOIN card_state c USING(access_method_id)
@@ -585,7 +588,7 @@ impl Db {
 
 const METHODS: &str = "
     SELECT m.access_method_id, m.access_grant_id, m.place, m.acs_system_id, m.mode, m.created_at,
-           g.deleted_at, g.starts_at, g.ends_at,
+           g.deleted_at,
            coalesce(c.is_issued, 0) AS is_issued, c.issued_at, coalesce(c.in_doubt, 0) AS in_doubt,
            coalesce(c.may_exist, 0) AS may_exist, c.opens_until
     FROM access_method m JOIN access_grant g USING(access_grant_id) LEFT JOIN card_state c USING(access_method_id)
@@ -601,7 +604,6 @@ fn method(row: &Row<'_>) -> rusqlite::Result<Method> {
         mode: mode(row)?,
         created_at: time(row, "created_at")?,
         deleted: maybe_time(row, "deleted_at")?,
-        window: window(row)?,
         is_issued: row.get("is_issued")?,
         issued_at: maybe_time(row, "issued_at")?,
         in_doubt: row.get("in_doubt")?,

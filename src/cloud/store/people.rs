@@ -46,8 +46,16 @@ impl Person {
         let digits = |text: &String| text.chars().filter(|c| !" -().".contains(*c)).collect();
         [
             ("key_index", "user_identity_key", self.user_identity_key.clone()),
-            ("email_index", "email_address", self.email_address.as_ref().map(lower)),
-            ("phone_index", "phone_number", self.phone_number.as_ref().map(digits)),
+            (
+                "email_index",
+                "email_address",
+                self.email_address.as_ref().map(lower),
+            ),
+            (
+                "phone_index",
+                "phone_number",
+                self.phone_number.as_ref().map(digits),
+            ),
         ]
     }
 }
@@ -58,7 +66,10 @@ impl Tenant<'_> {
         now: Timestamp,
         person: &Person,
     ) -> Result<Result<Identity, Refused>, StoreError> {
-        split(self.check_person(person).and_then(|()| Ok(self.add_person(now, person)?)))
+        split(
+            self.check_person(person)
+                .and_then(|()| Ok(self.add_person(now, person)?)),
+        )
     }
 
     /// Whether such a person may be added.
@@ -70,7 +81,9 @@ impl Tenant<'_> {
         for (column, parameter, value) in unique {
             let Some(value) = value else { continue };
             let holder = self.db.one(
-                &format!("SELECT user_identity_id FROM user_identity WHERE workspace_id = ?1 AND {column} = ?2"),
+                &format!(
+                    "SELECT user_identity_id FROM user_identity WHERE workspace_id = ?1 AND {column} = ?2"
+                ),
                 params![self.workspace, self.digest(column, &value)],
                 |row| id::<UserIdentityId>(row, "user_identity_id"),
             )?;
@@ -94,7 +107,15 @@ impl Tenant<'_> {
             .map(|(column, _, value)| value.map(|value| self.digest(column, &value)));
         self.db.execute(
             "INSERT INTO user_identity VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![own.to_string(), self.workspace, sealed, key, email, phone, ms(now)],
+            params![
+                own.to_string(),
+                self.workspace,
+                sealed,
+                key,
+                email,
+                phone,
+                ms(now)
+            ],
         )?;
         Ok(Identity {
             id: own,

@@ -6,8 +6,8 @@ use rusqlite::params;
 use crate::{
     grants::{AttemptError, CardEnd, CardFate, Event, Subject, attempt_end, card_end},
     model::{
-        AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts, JobId, Outcome, Report,
-        RoomState, Window, WorkspaceId,
+        AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts, JobId, Outcome,
+        Report, RoomState, Window, WorkspaceId,
     },
     store::StoreError,
 };
@@ -97,7 +97,12 @@ impl Db {
             "UPDATE ordered_checkout SET revision = ?3, freed = ?4
              WHERE job_id = ?1 AND bridge_id = ?2 AND revision < ?3
              RETURNING workspace_id, acs_system_id, reservation_key",
-            params![report.job_id.to_string(), bridge.to_string(), report.revision, freed],
+            params![
+                report.job_id.to_string(),
+                bridge.to_string(),
+                report.revision,
+                freed
+            ],
             |row| {
                 Ok((
                     id::<WorkspaceId>(row, "workspace_id")?,
@@ -137,7 +142,12 @@ impl Db {
 }
 
 impl Tenant<'_> {
-    fn card_reported(&mut self, now: Timestamp, card: &OrderedCard, report: &Report) -> Result<(), StoreError> {
+    fn card_reported(
+        &mut self,
+        now: Timestamp,
+        card: &OrderedCard,
+        report: &Report,
+    ) -> Result<(), StoreError> {
         let method = self.method(card.method)?;
         let end = card_end(report);
         let written = match (end, &method) {
@@ -304,7 +314,10 @@ impl Tenant<'_> {
             }
         }
         if events.len() > 1 && self.opens_everything(method)? {
-            events.push(Event::grant("access_grant.access_granted_to_all_doors", method.grant));
+            events.push(Event::grant(
+                "access_grant.access_granted_to_all_doors",
+                method.grant,
+            ));
         }
         self.tell(now, &events)
     }

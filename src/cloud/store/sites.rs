@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::{
     grants::{Event, Subject},
     model::{
-        AcsEncoderId, AcsEntranceId, AcsSystemId, BridgeId, Condition, ConnectedAccountId, DoorKind, Inventory,
-        Severity, SpaceId, SystemInventory, SystemKind, WorkspaceId,
+        AcsEncoderId, AcsEntranceId, AcsSystemId, BridgeId, Condition, ConnectedAccountId, DoorKind,
+        Inventory, Severity, SpaceId, SystemInventory, SystemKind, WorkspaceId,
     },
     store::StoreError,
 };
@@ -130,7 +130,8 @@ impl Db {
         let up = self.all("SELECT bridge_id FROM site WHERE up = 1", [], |row| {
             id::<BridgeId>(row, "bridge_id")
         })?;
-        up.into_iter().try_for_each(|bridge| self.bridge_down(now, bridge))
+        up.into_iter()
+            .try_for_each(|bridge| self.bridge_down(now, bridge))
     }
 
     /// A bridge has said hello.
@@ -219,16 +220,30 @@ impl Db {
                 .encoders
                 .iter()
                 .map(|encoder| (encoder.name.as_str(), encoder.display_name.as_deref(), None));
-            self.tenant(workspace).keep(now, id, &ENTRANCES, doors.collect())?;
-            self.tenant(workspace).keep(now, id, &ENCODERS, encoders.collect())?;
+            self.tenant(workspace)
+                .keep(now, id, &ENTRANCES, doors.collect())?;
+            self.tenant(workspace)
+                .keep(now, id, &ENCODERS, encoders.collect())?;
         }
-        let named: BTreeSet<_> = inventory.systems.iter().map(|system| system.name.as_str()).collect();
+        let named: BTreeSet<_> = inventory
+            .systems
+            .iter()
+            .map(|system| system.name.as_str())
+            .collect();
         let known = self.all(
             "SELECT acs_system_id, name FROM acs_system WHERE bridge_id = ?1 AND removed_at IS NULL",
             [bridge.to_string()],
-            |row| Ok((id::<AcsSystemId>(row, "acs_system_id")?, row.get::<_, String>("name")?)),
+            |row| {
+                Ok((
+                    id::<AcsSystemId>(row, "acs_system_id")?,
+                    row.get::<_, String>("name")?,
+                ))
+            },
         )?;
-        for (system, _) in known.into_iter().filter(|(_, name)| !named.contains(name.as_str())) {
+        for (system, _) in known
+            .into_iter()
+            .filter(|(_, name)| !named.contains(name.as_str()))
+        {
             self.execute(
                 "UPDATE acs_system SET removed_at = ?2 WHERE acs_system_id = ?1",
                 params![system.to_string(), ms(now)],
@@ -255,7 +270,12 @@ impl Db {
         let systems = self.all(
             "SELECT acs_system_id, connected FROM acs_system WHERE bridge_id = ?1 ORDER BY rowid",
             [bridge.to_string()],
-            |row| Ok((id::<AcsSystemId>(row, "acs_system_id")?, row.get::<_, bool>("connected")?)),
+            |row| {
+                Ok((
+                    id::<AcsSystemId>(row, "acs_system_id")?,
+                    row.get::<_, bool>("connected")?,
+                ))
+            },
         )?;
         for (system, was) in systems {
             let mut tenant = self.tenant(workspace);
@@ -362,7 +382,15 @@ impl Tenant<'_> {
             match kind {
                 Some(kind) => self.db.execute(
                     &sql,
-                    params![own_text, self.workspace, system_text, name, display_name, ms(now), kind],
+                    params![
+                        own_text,
+                        self.workspace,
+                        system_text,
+                        name,
+                        display_name,
+                        ms(now),
+                        kind
+                    ],
                 )?,
                 None => self.db.execute(
                     &sql,

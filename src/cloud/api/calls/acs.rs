@@ -77,7 +77,9 @@ async fn list_systems(request: Request) -> Answer {
     let systems = request
         .store(move |tenant| tenant.systems(account.as_deref(), search.as_deref()))
         .await?;
-    let shown = systems.iter().map(|system| answers::system(request.workspace, system));
+    let shown = systems
+        .iter()
+        .map(|system| answers::system(request.workspace, system));
     one("acs_systems", shown.collect())
 }
 
@@ -93,7 +95,9 @@ async fn list_entrances(request: Request) -> Answer {
         credential: args.id_text("acs_credential_id"),
     };
     let page = request.page(900)?;
-    let listed = request.store(move |tenant| tenant.entrances(&filter, page)).await?;
+    let listed = request
+        .store(move |tenant| tenant.entrances(&filter, page))
+        .await?;
     request.listed("acs_entrances", &listed, answers::entrance)
 }
 

@@ -127,14 +127,19 @@ async fn create(request: Request) -> Answer {
         requested,
     };
     let now = request.api.clock.now();
-    let grant = request.ask(move |tenant| tenant.create_grant(now, &command)).await?;
+    let grant = request
+        .ask(move |tenant| tenant.create_grant(now, &command))
+        .await?;
     request.api.signals.state_changed();
     one("access_grant", answers::grant(request.workspace, &grant, now))
 }
 
 async fn get(request: Request) -> Answer {
     let args = &request.args;
-    let (name, shown) = match (args.id::<AccessGrantId>("access_grant_id"), args.text("access_grant_key")) {
+    let (name, shown) = match (
+        args.id::<AccessGrantId>("access_grant_id"),
+        args.text("access_grant_key"),
+    ) {
         (Some(id), None) => (GrantName::Id(id), id.to_string()),
         (None, Some(key)) => (GrantName::Key(key.clone()), key),
         _ => {
@@ -157,7 +162,9 @@ async fn get(request: Request) -> Answer {
 async fn delete(request: Request) -> Answer {
     let wanted: AccessGrantId = request.args.the_id("access_grant_id")?;
     let now = request.api.clock.now();
-    request.ask(move |tenant| tenant.delete_grant(now, wanted)).await?;
+    request
+        .ask(move |tenant| tenant.delete_grant(now, wanted))
+        .await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
     Ok(Map::new())
@@ -176,7 +183,9 @@ async fn encode(request: Request) -> Answer {
     let method: AccessMethodId = request.args.the_id("access_method_id")?;
     let encoder: AcsEncoderId = request.args.the_id("acs_encoder_id")?;
     let now = request.api.clock.now();
-    let attempt = request.ask(move |tenant| tenant.encode(now, method, encoder)).await?;
+    let attempt = request
+        .ask(move |tenant| tenant.encode(now, method, encoder))
+        .await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
     one("action_attempt", answers::attempt(request.workspace, &attempt))

@@ -51,7 +51,11 @@ impl Request {
         operation: impl FnOnce(&mut Tenant<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
         let workspace = self.workspace;
-        let done = self.api.db.run(move |db| operation(&mut db.tenant(workspace))).await?;
+        let done = self
+            .api
+            .db
+            .run(move |db| operation(&mut db.tenant(workspace)))
+            .await?;
         Ok(done)
     }
 
@@ -85,7 +89,10 @@ impl Request {
 
     fn filter_digest(&self) -> String {
         let digest = ring::digest::digest(&ring::digest::SHA256, self.args.filter_query().as_bytes());
-        digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.as_ref()[..6]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     fn listed<T>(&self, key: &str, listed: &Listed<T>, show: impl Fn(&T) -> Value) -> Answer {
