@@ -1,6 +1,6 @@
 //! The agent's one loop: link, dispatcher, administration and clock meet here. It decides nothing; it carries.
 
-use std::{future::Future, io, pin::Pin, time::Duration};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
@@ -17,11 +17,11 @@ use super::{
     uplink,
 };
 use crate::{
-    config::AgentConfig,
+    config::{AgentConfig, Checkout},
     dispatch::{Dispatch, Happening},
-    drivers::Line,
+    drivers::{Driver, Line},
     link::{self, Link},
-    model::{Inventory, Severity},
+    model::{Inventory, Severity, SystemInventory, SystemName},
     protocol::{
         Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Status,
         StreamName, VERSIONS, Welcome,
@@ -461,14 +461,15 @@ impl Core {
     }
 
     fn inventory(&self) -> Inventory {
-        Inventory {
-            systems: self
-                .dispatch
-                .drivers()
-                .values()
-                .map(|driver| driver.inventory())
-                .collect(),
-        }
+        let wanted = |system: &SystemName| {
+            let configured = self.config.systems.iter().find(|configured| configured.name == *system);
+            configured.is_some_and(|configured| configured.checkout == Checkout::LastGrant)
+        };
+        let system = |driver: &Arc<dyn Driver>| SystemInventory {
+            checkout_on_last_grant: wanted(driver.system()),
+            ..driver.inventory()
+        };
+        Inventory { systems: self.dispatch.drivers().values().map(system).collect() }
     }
 }
 

@@ -5,7 +5,16 @@
 
 pub mod api;
 pub mod hub;
+pub mod keys;
+mod serve;
 mod signals;
 pub mod store;
+pub mod tls;
 
+pub use serve::{CloudError, Running, start};
 pub use signals::Signals;
+
+/// A time as answers carry it: UTC, with milliseconds.
+pub(crate) fn time_text(time: jiff::Timestamp) -> String {
+    format!("{time:.3}")
+}

@@ -22,6 +22,9 @@ pub struct SystemInventory {
     pub time_zone: String,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// Whether the site lets the end of a reservation's last grant free the room.
+    #[serde(default)]
+    pub checkout_on_last_grant: bool,
     /// Its doors.
     pub doors: Vec<Door>,
     /// Its encoders.

@@ -1,19 +1,39 @@
 //! The cloud's database: what should be true, what was asked, what bridges reported.
 //!
 //! Synchronous and without threads; [`crate::store::Writer`] is the shell around it. Every row carries its
-//! `workspace_id`. People's names, addresses, PINs and the requests that carry them are sealed.
+//! `workspace_id`, and what a caller may see is asked of a `Tenant`, which adds it to every query. People's names,
+//! addresses, PINs and the requests that carry them are sealed.
+//!
+//! Desired and observed are different tables: `access_method` says what should be, `card_state` what became of it.
 
+mod attempts;
 mod bridges;
+mod encode;
+mod events;
+mod grants;
+mod people;
 mod reports;
+mod rows;
+mod sites;
+mod spaces;
+mod tenancy;
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use jiff::Timestamp;
+use rusqlite::{Connection, Params, Row};
 
 pub use bridges::{Cancel, Meeting, Standing, Taken};
+pub(crate) use attempts::{Attempt, AttemptState, Credential};
+pub(crate) use events::{EventFilter, TimedEvent};
+pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Requested};
+pub(crate) use people::{Identity, Person};
+pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
+pub(crate) use spaces::{NewSpace, Space};
 
 use crate::{
-    model::BridgeId,
+    grants::Refused,
+    model::{BridgeId, WorkspaceId},
     seal::SealKey,
     seams::{Random, Storage},
     store::{Store, StoreError},
@@ -54,4 +74,114 @@ impl Db {
             live: BTreeMap::new(),
         })
     }
+
+    /// The database as one workspace may see it.
+    pub(crate) fn tenant(&mut self, workspace: WorkspaceId) -> Tenant<'_> {
+        Tenant {
+            workspace: workspace.to_string(),
+            id: workspace,
+            db: self,
+        }
+    }
+
+    fn execute(&self, sql: &str, params: impl Params) -> Result<usize, StoreError> {
+        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params, read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.all(sql, params, read)?.into_iter().next())
+    }
 }
+
+/// The database as one workspace may see it.
+pub(crate) struct Tenant<'a> {
+    db: &'a mut Db,
+    id: WorkspaceId,
+    /// As rows carry it.
+    workspace: String,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page {
+    /// How many at most.
+    pub(crate) limit: u32,
+    /// What follows this place.
+    pub(crate) after: i64,
+}
+
+/// A part of a list.
+#[derive(Debug)]
+pub(crate) struct Listed<T> {
+    pub(crate) rows: Vec<T>,
+    /// The place after which more follows.
+    pub(crate) next: Option<i64>,
+}
+
+impl<T> Listed<T> {
+    /// From rows with their places, asked for with one more than the limit.
+    fn cut(mut rows: Vec<(i64, T)>, page: Page) -> Self {
+        let limit = page.limit as usize;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Self {
+            next: rows.last().filter(|_| more).map(|(place, _)| *place),
+            rows: rows.into_iter().map(|(_, row)| row).collect(),
+        }
+    }
+}
+
+/// Refused by rule, or the store failed.
+enum Fault {
+    Refused(Refused),
+    Store(StoreError),
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A refusal writes nothing, so it may commit: every rule is checked before the first row is written.
+fn split<T>(result: Result<T, Fault>) -> Result<Result<T, Refused>, StoreError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(Fault::Refused(refused)) => Ok(Err(refused)),
+        Err(Fault::Store(error)) => Err(error),
+    }
+}
+
+/// What [`Db::end_overdue`] did and when to call it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// Whether anything that is shown has changed.
+    pub changed: bool,
+    /// The next deadline.
+    pub next: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests;

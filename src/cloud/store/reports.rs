@@ -1,15 +1,35 @@
-//! What bridges told, as the API shows it.
+//! What bridges say of jobs, and what it changes.
 
 use jiff::Timestamp;
+use rusqlite::params;
 
-use super::Db;
 use crate::{
-    model::{BridgeId, Condition, Inventory, JobId, Report, WorkspaceId},
+    grants::{AttemptError, CardEnd, CardFate, Event, Subject, attempt_end, card_end},
+    model::{
+        AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts, JobId, Outcome,
+        Report, RoomState, Window, WorkspaceId,
+    },
     store::StoreError,
 };
 
+use super::{
+    Db, Tenant,
+    attempts::WrittenCard,
+    grants::{Method, window},
+    rows::{id, json, ms},
+};
+
+/// A card job as it was ordered.
+struct OrderedCard {
+    workspace: WorkspaceId,
+    method: AccessMethodId,
+    doors: Vec<AcsEntranceId>,
+    window: Window,
+    revision: u8,
+}
+
 impl Db {
-    /// Takes the end of a job, or what settled a doubt about it.
+    /// Takes in how a job ended, or what settled a doubt about it. A report that was taken in before changes nothing.
     ///
     /// # Errors
     /// Those of the database.
@@ -19,39 +39,22 @@ impl Db {
         bridge: BridgeId,
         report: &Report,
     ) -> Result<(), StoreError> {
-        tracing::info!(%bridge, %now, job = %report.job_id, state = %report.outcome.state(), "report");
-        Ok(())
+        if let Some(card) = self.ordered_card(bridge, report.job_id)? {
+            if report.revision <= card.revision {
+                return Ok(());
+            }
+            self.execute(
+                "UPDATE ordered_card SET revision = ?2 WHERE job_id = ?1",
+                params![report.job_id.to_string(), report.revision],
+            )?;
+            self.tenant(card.workspace).card_reported(now, &card, report)?;
+        } else {
+            self.checkout_reported(bridge, report)?;
+        }
+        self.copy_ledger(bridge, &report.rooms)
     }
 
-    /// Takes a picture of what the site has.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn apply_inventory(
-        &mut self,
-        now: Timestamp,
-        bridge: BridgeId,
-        inventory: &Inventory,
-    ) -> Result<(), StoreError> {
-        tracing::info!(%bridge, %now, systems = inventory.systems.len(), "inventory");
-        Ok(())
-    }
-
-    /// Takes a picture of the bridge's health.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn apply_status(
-        &mut self,
-        now: Timestamp,
-        bridge: BridgeId,
-        conditions: &[Condition],
-    ) -> Result<(), StoreError> {
-        tracing::info!(%bridge, %now, conditions = conditions.len(), "status");
-        Ok(())
-    }
-
-    /// Ends jobs in doubt that were handed to a bridge which has since lost its memory.
+    /// The bridge has forgotten jobs that had been handed to it: nobody will ever say how they ended.
     ///
     /// # Errors
     /// Those of the database.
@@ -61,33 +64,334 @@ impl Db {
         bridge: BridgeId,
         jobs: &[JobId],
     ) -> Result<(), StoreError> {
-        tracing::warn!(%bridge, %now, jobs = jobs.len(), "orders lost");
+        for &job in jobs {
+            if let Some(card) = self.ordered_card(bridge, job)?
+                && card.revision == 0
+            {
+                self.tenant(card.workspace)
+                    .doubt(now, job, "the bridge has lost its memory of it")?;
+            }
+        }
         Ok(())
     }
 
-    /// A bridge is connected.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn bridge_up(&mut self, now: Timestamp, bridge: BridgeId) -> Result<(), StoreError> {
-        tracing::info!(%bridge, %now, "bridge up");
+    fn ordered_card(&self, bridge: BridgeId, job: JobId) -> Result<Option<OrderedCard>, StoreError> {
+        self.one(
+            "SELECT * FROM ordered_card WHERE job_id = ?1 AND bridge_id = ?2",
+            params![job.to_string(), bridge.to_string()],
+            |row| {
+                Ok(OrderedCard {
+                    workspace: id(row, "workspace_id")?,
+                    method: id(row, "access_method_id")?,
+                    doors: json(row, "acs_entrance_ids")?,
+                    window: window(row)?,
+                    revision: row.get("revision")?,
+                })
+            },
+        )
+    }
+
+    fn checkout_reported(&mut self, bridge: BridgeId, report: &Report) -> Result<(), StoreError> {
+        let freed = matches!(card_end(report), CardEnd::Written { .. });
+        let known = self.one(
+            "UPDATE ordered_checkout SET revision = ?3, freed = ?4
+             WHERE job_id = ?1 AND bridge_id = ?2 AND revision < ?3
+             RETURNING workspace_id, acs_system_id, reservation_key",
+            params![
+                report.job_id.to_string(),
+                bridge.to_string(),
+                report.revision,
+                freed
+            ],
+            |row| {
+                Ok((
+                    id::<WorkspaceId>(row, "workspace_id")?,
+                    id::<AcsSystemId>(row, "acs_system_id")?,
+                    row.get::<_, String>("reservation_key")?,
+                ))
+            },
+        )?;
+        match known {
+            Some((workspace, system, key)) if freed => self.tenant(workspace).rooms_freed(system, &key),
+            _ => Ok(()),
+        }
+    }
+
+    /// The newer word about a room wins, whichever way the reports came.
+    fn copy_ledger(&self, bridge: BridgeId, rooms: &[RoomState]) -> Result<(), StoreError> {
+        for room in rooms {
+            self.execute(
+                "INSERT INTO door_ledger SELECT workspace_id, bridge_id, ?2, ?3, ?4, ?5, ?6, ?7 FROM site
+                 WHERE bridge_id = ?1
+                 ON CONFLICT(bridge_id, system, room) DO UPDATE SET reservation_key = excluded.reservation_key,
+                   certain = excluded.certain, since = excluded.since, cards = excluded.cards
+                 WHERE excluded.since >= since",
+                params![
+                    bridge.to_string(),
+                    room.system.as_str(),
+                    room.room.as_str(),
+                    room.reservation_key.as_ref().map(crate::model::ReservationKey::as_str),
+                    room.certain,
+                    ms(room.since),
+                    room.cards
+                ],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Tenant<'_> {
+    fn card_reported(
+        &mut self,
+        now: Timestamp,
+        card: &OrderedCard,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let method = self.method(card.method)?;
+        let end = card_end(report);
+        let written = match (end, &method) {
+            (CardEnd::Written { proven }, Some(_)) => {
+                let facts = facts(&report.outcome);
+                self.keep_credential(
+                    now,
+                    &WrittenCard {
+                        method: card.method,
+                        window: printed(card.window, facts.as_ref()),
+                        card_number: facts.and_then(|facts| facts.serial),
+                        proven,
+                    },
+                )?
+            }
+            _ => None,
+        };
+        if let Some(attempt) = self.attempt_of(report.job_id)? {
+            let ended = match (end, written) {
+                (CardEnd::Written { .. }, Some(credential)) => Ok(credential),
+                (CardEnd::Written { .. }, None) => Err(AttemptError::deleted()),
+                _ => Err(attempt_end(&report.outcome)
+                    .err()
+                    .unwrap_or_else(|| AttemptError::in_doubt("it was settled otherwise"))),
+            };
+            self.end_attempt(now, attempt, &ended)?;
+        }
+        match method {
+            Some(method) => self.move_method(now, &method, card, end, report),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings what is observed of a method to where its job ended.
+    fn move_method(
+        &mut self,
+        now: Timestamp,
+        method: &Method,
+        card: &OrderedCard,
+        end: CardEnd,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        match end {
+            CardEnd::Written { .. } => {
+                let window = printed(card.window, facts(&report.outcome).as_ref());
+                self.observe(
+                    method.id,
+                    &Observed {
+                        is_issued: true,
+                        issued_at: Some(method.issued_at.unwrap_or(now)),
+                        in_doubt: false,
+                        card: CardFate::MayExist {
+                            opens_until: later(method.card, window.ends_at()),
+                        },
+                    },
+                )?;
+                if method.deleted.is_none() {
+                    self.tell_issued(now, method, &card.doors)?;
+                }
+            }
+            CardEnd::InDoubt => self.observe_doubt(method, card.window)?,
+            CardEnd::NotWritten => {
+                // What a doubt had made possible did not happen; what was written before did.
+                let card = match method.issued_at {
+                    None => CardFate::Never,
+                    Some(_) => method.card,
+                };
+                self.observe(
+                    method.id,
+                    &Observed {
+                        is_issued: method.is_issued,
+                        issued_at: method.issued_at,
+                        in_doubt: false,
+                        card,
+                    },
+                )?;
+                if method.deleted.is_some() && !card.may_open(now) {
+                    self.remove_method(method.id)?;
+                    self.sweep(method.grant)?;
+                }
+            }
+        }
         Ok(())
     }
 
-    /// A bridge is no longer connected.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn bridge_down(&mut self, now: Timestamp, bridge: BridgeId) -> Result<(), StoreError> {
-        tracing::info!(%bridge, %now, "bridge down");
+    /// Ends the attempt of a job in doubt, and keeps its method from being written until the doubt is settled.
+    pub(super) fn doubt(&mut self, now: Timestamp, job: JobId, why: &str) -> Result<(), StoreError> {
+        if let Some(attempt) = self.attempt_of(job)? {
+            self.end_attempt(now, attempt, &Err(AttemptError::in_doubt(why)))?;
+        }
+        let ordered = self.db.one(
+            "SELECT access_method_id, starts_at, ends_at FROM ordered_card WHERE job_id = ?1 AND workspace_id = ?2",
+            params![job.to_string(), self.workspace],
+            |row| Ok((id::<AccessMethodId>(row, "access_method_id")?, window(row)?)),
+        )?;
+        let Some((method, window)) = ordered else {
+            return Ok(());
+        };
+        match self.method(method)? {
+            Some(method) => self.observe_doubt(&method, window),
+            None => Ok(()),
+        }
+    }
+
+    fn observe_doubt(&mut self, method: &Method, window: Window) -> Result<(), StoreError> {
+        self.observe(
+            method.id,
+            &Observed {
+                is_issued: false,
+                issued_at: method.issued_at,
+                in_doubt: true,
+                card: CardFate::MayExist {
+                    opens_until: later(method.card, window.ends_at()),
+                },
+            },
+        )
+    }
+
+    fn observe(&self, method: AccessMethodId, observed: &Observed) -> Result<(), StoreError> {
+        let (may_exist, opens_until) = match observed.card {
+            CardFate::Never => (false, None),
+            CardFate::MayExist { opens_until } => (true, opens_until),
+        };
+        self.db.execute(
+            "INSERT INTO card_state VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT(access_method_id) DO UPDATE SET is_issued = excluded.is_issued,
+               issued_at = excluded.issued_at, in_doubt = excluded.in_doubt, may_exist = excluded.may_exist,
+               opens_until = excluded.opens_until",
+            params![
+                method.to_string(),
+                self.workspace,
+                observed.is_issued,
+                observed.issued_at.map(ms),
+                observed.in_doubt,
+                may_exist,
+                opens_until.map(ms)
+            ],
+        )?;
         Ok(())
     }
 
-    /// What people call a workspace.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn workspace_name(&mut self, workspace: WorkspaceId) -> Result<String, StoreError> {
-        Ok(format!("workspace {workspace}"))
+    fn tell_issued(
+        &mut self,
+        now: Timestamp,
+        method: &Method,
+        doors: &[AcsEntranceId],
+    ) -> Result<(), StoreError> {
+        let kind = match method.issued_at {
+            None => "access_method.issued",
+            Some(_) => "access_method.reissued",
+        };
+        let mut events = vec![Event::method(kind, method.id, method.grant)];
+        let grant = method.grant.to_string();
+        for door in doors {
+            let opened = self.db.execute(
+                "INSERT OR IGNORE INTO opened_entrance VALUES(?1, ?2, ?3, ?4)",
+                params![self.workspace, grant, door.to_string(), ms(now)],
+            )?;
+            if opened > 0 {
+                events.push(Event::new(
+                    "access_grant.access_granted_to_door",
+                    Subject::GrantAtDoor(method.grant, *door),
+                ));
+            }
+        }
+        if events.len() > 1 && self.opens_everything(method)? {
+            events.push(Event::grant(
+                "access_grant.access_granted_to_all_doors",
+                method.grant,
+            ));
+        }
+        self.tell(now, &events)
+    }
+
+    fn opens_everything(&self, method: &Method) -> Result<bool, StoreError> {
+        let missing: Option<bool> = self.db.one(
+            "SELECT EXISTS (
+               SELECT acs_entrance_id FROM (
+                 SELECT acs_entrance_id FROM grant_entrance WHERE access_grant_id = ?1
+                 UNION SELECT acs_entrance_id FROM grant_space JOIN space_entrance USING(space_id)
+                 WHERE access_grant_id = ?1
+               ) JOIN acs_entrance USING(acs_entrance_id)
+               WHERE removed_at IS NULL AND workspace_id = ?2 AND acs_entrance_id NOT IN
+                 (SELECT acs_entrance_id FROM opened_entrance WHERE access_grant_id = ?1))",
+            params![method.grant.to_string(), self.workspace],
+            |row| row.get(0),
+        )?;
+        Ok(missing == Some(false))
+    }
+
+    /// The rooms of a reservation are free in the lock system: when all of one system's are, the cards that were
+    /// left for them are no longer shown.
+    fn rooms_freed(&mut self, system: AcsSystemId, key: &str) -> Result<(), StoreError> {
+        let methods = self.db.all(
+            "SELECT m.access_method_id, m.access_grant_id FROM access_grant g
+             JOIN access_method m USING(access_grant_id)
+             WHERE g.workspace_id = ?1 AND g.reservation_key = ?2 AND g.deleted_at IS NOT NULL
+               AND m.acs_system_id = ?3
+               AND NOT EXISTS (SELECT 1 FROM ordered_checkout o WHERE o.workspace_id = ?1
+                                 AND o.reservation_key = ?2 AND o.acs_system_id = ?3 AND o.freed = 0)",
+            params![self.workspace, key, system.to_string()],
+            |row| Ok((id(row, "access_method_id")?, id(row, "access_grant_id")?)),
+        )?;
+        for (method, grant) in methods {
+            self.remove_method(method)?;
+            self.sweep(grant)?;
+        }
+        Ok(())
+    }
+
+    fn attempt_of(&self, job: JobId) -> Result<Option<ActionAttemptId>, StoreError> {
+        self.db.one(
+            "SELECT action_attempt_id FROM action_attempt WHERE job_id = ?1 AND workspace_id = ?2",
+            params![job.to_string(), self.workspace],
+            |row| id(row, "action_attempt_id"),
+        )
+    }
+}
+
+/// What is observed of a method.
+struct Observed {
+    is_issued: bool,
+    issued_at: Option<Timestamp>,
+    in_doubt: bool,
+    card: CardFate,
+}
+
+fn facts(outcome: &Outcome) -> Option<CardFacts> {
+    match outcome {
+        Outcome::Succeeded(success) => success.card.clone(),
+        _ => None,
+    }
+}
+
+/// The window as the card carries it.
+fn printed(ordered: Window, facts: Option<&CardFacts>) -> Window {
+    let end = facts.and_then(|facts| facts.printed_end).or(ordered.ends_at());
+    Window::new(ordered.starts_at(), end).unwrap_or(ordered)
+}
+
+/// Until when a card opens that may have been written before as well: the later of both.
+fn later(before: CardFate, now: Option<Timestamp>) -> Option<Timestamp> {
+    match before {
+        CardFate::Never => now,
+        CardFate::MayExist { opens_until } => Some(opens_until?.max(now?)),
     }
 }

@@ -528,6 +528,8 @@ impl Driver for SaltoIs {
             display_name: encoder.display_name.clone(),
         });
         SystemInventory {
+            // The site's choice, not the system's: the agent fills it in.
+            checkout_on_last_grant: false,
             name: self.system.clone(),
             kind: SystemKind::SaltoIs,
             time_zone: self.time_zone.iana_name().unwrap_or("Etc/Unknown").to_owned(),

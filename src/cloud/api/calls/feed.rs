@@ -1,0 +1,117 @@
+//! `events` and `action_attempts`: what happened and what is happening.
+
+use hyper::Method;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Answer, Call, Request, one};
+use crate::{
+    cloud::{
+        api::{
+            answers,
+            params::{IDS, Kind, TEXTS, optional, required},
+            problem::Problem,
+        },
+        store::{AttemptState, EventFilter},
+    },
+    grants::{Refused, Resource},
+    model::ActionAttemptId,
+};
+
+pub(super) const CALLS: &[Call] = &[
+    Call {
+        path: "/events/list",
+        method: Method::GET,
+        params: &[
+            optional("since", Kind::Time),
+            optional("between", Kind::List(&Kind::Time)),
+            optional("event_ids", IDS),
+            optional("event_type", Kind::Text),
+            optional("event_types", TEXTS),
+            optional("access_grant_id", Kind::Id),
+            optional("access_grant_ids", IDS),
+            optional("access_method_id", Kind::Id),
+            optional("access_method_ids", IDS),
+            optional("acs_system_id", Kind::Id),
+            optional("acs_system_ids", IDS),
+            optional("acs_entrance_id", Kind::Id),
+            optional("acs_encoder_id", Kind::Id),
+            optional("limit", Kind::Count(1_000)),
+        ],
+        run: |request| Box::pin(list_events(request)),
+    },
+    Call {
+        path: "/action_attempts/get",
+        method: Method::GET,
+        params: &[required("action_attempt_id", Kind::Id)],
+        run: |request| Box::pin(get_attempt(request)),
+    },
+];
+
+async fn list_events(request: Request) -> Answer {
+    let args = &request.args;
+    let (since, until) = match (args.time("since"), args.times("between").as_deref()) {
+        (since, None) => (since, None),
+        (None, Some(&[from, to])) => (Some(from), Some(to)),
+        _ => {
+            return Err(Problem::invalid_parameter(
+                "between",
+                "Expected two dates, and no since beside them",
+            ));
+        }
+    };
+    let ids = args.ids("event_ids");
+    if since.is_none() && ids.is_none() {
+        return Err(Problem::invalid_parameter(
+            "since",
+            "Required unless between or event_ids is given",
+        ));
+    }
+    let kinds = match (args.text("event_type"), args.texts("event_types")) {
+        (None, None) => None,
+        (one, more) => Some(one.into_iter().chain(more.into_iter().flatten()).collect()),
+    };
+    let filter = EventFilter {
+        since,
+        until,
+        ids,
+        kinds,
+        grants: args.one_or_more("access_grant_id", "access_grant_ids"),
+        methods: args.one_or_more("access_method_id", "access_method_ids"),
+        systems: args.one_or_more("acs_system_id", "acs_system_ids"),
+        entrance: args.id("acs_entrance_id"),
+        encoder: args.id("acs_encoder_id"),
+        limit: args.count("limit").unwrap_or(500),
+    };
+    let events = request.store(move |tenant| tenant.events(&filter)).await?;
+    let shown = events
+        .iter()
+        .map(|event| answers::event(request.workspace, event));
+    one("events", shown.collect())
+}
+
+/// Held open while the attempt is pending: a person lays a card down more slowly than clients like to poll.
+async fn get_attempt(request: Request) -> Answer {
+    let wanted: ActionAttemptId = request.args.the_id("action_attempt_id")?;
+    let until = Instant::now() + request.api.hold;
+    let mut changes = request.api.signals.changes();
+    let mut shutdown = request.api.shutdown.clone();
+    loop {
+        let attempt = request
+            .store(move |tenant| tenant.attempt(wanted))
+            .await?
+            .ok_or_else(|| Refused::not_found(Resource::ActionAttempt, wanted))?;
+        let answer = || one("action_attempt", answers::attempt(request.workspace, &attempt));
+        if !matches!(attempt.state, AttemptState::Pending) || *shutdown.borrow() {
+            return answer();
+        }
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => return answer(),
+            changed = timeout_at(until, changes.changed()) => {
+                if !matches!(changed, Ok(Ok(()))) {
+                    return answer();
+                }
+            }
+        }
+    }
+}

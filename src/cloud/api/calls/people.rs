@@ -1,0 +1,94 @@
+//! `user_identities` and `spaces`.
+
+use hyper::Method;
+
+use super::{Answer, Call, Request, one};
+use crate::{
+    cloud::{
+        api::{
+            answers,
+            params::{Args, IDS, Kind, Param, TEXTS, optional, required},
+            problem::Problem,
+        },
+        store::{NewSpace, Person},
+    },
+    grants::{Refused, Resource},
+    model::DeviceId,
+};
+
+/// The fields of a person.
+pub(super) const PERSON: [Param; 4] = [
+    optional("full_name", Kind::Text),
+    optional("email_address", Kind::Email),
+    optional("phone_number", Kind::Text),
+    optional("user_identity_key", Kind::Text),
+];
+
+pub(super) fn person(args: &Args) -> Person {
+    Person {
+        full_name: args.text("full_name"),
+        email_address: args.text("email_address"),
+        phone_number: args.text("phone_number"),
+        user_identity_key: args.text("user_identity_key"),
+    }
+}
+
+/// No site has standalone devices yet: any that is named is unknown.
+pub(super) fn no_devices(args: &Args) -> Result<(), Problem> {
+    match args.ids::<DeviceId>("device_ids").unwrap_or_default().first() {
+        Some(device) => Err(Refused::not_found(Resource::Device, device).into()),
+        None => Ok(()),
+    }
+}
+
+pub(super) const CALLS: &[Call] = &[
+    Call {
+        path: "/user_identities/create",
+        method: Method::POST,
+        params: &[
+            PERSON[0],
+            PERSON[1],
+            PERSON[2],
+            PERSON[3],
+            optional("acs_system_ids", IDS),
+            optional("customer_key", Kind::Text),
+        ],
+        run: |request| Box::pin(create_identity(request)),
+    },
+    Call {
+        path: "/spaces/create",
+        method: Method::POST,
+        params: &[
+            required("name", Kind::Text),
+            optional("space_key", Kind::Text),
+            optional("customer_key", Kind::Text),
+            optional("device_ids", IDS),
+            optional("acs_entrance_ids", IDS),
+            optional("connected_account_ids", TEXTS),
+            optional("customer_data", Kind::Any),
+        ],
+        run: |request| Box::pin(create_space(request)),
+    },
+];
+
+async fn create_identity(request: Request) -> Answer {
+    let person = person(&request.args);
+    let now = request.api.clock.now();
+    let identity = request
+        .ask(move |tenant| tenant.create_identity(now, &person))
+        .await?;
+    one("user_identity", answers::identity(request.workspace, &identity))
+}
+
+async fn create_space(request: Request) -> Answer {
+    no_devices(&request.args)?;
+    let new = NewSpace {
+        name: request.args.text("name").unwrap_or_default(),
+        space_key: request.args.text("space_key"),
+        customer_key: request.args.text("customer_key"),
+        entrances: request.args.ids("acs_entrance_ids").unwrap_or_default(),
+    };
+    let now = request.api.clock.now();
+    let space = request.ask(move |tenant| tenant.create_space(now, new)).await?;
+    one("space", answers::space(request.workspace, &space))
+}

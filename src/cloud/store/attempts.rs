@@ -1,0 +1,233 @@
+//! Action attempts and the cards they leave behind.
+
+use jiff::Timestamp;
+use rusqlite::{Row, params};
+
+use crate::{
+    grants::AttemptError,
+    model::{
+        AccessMethodId, AcsCredentialId, AcsSystemId, ActionAttemptId, ConnectedAccountId, JobId,
+        UserIdentityId, Window, WorkspaceId,
+    },
+    store::StoreError,
+};
+
+use super::{
+    Db, Overdue, Tenant,
+    grants::window,
+    rows::{id, maybe_id, ms, time},
+};
+
+/// An attempt.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) id: ActionAttemptId,
+    pub(crate) state: AttemptState,
+}
+
+/// Where an attempt stands.
+#[derive(Debug)]
+pub(crate) enum AttemptState {
+    Pending,
+    Success(Box<Credential>),
+    Error { kind: String, message: String },
+}
+
+/// A card that was written.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    pub(crate) id: AcsCredentialId,
+    pub(crate) system: AcsSystemId,
+    pub(crate) account: ConnectedAccountId,
+    pub(crate) user_identity: UserIdentityId,
+    pub(crate) window: Window,
+    pub(crate) card_number: Option<String>,
+    /// Whether the system said that the card was physically written.
+    pub(crate) proven: bool,
+    pub(crate) issued_at: Timestamp,
+    pub(crate) created_at: Timestamp,
+}
+
+/// A card as it was written.
+pub(super) struct WrittenCard {
+    pub(super) method: AccessMethodId,
+    pub(super) window: Window,
+    pub(super) card_number: Option<String>,
+    pub(super) proven: bool,
+}
+
+impl Tenant<'_> {
+    pub(crate) fn attempt(&mut self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
+        let found = self.db.one(
+            "SELECT status, error_type, error_message, acs_credential_id FROM action_attempt
+             WHERE action_attempt_id = ?1 AND workspace_id = ?2",
+            params![wanted.to_string(), self.workspace],
+            |row| {
+                let error: (Option<String>, Option<String>) =
+                    (row.get("error_type")?, row.get("error_message")?);
+                let card: Option<AcsCredentialId> = maybe_id(row, "acs_credential_id")?;
+                Ok((row.get::<_, String>("status")?, error, card))
+            },
+        )?;
+        let Some((status, (kind, message), card)) = found else {
+            return Ok(None);
+        };
+        let state = match (status.as_str(), card) {
+            ("pending", _) => AttemptState::Pending,
+            ("success", Some(card)) => AttemptState::Success(Box::new(self.credential(card)?)),
+            _ => AttemptState::Error {
+                kind: kind.unwrap_or_else(|| "uncategorized_error".into()),
+                message: message.unwrap_or_default(),
+            },
+        };
+        Ok(Some(Attempt { id: wanted, state }))
+    }
+
+    fn credential(&self, wanted: AcsCredentialId) -> Result<Credential, StoreError> {
+        let found = self.db.one(
+            "SELECT c.*, s.connected_account_id FROM acs_credential c JOIN acs_system s USING(acs_system_id)
+             WHERE acs_credential_id = ?1 AND c.workspace_id = ?2",
+            params![wanted.to_string(), self.workspace],
+            |row| {
+                let card = Credential {
+                    id: wanted,
+                    system: id(row, "acs_system_id")?,
+                    account: id(row, "connected_account_id")?,
+                    user_identity: id(row, "user_identity_id")?,
+                    window: window(row)?,
+                    card_number: None,
+                    proven: row.get("proven")?,
+                    issued_at: time(row, "issued_at")?,
+                    created_at: time(row, "created_at")?,
+                };
+                Ok((card, row.get::<_, Option<Vec<u8>>>("card_number")?))
+            },
+        )?;
+        let (mut card, number) = found
+            .ok_or_else(|| StoreError::corrupt("acs_credential", "an attempt names one that is not there"))?;
+        if let Some(sealed) = number {
+            let plain = self.db.seal.open(&number_place(wanted), &sealed)?;
+            card.card_number = Some(String::from_utf8_lossy(&plain).into_owned());
+        }
+        Ok(card)
+    }
+
+    /// Records a card that was written: one for each method, renewed when the method is written again.
+    pub(super) fn keep_credential(
+        &mut self,
+        now: Timestamp,
+        card: &WrittenCard,
+    ) -> Result<Option<AcsCredentialId>, StoreError> {
+        let method = card.method.to_string();
+        let known = self.db.one(
+            "SELECT acs_credential_id FROM acs_credential WHERE access_method_id = ?1 AND workspace_id = ?2",
+            params![method, self.workspace],
+            |row| id(row, "acs_credential_id"),
+        )?;
+        let own = known.unwrap_or_else(|| AcsCredentialId(self.db.random.uuid()));
+        let number = card
+            .card_number
+            .as_ref()
+            .map(|number| self.db.seal.seal(&number_place(own), number.as_bytes()));
+        let kept = self.db.execute(
+            "INSERT INTO acs_credential
+             SELECT ?1, workspace_id, access_method_id, acs_system_id, user_identity_id, ?4, ?5, ?6, ?7, ?8, ?8
+             FROM access_method JOIN (SELECT access_grant_id, user_identity_id FROM access_grant)
+               USING(access_grant_id)
+             WHERE access_method_id = ?2 AND workspace_id = ?3
+             ON CONFLICT(acs_credential_id) DO UPDATE SET starts_at = excluded.starts_at, ends_at = excluded.ends_at,
+               card_number = excluded.card_number, proven = excluded.proven, issued_at = excluded.issued_at",
+            params![
+                own.to_string(),
+                method,
+                self.workspace,
+                ms(card.window.starts_at()),
+                card.window.ends_at().map(ms),
+                number,
+                card.proven,
+                ms(now)
+            ],
+        )?;
+        Ok((kept > 0).then_some(own))
+    }
+
+    /// Ends an attempt, if it has not ended; a finished one never changes. Says whether it did.
+    pub(super) fn end_attempt(
+        &mut self,
+        now: Timestamp,
+        attempt: ActionAttemptId,
+        end: &Result<AcsCredentialId, AttemptError>,
+    ) -> Result<bool, StoreError> {
+        let (status, kind, message, card) = match end {
+            Ok(card) => ("success", None, None, Some(card.to_string())),
+            Err(error) => ("error", Some(error.kind), Some(error.message.as_str()), None),
+        };
+        let ended = self.db.execute(
+            "UPDATE action_attempt SET status = ?3, error_type = ?4, error_message = ?5, acs_credential_id = ?6,
+               ended_at = ?7
+             WHERE action_attempt_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
+            params![attempt.to_string(), self.workspace, status, kind, message, card, ms(now)],
+        )?;
+        Ok(ended > 0)
+    }
+}
+
+struct PendingAttempt {
+    attempt: ActionAttemptId,
+    workspace: WorkspaceId,
+    job: JobId,
+    unsent_at: Timestamp,
+    silent_at: Timestamp,
+}
+
+impl Db {
+    /// Ends attempts that nobody else will end, and forgets deleted grants whose cards open no longer.
+    ///
+    /// A job that never reached its bridge ends `bridge_disconnected`; one that did, and of which nothing was heard,
+    /// ends `encoding_interrupted`, and its late outcome will move only the method.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn end_overdue(&mut self, now: Timestamp) -> Result<Overdue, StoreError> {
+        let (mut changed, mut next) = self.sweep_ended_cards(now)?;
+        let pending = self.all(
+            "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",
+            [],
+            |row: &Row<'_>| {
+                Ok(PendingAttempt {
+                    attempt: id(row, "action_attempt_id")?,
+                    workspace: id(row, "workspace_id")?,
+                    job: id(row, "job_id")?,
+                    unsent_at: time(row, "unsent_at")?,
+                    silent_at: time(row, "silent_at")?,
+                })
+            },
+        )?;
+        for pending in pending {
+            let due = if pending.unsent_at > now {
+                pending.unsent_at
+            } else if !self.was_handed(pending.job)? {
+                let mut tenant = self.tenant(pending.workspace);
+                tenant.cancel(now, pending.job)?;
+                changed |= tenant.end_attempt(now, pending.attempt, &Err(AttemptError::bridge_away()))?;
+                continue;
+            } else if pending.silent_at > now {
+                pending.silent_at
+            } else {
+                self.tenant(pending.workspace).doubt(
+                    now,
+                    pending.job,
+                    "the bridge has not said how it ended",
+                )?;
+                changed = true;
+                continue;
+            };
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        Ok(Overdue { changed, next })
+    }
+}
+
+fn number_place(card: AcsCredentialId) -> String {
+    format!("acs_credential.card_number/{card}")
+}

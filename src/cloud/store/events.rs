@@ -1,0 +1,242 @@
+//! The feed.
+
+use jiff::Timestamp;
+use rusqlite::params;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    grants::{Event, Subject},
+    model::{AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, EventId, WorkspaceId},
+    store::StoreError,
+};
+
+use super::{
+    Db, Tenant,
+    rows::{id, id_list, ms, time},
+};
+
+/// An event as it stands in the feed.
+#[derive(Debug)]
+pub(crate) struct TimedEvent {
+    pub(crate) id: EventId,
+    pub(crate) kind: String,
+    pub(crate) occurred_at: Timestamp,
+    /// The fields of its type.
+    pub(crate) fields: Map<String, Value>,
+}
+
+/// Which events.
+#[derive(Debug, Default)]
+pub(crate) struct EventFilter {
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) ids: Option<Vec<EventId>>,
+    pub(crate) kinds: Option<Vec<String>>,
+    pub(crate) grants: Option<Vec<AccessGrantId>>,
+    pub(crate) methods: Option<Vec<AccessMethodId>>,
+    pub(crate) systems: Option<Vec<AcsSystemId>>,
+    pub(crate) entrance: Option<AcsEntranceId>,
+    pub(crate) encoder: Option<AcsEncoderId>,
+    pub(crate) limit: u32,
+}
+
+/// The ids by which an event is found.
+#[derive(Default)]
+struct Found {
+    grant: Option<AccessGrantId>,
+    method: Option<AccessMethodId>,
+    system: Option<AcsSystemId>,
+    entrance: Option<AcsEntranceId>,
+    encoder: Option<AcsEncoderId>,
+}
+
+impl Found {
+    fn of(subject: Subject) -> Self {
+        let mut found = Self::default();
+        match subject {
+            Subject::Grant(grant) => found.grant = Some(grant),
+            Subject::GrantAtDoor(grant, door) => {
+                found.grant = Some(grant);
+                found.entrance = Some(door);
+            }
+            Subject::Method(method, grant) => {
+                found.grant = Some(grant);
+                found.method = Some(method);
+            }
+            Subject::System(system) => found.system = Some(system),
+            Subject::Entrance(entrance, system) => {
+                found.entrance = Some(entrance);
+                found.system = Some(system);
+            }
+            Subject::Encoder(encoder, system) => {
+                found.encoder = Some(encoder);
+                found.system = Some(system);
+            }
+        }
+        found
+    }
+}
+
+impl Tenant<'_> {
+    /// Adds events to the feed.
+    pub(super) fn tell(&mut self, now: Timestamp, events: &[Event]) -> Result<(), StoreError> {
+        for event in events {
+            let fields = self.fields(event)?;
+            self.db.tell(self.id, now, event, &fields)?;
+        }
+        Ok(())
+    }
+
+    fn fields(&self, event: &Event) -> Result<Value, StoreError> {
+        let key = |grant: AccessGrantId| {
+            self.db.one(
+                "SELECT access_grant_key FROM access_grant WHERE access_grant_id = ?1 AND workspace_id = ?2",
+                params![grant.to_string(), self.workspace],
+                |row| row.get::<_, Option<String>>(0),
+            )
+        };
+        let account = |system: AcsSystemId| {
+            self.db.one(
+                "SELECT connected_account_id FROM acs_system WHERE acs_system_id = ?1 AND workspace_id = ?2",
+                params![system.to_string(), self.workspace],
+                |row| row.get::<_, String>(0),
+            )
+        };
+        let mut fields = match event.subject {
+            Subject::Grant(grant) => {
+                json!({"access_grant_id": grant, "access_grant_key": key(grant)?.flatten()})
+            }
+            Subject::GrantAtDoor(grant, door) => json!({
+                "access_grant_id": grant,
+                "acs_entrance_id": door,
+                "access_grant_key": key(grant)?.flatten(),
+            }),
+            Subject::Method(method, grant) => json!({
+                "access_method_id": method,
+                "access_grant_ids": [grant],
+                "access_grant_keys": key(grant)?.flatten().map(|key| vec![key]),
+            }),
+            Subject::System(system) => {
+                json!({"acs_system_id": system, "connected_account_id": account(system)?})
+            }
+            Subject::Entrance(entrance, system) => json!({
+                "acs_entrance_id": entrance,
+                "acs_system_id": system,
+                "connected_account_id": account(system)?,
+            }),
+            Subject::Encoder(encoder, system) => json!({
+                "acs_encoder_id": encoder,
+                "acs_system_id": system,
+                "connected_account_id": account(system)?,
+            }),
+        };
+        if let Some(message) = &event.message {
+            fields["error_message"] = json!(message);
+        }
+        if event.kind == "acs_system.disconnected" {
+            for list in [
+                "acs_system_errors",
+                "acs_system_warnings",
+                "connected_account_errors",
+                "connected_account_warnings",
+            ] {
+                fields[list] = json!([]);
+            }
+            if let Subject::System(system) = event.subject {
+                let troubles = self.system_troubles(system)?;
+                fields["acs_system_errors"] = troubles.iter().map(super::SystemTrouble::to_json).collect();
+            }
+        }
+        if let Value::Object(fields) = &mut fields {
+            fields.retain(|_, value| !value.is_null());
+        }
+        Ok(fields)
+    }
+
+    /// Events in the order they happened.
+    pub(crate) fn events(&mut self, filter: &EventFilter) -> Result<Vec<TimedEvent>, StoreError> {
+        let rows = self.db.all(
+            "SELECT event_id, event_type, occurred_at, fields FROM event
+             WHERE workspace_id = ?1
+               AND (?2 IS NULL OR occurred_at >= ?2)
+               AND (?3 IS NULL OR occurred_at <= ?3)
+               AND (?4 IS NULL OR event_id IN (SELECT value FROM json_each(?4)))
+               AND (?5 IS NULL OR event_type IN (SELECT value FROM json_each(?5)))
+               AND (?6 IS NULL OR access_grant_id IN (SELECT value FROM json_each(?6)))
+               AND (?7 IS NULL OR access_method_id IN (SELECT value FROM json_each(?7)))
+               AND (?8 IS NULL OR acs_system_id IN (SELECT value FROM json_each(?8)))
+               AND (?9 IS NULL OR acs_entrance_id = ?9)
+               AND (?10 IS NULL OR acs_encoder_id = ?10)
+             ORDER BY n LIMIT ?11",
+            params![
+                self.workspace,
+                filter.since.map(ms),
+                filter.until.map(ms),
+                id_list(filter.ids.as_deref()),
+                id_list(filter.kinds.as_deref()),
+                id_list(filter.grants.as_deref()),
+                id_list(filter.methods.as_deref()),
+                id_list(filter.systems.as_deref()),
+                filter.entrance.map(|id| id.to_string()),
+                filter.encoder.map(|id| id.to_string()),
+                filter.limit,
+            ],
+            |row| {
+                Ok((
+                    id::<EventId>(row, "event_id")?,
+                    row.get::<_, String>("event_type")?,
+                    time(row, "occurred_at")?,
+                    row.get::<_, Vec<u8>>("fields")?,
+                ))
+            },
+        )?;
+        rows.into_iter()
+            .map(|(id, kind, occurred_at, sealed)| {
+                let plain = self.db.seal.open(&place(id), &sealed)?;
+                Ok(TimedEvent {
+                    id,
+                    kind,
+                    occurred_at,
+                    fields: serde_json::from_slice(&plain)
+                        .map_err(|error| StoreError::corrupt(place(id), error))?,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Db {
+    fn tell(
+        &mut self,
+        workspace: WorkspaceId,
+        now: Timestamp,
+        event: &Event,
+        fields: &Value,
+    ) -> Result<(), StoreError> {
+        let id = EventId(self.random.uuid());
+        let sealed = self.seal.seal(&place(id), fields.to_string().as_bytes());
+        let found = Found::of(event.subject);
+        self.execute(
+            "INSERT INTO event(event_id, workspace_id, event_type, occurred_at, access_grant_id, access_method_id,
+                               acs_system_id, acs_entrance_id, acs_encoder_id, fields)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                id.to_string(),
+                workspace.to_string(),
+                event.kind,
+                ms(now),
+                found.grant.map(|id| id.to_string()),
+                found.method.map(|id| id.to_string()),
+                found.system.map(|id| id.to_string()),
+                found.entrance.map(|id| id.to_string()),
+                found.encoder.map(|id| id.to_string()),
+                sealed,
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+fn place(id: EventId) -> String {
+    format!("event.fields/{id}")
+}

@@ -1,0 +1,551 @@
+//! The store's rules, with a bridge that says what the test tells it to.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::{
+    grants::Mode,
+    model::{
+        AccessMethodId, AcsEncoderId, AcsEntranceId, ActionAttemptId, BridgeId, Capabilities, CardFacts,
+        Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Outcome, ProofLevel,
+        Report, ReservationKey, Resolution, Severity, Success, SystemInventory, SystemKind, SystemName,
+        Verdict, Written,
+    },
+};
+
+/// A property with rooms 101 to 103, a lobby and two encoders; the wall clock stands at noon until it is moved.
+struct Property {
+    db: Db,
+    workspace: WorkspaceId,
+    bridge: BridgeId,
+    now: Timestamp,
+    folder: tempfile::TempDir,
+}
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+impl Property {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let random = Random::seeded(1);
+        let seal = SealKey::new([7; 32], random.clone());
+        let mut db = Db::open(&Storage::folder(folder.path()), seal, random).unwrap();
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let workspace = db.found(now, "Home", [1; 32], [2; 32]).unwrap();
+        let bridge = db.the_bridge(now, workspace).unwrap();
+        db.bridge_up(now, bridge).unwrap();
+        db.apply_inventory(now, bridge, &inventory(&["101", "102", "103"]))
+            .unwrap();
+        Self {
+            db,
+            workspace,
+            bridge,
+            now,
+            folder,
+        }
+    }
+
+    fn tenant(&mut self) -> Tenant<'_> {
+        self.db.tenant(self.workspace)
+    }
+
+    fn entrances(&mut self) -> Vec<Entrance> {
+        let page = Page { limit: 100, after: 0 };
+        self.tenant()
+            .entrances(&EntranceFilter::default(), page)
+            .unwrap()
+            .rows
+    }
+
+    fn door(&mut self, name: &str) -> AcsEntranceId {
+        self.entrances()
+            .into_iter()
+            .find(|door| door.name == name)
+            .unwrap()
+            .id
+    }
+
+    fn encoder(&mut self, index: usize) -> AcsEncoderId {
+        let page = Page { limit: 100, after: 0 };
+        self.tenant().encoders(None, None, page).unwrap().rows[index].id
+    }
+
+    fn grant(&mut self, stay: &str, doors: &[&str], hours: i64) -> Grant {
+        let command = GrantCommand {
+            identity: IdentityRef::New(Person {
+                full_name: Some("Jane Quicksilver".into()),
+                user_identity_key: Some(self.db.random.uuid().to_string()),
+                ..Person::default()
+            }),
+            key: None,
+            reservation_key: Some(ReservationKey::new(stay).unwrap()),
+            name: None,
+            starts_at: None,
+            ends_at: Some(self.now + SignedDuration::from_hours(hours)),
+            entrances: doors.iter().map(|door| self.door(door)).collect(),
+            spaces: Vec::new(),
+            space_keys: Vec::new(),
+            requested: vec![Requested {
+                mode: Mode::Card,
+                code: None,
+            }],
+        };
+        let now = self.now;
+        self.tenant().create_grant(now, &command).unwrap().unwrap()
+    }
+
+    /// Orders the card, and hands the job to the bridge.
+    fn encode(&mut self, method: AccessMethodId) -> (ActionAttemptId, JobId) {
+        let (attempt, job) = self.order(method);
+        self.hand(job);
+        (attempt, job)
+    }
+
+    fn order(&mut self, method: AccessMethodId) -> (ActionAttemptId, JobId) {
+        let (now, encoder) = (self.now, self.encoder(0));
+        let attempt = self.tenant().encode(now, method, encoder).unwrap().unwrap().id;
+        let job = self
+            .db
+            .one(
+                "SELECT job_id FROM action_attempt WHERE action_attempt_id = ?1",
+                [attempt.to_string()],
+                |row| rows::id(row, "job_id"),
+            )
+            .unwrap();
+        (attempt, job.unwrap())
+    }
+
+    fn hand(&mut self, job: JobId) {
+        let sql = "UPDATE bridge_order SET handed = 1 WHERE job_id = ?1";
+        assert_eq!(self.db.execute(sql, [job.to_string()]).unwrap(), 1);
+    }
+
+    fn report(&mut self, job: JobId, outcome: Outcome) {
+        let report = report(self.now, job, outcome);
+        self.db.apply_report(self.now, self.bridge, &report).unwrap();
+    }
+
+    fn resolve(&mut self, job: JobId, verdict: Verdict) {
+        let mut report = report(self.now, job, Outcome::unknown(Code::NoAnswer, "silence"));
+        report.revision = 2;
+        report.resolution = Some(Resolution {
+            verdict,
+            by: "the desk".into(),
+        });
+        self.db.apply_report(self.now, self.bridge, &report).unwrap();
+    }
+
+    fn method(&mut self, method: AccessMethodId) -> Option<Method> {
+        self.tenant().method(method).unwrap()
+    }
+
+    /// How an attempt stands: `pending`, `success` or the error's type.
+    fn attempt(&mut self, attempt: ActionAttemptId) -> String {
+        match self.tenant().attempt(attempt).unwrap().unwrap().state {
+            AttemptState::Pending => "pending".into(),
+            AttemptState::Success(_) => "success".into(),
+            AttemptState::Error { kind, .. } => kind,
+        }
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        let filter = EventFilter {
+            limit: 1_000,
+            ..EventFilter::default()
+        };
+        let events = self.tenant().events(&filter).unwrap();
+        events.into_iter().map(|event| event.kind).collect()
+    }
+
+    fn delete(&mut self, grant: &Grant) {
+        let now = self.now;
+        self.tenant().delete_grant(now, grant.id).unwrap().unwrap();
+    }
+
+    fn still_there(&mut self, grant: &Grant) -> bool {
+        self.tenant().grant(&GrantName::Id(grant.id)).unwrap().is_some()
+    }
+
+    fn later(&mut self, by: SignedDuration) -> Overdue {
+        self.now += by;
+        self.db.end_overdue(self.now).unwrap()
+    }
+}
+
+fn inventory(rooms: &[&str]) -> Inventory {
+    let proven = Some(ProofLevel::Vector);
+    let door = |name: &str, kind| Door {
+        name: DoorName::new(name).unwrap(),
+        display_name: None,
+        kind,
+    };
+    let encoder = |name: &str| crate::model::Encoder {
+        name: EncoderName::new(name).unwrap(),
+        display_name: None,
+    };
+    Inventory {
+        systems: vec![SystemInventory {
+            name: SystemName::new("salto").unwrap(),
+            kind: SystemKind::SaltoIs,
+            time_zone: "Europe/Oslo".into(),
+            capabilities: Capabilities {
+                r#override: proven,
+                join: proven,
+                future_start: proven,
+                checkout: proven,
+                modify_stay: None,
+                read_card: proven,
+                open_end: None,
+                max_rooms: 4,
+                max_common: 62,
+                answer_means_written: true,
+                parallel_encoders: true,
+            },
+            checkout_on_last_grant: true,
+            doors: rooms
+                .iter()
+                .map(|room| door(room, DoorKind::Room))
+                .chain([door("lobby", DoorKind::Common)])
+                .collect(),
+            encoders: vec![encoder("1"), encoder("2")],
+        }],
+    }
+}
+
+fn written() -> Outcome {
+    Outcome::Succeeded(Success {
+        written: Some(Written::Proven),
+        card: Some(CardFacts {
+            serial: Some("04A1B2C3".into()),
+            ..CardFacts::default()
+        }),
+        seen: None,
+    })
+}
+
+fn report(at: Timestamp, job_id: JobId, outcome: Outcome) -> Report {
+    Report {
+        job_id,
+        revision: 1,
+        at,
+        outcome,
+        resolution: None,
+        rooms: Vec::new(),
+    }
+}
+
+#[test]
+fn a_written_card_ends_its_attempt_and_opens_its_doors_in_the_feed() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101", "lobby"], 24);
+    let method = grant.methods[0].id;
+    let (attempt, job) = property.encode(method);
+    assert_eq!(property.attempt(attempt), "pending");
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "success");
+    assert!(property.method(method).unwrap().is_issued);
+    let told = property.told();
+    let tail: Vec<_> = told
+        .iter()
+        .map(String::as_str)
+        .skip_while(|kind| *kind != "access_grant.created")
+        .collect();
+    assert_eq!(
+        tail,
+        [
+            "access_grant.created",
+            "access_method.created",
+            "access_method.card_encoding_required",
+            "access_method.issued",
+            "access_grant.access_granted_to_door",
+            "access_grant.access_granted_to_door",
+            "access_grant.access_granted_to_all_doors",
+        ]
+    );
+    property.report(job, Outcome::failed(Code::NoCard, "the same report, garbled"));
+    assert_eq!(property.attempt(attempt), "success");
+    assert_eq!(
+        property.told(),
+        told,
+        "a report that was taken in before changes nothing"
+    );
+}
+
+#[test]
+fn a_refused_card_may_be_tried_again_and_a_pending_one_is_the_same_attempt() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let (attempt, job) = property.encode(method);
+    assert_eq!(property.order(method).0, attempt);
+    let (now, other) = (property.now, property.encoder(1));
+    let refused = property.tenant().encode(now, method, other).unwrap().unwrap_err();
+    assert_eq!(refused.name(), "access_method_already_encoding");
+    property.report(job, Outcome::failed(Code::NoCard, "nobody laid a card down"));
+    assert_eq!(property.attempt(attempt), "no_credential_on_encoder");
+    assert_ne!(property.order(method).0, attempt);
+}
+
+#[test]
+fn a_doubt_blocks_the_method_until_it_is_settled_and_the_attempt_stays_as_it_ended() {
+    for (verdict, issued) in [(Verdict::Done, true), (Verdict::NotDone, false)] {
+        let mut property = Property::new();
+        let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+        let (attempt, job) = property.encode(method);
+        property.report(job, Outcome::unknown(Code::NoAnswer, "silence"));
+        assert_eq!(property.attempt(attempt), "encoding_interrupted");
+        let (now, encoder) = (property.now, property.encoder(0));
+        let refused = property
+            .tenant()
+            .encode(now, method, encoder)
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(refused.name(), "access_method_not_ready_for_encoding");
+
+        property.resolve(job, verdict);
+        assert_eq!(property.attempt(attempt), "encoding_interrupted");
+        let method = property.method(method).unwrap();
+        assert_eq!((method.is_issued, method.in_doubt), (issued, false));
+    }
+}
+
+#[test]
+fn a_job_that_never_left_ends_for_want_of_a_bridge_and_may_be_tried_again() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let (attempt, _) = property.order(method);
+    let overdue = property.later(SignedDuration::from_secs(60));
+    assert_eq!(
+        (overdue.changed, property.attempt(attempt).as_str()),
+        (false, "pending")
+    );
+    property.now = overdue.next.unwrap();
+    assert!(property.later(SignedDuration::ZERO).changed);
+    assert_eq!(property.attempt(attempt), "bridge_disconnected");
+    assert!(!property.method(method).unwrap().in_doubt);
+    assert_ne!(property.order(method).0, attempt);
+}
+
+#[test]
+fn a_sent_job_that_falls_silent_is_a_doubt_and_its_late_outcome_moves_only_the_method() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let (attempt, job) = property.encode(method);
+    property.later(SignedDuration::from_secs(120));
+    assert_eq!(
+        property.attempt(attempt),
+        "pending",
+        "a person may still be laying the card down"
+    );
+    property.later(SignedDuration::from_secs(120));
+    assert_eq!(property.attempt(attempt), "encoding_interrupted");
+    assert!(property.method(method).unwrap().in_doubt);
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "encoding_interrupted");
+    assert!(property.method(method).unwrap().is_issued);
+}
+
+#[test]
+fn what_a_bridge_forgot_ends_in_doubt_unless_it_was_reported_before() {
+    let mut property = Property::new();
+    let first = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let second = property.grant("stay-2", &["102"], 24).methods[0].id;
+    let (reported, first_job) = property.encode(first);
+    let (lost, second_job) = property.encode(second);
+    property.report(first_job, written());
+    let (now, bridge) = (property.now, property.bridge);
+    property
+        .db
+        .orders_lost(now, bridge, &[first_job, second_job])
+        .unwrap();
+    assert_eq!(property.attempt(reported), "success");
+    assert_eq!(property.attempt(lost), "encoding_interrupted");
+    assert!(property.method(second).unwrap().in_doubt);
+}
+
+#[test]
+fn a_grant_without_a_card_vanishes_and_its_key_and_room_are_free() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (attempt, _) = property.order(grant.methods[0].id);
+    property.delete(&grant);
+    assert!(!property.still_there(&grant));
+    assert!(property.method(grant.methods[0].id).is_none());
+    assert_eq!(property.attempt(attempt), "credential_deleted");
+    property.grant("stay-1", &["103"], 24);
+    let now = property.now;
+    let again = property
+        .tenant()
+        .delete_grant(now, grant.id)
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(again.name(), "access_grant_not_found");
+}
+
+#[test]
+fn a_grant_with_a_card_is_shown_until_the_card_opens_no_longer() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let other = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    property.delete(&grant);
+    assert!(property.still_there(&grant));
+    assert!(
+        property.still_there(&other),
+        "another grant of the stay is not touched"
+    );
+    property.later(HOUR * 23);
+    assert!(property.still_there(&grant));
+    property.later(HOUR);
+    assert!(!property.still_there(&grant));
+}
+
+#[test]
+fn a_card_written_while_its_grant_was_deleted_is_shown_and_one_not_written_is_gone() {
+    for (outcome, there) in [(written(), true), (Outcome::Cancelled, false)] {
+        let mut property = Property::new();
+        let grant = property.grant("stay-1", &["101"], 24);
+        let (attempt, job) = property.encode(grant.methods[0].id);
+        property.delete(&grant);
+        assert!(property.still_there(&grant), "the encoder may be writing");
+        assert_eq!(property.attempt(attempt), "pending");
+        property.report(job, outcome);
+        assert_eq!(property.still_there(&grant), there);
+    }
+}
+
+#[test]
+fn the_last_grant_of_a_stay_frees_the_room_and_then_the_cards_are_forgotten() {
+    let mut property = Property::new();
+    let first = property.grant("stay-1", &["101"], 24);
+    let second = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(first.methods[0].id);
+    property.report(job, written());
+    let checkouts = |property: &Property| -> Vec<JobId> {
+        let all = "SELECT job_id FROM ordered_checkout";
+        property.db.all(all, [], |row| rows::id(row, "job_id")).unwrap()
+    };
+    property.delete(&first);
+    assert!(checkouts(&property).is_empty(), "the second grant still lives");
+    property.delete(&second);
+    let [job] = checkouts(&property)[..] else {
+        panic!("one room, one check-out")
+    };
+    assert!(property.still_there(&first));
+    property.report(job, Outcome::Succeeded(Success::default()));
+    assert!(!property.still_there(&first));
+}
+
+#[test]
+fn a_door_that_disappears_comes_back_as_itself() {
+    let mut property = Property::new();
+    let before = property.door("102");
+    let (now, bridge) = (property.now, property.bridge);
+    property
+        .db
+        .apply_inventory(now, bridge, &inventory(&["101", "103"]))
+        .unwrap();
+    let gone = |property: &mut Property| {
+        let doors = property.entrances();
+        doors
+            .iter()
+            .find(|door| door.name == "102")
+            .unwrap()
+            .removed_at
+            .is_some()
+    };
+    assert!(gone(&mut property));
+    property
+        .db
+        .apply_inventory(now, bridge, &inventory(&["101", "102", "103"]))
+        .unwrap();
+    assert!(!gone(&mut property));
+    assert_eq!(property.door("102"), before);
+    let told = property.told();
+    assert_eq!(
+        told.iter().filter(|kind| *kind == "acs_entrance.removed").count(),
+        1
+    );
+    assert_eq!(
+        told.iter().filter(|kind| *kind == "acs_entrance.added").count(),
+        5
+    );
+}
+
+#[test]
+fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
+    let mut property = Property::new();
+    let (now, bridge) = (property.now, property.bridge);
+    let troubles = |property: &mut Property| -> Vec<&'static str> {
+        let systems = property.tenant().systems(None, None).unwrap();
+        systems[0].troubles.iter().map(|trouble| trouble.code).collect()
+    };
+    assert!(troubles(&mut property).is_empty());
+    let down = Condition {
+        code: "line_down".into(),
+        severity: Severity::Error,
+        subject: "salto".into(),
+        message: "The line is not open".into(),
+        since: now,
+    };
+    property
+        .db
+        .apply_status(now, bridge, std::slice::from_ref(&down))
+        .unwrap();
+    property.db.apply_status(now, bridge, &[down]).unwrap();
+    assert_eq!(troubles(&mut property), ["acs_system_disconnected"]);
+    property.db.bridge_down(now, bridge).unwrap();
+    assert_eq!(troubles(&mut property)[0], "bridge_disconnected");
+    property.db.bridge_up(now, bridge).unwrap();
+    property.db.apply_status(now, bridge, &[]).unwrap();
+    assert!(troubles(&mut property).is_empty());
+    let told = property.told();
+    let of = |wanted: &str| told.iter().filter(|kind| *kind == wanted).count();
+    assert_eq!(of("acs_system.disconnected"), 1);
+    assert_eq!(of("acs_system.connected"), 2);
+}
+
+#[test]
+fn another_workspace_sees_and_touches_nothing() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (door, encoder, now) = (property.door("101"), property.encoder(0), property.now);
+    let stranger = property.db.found(now, "Elsewhere", [3; 32], [4; 32]).unwrap();
+    let mut theirs = property.db.tenant(stranger);
+    let page = Page { limit: 10, after: 0 };
+    assert!(theirs.grant(&GrantName::Id(grant.id)).unwrap().is_none());
+    assert!(theirs.method(grant.methods[0].id).unwrap().is_none());
+    assert!(theirs.systems(None, None).unwrap().is_empty());
+    assert!(
+        theirs
+            .entrances(&EntranceFilter::default(), page)
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    assert!(theirs.encode(now, grant.methods[0].id, encoder).unwrap().is_err());
+    assert!(theirs.delete_grant(now, grant.id).unwrap().is_err());
+    assert!(matches!(theirs.targets(&[door]), Err(Fault::Refused(_))));
+}
+
+#[test]
+fn names_of_guests_and_card_numbers_are_not_in_the_file() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    let folder = property.folder;
+    drop(property.db);
+    let mut read = 0;
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        read += bytes.len();
+        for secret in ["Quicksilver", "04A1B2C3"] {
+            assert!(
+                !bytes.windows(secret.len()).any(|part| part == secret.as_bytes()),
+                "{secret}"
+            );
+        }
+    }
+    assert!(read > 0);
+}

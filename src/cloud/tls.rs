@@ -1,0 +1,303 @@
+//! Certificates: the operator's, or from a certificate authority of our own that the first start makes.
+//!
+//! Our own leaf certificates live in memory only. They are made at every start, and again long before they end while
+//! the program runs; clients trust the authority, so they notice nothing.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+};
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SerialNumber,
+};
+use rustls::{
+    ServerConfig,
+    crypto::ring::{default_provider, sign::any_supported_type},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use crate::{config::TlsFiles, seal::write_private, seams::Random};
+
+/// How long a certificate of ours is good for; clients of some makes refuse more than 825 days.
+const LEAF: SignedDuration = SignedDuration::from_hours(397 * 24);
+/// It is made anew when less than this is left.
+const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(60 * 24);
+/// The clocks of clients may be this much behind.
+const BACKDATED: SignedDuration = SignedDuration::from_hours(48);
+/// The authority is good for twenty years: it is put into every bridge's configuration by hand.
+const AUTHORITY: SignedDuration = SignedDuration::from_hours(20 * 365 * 24);
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or written.
+    #[error("certificate file {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file holds no certificate, or no key.
+    #[error("{} holds no {what} in PEM", path.display())]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+        /// Why not.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Others may read a private key.
+    #[error("private key {} may be read by others (mode {mode:o}): run `chmod 600` on it", path.display())]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// One half of the authority is missing.
+    #[error("{} is there, but not {}: restore it, or remove both and give every bridge the new ca.pem", present.display(), missing.display())]
+    Half {
+        /// What is there.
+        present: PathBuf,
+        /// What is not.
+        missing: PathBuf,
+    },
+    /// A certificate cannot be made.
+    #[error("make a certificate")]
+    Make(#[from] rcgen::Error),
+    /// A certificate and its key cannot be used.
+    #[error("use a certificate")]
+    Use(#[from] rustls::Error),
+}
+
+/// A certificate authority of our own.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// The file with its certificate, for bridges and clients.
+    pub file: PathBuf,
+    random: Random,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Reads `ca.pem` and `ca.key` of a folder, or makes them.
+    ///
+    /// # Errors
+    /// When a file cannot be read or made, or one of the two is missing.
+    pub fn open(folder: &Path, now: Timestamp, random: &Random) -> Result<Self, TlsError> {
+        let (file, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TlsError::File { path, source }
+        };
+        match (file.exists(), key_file.exists()) {
+            (true, true) => {
+                refuse_exposed(&key_file)?;
+                let pem = fs::read_to_string(&key_file).map_err(failed(&key_file))?;
+                Ok(Self::new(KeyPair::from_pem(&pem)?, file, random))
+            }
+            (true, false) => Err(TlsError::Half {
+                present: file,
+                missing: key_file,
+            }),
+            // The certificate is written last: a key alone is what an interrupted first start leaves.
+            (false, exists) => {
+                if exists {
+                    fs::remove_file(&key_file).map_err(failed(&key_file))?;
+                }
+                let key = KeyPair::generate()?;
+                let mut params = authority();
+                params.serial_number = Some(serial(random));
+                valid(&mut params, now - BACKDATED, now + AUTHORITY);
+                let certificate = params.self_signed(&key)?;
+                write_private(&key_file, key.serialize_pem().as_bytes()).map_err(failed(&key_file))?;
+                write_public(&file, certificate.pem().as_bytes()).map_err(failed(&file))?;
+                Ok(Self::new(key, file, random))
+            }
+        }
+    }
+
+    fn new(key: KeyPair, file: PathBuf, random: &Random) -> Self {
+        Self {
+            issuer: Issuer::new(authority(), key),
+            file,
+            random: random.clone(),
+        }
+    }
+
+    fn leaf(&self, names: &[String], now: Timestamp) -> Result<CertifiedKey, TlsError> {
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, names.first().map_or("latchd", String::as_str));
+        params.serial_number = Some(serial(&self.random));
+        valid(&mut params, now - BACKDATED, now + LEAF);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(CertifiedKey::new(
+            vec![certificate.der().clone()],
+            any_supported_type(&key)?,
+        ))
+    }
+}
+
+/// A certificate of ours for some names, made anew before it ends.
+#[derive(Debug)]
+pub struct Leaf {
+    authority: Arc<Authority>,
+    names: Vec<String>,
+    current: RwLock<(Arc<CertifiedKey>, Timestamp)>,
+}
+
+impl Leaf {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When a name is not one.
+    pub fn new(
+        authority: &Arc<Authority>,
+        names: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, TlsError> {
+        let key = Arc::new(authority.leaf(&names, now)?);
+        Ok(Arc::new(Self {
+            authority: Arc::clone(authority),
+            names,
+            current: RwLock::new((key, now + LEAF)),
+        }))
+    }
+
+    /// Makes it anew if it ends soon.
+    ///
+    /// # Errors
+    /// When it cannot be made; the old one stays in use.
+    pub fn renew(&self, now: Timestamp) -> Result<bool, TlsError> {
+        let ends = self.current.read().expect("no panic while held").1;
+        if now + RENEW_BEFORE < ends {
+            return Ok(false);
+        }
+        let key = Arc::new(self.authority.leaf(&self.names, now)?);
+        *self.current.write().expect("no panic while held") = (key, now + LEAF);
+        Ok(true)
+    }
+}
+
+impl ResolvesServerCert for Leaf {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().expect("no panic while held").0))
+    }
+}
+
+/// A server with a certificate of ours.
+///
+/// # Errors
+/// When the TLS library has no protocol version in common with itself.
+pub fn server(leaf: Arc<Leaf>) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth();
+    Ok(builder.with_cert_resolver(leaf))
+}
+
+/// A server with the operator's certificate.
+///
+/// # Errors
+/// When a file cannot be read, the key is open to others, or the two do not fit.
+pub fn operators(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let pem = |path: &Path, what| {
+        let path = path.to_owned();
+        move |source| TlsError::Pem { path, what, source }
+    };
+    refuse_exposed(&files.key_file)?;
+    let chain = CertificateDer::pem_file_iter(&files.cert_file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(pem(&files.cert_file, "certificate"))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem(&files.key_file, "private key"))?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth();
+    Ok(builder.with_single_cert(chain, key)?)
+}
+
+/// The names that a certificate of ours is good for, when none are configured.
+#[must_use]
+pub fn default_names(configured: &[String], listen: IpAddr) -> Vec<String> {
+    if !configured.is_empty() {
+        return configured.to_vec();
+    }
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let own = listen.to_string();
+    if !listen.is_unspecified() && !names.contains(&own) {
+        names.push(own);
+    }
+    names
+}
+
+fn authority() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "latchd cloud authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn serial(random: &Random) -> SerialNumber {
+    let mut bytes = random.bytes::<16>();
+    // A serial number is positive and has no leading zero byte.
+    bytes[0] = (bytes[0] & 0x3f) | 0x40;
+    SerialNumber::from_slice(&bytes)
+}
+
+fn valid(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
+    let day = |at: Timestamp| {
+        let date = at.to_zoned(TimeZone::UTC).date();
+        let part = |number: i8| u8::try_from(number).unwrap_or(1);
+        rcgen::date_time_ymd(i32::from(date.year()), part(date.month()), part(date.day()))
+    };
+    params.not_before = day(from);
+    params.not_after = day(until);
+}
+
+fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
+    let metadata = fs::metadata(path).map_err(|source| TlsError::File {
+        path: path.into(),
+        source,
+    })?;
+    match metadata.permissions().mode() & 0o777 {
+        mode if mode & 0o077 != 0 => Err(TlsError::Exposed {
+            path: path.into(),
+            mode,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn write_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_private(path, bytes)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}

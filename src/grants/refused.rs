@@ -1,0 +1,220 @@
+//! Why something asked of a grant is refused.
+
+use crate::model::SystemName;
+
+/// A refusal, named and worded for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Something that was named is not there.
+    #[error("There is no {} {id}", resource.words())]
+    NotFound {
+        /// What kind of thing.
+        resource: Resource,
+        /// Its id or key, as given.
+        id: String,
+    },
+    /// A key that something else has already.
+    #[error("{message}")]
+    Taken {
+        /// What kind of thing.
+        resource: Resource,
+        /// Which key, and who has it.
+        message: String,
+    },
+    /// Neither form of the identity was given, or both.
+    #[error("Give exactly one of user_identity_id and user_identity")]
+    IdentityUnclear,
+    /// An identity by which nobody can be told from another.
+    #[error("Give at least one of user_identity_key, email_address and phone_number")]
+    IdentityNameless,
+    /// No door, device or space at all.
+    #[error("Name at least one acs_entrance, device or space")]
+    NothingTargeted,
+    /// The end lies at or before the start.
+    #[error("ends_at must be after starts_at")]
+    EndsBeforeStart,
+    /// The end has passed.
+    #[error("ends_at must be in the future")]
+    EndsInPast,
+    /// The system prints an end on every card.
+    #[error("The access system {system} needs an end on every card: give ends_at")]
+    EndRequired {
+        /// Which system.
+        system: SystemName,
+    },
+    /// More doors than a card of the system carries.
+    #[error("A card of the access system {system} carries at most {most} {what}; {asked} are asked for")]
+    TooManyDoors {
+        /// Which system.
+        system: SystemName,
+        /// Rooms or common doors.
+        what: &'static str,
+        /// How many are asked for.
+        asked: usize,
+        /// How many there may be.
+        most: u16,
+    },
+    /// A guest card for a room, without a reservation.
+    #[error("reservation_key required for guest cards.")]
+    ReservationKeyRequired,
+    /// A reservation without any door that follows reservations.
+    #[error(
+        "reservation_key not supported. No targeted entrance supports reservations: remove the key, or add one"
+    )]
+    ReservationKeyNotSupported,
+    /// The reservation lives in other rooms.
+    #[error("Reservation entrance change requires cleanup. Delete the reservation's existing grants first")]
+    ReservationElsewhere,
+    /// The reservation has some of these rooms, but not all.
+    #[error("Reservation joiner entrance set conflict. Use the reservation's rooms, or some of them")]
+    ReservationRoomsConflict,
+    /// The reservation's other grants are for another time.
+    #[error("Reservation time frames must overlap.")]
+    ReservationTimesApart,
+    /// Only cards are encoded.
+    #[error("This access method is a {mode}; only cards can be encoded")]
+    NotACard {
+        /// What it is.
+        mode: &'static str,
+    },
+    /// A card that cannot be written now.
+    #[error("{why}")]
+    NotReady {
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// An encoder of another system.
+    #[error("This encoder belongs to another access system than the card")]
+    EncoderElsewhere,
+    /// The card is being written on another encoder.
+    #[error("This card is being encoded on another encoder; wait for that attempt to end")]
+    AlreadyEncoding,
+}
+
+/// Which kind of refusal: it decides the HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The request cannot be right.
+    Invalid,
+    /// Something that was named is not there.
+    NotFound,
+    /// The request is right, but not beside what is there.
+    Conflict,
+}
+
+/// What a refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// A person.
+    UserIdentity,
+    /// A group of doors.
+    Space,
+    /// A grant.
+    AccessGrant,
+    /// A method.
+    AccessMethod,
+    /// An attempt.
+    ActionAttempt,
+    /// A system.
+    AcsSystem,
+    /// A door.
+    AcsEntrance,
+    /// An encoder.
+    AcsEncoder,
+    /// A device.
+    Device,
+}
+
+impl Resource {
+    fn words(self) -> &'static str {
+        match self {
+            Self::UserIdentity => "user identity",
+            Self::Space => "space",
+            Self::AccessGrant => "access grant",
+            Self::AccessMethod => "access method",
+            Self::ActionAttempt => "action attempt",
+            Self::AcsSystem => "access system",
+            Self::AcsEntrance => "entrance",
+            Self::AcsEncoder => "encoder",
+            Self::Device => "device",
+        }
+    }
+}
+
+impl Refused {
+    /// Something that was named is not there.
+    pub fn not_found(resource: Resource, id: impl ToString) -> Self {
+        Self::NotFound {
+            resource,
+            id: id.to_string(),
+        }
+    }
+
+    /// Its stable name.
+    ///
+    /// `access_method_already_encoding`, `access_method_not_a_card`, `access_method_not_ready_for_encoding` and
+    /// `acs_encoder_of_another_system` are names of ours; no public ones exist.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotFound { resource, .. } => match resource {
+                Resource::UserIdentity => "user_identity_not_found",
+                Resource::Space => "space_not_found",
+                Resource::AccessGrant => "access_grant_not_found",
+                Resource::AccessMethod => "access_method_not_found",
+                Resource::ActionAttempt => "action_attempt_not_found",
+                Resource::AcsSystem => "acs_system_not_found",
+                Resource::AcsEntrance => "acs_entrance_not_found",
+                Resource::AcsEncoder => "acs_encoder_not_found",
+                Resource::Device => "device_not_found",
+            },
+            Self::Taken { resource, .. } => match resource {
+                Resource::UserIdentity => "user_identity_already_exists",
+                Resource::Space => "space_key_already_exists",
+                _ => "access_grant_key_already_exists",
+            },
+            Self::IdentityUnclear
+            | Self::IdentityNameless
+            | Self::NothingTargeted
+            | Self::EndsBeforeStart
+            | Self::EndsInPast
+            | Self::EndRequired { .. }
+            | Self::TooManyDoors { .. } => "invalid_input",
+            Self::ReservationKeyRequired => "reservation_key_required",
+            Self::ReservationKeyNotSupported => "reservation_key_not_supported",
+            Self::ReservationElsewhere => "reservation_entrance_change_requires_cleanup",
+            Self::ReservationRoomsConflict => "reservation_joiner_entrance_set_conflict",
+            Self::ReservationTimesApart => "reservation_time_frames_must_overlap",
+            Self::NotACard { .. } => "access_method_not_a_card",
+            Self::NotReady { .. } => "access_method_not_ready_for_encoding",
+            Self::EncoderElsewhere => "acs_encoder_of_another_system",
+            Self::AlreadyEncoding => "access_method_already_encoding",
+        }
+    }
+
+    /// The parameter to blame, for what is `invalid_input`.
+    #[must_use]
+    pub fn parameter(&self) -> Option<&'static str> {
+        match self {
+            Self::IdentityUnclear => Some("user_identity_id"),
+            Self::IdentityNameless => Some("user_identity_key"),
+            Self::NothingTargeted | Self::TooManyDoors { .. } => Some("acs_entrance_ids"),
+            Self::EndsBeforeStart | Self::EndsInPast | Self::EndRequired { .. } => Some("ends_at"),
+            _ => None,
+        }
+    }
+
+    /// Which kind of refusal it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NotFound { .. } => Class::NotFound,
+            Self::Taken { .. }
+            | Self::ReservationElsewhere
+            | Self::ReservationRoomsConflict
+            | Self::ReservationTimesApart
+            | Self::AlreadyEncoding => Class::Conflict,
+            _ => Class::Invalid,
+        }
+    }
+}
