@@ -83,3 +83,24 @@ fn run_with_a_wrong_configuration_shows_the_mistakes_and_starts_nothing() {
         );
     }
 }
+
+#[test]
+fn a_log_filter_that_cannot_be_understood_is_named_and_nothing_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("latchd.toml");
+    let text = include_str!("../config/latchd.example.toml").replace("/var/lib/latchd", "state");
+    fs::write(&file, text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_latchd"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .env("LATCHD_LOG", "latchd=loud")
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err.starts_with("latchd: understand LATCHD_LOG=\"latchd=loud\": "),
+        "{err}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
