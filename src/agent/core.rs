@@ -462,14 +462,20 @@ impl Core {
 
     fn inventory(&self) -> Inventory {
         let wanted = |system: &SystemName| {
-            let configured = self.config.systems.iter().find(|configured| configured.name == *system);
+            let configured = self
+                .config
+                .systems
+                .iter()
+                .find(|configured| configured.name == *system);
             configured.is_some_and(|configured| configured.checkout == Checkout::LastGrant)
         };
         let system = |driver: &Arc<dyn Driver>| SystemInventory {
             checkout_on_last_grant: wanted(driver.system()),
             ..driver.inventory()
         };
-        Inventory { systems: self.dispatch.drivers().values().map(system).collect() }
+        Inventory {
+            systems: self.dispatch.drivers().values().map(system).collect(),
+        }
     }
 }
 

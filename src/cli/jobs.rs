@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     agent::admin::{JobDetail, JobLine, Request, Response},
-    model::{DoorName, JobId, JobState, Kind, LaneName, Outcome, Priority, Refusal, Report, Treatment, Verdict},
+    model::{
+        DoorName, JobId, JobState, Kind, LaneName, Outcome, Priority, Refusal, Report, Treatment, Verdict,
+    },
 };
 
 /// What `latchd jobs` is told.

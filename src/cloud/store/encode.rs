@@ -177,7 +177,14 @@ impl Tenant<'_> {
             Cancel::Withdrawn => {
                 let outcome = Outcome::Cancelled;
                 let rooms = Vec::new();
-                let report = Report { job_id: job, revision: 1, at: now, outcome, resolution: None, rooms };
+                let report = Report {
+                    job_id: job,
+                    revision: 1,
+                    at: now,
+                    outcome,
+                    resolution: None,
+                    rooms,
+                };
                 self.db.apply_report(now, bridge, &report)
             }
             Cancel::Ordered | Cancel::TooLate => Ok(()),

@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rusqlite::{Connection, Params, Row};
 
-pub use bridges::{Cancel, Meeting, Standing, Taken};
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
+pub use bridges::{Cancel, Meeting, Standing, Taken};
 pub(crate) use events::{EventFilter, TimedEvent};
 pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Requested};
 pub(crate) use people::{Identity, Person};

@@ -1,0 +1,123 @@
+//! Bad input is named, and nothing is lost for it.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::site::{Site, latchd, until};
+
+fn trouble(site: &mut Site, code: &str) {
+    until(code, || {
+        let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| site.status())).ok()?;
+        (status["link"]["trouble"]["code"] == code).then_some(())
+    });
+}
+
+#[test]
+fn an_unreadable_configuration_is_shown_with_its_line_and_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latchd.toml");
+    fs::write(&path, "[site]\nname = \"House\"\ntime_zne = \"Europe/Oslo\"\n").unwrap();
+    for arguments in [["run", "--config"], ["cloud", "--config"]] {
+        let output = latchd().args(arguments).arg(&path).output().unwrap();
+        assert!(!output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("latchd.toml:") || text.contains("line"), "{text}");
+    }
+    let output = latchd().args(["run", "--config"]).arg(&path).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("time_zne") && text.contains("time_zone"), "{text}");
+}
+
+#[test]
+fn a_wrong_authority_and_a_refused_token_are_named_and_mended_by_the_right_ones() {
+    let mut site = Site::without_agent();
+    let ca = site.said["ca_file"].as_str().unwrap().to_owned();
+    let token = site.said["bridge_token_file"].as_str().unwrap().to_owned();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let config = site.folder.path().join("agent.toml");
+    let good = fs::read_to_string(&config).unwrap();
+
+    let wrong_ca = site.folder.path().join("wrong.pem");
+    fs::write(&wrong_ca, other.cert.pem()).unwrap();
+    fs::write(&config, good.replace(&ca, wrong_ca.to_str().unwrap())).unwrap();
+    site.start_agent();
+    trouble(&mut site, "link_tls_untrusted");
+
+    let wrong_token = site.folder.path().join("wrong-token");
+    fs::write(&wrong_token, "not-the-token").unwrap();
+    fs::set_permissions(&wrong_token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&config, good.replace(&token, wrong_token.to_str().unwrap())).unwrap();
+    site.restart_agent();
+    trouble(&mut site, "link_token_refused");
+
+    fs::write(&config, good).unwrap();
+    site.restart_agent();
+    site.healthy();
+}
+
+#[test]
+fn requests_that_cannot_be_are_refused_by_name() {
+    let site = Site::start();
+    let now = jiff::Timestamp::now();
+    let hours = |hours| now + jiff::SignedDuration::from_hours(hours);
+    let grant = |change: serde_json::Value| {
+        let mut body = json!({
+            "user_identity": { "full_name": "Jane Doe" },
+            "acs_entrance_ids": site.entrances(&["101"]),
+            "requested_access_methods": [{ "mode": "card" }],
+            "reservation_key": "stay-1",
+            "starts_at": now,
+            "ends_at": hours(24),
+        });
+        for (key, value) in change.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        site.call("/access_grants/create", body)
+    };
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    let (status, answer) = grant(json!({ "acs_entrance_ids": [nobody] }));
+    assert_eq!(
+        (status, &answer["error"]["type"]),
+        (404, &json!("acs_entrance_not_found")),
+        "{answer}"
+    );
+    for (change, field) in [
+        (json!({ "starts_at": hours(24), "ends_at": hours(12) }), "ends_at"),
+        (json!({ "ends_at": null }), "ends_at"),
+        (
+            json!({ "acs_entrance_ids": site.entrances(&["101", "102", "103", "104", "105"]) }),
+            "acs_entrance_ids",
+        ),
+        (
+            json!({ "requested_access_methods": [{ "mode": "retina" }] }),
+            "requested_access_methods",
+        ),
+    ] {
+        let (status, answer) = grant(change);
+        assert_eq!(
+            (status, &answer["error"]["type"]),
+            (400, &json!("invalid_input")),
+            "{answer}"
+        );
+        assert!(
+            answer["error"]["validation_errors"][field].is_object(),
+            "{field}: {answer}"
+        );
+    }
+    assert_eq!(grant(json!({})).0, 200, "the good one still works");
+    assert_eq!(site.writing_frames(), 0);
+}
+
+#[test]
+fn a_room_that_the_lock_server_does_not_know_is_its_own_named_error() {
+    let site = Site::start();
+    let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
+    site.control("fault error TD 1");
+    let ended = site.ended(&site.encode(&method, "1"));
+    let message = ended["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("room_unknown") && message.contains("TD"),
+        "{ended}"
+    );
+}

@@ -1,0 +1,116 @@
+//! The door ledger's refusals, each before any byte.
+
+use serde_json::json;
+
+use crate::site::Site;
+
+#[test]
+fn a_join_into_another_stay_is_refused_before_any_byte() {
+    let site = Site::start();
+    site.card("jane", "stay-1", &["101"]);
+    site.card("ada", "stay-2", &["101"]);
+    let frames = site.writing_frames();
+    let (_, method) = site.grant("John Doe", "stay-1", &["101"]);
+    let ended = site.ended(&site.encode(&method, "1"));
+    assert_eq!(ended["status"], "error", "{ended}");
+    let message = ended["error"]["message"].as_str().unwrap();
+    assert!(message.contains("room_held_by_other_reservation"), "{message}");
+    assert_eq!(site.writing_frames(), frames);
+}
+
+#[test]
+fn a_join_after_an_unknown_override_is_refused_before_any_byte() {
+    let mut site = Site::start();
+    let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
+    let attempt = site.encode(&method, "1");
+    site.waits_for_card("1");
+    site.agent().kill();
+    site.restart_agent();
+    assert_eq!(site.ended(&attempt)["error"]["type"], "encoding_interrupted");
+    let (_, second) = site.grant("John Doe", "stay-1", &["101"]);
+    let ended = site.ended(&site.encode(&second, "2"));
+    let message = ended["error"]["message"].as_str().unwrap();
+    assert!(message.contains("room_state_unknown"), "{ended}");
+    assert_eq!(site.writing_frames(), 1);
+}
+
+#[test]
+fn rooms_that_need_different_treatment_are_refused_before_any_byte() {
+    let site = Site::start();
+    site.card("jane", "stay-1", &["101"]);
+    let frames = site.writing_frames();
+    let (_, method) = site.grant("Jane Doe", "stay-1", &["101", "102"]);
+    let ended = site.ended(&site.encode(&method, "1"));
+    let message = ended["error"]["message"].as_str().unwrap();
+    assert!(message.contains("room_states_differ"), "{ended}");
+    assert_eq!(site.writing_frames(), frames);
+}
+
+#[test]
+fn a_card_to_a_room_without_a_reservation_key_is_refused_by_name() {
+    let site = Site::start();
+    let now = jiff::Timestamp::now();
+    let body = json!({
+        "user_identity": { "full_name": "Jane Doe" },
+        "acs_entrance_ids": site.entrances(&["101"]),
+        "requested_access_methods": [{ "mode": "card" }],
+        "ends_at": now + jiff::SignedDuration::from_hours(24),
+    });
+    let (status, answer) = site.call("/access_grants/create", body);
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(answer["error"]["type"], "reservation_key_required", "{answer}");
+    assert_eq!(site.writing_frames(), 0);
+}
+
+#[test]
+fn a_second_card_of_the_stay_joins_and_the_first_one_stays_alive() {
+    let site = Site::start();
+    site.card("jane", "stay-1", &["101", "pool"]);
+    site.card("john", "stay-1", &["101"]);
+    assert_eq!((site.frames("CN"), site.frames("CC")), (1, 1));
+    assert!(site.opens("john", "101"));
+    assert!(site.opens("jane", "101"));
+}
+
+#[test]
+fn the_next_stay_overrides_on_first_use() {
+    let site = Site::start();
+    site.card("jane", "stay-1", &["101"]);
+    site.card("ada", "stay-2", &["101"]);
+    assert!(
+        site.opens("jane", "101"),
+        "the lock has not seen the newer card yet"
+    );
+    assert!(site.opens("ada", "101"));
+    assert!(!site.opens("jane", "101"));
+}
+
+#[test]
+fn what_the_site_forbids_is_refused_by_name_before_any_byte() {
+    let mut site = Site::without_agent();
+    site.configure(
+        "[limits]\nrooms_never_issued = [\"house/104\"]\ncards_per_hour = 1\nlongest_validity = \"72h\"",
+    );
+    site.start_agent();
+    site.healthy();
+    let (_, vault) = site.grant("Jane Doe", "stay-1", &["104"]);
+    let ended = site.ended(&site.encode(&vault, "1"));
+    assert!(
+        ended["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("site_forbids_room"),
+        "{ended}"
+    );
+    site.card("jane", "stay-2", &["101"]);
+    let (_, second) = site.grant("John Doe", "stay-2", &["101"]);
+    let ended = site.ended(&site.encode(&second, "1"));
+    assert!(
+        ended["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("site_card_limit"),
+        "{ended}"
+    );
+    assert_eq!(site.writing_frames(), 1);
+}

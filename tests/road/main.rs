@@ -1,0 +1,12 @@
+//! The whole road as separate processes: `latchd cloud`, `latchd run` and `latchd sim salto-is`, over TLS, a websocket,
+//! a pty and SQLite files, asked by a plain HTTPS client and judged by what went over the simulated wire.
+
+mod bad_input;
+mod happy;
+mod kill;
+mod ledger;
+mod secrets;
+#[expect(unreachable_pub, reason = "a module of a test has no public face")]
+mod site;
+mod stop;
+mod unplug;

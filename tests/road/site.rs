@@ -1,0 +1,541 @@
+//! One property with its cloud, as processes, and the plain clients that ask them.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, OnceLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// Nothing in these tests takes longer, whatever the machine.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Looks until something is so.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(
+            Instant::now() < give_up,
+            "waited {PATIENCE:?} in vain until {what}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A process of the site; killed with it.
+pub struct Process {
+    child: Child,
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+}
+
+impl Process {
+    fn start(folder: &Path, name: &str, command: &mut Command) -> Self {
+        let stdout = folder.join(format!("{name}.out"));
+        let stderr = folder.join(format!("{name}.err"));
+        let append = |path: &Path| fs::File::options().create(true).append(true).open(path).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(append(&stdout))
+            .stderr(append(&stderr))
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// `kill -9`, and wait until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end and gives the exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        until("the process ends", || child.try_wait().unwrap()).code()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn errors(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process does not die of SIGKILL's siblings, but of SIGKILL it does.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The whole property.
+pub struct Site {
+    pub folder: tempfile::TempDir,
+    pub sim: Process,
+    pub cloud: Option<Process>,
+    pub agent: Option<Process>,
+    pub said: Value,
+    control: PathBuf,
+    tty: String,
+    http: ureq::Agent,
+    key: String,
+    extra: String,
+}
+
+impl Site {
+    /// Starts simulator, cloud and agent, and waits until the cloud shows a healthy system.
+    pub fn start() -> Self {
+        let mut site = Self::without_agent();
+        site.start_agent();
+        site.healthy();
+        site
+    }
+
+    /// Starts simulator and cloud only.
+    pub fn without_agent() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let property = folder.path().join("property");
+        fs::create_dir(&property).unwrap();
+        let mut sim_command = latchd();
+        sim_command
+            .args(["sim", "salto-is", "--pty", "--dir"])
+            .arg(&property);
+        let sim = Process::start(folder.path(), "sim", &mut sim_command);
+        let said = first_line(&sim);
+        let control = PathBuf::from(said["control"].as_str().unwrap());
+        let tty = said["tty"].as_str().unwrap().to_owned();
+        write_cloud_config(folder.path(), 0, 0);
+        let cloud = start_cloud(folder.path());
+        let said = first_line(&cloud);
+        let port = |key: &str| {
+            said[key]
+                .as_str()
+                .unwrap()
+                .rsplit_once(':')
+                .unwrap()
+                .1
+                .parse::<u16>()
+                .unwrap()
+        };
+        // From here on the cloud comes back at the same place.
+        write_cloud_config(folder.path(), port("api"), port("bridges"));
+        let key = fs::read_to_string(said["api_key_file"].as_str().unwrap())
+            .unwrap()
+            .trim()
+            .to_owned();
+        let http = https(Path::new(said["ca_file"].as_str().unwrap()));
+        let mut site = Self {
+            folder,
+            sim,
+            cloud: Some(cloud),
+            agent: None,
+            said,
+            control,
+            tty,
+            http,
+            key,
+            extra: String::new(),
+        };
+        site.configure("");
+        site
+    }
+
+    /// Writes the agent's configuration, with more text at its end (limits, for example).
+    pub fn configure(&mut self, extra: &str) {
+        self.extra = extra.to_owned();
+        let said = |key: &str| self.said[key].as_str().unwrap().to_owned();
+        let text = format!(
+            r#"
+            stop_deadline = "4s"
+            [site]
+            name = "Test House"
+            time_zone = "Europe/Oslo"
+            [cloud]
+            url = "{bridges}"
+            token_file = "{token}"
+            ca_file = "{ca}"
+            [storage]
+            folder = "{folder}/agent"
+            [admin]
+            socket = "{folder}/agent.sock"
+            [[system]]
+            name = "house"
+            kind = "salto_is"
+            exclusive = true
+            line = {{ serial = "{tty}" }}
+            encoders = ["1", "2"]
+            rooms = ["101", "102", "103", "104", "105"]
+            common = [{{ name = "pool", authorisation = 1 }}, {{ name = "spa", authorisation = 2 }}]
+            {extra}
+            "#,
+            bridges = said("bridges"),
+            token = said("bridge_token_file"),
+            ca = said("ca_file"),
+            folder = self.folder.path().display(),
+            tty = self.tty,
+        );
+        fs::write(self.folder.path().join("agent.toml"), text).unwrap();
+    }
+
+    pub fn start_agent(&mut self) {
+        self.start_agent_with(|command| command);
+    }
+
+    /// Starts the agent so that a commit can be caught between its sync and its answer; see [`Gate`].
+    pub fn start_agent_with(&mut self, change: impl FnOnce(&mut Command) -> &mut Command) {
+        let mut command = latchd();
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.folder.path().join("agent.toml"));
+        change(&mut command);
+        self.agent = Some(Process::start(self.folder.path(), "agent", &mut command));
+    }
+
+    pub fn agent(&mut self) -> &mut Process {
+        self.agent.as_mut().unwrap()
+    }
+
+    pub fn cloud(&mut self) -> &mut Process {
+        self.cloud.as_mut().unwrap()
+    }
+
+    pub fn restart_agent(&mut self) {
+        self.agent = None;
+        self.start_agent();
+    }
+
+    pub fn restart_cloud(&mut self) {
+        self.restart_cloud_with(|command| command);
+    }
+
+    pub fn restart_cloud_with(&mut self, change: impl FnOnce(&mut Command) -> &mut Command) {
+        self.cloud = None;
+        let mut command = latchd();
+        command
+            .arg("cloud")
+            .arg("--config")
+            .arg(self.folder.path().join("cloud.toml"));
+        change(&mut command);
+        self.cloud = Some(Process::start(self.folder.path(), "cloud", &mut command));
+        until("the cloud answers", || {
+            self.try_call("/acs/systems/list", &json!({}))
+        });
+    }
+
+    /// Waits until the cloud shows the system without errors.
+    pub fn healthy(&self) {
+        until("the system is healthy", || {
+            let (_, answer) = self.try_call("/acs/systems/list", &json!({}))?;
+            let system = answer["acs_systems"].get(0)?;
+            (system["errors"] == json!([])).then_some(())
+        });
+    }
+
+    pub fn try_call(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let url = format!("{}{path}", self.said["api"].as_str().unwrap());
+        let answer = self
+            .http
+            .post(url)
+            .header("authorization", format!("Bearer {}", self.key))
+            .send_json(body);
+        let mut answer = answer.ok()?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().read_json::<Value>().ok()?;
+        Some((status, body))
+    }
+
+    pub fn call(&self, path: &str, body: Value) -> (u16, Value) {
+        self.try_call(path, &body)
+            .unwrap_or_else(|| panic!("{path} did not answer"))
+    }
+
+    /// A call that must succeed; gives one key of the answer.
+    pub fn ok(&self, path: &str, body: Value, key: &str) -> Value {
+        let (status, answer) = self.call(path, body);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer[key].clone()
+    }
+
+    pub fn entrances(&self, doors: &[&str]) -> Vec<Value> {
+        let list = self.ok("/acs/entrances/list", json!({}), "acs_entrances");
+        let find = |door: &&str| {
+            let found = list
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|entrance| entrance["display_name"] == *door);
+            found.unwrap_or_else(|| panic!("no entrance {door} in {list}"))["acs_entrance_id"].clone()
+        };
+        doors.iter().map(find).collect()
+    }
+
+    pub fn encoder(&self, name: &str) -> Value {
+        let list = self.ok("/acs/encoders/list", json!({}), "acs_encoders");
+        let found = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|encoder| encoder["display_name"] == name);
+        found.unwrap()["acs_encoder_id"].clone()
+    }
+
+    /// Grants a card and gives (grant id, method id).
+    pub fn grant(&self, guest: &str, reservation: &str, doors: &[&str]) -> (Value, Value) {
+        let now = jiff::Timestamp::now();
+        let grant = self.ok(
+            "/access_grants/create",
+            json!({
+                "user_identity": { "full_name": guest },
+                "acs_entrance_ids": self.entrances(doors),
+                "requested_access_methods": [{ "mode": "card" }],
+                "reservation_key": reservation,
+                "starts_at": now,
+                "ends_at": now + jiff::SignedDuration::from_hours(48),
+            }),
+            "access_grant",
+        );
+        (
+            grant["access_grant_id"].clone(),
+            grant["access_method_ids"][0].clone(),
+        )
+    }
+
+    /// Orders the card of a method and gives the attempt's id.
+    pub fn encode(&self, method: &Value, encoder: &str) -> Value {
+        let body = json!({ "access_method_id": method, "acs_encoder_id": self.encoder(encoder) });
+        self.ok("/access_methods/encode", body, "action_attempt")["action_attempt_id"].clone()
+    }
+
+    /// Polls an attempt to its end.
+    pub fn ended(&self, attempt: &Value) -> Value {
+        until("the attempt ends", || {
+            let (status, answer) =
+                self.try_call("/action_attempts/get", &json!({ "action_attempt_id": attempt }))?;
+            assert_eq!(status, 200, "{answer}");
+            (answer["action_attempt"]["status"] != "pending").then(|| answer["action_attempt"].clone())
+        })
+    }
+
+    /// One whole card: granted, ordered, laid down, written, taken away.
+    pub fn card(&self, card: &str, reservation: &str, doors: &[&str]) -> (Value, Value) {
+        let (grant, method) = self.grant(card, reservation, doors);
+        let attempt = self.encode(&method, "1");
+        self.waits_for_card("1");
+        self.control(&format!("place {card} on 1"));
+        let attempt = self.ended(&attempt);
+        assert_eq!(attempt["status"], "success", "{attempt}");
+        self.control("remove 1");
+        (grant, method)
+    }
+
+    /// One line to the simulator's control socket; the answer must be ok.
+    pub fn control(&self, line: &str) -> Value {
+        let mut stream = UnixStream::connect(&self.control).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        writeln!(stream, "{line}").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{line}: {answer:?}"));
+        assert_eq!(answer["ok"], true, "{line}: {answer}");
+        answer
+    }
+
+    pub fn opens(&self, card: &str, door: &str) -> bool {
+        self.control(&format!("use {card} at {door}"))["opened"] == true
+    }
+
+    pub fn waits_for_card(&self, encoder: &str) {
+        self.control(&format!("wait card-wait {encoder} within 40000"));
+    }
+
+    /// How many frames of a command the lock server received.
+    pub fn frames(&self, command: &str) -> u64 {
+        self.control(&format!("wire count {command}"))["count"]
+            .as_u64()
+            .unwrap()
+    }
+
+    /// Frames that write: check-in, copy and check-out.
+    pub fn writing_frames(&self) -> u64 {
+        self.frames("CN") + self.frames("CC") + self.frames("CO")
+    }
+
+    /// `latchd status --json` of the agent.
+    pub fn status(&self) -> Value {
+        let output = latchd()
+            .args(["status", "--json", "--socket"])
+            .arg(self.folder.path().join("agent.sock"))
+            .output()
+            .unwrap();
+        // 3 says that something needs a person, which a test may want to see.
+        let answered = matches!(output.status.code(), Some(0 | 3));
+        assert!(answered, "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// How many of the agent's jobs are in a state; none while it does not answer.
+    pub fn jobs(&self, state: &str) -> Option<u64> {
+        let output = latchd()
+            .args(["status", "--json", "--socket"])
+            .arg(self.folder.path().join("agent.sock"))
+            .output()
+            .unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let counts = status["jobs"].as_array()?;
+        let count = counts.iter().find(|count| count["state"] == state);
+        Some(count.map_or(0, |count| count["count"].as_u64().unwrap()))
+    }
+}
+
+/// A process whose next commit is caught when it is durable and before anybody is told.
+pub struct Gate {
+    flag: PathBuf,
+    library: PathBuf,
+}
+
+impl Gate {
+    pub fn new(site: &Site, name: &str) -> Self {
+        Self {
+            flag: site.folder.path().join(name),
+            library: sync_gate(),
+        }
+    }
+
+    pub fn on<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("SYNC_GATE", &self.flag)
+    }
+
+    /// From now on the first sync holds the process.
+    pub fn close(&self) {
+        fs::write(&self.flag, "").unwrap();
+    }
+
+    /// Waits until a sync was held.
+    pub fn hit(&self) {
+        let hit = self.flag.with_file_name(format!(
+            "{}.hit",
+            self.flag.file_name().unwrap().to_str().unwrap()
+        ));
+        until("a sync is held", || hit.exists().then_some(()));
+    }
+
+    pub fn open(&self) {
+        let _ = fs::remove_file(&self.flag);
+    }
+}
+
+/// The preload library, built once with the C compiler that the build needed anyway.
+fn sync_gate() -> PathBuf {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY
+        .get_or_init(|| {
+            let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sync_gate.so");
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/road/sync_gate.c");
+            let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+            let output = Command::new(compiler)
+                .args(["-shared", "-fPIC", "-O1", "-o"])
+                .arg(&library)
+                .arg(&source)
+                .arg("-ldl")
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            library
+        })
+        .clone()
+}
+
+pub fn latchd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latchd"));
+    command.env_remove("NOTIFY_SOCKET").env_remove("LATCHD_LOG");
+    command
+}
+
+fn start_cloud(folder: &Path) -> Process {
+    Process::start(
+        folder,
+        "cloud",
+        latchd()
+            .arg("cloud")
+            .arg("--config")
+            .arg(folder.join("cloud.toml")),
+    )
+}
+
+fn write_cloud_config(folder: &Path, api: u16, bridges: u16) {
+    let text = format!(
+        r#"
+        [storage]
+        folder = "{folder}/cloud"
+        [api]
+        listen = "127.0.0.1:{api}"
+        hold = "1s"
+        [bridges]
+        listen = "127.0.0.1:{bridges}"
+        "#,
+        folder = folder.display(),
+    );
+    fs::write(folder.join("cloud.toml"), text).unwrap();
+}
+
+/// The one JSON line that a process prints when it is up.
+fn first_line(process: &Process) -> Value {
+    until("the process says that it is up", || {
+        let text = fs::read_to_string(&process.stdout).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with('{') && text.ends_with('\n'))?;
+        serde_json::from_str(line).ok()
+    })
+}
+
+fn https(ca_file: &Path) -> ureq::Agent {
+    let pem = fs::read(ca_file).unwrap();
+    let certificate = ureq::tls::Certificate::from_pem(&pem).unwrap();
+    let roots = ureq::tls::RootCerts::Specific(Arc::new(vec![certificate]));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ureq::tls::TlsConfig::builder()
+        .root_certs(roots)
+        .unversioned_rustls_crypto_provider(provider)
+        .build();
+    ureq::Agent::config_builder()
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .build()
+        .into()
+}
