@@ -1,5 +1,10 @@
 //! The API over real sockets, with a plain client and a bridge that says what the test tells it to.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
+
 use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};

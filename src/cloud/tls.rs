@@ -301,3 +301,72 @@ fn write_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_private(path, bytes)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noon() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    fn open(folder: &Path) -> Result<Authority, TlsError> {
+        Authority::open(folder, noon(), &Random::seeded(1))
+    }
+
+    #[test]
+    fn a_certificate_is_made_anew_only_when_it_ends_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Arc::new(open(folder.path()).unwrap());
+        let leaf = Leaf::new(&authority, vec!["localhost".into()], noon()).unwrap();
+        let days = |days: i64| noon() + SignedDuration::from_hours(24 * days);
+        assert!(!leaf.renew(days(300)).unwrap());
+        assert!(leaf.renew(days(340)).unwrap());
+        assert!(!leaf.renew(days(340)).unwrap());
+    }
+
+    #[test]
+    fn a_lost_half_of_the_authority_and_an_exposed_key_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("ca.key");
+        open(folder.path()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+        fs::remove_file(&key).unwrap();
+        let error = open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("ca.pem is there, but not"), "{error}");
+    }
+
+    #[test]
+    fn an_interrupted_first_start_is_finished_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        write_private(&folder.path().join("ca.key"), b"half a k").unwrap();
+        open(folder.path()).unwrap();
+        open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn an_operators_certificate_must_fit_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = TlsFiles {
+            cert_file: folder.path().join("cert.pem"),
+            key_file: folder.path().join("key.pem"),
+        };
+        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        write_public(
+            &files.cert_file,
+            params.self_signed(&key).unwrap().pem().as_bytes(),
+        )
+        .unwrap();
+        write_private(&files.key_file, key.serialize_pem().as_bytes()).unwrap();
+        assert!(operators(&files).is_ok());
+        fs::remove_file(&files.key_file).unwrap();
+        write_private(&files.key_file, other.serialize_pem().as_bytes()).unwrap();
+        assert!(matches!(operators(&files), Err(TlsError::Use(_))));
+        fs::remove_file(&files.cert_file).unwrap();
+        write_public(&files.cert_file, b"").unwrap();
+        assert!(operators(&files).is_err());
+    }
+}

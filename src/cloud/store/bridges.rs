@@ -9,6 +9,16 @@ use crate::{
     store::StoreError,
 };
 
+/// What became of the wish to take a job back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Cancel {
+    /// It will never be handed to the bridge.
+    Withdrawn,
+    /// The bridge is asked to.
+    Ordered,
+}
+
 impl Db {
     /// The workspace's bridge; its id is made on first use.
     ///
@@ -69,12 +79,16 @@ impl Db {
         _now: Timestamp,
         _bridge: BridgeId,
         job: JobId,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Cancel, StoreError> {
         self.execute(
             "UPDATE bridge_order SET cancelled = 1 WHERE job_id = ?1",
             [job.to_string()],
         )?;
-        Ok(())
+        Ok(if self.was_handed(job)? {
+            Cancel::Ordered
+        } else {
+            Cancel::Withdrawn
+        })
     }
 
     /// Whether the bridge may know of a job.

@@ -171,7 +171,8 @@ impl Tenant<'_> {
             |row| id::<BridgeId>(row, "bridge_id"),
         )?;
         if let Some(bridge) = bridge {
-            self.db.enqueue_cancel(now, bridge, job)?;
+            // Whether it came in time is told by the job's own outcome.
+            let _ = self.db.enqueue_cancel(now, bridge, job)?;
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ mod tenancy;
 use jiff::Timestamp;
 use rusqlite::{Connection, Params, Row};
 
+pub use bridges::Cancel;
+
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
 pub(crate) use events::{EventFilter, TimedEvent};
 pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Requested};

@@ -8,8 +8,8 @@ use crate::{
     model::{
         AccessMethodId, AcsEncoderId, AcsEntranceId, ActionAttemptId, BridgeId, Capabilities, CardFacts,
         Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Outcome, ProofLevel,
-        Report, ReservationKey, Resolution, Severity, Success, SystemInventory, SystemKind, SystemName,
-        Verdict, Written,
+        Report, ReservationKey, Resolution, RoomState, Severity, Success, SystemInventory, SystemKind,
+        SystemName, Verdict, Written,
     },
 };
 
@@ -503,6 +503,35 @@ fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
     let of = |wanted: &str| told.iter().filter(|kind| *kind == wanted).count();
     assert_eq!(of("acs_system.disconnected"), 1);
     assert_eq!(of("acs_system.connected"), 2);
+}
+
+#[test]
+fn the_copy_of_the_door_ledger_keeps_the_newer_word() {
+    let mut property = Property::new();
+    let mut tell = |job: u128, hours: i64, stay: &str| {
+        let mut report = report(property.now, JobId(uuid::Uuid::from_u128(job)), written());
+        report.rooms = vec![RoomState {
+            system: SystemName::new("salto").unwrap(),
+            room: DoorName::new("101").unwrap(),
+            reservation_key: Some(ReservationKey::new(stay).unwrap()),
+            certain: true,
+            since: property.now + SignedDuration::from_hours(hours),
+            cards: 1,
+        }];
+        property
+            .db
+            .apply_report(property.now, property.bridge, &report)
+            .unwrap();
+        let key = "SELECT reservation_key FROM door_ledger";
+        property
+            .db
+            .one(key, [], |row| row.get::<_, String>(0))
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(tell(1, 0, "stay-1"), "stay-1");
+    assert_eq!(tell(2, 2, "stay-3"), "stay-3");
+    assert_eq!(tell(3, 1, "stay-2"), "stay-3");
 }
 
 #[test]
