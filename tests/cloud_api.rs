@@ -41,6 +41,10 @@ impl Cloud {
 
     fn start_in(folder: tempfile::TempDir, plain: bool) -> Self {
         let config = config(&folder, plain);
+        Self::start_with(folder, config)
+    }
+
+    fn start_with(folder: tempfile::TempDir, config: CloudConfig) -> Self {
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -80,13 +84,17 @@ impl Cloud {
     /// A cloud whose bridge is connected and has told what the site has.
     fn with_property() -> Self {
         let cloud = Self::start(true);
-        let bridge = cloud.bridge;
-        cloud.apply(move |db| {
+        cloud.furnish();
+        cloud
+    }
+
+    fn furnish(&self) {
+        let bridge = self.bridge;
+        self.apply(move |db| {
             let now = Timestamp::now();
             db.bridge_up(now, bridge)?;
             db.apply_inventory(now, bridge, &inventory())
         });
-        cloud
     }
 
     fn apply(&self, operation: impl FnOnce(&mut Db) -> Result<(), StoreError> + Send + 'static) {
@@ -394,6 +402,18 @@ fn a_grant_becomes_a_card_and_the_waiting_client_hears_of_it() {
 }
 
 #[test]
+fn a_question_about_a_pending_attempt_is_held_no_longer_than_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder, true);
+    config.api.hold = Duration::from_millis(50);
+    let cloud = Cloud::start_with(folder, config);
+    cloud.furnish();
+    let attempt = cloud.encode(&cloud.grant("stay-1"));
+    assert_eq!(cloud.attempt(&attempt), attempt);
+    assert_eq!(attempt["status"], "pending");
+}
+
+#[test]
 fn a_card_that_was_accepted_but_not_proven_written_says_so() {
     let cloud = Cloud::with_property();
     let attempt = cloud.encode(&cloud.grant("stay-1"));
@@ -542,6 +562,11 @@ fn spaces_carry_their_doors_into_a_grant() {
     );
     let by_key = cloud.ok("/access_grants/get", &json!({"access_grant_key": "booking-7"}));
     assert_eq!(by_key["access_grant"], grant);
+    let mut again = body.clone();
+    again["user_identity"] = json!({"user_identity_key": "john"});
+    let (status, refused) = cloud.post("/access_grants/create", &again);
+    assert_eq!(status, 409);
+    assert_eq!(refused["error"]["type"], "access_grant_key_already_exists");
     let of_method = json!({"access_method_id": grant["access_method_ids"][0]});
     let doors = cloud.ok("/acs/entrances/list", &of_method);
     assert_eq!(doors["acs_entrances"].as_array().unwrap().len(), 2);

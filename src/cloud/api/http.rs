@@ -44,6 +44,8 @@ const CONNECTIONS: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection may idle this long, and its headers may take this long.
 const IDLE: Duration = Duration::from_secs(60);
+/// A connection is closed after this long, so that clients that never read do not hold their places for ever.
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// Requests under way have this long to end when the API stops.
 const PARTING: Duration = Duration::from_secs(5);
 
@@ -111,6 +113,7 @@ async fn speak(
     api: Arc<Api>,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let longest_request = longest_request(&api);
     let service = service_fn(move |request| {
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(respond(api, scheme, request).await) }
@@ -121,12 +124,18 @@ async fn speak(
         .max_buf_size(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let until_stop = async {
+        let _ = timeout(LIFETIME, shutdown.wait_for(|stop| *stop)).await;
+    };
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        () = async { let _ = shutdown.wait_for(|stop| *stop).await; } => {
+        () = until_stop => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match timeout(longest_request, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("a connection to the API was cut: its client does not read"),
+            }
         }
     };
     if let Err(error) = ended {
@@ -134,11 +143,14 @@ async fn speak(
     }
 }
 
+fn longest_request(api: &Api) -> Duration {
+    api.hold + 2 * PATIENCE
+}
+
 async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let id = api.random.uuid().to_string();
     let path = request.uri().path().to_owned();
-    let limit = api.hold + 2 * PATIENCE;
-    let answered = match timeout(limit, answer(Arc::clone(&api), scheme, request)).await {
+    let answered = match timeout(longest_request(&api), answer(Arc::clone(&api), scheme, request)).await {
         Ok(answered) => answered,
         Err(_) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
