@@ -1,8 +1,10 @@
 //! The cloud put together: database, certificates, two listeners, and the clock that ends what nobody else ends.
 
 use std::{
+    fs::DirBuilder,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -114,7 +116,8 @@ pub async fn start(
         return Err(CloudError::PlainInPublic(config.api.listen));
     }
     let folder = &config.storage.folder;
-    std::fs::create_dir_all(folder).map_err(|source| CloudError::Folder {
+    let private = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    private.map_err(|source| CloudError::Folder {
         path: folder.clone(),
         source,
     })?;
