@@ -76,17 +76,10 @@ impl SealKey {
     pub fn new(mut bytes: [u8; 32], random: Random) -> Self {
         let cipher = XChaCha20Poly1305::new((&bytes).into());
         // The index key is derived, so that a blind index says nothing about the cipher's key.
-        let derived = hmac::sign(
-            &hmac::Key::new(hmac::HMAC_SHA256, &bytes),
-            b"latchd blind index v1",
-        );
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), b"latchd blind index v1");
         let index = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
         bytes.zeroize();
-        Self {
-            cipher,
-            index,
-            random,
-        }
+        Self { cipher, index, random }
     }
 
     /// Reads the key from a file that only its owner may read.
@@ -94,18 +87,12 @@ impl SealKey {
     /// # Errors
     /// When the file is absent, open to others, or holds no key.
     pub fn from_file(path: &Path, random: Random) -> Result<Self, SealError> {
-        let file_error = |source| SealError::File {
-            path: path.into(),
-            source,
-        };
+        let file_error = |source| SealError::File { path: path.into(), source };
         let mode = fs::metadata(path).map_err(file_error)?.permissions().mode() & 0o777;
         let credentials = env::var_os("CREDENTIALS_DIRECTORY");
         let is_credential = credentials.is_some_and(|folder| path.starts_with(folder));
         if is_exposed(mode, is_credential) {
-            return Err(SealError::Exposed {
-                path: path.into(),
-                mode,
-            });
+            return Err(SealError::Exposed { path: path.into(), mode });
         }
         let mut text = fs::read_to_string(path).map_err(file_error)?;
         let bytes = decode_hex(text.trim());
@@ -129,10 +116,7 @@ impl SealKey {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => {
-                return Err(SealError::File {
-                    path: path.into(),
-                    source,
-                });
+                return Err(SealError::File { path: path.into(), source });
             }
         }
         Self::from_file(path, random)
@@ -142,10 +126,7 @@ impl SealKey {
     #[must_use]
     pub fn seal(&self, place: &str, plain: &[u8]) -> Vec<u8> {
         let nonce = self.random.bytes::<NONCE>();
-        let payload = Payload {
-            msg: plain,
-            aad: place.as_bytes(),
-        };
+        let payload = Payload { msg: plain, aad: place.as_bytes() };
         let sealed = self
             .cipher
             .encrypt(&XNonce::from(nonce), payload)
@@ -162,21 +143,14 @@ impl SealKey {
     /// # Errors
     /// When another key sealed it, it stood elsewhere, or it was altered.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let unopenable = || SealError::Unopenable {
-            place: place.to_owned(),
-        };
+        let unopenable = || SealError::Unopenable { place: place.to_owned() };
         let (&scheme, rest) = sealed.split_first().ok_or_else(unopenable)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE>().ok_or_else(unopenable)?;
         if scheme != SCHEME {
             return Err(unopenable());
         }
-        let payload = Payload {
-            msg: body,
-            aad: place.as_bytes(),
-        };
-        self.cipher
-            .decrypt(&XNonce::from(*nonce), payload)
-            .map_err(|_| unopenable())
+        let payload = Payload { msg: body, aad: place.as_bytes() };
+        self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| unopenable())
     }
 
     /// A keyed digest by which a sealed value can be found again without being readable, e.g. for "is this e-mail
@@ -187,11 +161,7 @@ impl SealKey {
         context.update(place.as_bytes());
         context.update(&[0]);
         context.update(plain.as_bytes());
-        context
-            .sign()
-            .as_ref()
-            .try_into()
-            .expect("an HMAC-SHA256 tag has 32 bytes")
+        context.sign().as_ref().try_into().expect("an HMAC-SHA256 tag has 32 bytes")
     }
 }
 
@@ -201,11 +171,7 @@ impl SealKey {
 /// `AlreadyExists` where there is one, and those of the file system.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use io::Write;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -245,11 +211,7 @@ mod tests {
         assert!(!sealed.windows(4).any(|part| part == b"Jane"));
         assert_eq!(key().open("guest/1", &sealed).unwrap(), b"Jane Doe");
         assert!(key().open("guest/2", &sealed).is_err());
-        assert!(
-            SealKey::new([8; 32], Random::seeded(1))
-                .open("guest/1", &sealed)
-                .is_err()
-        );
+        assert!(SealKey::new([8; 32], Random::seeded(1)).open("guest/1", &sealed).is_err());
     }
 
     #[test]
@@ -267,16 +229,12 @@ mod tests {
     fn a_key_file_is_made_once_and_refused_when_others_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
-        let sealed = SealKey::from_file_or_new(&path, Random::seeded(1))
-            .unwrap()
-            .seal("x", b"y");
+        let sealed = SealKey::from_file_or_new(&path, Random::seeded(1)).unwrap().seal("x", b"y");
         let again = SealKey::from_file_or_new(&path, Random::seeded(2)).unwrap();
         assert_eq!(again.open("x", &sealed).unwrap(), b"y");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let error = SealKey::from_file(&path, Random::seeded(1))
-            .unwrap_err()
-            .to_string();
+        let error = SealKey::from_file(&path, Random::seeded(1)).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
     }
 
@@ -285,22 +243,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
         write_private(&path, b"hello").unwrap();
-        let error = SealKey::from_file(&path, Random::seeded(1))
-            .unwrap_err()
-            .to_string();
+        let error = SealKey::from_file(&path, Random::seeded(1)).unwrap_err().to_string();
         assert!(error.contains("64 hexadecimal digits"), "{error}");
     }
 
     #[test]
     fn equal_values_have_equal_blind_indexes_within_one_place() {
-        assert_eq!(
-            key().blind_index("email", "a@b.c"),
-            key().blind_index("email", "a@b.c")
-        );
-        assert_ne!(
-            key().blind_index("email", "a@b.c"),
-            key().blind_index("phone", "a@b.c")
-        );
+        assert_eq!(key().blind_index("email", "a@b.c"), key().blind_index("email", "a@b.c"));
+        assert_ne!(key().blind_index("email", "a@b.c"), key().blind_index("phone", "a@b.c"));
     }
 
     #[test]

@@ -93,10 +93,9 @@ impl Agent {
                     while let Some((request, way_back)) = asked.recv().await {
                         let response = match request {
                             Request::Status => Response::Status(Box::new(report(severity))),
-                            Request::Jobs { limit, .. } => Response::Jobs {
-                                jobs: vec![job(); limit.min(3).into()],
-                                more: false,
-                            },
+                            Request::Jobs { limit, .. } => {
+                                Response::Jobs { jobs: vec![job(); limit.min(3).into()], more: false }
+                            }
                             Request::Job { job_id } => {
                                 Response::refused("no_such_job", format!("there is no job {job_id}"))
                             }
@@ -108,12 +107,7 @@ impl Agent {
             });
         });
         is_bound.recv().unwrap();
-        Self {
-            socket,
-            stop: Some(stop),
-            thread: Some(thread),
-            _folder: folder,
-        }
+        Self { socket, stop: Some(stop), thread: Some(thread), _folder: folder }
     }
 
     /// Sends bytes and reads what comes until the agent hangs up or `lines` lines are there.
@@ -142,19 +136,11 @@ impl Drop for Agent {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn latchd(socket: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_latchd"))
-        .args(arguments)
-        .arg("--socket")
-        .arg(socket)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_latchd")).args(arguments).arg("--socket").arg(socket).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -183,19 +169,12 @@ fn a_refusal_is_told_once_and_ends_with_one() {
     let id = "00000000-0000-0000-0000-000000000000";
     let show = latchd(&agent.socket, &["jobs", "show", id]);
     assert_eq!(show.status.code(), Some(1));
-    assert_eq!(
-        text(&show.stderr),
-        format!("latchd: there is no job {id} (no_such_job)\n")
-    );
+    assert_eq!(text(&show.stderr), format!("latchd: there is no job {id} (no_such_job)\n"));
 }
 
 #[test]
 fn status_ends_with_three_where_something_needs_a_person() {
-    let code = |severity| {
-        latchd(&Agent::with(Some(severity)).socket, &["status"])
-            .status
-            .code()
-    };
+    let code = |severity| latchd(&Agent::with(Some(severity)).socket, &["status"]).status.code();
     assert_eq!(code(Severity::Error), Some(3));
     assert_eq!(code(Severity::Warning), Some(0));
 }
@@ -205,14 +184,8 @@ fn without_an_agent_the_command_line_says_so_and_what_to_do() {
     let status = latchd(Path::new("/nonexistent/latchd.sock"), &["status"]);
     assert_eq!(status.status.code(), Some(1));
     let told = text(&status.stderr);
-    assert!(
-        told.contains("no agent answers at /nonexistent/latchd.sock"),
-        "{told}"
-    );
-    assert!(
-        told.contains("systemctl status latchd") && told.contains("No such file"),
-        "{told}"
-    );
+    assert!(told.contains("no agent answers at /nonexistent/latchd.sock"), "{told}");
+    assert!(told.contains("systemctl status latchd") && told.contains("No such file"), "{told}");
 }
 
 #[test]
@@ -221,11 +194,7 @@ fn the_socket_is_for_owner_and_group_and_goes_with_the_agent() {
     let mode = std::fs::metadata(&agent.socket).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o660);
     let folder = agent.socket.parent().unwrap();
-    assert_eq!(
-        std::fs::read_dir(folder).unwrap().count(),
-        1,
-        "nothing but the socket stays there"
-    );
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1, "nothing but the socket stays there");
     let socket = agent.socket.clone();
     drop(agent);
     assert!(!socket.exists());
@@ -239,16 +208,10 @@ fn a_dead_agents_socket_is_replaced_a_living_ones_and_a_plain_file_are_not() {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a socket file outlives its listener");
         let living = Server::bind(&path).await.unwrap();
-        assert!(matches!(
-            Server::bind(&path).await,
-            Err(AdminError::Occupied { .. })
-        ));
+        assert!(matches!(Server::bind(&path).await, Err(AdminError::Occupied { .. })));
         drop(living);
         std::fs::write(&path, "precious").unwrap();
-        assert!(matches!(
-            Server::bind(&path).await,
-            Err(AdminError::NotASocket { .. })
-        ));
+        assert!(matches!(Server::bind(&path).await, Err(AdminError::NotASocket { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     });
 }
@@ -275,10 +238,7 @@ fn what_is_no_question_is_refused_by_name() {
         (&b"hello\n"[..], "request_malformed"),
         (b"{}\n", "request_malformed"),
         (b"\xff\xfe\n", "request_malformed"),
-        (
-            b"{\"latchd\":1,\"request\":\"open_sesame\"}\n",
-            "request_malformed",
-        ),
+        (b"{\"latchd\":1,\"request\":\"open_sesame\"}\n", "request_malformed"),
         (b"{\"latchd\":2,\"request\":\"anything\"}\n", "version_unknown"),
         (&[b'['; 9000], "request_too_long"),
     ] {
@@ -286,11 +246,7 @@ fn what_is_no_question_is_refused_by_name() {
         assert!(heard.contains(code), "{code}: {heard}");
         assert_eq!(heard.lines().count(), 1, "the conversation ends there: {heard}");
     }
-    assert!(
-        agent
-            .raw(b"{\"latchd\":1,\"request\":\"status\"}\n", 1)
-            .contains("Hotel Fjord")
-    );
+    assert!(agent.raw(b"{\"latchd\":1,\"request\":\"status\"}\n", 1).contains("Hotel Fjord"));
 }
 
 #[test]
@@ -299,32 +255,21 @@ fn several_questions_go_over_one_connection_in_order() {
     let asked = b"{\"latchd\":1,\"request\":\"jobs\",\"limit\":1}\n{\"latchd\":1,\"request\":\"status\"}\n";
     let heard = agent.raw(asked, 2);
     let lines: Vec<_> = heard.lines().collect();
-    assert!(
-        lines[0].starts_with("{\"latchd\":1,\"response\":\"jobs\""),
-        "{heard}"
-    );
-    assert!(
-        lines[1].starts_with("{\"latchd\":1,\"response\":\"status\""),
-        "{heard}"
-    );
+    assert!(lines[0].starts_with("{\"latchd\":1,\"response\":\"jobs\""), "{heard}");
+    assert!(lines[1].starts_with("{\"latchd\":1,\"response\":\"status\""), "{heard}");
 }
 
 #[test]
 fn silent_clients_do_not_keep_others_out_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("latchd.sock");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let server = Server::bind(&path).await.unwrap();
         let silent: Vec<_> = (0..20).map(|_| StdStream::connect(&path).unwrap()).collect();
         let mut client = StdStream::connect(&path).unwrap();
-        client
-            .write_all(b"{\"latchd\":1,\"request\":\"status\"}\n")
-            .unwrap();
+        client.write_all(b"{\"latchd\":1,\"request\":\"status\"}\n").unwrap();
         let (questions, mut asked) = mpsc::channel::<Question>(1);
         let (done, is_done) = oneshot::channel();
         let core = async move {
@@ -333,9 +278,7 @@ fn silent_clients_do_not_keep_others_out_for_ever() {
             done.send(()).unwrap();
         };
         let serving = server.run(questions, async { is_done.await.unwrap() });
-        tokio::time::timeout(Duration::from_secs(300), async { tokio::join!(serving, core) })
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(300), async { tokio::join!(serving, core) }).await.unwrap();
         drop(silent);
     });
 }

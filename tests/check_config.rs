@@ -22,10 +22,7 @@ fn check_config(text: &str, more: &[&str]) -> (Option<i32>, String, String) {
 fn both_examples_are_fine_and_told_apart() {
     let (code, out, err) = check_config(include_str!("../config/latchd.example.toml"), &[]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(
-        out.contains("fine; the agent of Hotel Fjord, 11 doors of salto, annex"),
-        "{out}"
-    );
+    assert!(out.contains("fine; the agent of Hotel Fjord, 11 doors of salto, annex"), "{out}");
     let (code, out, _) = check_config(include_str!("../config/cloud.example.toml"), &[]);
     assert_eq!(code, Some(0));
     assert!(out.contains("fine; the cloud of workspace Home"), "{out}");
@@ -36,10 +33,7 @@ fn mistakes_end_with_one_and_are_shown_with_line_and_way_out() {
     let text = include_str!("../config/latchd.example.toml").replace("exclusive = true", "exclusiv = true");
     let (code, out, err) = check_config(&text, &[]);
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(
-        err.contains("did you mean `exclusive`?") && err.contains(" | exclusiv = true"),
-        "{err}"
-    );
+    assert!(err.contains("did you mean `exclusive`?") && err.contains(" | exclusiv = true"), "{err}");
     assert!(err.trim_end().ends_with("2 mistakes"), "{err}");
 }
 
@@ -47,10 +41,7 @@ fn mistakes_end_with_one_and_are_shown_with_line_and_way_out() {
 fn a_role_given_by_hand_decides_whose_file_it_is() {
     let (code, _, err) = check_config(include_str!("../config/cloud.example.toml"), &["--as", "agent"]);
     assert_eq!(code, Some(1));
-    assert!(
-        err.contains("error: site:") && err.contains("error: api: unknown setting"),
-        "{err}"
-    );
+    assert!(err.contains("error: site:") && err.contains("error: api: unknown setting"), "{err}");
 }
 
 #[test]
@@ -77,10 +68,7 @@ fn run_with_a_wrong_configuration_shows_the_mistakes_and_starts_nothing() {
             .unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1));
-        assert!(
-            err.starts_with("error: ") && err.contains("latchd.toml:"),
-            "{err}"
-        );
+        assert!(err.starts_with("error: ") && err.contains("latchd.toml:"), "{err}");
     }
 }
 
@@ -98,9 +86,6 @@ fn a_log_filter_that_cannot_be_understood_is_named_and_nothing_starts() {
         .unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        err.starts_with("latchd: understand LATCHD_LOG=\"latchd=loud\": "),
-        "{err}"
-    );
+    assert!(err.starts_with("latchd: understand LATCHD_LOG=\"latchd=loud\": "), "{err}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -50,11 +50,7 @@ fn cloud(text: &str) -> Result<CloudConfig, ConfigErrors> {
 /// The text with the one place of a part replaced.
 #[track_caller]
 fn with(text: &str, part: &str, by: &str) -> String {
-    assert_eq!(
-        text.matches(part).count(),
-        1,
-        "{part:?} must stand once in\n{text}"
-    );
+    assert_eq!(text.matches(part).count(), 1, "{part:?} must stand once in\n{text}");
     text.replace(part, by)
 }
 
@@ -62,9 +58,7 @@ fn with(text: &str, part: &str, by: &str) -> String {
 #[track_caller]
 fn told<T: std::fmt::Debug>(result: Result<T, ConfigErrors>) -> String {
     let errors = result.unwrap_err();
-    let [mistake] = errors.mistakes() else {
-        panic!("expected one mistake:\n{errors}")
-    };
+    let [mistake] = errors.mistakes() else { panic!("expected one mistake:\n{errors}") };
     let place = mistake.place.as_ref();
     let place = place.map_or(String::new(), |place| format!("{}:{} ", place.line, place.column));
     let help = mistake.help.as_deref().unwrap_or_default();
@@ -81,11 +75,7 @@ fn check(part: &str, by: &str, parts: &[&str]) {
 }
 
 fn settings(errors: &ConfigErrors) -> Vec<&str> {
-    errors
-        .mistakes()
-        .iter()
-        .map(|mistake| mistake.setting.as_str())
-        .collect()
+    errors.mistakes().iter().map(|mistake| mistake.setting.as_str()).collect()
 }
 
 fn salto(config: &AgentConfig) -> &SaltoIsConfig {
@@ -127,26 +117,14 @@ fn unknown_settings_are_refused_at_every_depth_with_place_and_suggestion() {
         "exclusive = true\nack_finale = true",
         &["17:1 system[0].ack_finale", "`ack_final`"],
     );
-    check(
-        "display_name",
-        "displayname",
-        &["system[0].rooms[1].displayname", "`display_name`"],
-    );
+    check("display_name", "displayname", &["system[0].rooms[1].displayname", "`display_name`"]);
     check(
         "authorisation = 1",
         "authorisation = 1, colour = 2",
         &["system[0].common[0].colour", "known here: name"],
     );
-    check(
-        "tcp =",
-        "speed = 1, tcp =",
-        &["system[0].line.speed: unknown setting"],
-    );
-    check(
-        "[site]",
-        "[sites]\n[site]",
-        &["2:2 sites: unknown setting", "`site`"],
-    );
+    check("tcp =", "speed = 1, tcp =", &["system[0].line.speed: unknown setting"]);
+    check("[site]", "[sites]\n[site]", &["2:2 sites: unknown setting", "`site`"]);
 }
 
 #[test]
@@ -180,31 +158,12 @@ fn a_wrong_type_says_what_is_expected_and_what_stands_there() {
     check(
         "\"0101\"",
         "101",
-        &[
-            "19:10 system[0].rooms[0]: expected a text in quotes, found a whole number",
-            "\"101\"",
-        ],
+        &["19:10 system[0].rooms[0]: expected a text in quotes, found a whole number", "\"101\""],
     );
-    check(
-        "exclusive = true",
-        "exclusive = \"yes\"",
-        &["16:13", "expected true or false, found a text"],
-    );
-    check(
-        "encoders = [\"1\"]",
-        "encoders = \"1\"",
-        &["expected a list, found a text"],
-    );
-    check(
-        "{ tcp = \"10.0.0.5:9090\" }",
-        "\"10.0.0.5:9090\"",
-        &["expected a table, found a text"],
-    );
-    check(
-        "authorisation = 1",
-        "authorisation = 1.5",
-        &["expected a whole number, found a broken number"],
-    );
+    check("exclusive = true", "exclusive = \"yes\"", &["16:13", "expected true or false, found a text"]);
+    check("encoders = [\"1\"]", "encoders = \"1\"", &["expected a list, found a text"]);
+    check("{ tcp = \"10.0.0.5:9090\" }", "\"10.0.0.5:9090\"", &["expected a table, found a text"]);
+    check("authorisation = 1", "authorisation = 1.5", &["expected a whole number, found a broken number"]);
 }
 
 #[test]
@@ -228,18 +187,9 @@ fn what_is_mandatory_says_what_it_is_for() {
     check(
         "exclusive = true\n",
         "",
-        &[
-            "system[0].exclusive",
-            "mandatory",
-            "desk program or PMS",
-            "live card",
-        ],
+        &["system[0].exclusive", "mandatory", "desk program or PMS", "live card"],
     );
-    check(
-        "time_zone = \"Europe/Oslo\"",
-        "",
-        &["site.time_zone", "host's own zone is never used"],
-    );
+    check("time_zone = \"Europe/Oslo\"", "", &["site.time_zone", "host's own zone is never used"]);
     assert_eq!(settings(&agent("").unwrap_err()), ["site", "cloud", "storage"]);
 }
 
@@ -256,31 +206,18 @@ fn a_secret_in_the_file_is_refused_with_the_way_out_and_never_shown() {
         assert!(!format!("{errors}{errors:?}").contains("hunter2"), "{errors:?}");
         assert!(told(Err::<(), _>(errors)).contains("file"));
     }
-    check(
-        "[storage]",
-        "token = 'x'\n[storage]",
-        &["mode 0600", "`token_file`"],
-    );
+    check("[storage]", "token = 'x'\n[storage]", &["mode 0600", "`token_file`"]);
 }
 
 #[test]
 fn the_clouds_address_is_always_tls_and_only_host_and_port() {
     let url = "wss://cloud.example:8443";
-    check(
-        url,
-        "ws://cloud.example",
-        &["cloud.url", "the link is always TLS", "wss://HOST"],
-    );
+    check(url, "ws://cloud.example", &["cloud.url", "the link is always TLS", "wss://HOST"]);
     check(url, "https://cloud.example", &["the link is always TLS"]);
     check(url, "cloud.example", &["not an address"]);
-    for broken in [
-        "wss://",
-        "wss://:8443",
-        "wss://cloud:0",
-        "wss://cloud:99999",
-        "wss://cloud:x",
-        "wss://a b",
-    ] {
+    for broken in
+        ["wss://", "wss://:8443", "wss://cloud:0", "wss://cloud:99999", "wss://cloud:x", "wss://a b"]
+    {
         check(url, broken, &["cloud.url", "no usable host and port"]);
     }
     check(url, "wss://cloud.example/bridge", &["has a path"]);
@@ -299,27 +236,11 @@ fn the_clouds_address_is_always_tls_and_only_host_and_port() {
 
 #[test]
 fn names_are_unique_and_can_be_said_to_a_device() {
-    check(
-        "\"0101\", ",
-        "\"0101\", \"0101\", ",
-        &["system[0].rooms[1]", "listed twice"],
-    );
+    check("\"0101\", ", "\"0101\", \"0101\", ", &["system[0].rooms[1]", "listed twice"]);
     check("\"pool\"", "\"0101\"", &["system[0].common[0]", "listed twice"]);
-    check(
-        "encoders = [\"1\"]",
-        "encoders = [\"1\", \"1\"]",
-        &["system[0].encoders[1]", "listed twice"],
-    );
-    check(
-        "encoders = [\"1\"]",
-        "encoders = []",
-        &["system[0].encoders", "empty"],
-    );
-    check(
-        "name = \"salto\"",
-        "name = \"salto/1\"",
-        &["a slash is not possible"],
-    );
+    check("encoders = [\"1\"]", "encoders = [\"1\", \"1\"]", &["system[0].encoders[1]", "listed twice"]);
+    check("encoders = [\"1\"]", "encoders = []", &["system[0].encoders", "empty"]);
+    check("name = \"salto\"", "name = \"salto/1\"", &["a slash is not possible"]);
     check("name = \"salto\"", "name = \"  \"", &["system[0].name", "empty"]);
     let system = &AGENT[AGENT.find("[[system]]").unwrap()..];
     let twice = format!("{AGENT}{}", system.replace("9090", "9091"));
@@ -330,21 +251,9 @@ fn names_are_unique_and_can_be_said_to_a_device() {
 
 #[test]
 fn authorisations_are_1_to_62_and_unique() {
-    check(
-        "authorisation = 1",
-        "authorisation = 0",
-        &["0 is out of bounds", "from 1 to 62"],
-    );
-    check(
-        "authorisation = 1",
-        "authorisation = -7",
-        &["-7 is out of bounds"],
-    );
-    check(
-        "authorisation = 1",
-        "authorisation = 99999999999999999999",
-        &["out of bounds"],
-    );
+    check("authorisation = 1", "authorisation = 0", &["0 is out of bounds", "from 1 to 62"]);
+    check("authorisation = 1", "authorisation = -7", &["-7 is out of bounds"]);
+    check("authorisation = 1", "authorisation = 99999999999999999999", &["out of bounds"]);
     check(
         "authorisation = 1 }",
         "authorisation = 1 }, { name = \"gym\", authorisation = 1 }",
@@ -356,32 +265,17 @@ fn authorisations_are_1_to_62_and_unique() {
 fn a_line_is_tcp_or_serial_and_has_only_its_own_settings() {
     let line = "{ tcp = \"10.0.0.5:9090\" }";
     check(line, "{}", &["neither `tcp` nor `serial`"]);
-    check(
-        line,
-        "{ tcp = \"a:1\", serial = \"/dev/ttyS0\" }",
-        &["either `tcp` or `serial`"],
-    );
-    check(
-        line,
-        "{ tcp = \"a:1\", baud = 9600 }",
-        &["system[0].line.baud", "belongs to `serial`"],
-    );
+    check(line, "{ tcp = \"a:1\", serial = \"/dev/ttyS0\" }", &["either `tcp` or `serial`"]);
+    check(line, "{ tcp = \"a:1\", baud = 9600 }", &["system[0].line.baud", "belongs to `serial`"]);
     for broken in ["host", "host:", ":1", "host:0", "host:70000", "::1:80", "a b:1"] {
         check(line, &format!("{{ tcp = \"{broken}\" }}"), &["HOST:PORT"]);
     }
     for broken in ["9N1", "8X1", "8N3", "8N", "8N11", "8n1"] {
-        check(
-            line,
-            &format!("{{ serial = \"x\", framing = \"{broken}\" }}"),
-            &["not a framing"],
-        );
+        check(line, &format!("{{ serial = \"x\", framing = \"{broken}\" }}"), &["not a framing"]);
     }
     let serial = "{ serial = \"tty\", framing = \"7E1\", baud = 19200 }";
     let serial = agent(&with(AGENT, line, serial)).unwrap();
-    assert_eq!(
-        salto(&serial).line.serial.as_deref(),
-        Some(Path::new("/etc/latchd/tty"))
-    );
+    assert_eq!(salto(&serial).line.serial.as_deref(), Some(Path::new("/etc/latchd/tty")));
     assert_eq!(salto(&serial).line.framing, "7E1");
 }
 
@@ -390,48 +284,21 @@ fn numbers_lengths_and_texts_keep_their_bounds() {
     let system = |setting: &str, parts: &[&str]| {
         check("exclusive = true", &format!("exclusive = true\n{setting}"), parts);
     };
-    system(
-        "operator = \"1234567890123456789012345\"",
-        &["at most 24 characters"],
-    );
+    system("operator = \"1234567890123456789012345\"", &["at most 24 characters"]);
     system("operator = \"Müller\"", &["plain ASCII"]);
-    system(
-        "ack_timeout = \"0s\"",
-        &["out of bounds", "from \"1s\" to \"1m\""],
-    );
+    system("ack_timeout = \"0s\"", &["out of bounds", "from \"1s\" to \"1m\""]);
     system("ack_timeout = \"soon\"", &["not a length of time", "\"2h 30m\""]);
     system("ack_timeout = \"-5s\"", &["out of bounds"]);
     system("ack_timeout = 5", &["expected a text in quotes"]);
-    system(
-        "checkout = \"always\"",
-        &["not known here", "\"never\", \"last_grant\""],
-    );
+    system("checkout = \"always\"", &["not known here", "\"never\", \"last_grant\""]);
     system("assume_unchanged = true", &["nothing to assume"]);
-    check(
-        "kind = \"salto_is\"",
-        "kind = \"salto\"",
-        &["did you mean \"salto_is\"?"],
-    );
+    check("kind = \"salto_is\"", "kind = \"salto\"", &["did you mean \"salto_is\"?"]);
     let before = |setting: &str, parts: &[&str]| check("[site]", &format!("{setting}\n[site]"), parts);
     before("stop_deadline = \"1h\"", &["stop_deadline", "\"10m\""]);
-    before(
-        "[limits]\ncards_per_hour = 0",
-        &["limits.cards_per_hour", "out of bounds"],
-    );
-    before(
-        "[limits]\nforbidden_kinds = [\"card.encod\"]",
-        &["did you mean \"card.encode\"?"],
-    );
-    before(
-        &format!("[admin]\nsocket = \"{}\"", "x".repeat(120)),
-        &["too long for a Unix socket"],
-    );
-    let days = agent(&with(
-        AGENT,
-        "[site]",
-        "[limits]\nlongest_validity = \"14d\"\n[site]",
-    ))
-    .unwrap();
+    before("[limits]\ncards_per_hour = 0", &["limits.cards_per_hour", "out of bounds"]);
+    before("[limits]\nforbidden_kinds = [\"card.encod\"]", &["did you mean \"card.encode\"?"]);
+    before(&format!("[admin]\nsocket = \"{}\"", "x".repeat(120)), &["too long for a Unix socket"]);
+    let days = agent(&with(AGENT, "[site]", "[limits]\nlongest_validity = \"14d\"\n[site]")).unwrap();
     assert_eq!(days.limits.longest_validity.as_secs(), 14 * 86_400);
 }
 
@@ -442,11 +309,7 @@ fn rooms_never_issued_must_exist() {
     agent(&with(AGENT, "[site]", &limit("salto/pool"))).unwrap();
     check("[site]", &limit("0102"), &["not of the form system/room"]);
     check("[site]", &limit("saldo/0102"), &["did you mean \"salto/0102\"?"]);
-    check(
-        "[site]",
-        &limit("salto/102"),
-        &["has no room \"102\"", "compared exactly"],
-    );
+    check("[site]", &limit("salto/102"), &["has no room \"102\"", "compared exactly"]);
 }
 
 #[test]
@@ -465,22 +328,13 @@ fn plain_http_is_for_loopback_only() {
         let told = told(cloud(&with(CLOUD, api, by)));
         assert!(told.contains(wanted), "{wanted:?} is missing in: {told}");
     };
-    check(
-        "listen = \"0.0.0.0:8080\"\nplain = true",
-        "api.plain: plain HTTP at 0.0.0.0:8080",
-    );
+    check("listen = \"0.0.0.0:8080\"\nplain = true", "api.plain: plain HTTP at 0.0.0.0:8080");
     let both = "plain = true\ntls = { cert_file = \"c\", key_file = \"k\" }";
     check(&format!("{api}\n{both}"), "exclude each other");
     check("listen = \"localhost:1\"", "not an address to listen at");
     check(&format!("{api}\nhold = \"26s\""), "to \"25s\"");
-    check(
-        &format!("{api}\nnames = [\"https://x\"]"),
-        "neither a host name nor an address",
-    );
-    check(
-        &format!("{api}\ntls = {{ cert_file = \"c\" }}"),
-        "api.tls.key_file",
-    );
+    check(&format!("{api}\nnames = [\"https://x\"]"), "neither a host name nor an address");
+    check(&format!("{api}\ntls = {{ cert_file = \"c\" }}"), "api.tls.key_file");
     check("listen = \"127.0.0.1:8443\"", "both listen at");
 }
 
@@ -512,11 +366,7 @@ fn no_damage_to_a_file_makes_reading_panic_and_every_refusal_has_a_reason() {
         failure_persistence: None,
         ..ProptestConfig::default()
     });
-    let damage = (
-        0..AGENT.len(),
-        0..12_usize,
-        "\\PC{0,6}|[\\[\\]{}=\"'#,.\n\u{e9}]{0,4}",
-    );
+    let damage = (0..AGENT.len(), 0..12_usize, "\\PC{0,6}|[\\[\\]{}=\"'#,.\n\u{e9}]{0,4}");
     runner
         .run(&damage, |(at, gone, new)| {
             let end = (at + gone).min(AGENT.len());

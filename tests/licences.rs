@@ -39,10 +39,7 @@ fn every_linked_crate_has_a_licence_that_is_allowed() {
         assert_eq!(accepted, Ok(true), "{name}: {licence}");
     }
     for (name, licence) in ALLOWED_FOR.iter().chain(BUNDLED) {
-        assert!(
-            packages.contains_key(*name),
-            "{name} is gone: so should be its exception for {licence}"
-        );
+        assert!(packages.contains_key(*name), "{name} is gone: so should be its exception for {licence}");
     }
 }
 
@@ -94,11 +91,7 @@ fn linked() -> BTreeMap<String, String> {
     while let Some(id) = open.pop() {
         if seen.insert(id) {
             let dependencies = nodes[id]["deps"].as_array().unwrap().iter();
-            open.extend(
-                dependencies
-                    .filter(|one| kinds_count(one))
-                    .map(|one| one["pkg"].as_str().unwrap()),
-            );
+            open.extend(dependencies.filter(|one| kinds_count(one)).map(|one| one["pkg"].as_str().unwrap()));
         }
     }
     let packages = metadata["packages"].as_array().unwrap().iter();
@@ -114,20 +107,10 @@ fn linked() -> BTreeMap<String, String> {
 fn metadata() -> Value {
     let compiler = Command::new("rustc").arg("-vV").output().unwrap();
     let compiler = String::from_utf8(compiler.stdout).unwrap();
-    let host = compiler
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .unwrap();
+    let host = compiler.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let cargo = |network: &[&str]| {
         Command::new(env!("CARGO"))
-            .args([
-                "metadata",
-                "--locked",
-                "--format-version",
-                "1",
-                "--filter-platform",
-                host,
-            ])
+            .args(["metadata", "--locked", "--format-version", "1", "--filter-platform", host])
             .args(network)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
@@ -138,26 +121,16 @@ fn metadata() -> Value {
     if !output.status.success() {
         output = cargo(&[]);
     }
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Whether an SPDX expression holds when `allowed` says which licences do. `AND` binds closer than `OR`; the old `/`
 /// is an `OR`.
 fn holds(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<_> = spaced.split_whitespace().collect();
-    let mut reader = Reader {
-        words: &words,
-        allowed,
-    };
+    let mut reader = Reader { words: &words, allowed };
     let value = reader.any()?;
     match reader.words {
         [] => Ok(value),
@@ -198,11 +171,7 @@ impl Reader<'_> {
     fn one(&mut self) -> Result<bool, String> {
         if self.takes("(") {
             let value = self.any()?;
-            return if self.takes(")") {
-                Ok(value)
-            } else {
-                Err("a bracket is open".into())
-            };
+            return if self.takes(")") { Ok(value) } else { Err("a bracket is open".into()) };
         }
         match self.words {
             [word, "WITH", exception, rest @ ..] => {

@@ -26,11 +26,7 @@ fn an_idle_lane_sends_at_once_and_a_busy_one_queues() {
     let claimed = site.send(0, job(1, read()));
     assert_eq!((claimed.job.job_id, claimed.attempt), (id(1), 1));
     assert_eq!(site.accept(0, job(2, read()), false), Accepted::Waiting);
-    assert_eq!(
-        site.accept(0, job(3, read()), true),
-        Accepted::Waiting,
-        "others of the lane wait already"
-    );
+    assert_eq!(site.accept(0, job(3, read()), true), Accepted::Waiting, "others of the lane wait already");
     assert_eq!(site.claim(1).unwrap().job.job_id, id(2));
     assert_eq!(site.claim(1).unwrap().job.job_id, id(3));
     assert_eq!(site.claim(1), None);
@@ -39,21 +35,13 @@ fn an_idle_lane_sends_at_once_and_a_busy_one_queues() {
 #[test]
 fn people_at_the_desk_come_first_then_whoever_came_first() {
     let mut site = Site::new();
-    for (number, priority) in [
-        (1, Priority::Background),
-        (2, Priority::Desk),
-        (3, Priority::Background),
-        (4, Priority::Desk),
-    ] {
-        let job = latchd::model::Job {
-            priority,
-            ..job(number, read())
-        };
+    for (number, priority) in
+        [(1, Priority::Background), (2, Priority::Desk), (3, Priority::Background), (4, Priority::Desk)]
+    {
+        let job = latchd::model::Job { priority, ..job(number, read()) };
         site.accept(0, job, false);
     }
-    let order: Vec<_> = std::iter::from_fn(|| site.claim(1))
-        .map(|claimed| claimed.job.job_id)
-        .collect();
+    let order: Vec<_> = std::iter::from_fn(|| site.claim(1)).map(|claimed| claimed.job.job_id).collect();
     assert_eq!(order, [id(2), id(4), id(1), id(3)]);
 }
 
@@ -63,10 +51,7 @@ fn lanes_do_not_see_each_other() {
     site.accept(0, job(1, read()), false);
     let other = LaneName::new("salto/2").unwrap();
     assert_eq!(site.queue.claim(at(0), &other).unwrap(), None);
-    assert!(matches!(
-        site.accept(0, job(2, card_at("2", &["gym"], "a")), true),
-        Accepted::Sent(_)
-    ));
+    assert!(matches!(site.accept(0, job(2, card_at("2", &["gym"], "a")), true), Accepted::Sent(_)));
 }
 
 #[test]
@@ -75,8 +60,7 @@ fn a_second_delivery_takes_its_position_and_does_nothing_else() {
     let deliver = |site: &mut Site, position| {
         let order = read();
         let admission = admission(&order);
-        site.queue
-            .accept(at(0), Some(position), job(1, order), Ok(admission), true)
+        site.queue.accept(at(0), Some(position), job(1, order), Ok(admission), true)
     };
     assert!(matches!(deliver(&mut site, order(1, 1)), Ok(Accepted::Sent(_))));
     site.queue.finish(at(1), id(1), written()).unwrap();
@@ -92,24 +76,9 @@ fn nothing_is_stored_past_a_gap() {
     let mut site = Site::new();
     let error = site
         .queue
-        .accept(
-            at(0),
-            Some(order(1, 2)),
-            job(1, read()),
-            Ok(admission(&read())),
-            true,
-        )
+        .accept(at(0), Some(order(1, 2)), job(1, read()), Ok(admission(&read())), true)
         .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            StoreError::Gap {
-                expected: (1, 1),
-                found: (1, 2)
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::Gap { expected: (1, 1), found: (1, 2) }), "{error}");
     assert_eq!(site.queue.memory().unwrap().orders_received, Position::default());
     assert_eq!(site.queue.job(id(1)).unwrap(), None);
 }
@@ -118,9 +87,7 @@ fn nothing_is_stored_past_a_gap() {
 fn positions_of_any_size_are_kept() {
     let mut site = Site::new();
     let far = order(u64::MAX, 1);
-    site.queue
-        .accept(at(0), Some(far), job(1, read()), Ok(admission(&read())), true)
-        .unwrap();
+    site.queue.accept(at(0), Some(far), job(1, read()), Ok(admission(&read())), true).unwrap();
     assert_eq!(site.queue.memory().unwrap().orders_received, far);
 }
 
@@ -128,33 +95,21 @@ fn positions_of_any_size_are_kept() {
 fn a_message_that_cannot_be_read_takes_its_position_and_fails_its_job() {
     let mut site = Site::new();
     let refusal = || Refusal::new(Code::Unsupported, "a newer kind of job");
-    site.queue
-        .refuse_unreadable(at(0), order(1, 1), Some(id(1)), refusal())
-        .unwrap();
-    site.queue
-        .refuse_unreadable(at(0), order(1, 2), None, refusal())
-        .unwrap();
-    site.queue
-        .refuse_unreadable(at(0), order(1, 2), Some(id(2)), refusal())
-        .unwrap();
+    site.queue.refuse_unreadable(at(0), order(1, 1), Some(id(1)), refusal()).unwrap();
+    site.queue.refuse_unreadable(at(0), order(1, 2), None, refusal()).unwrap();
+    site.queue.refuse_unreadable(at(0), order(1, 2), Some(id(2)), refusal()).unwrap();
     assert_eq!(site.queue.memory().unwrap().orders_received, order(1, 2));
     assert_eq!(site.state(1), JobState::Failed);
     assert_eq!(site.queue.job(id(2)).unwrap(), None);
     assert_eq!(site.reports().len(), 1);
-    assert_eq!(
-        site.queue.jobs(JobFilter::default()).unwrap()[0].code,
-        Some(Code::Unsupported)
-    );
+    assert_eq!(site.queue.jobs(JobFilter::default()).unwrap()[0].code, Some(Code::Unsupported));
 }
 
 #[test]
 fn what_a_driver_refuses_ends_failed_with_its_words() {
     let mut site = Site::new();
     let refusal = Refusal::new(Code::TooManyDoors, "at most four rooms");
-    let accepted = site
-        .queue
-        .accept(at(0), None, job(1, read()), Err(refusal.clone()), true)
-        .unwrap();
+    let accepted = site.queue.accept(at(0), None, job(1, read()), Err(refusal.clone()), true).unwrap();
     assert_eq!(accepted, Accepted::Ended(Outcome::Failed(refusal)));
 }
 
@@ -202,19 +157,13 @@ fn a_cancel_that_overtakes_its_job_is_remembered() {
     let answer = site.queue.cancel(at(0), Some(order(1, 1)), id(1)).unwrap();
     assert_eq!(answer, CancelAnswer::NotKnown);
     let mut site = site.crash();
-    assert_eq!(
-        site.accept(1, job(1, read()), true),
-        Accepted::Ended(Outcome::Cancelled)
-    );
+    assert_eq!(site.accept(1, job(1, read()), true), Accepted::Ended(Outcome::Cancelled));
 }
 
 #[test]
 fn a_job_that_is_too_late_is_never_started() {
     let mut site = Site::new();
-    assert!(matches!(
-        site.accept(10, expiring(1, 10), true),
-        Accepted::Ended(Outcome::Expired(_))
-    ));
+    assert!(matches!(site.accept(10, expiring(1, 10), true), Accepted::Ended(Outcome::Expired(_))));
     site.accept(0, expiring(2, 20), false);
     site.accept(0, expiring(3, 30), false);
     assert_eq!(site.queue.next_expiry().unwrap(), Some(at(20)));
@@ -279,24 +228,15 @@ fn an_uncommitted_change_is_gone_after_a_crash() {
 fn a_doubt_is_settled_once_and_reported_as_a_second_revision() {
     let mut site = Site::new();
     let resolve = |site: &mut Site, verdict| {
-        let resolution = Resolution {
-            verdict,
-            by: "Ada".into(),
-        };
+        let resolution = Resolution { verdict, by: "Ada".into() };
         site.queue.resolve(at(5), id(1), resolution).unwrap()
     };
     assert_eq!(resolve(&mut site, Verdict::Done), Err(ResolveRefused::NotKnown));
     site.send(0, job(1, card(&["101"], "a")));
-    assert_eq!(
-        resolve(&mut site, Verdict::Done),
-        Err(ResolveRefused::NotInDoubt(JobState::Sent))
-    );
+    assert_eq!(resolve(&mut site, Verdict::Done), Err(ResolveRefused::NotInDoubt(JobState::Sent)));
     site.queue.finish(at(1), id(1), no_answer()).unwrap();
     assert_eq!(resolve(&mut site, Verdict::NotDone), Ok(()));
-    assert_eq!(
-        resolve(&mut site, Verdict::Done),
-        Err(ResolveRefused::Resolved(JobState::Failed))
-    );
+    assert_eq!(resolve(&mut site, Verdict::Done), Err(ResolveRefused::Resolved(JobState::Failed)));
     let reports = site.reports();
     let [(_, Message::Outcome(first)), (_, Message::Resolution(second))] = &reports[..] else {
         panic!("{reports:?}");
@@ -305,11 +245,7 @@ fn a_doubt_is_settled_once_and_reported_as_a_second_revision() {
     assert_eq!((second.revision, second.outcome.state()), (2, JobState::Failed));
     assert_eq!(second.resolution.as_ref().unwrap().by, "Ada");
     let detail = site.queue.job(id(1)).unwrap().unwrap();
-    assert_eq!(
-        detail.outcome,
-        Some(no_answer()),
-        "the attempt's own end stays as it was"
-    );
+    assert_eq!(detail.outcome, Some(no_answer()), "the attempt's own end stays as it was");
     assert_eq!(detail.resolution.unwrap().verdict, Verdict::NotDone);
     assert!(site.audited().contains(&"resolved".into()));
 }
@@ -320,17 +256,10 @@ fn reports_are_numbered_kept_until_acknowledged_and_dropped_with_a_later_change(
     for number in 1..=3 {
         site.done(0, job(number, read()));
     }
-    assert_eq!(
-        site.queue.reports_after(order(1, 1), 1).unwrap()[0].0,
-        order(1, 2)
-    );
+    assert_eq!(site.queue.reports_after(order(1, 1), 1).unwrap()[0].0, order(1, 2));
     site.queue.acknowledge_reports(order(1, 9));
     site.queue.acknowledge_reports(order(2, 1));
-    assert_eq!(
-        site.queue.memory().unwrap().reports.acknowledged,
-        0,
-        "never numbered, never acknowledged"
-    );
+    assert_eq!(site.queue.memory().unwrap().reports.acknowledged, 0, "never numbered, never acknowledged");
     site.queue.acknowledge_reports(order(1, 2));
     assert_eq!(site.queue.memory().unwrap().reports.acknowledged, 2);
     assert_eq!(site.queue.counts().unwrap().reports_waiting, 1);
@@ -348,9 +277,7 @@ fn a_rolled_back_change_does_not_lose_the_acknowledgement() {
     site.done(0, job(1, read()));
     site.queue.acknowledge_reports(order(1, 1));
     site.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
-    site.queue
-        .accept(at(1), None, job(2, read()), Ok(admission(&read())), true)
-        .unwrap();
+    site.queue.accept(at(1), None, job(2, read()), Ok(admission(&read())), true).unwrap();
     assert_eq!(site.reports().len(), 0);
     site.queue.connection().execute_batch("ROLLBACK").unwrap();
     assert_eq!(site.reports().len(), 1);
@@ -390,10 +317,7 @@ fn the_limit_of_cards_an_hour_is_the_sites_and_is_audited() {
     assert_eq!(site.audited(), ["site_card_limit"]);
     site.done(21, job(4, read()));
     site.done(3600, job(5, card(&["104"], "d")));
-    assert_eq!(
-        site.refused(3600, job(6, card(&["105"], "e"))),
-        Code::SiteCardLimit
-    );
+    assert_eq!(site.refused(3600, job(6, card(&["105"], "e"))), Code::SiteCardLimit);
 }
 
 #[test]
@@ -421,10 +345,7 @@ fn a_full_queue_refuses_by_name_what_would_have_to_wait() {
     site.accept(0, job(1, read()), false);
     site.accept(0, job(2, read()), false);
     assert_eq!(site.refused(0, job(3, read())), Code::QueueFull);
-    assert!(matches!(
-        site.accept(0, job(4, card_at("2", &["gym"], "a")), true),
-        Accepted::Sent(_)
-    ));
+    assert!(matches!(site.accept(0, job(4, card_at("2", &["gym"], "a")), true), Accepted::Sent(_)));
     site.claim(1).unwrap();
     assert_eq!(site.accept(1, job(5, read()), false), Accepted::Waiting);
 }
@@ -457,10 +378,7 @@ fn names_of_guests_and_stays_are_nowhere_in_the_files() {
     for entry in std::fs::read_dir(site.folder.path()).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         for secret in ["Jane Doe", "Duke"] {
-            assert!(
-                !bytes.windows(secret.len()).any(|part| part == secret.as_bytes()),
-                "{secret}"
-            );
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
         }
     }
 }
@@ -469,11 +387,7 @@ fn names_of_guests_and_stays_are_nowhere_in_the_files() {
 fn the_claim_and_the_hourly_count_walk_an_index() {
     let mut site = Site::new();
     let mut plan = |sql: &str| -> String {
-        let mut statement = site
-            .queue
-            .connection()
-            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
-            .unwrap();
+        let mut statement = site.queue.connection().prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let lines = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
         lines.map(|line| line.unwrap() + "\n").collect()
     };
@@ -487,10 +401,7 @@ fn the_claim_and_the_hourly_count_walk_an_index() {
     );
     let retry =
         plan("SELECT min(retry_at) FROM job WHERE lane = 'x' AND state = 'waiting' AND retry_at IS NOT NULL");
-    assert!(
-        retry.contains("COVERING INDEX job_waiting (lane=? AND retry_at>?)"),
-        "{retry}"
-    );
+    assert!(retry.contains("COVERING INDEX job_waiting (lane=? AND retry_at>?)"), "{retry}");
     let expiry = plan("SELECT min(expires_at) FROM job INDEXED BY job_expiry WHERE state = 'waiting'");
     assert!(expiry.contains("COVERING INDEX job_expiry"), "{expiry}");
     let cards = plan("SELECT 1 FROM job WHERE kind = 'card.encode' AND sent_at IS NOT NULL AND sent_at > 5");
@@ -508,25 +419,13 @@ async fn a_broken_disk_is_an_error_and_leaves_the_queue_as_it_was() {
     let (writer, handle) = Writer::start("queue", queue);
     for fault in [Fault::Writes, Fault::Full, Fault::Syncs] {
         counts.break_with(fault);
-        let claimed = handle
-            .run(|queue: &mut Queue| queue.claim(at(1), &lane("1")))
-            .await;
-        assert!(
-            matches!(claimed, Err(StoreError::Commit(_))),
-            "{fault:?}: {claimed:?}"
-        );
+        let claimed = handle.run(|queue: &mut Queue| queue.claim(at(1), &lane("1"))).await;
+        assert!(matches!(claimed, Err(StoreError::Commit(_))), "{fault:?}: {claimed:?}");
         counts.mend();
-        let job = handle
-            .run(|queue: &mut Queue| queue.job(id(1)))
-            .await
-            .unwrap()
-            .unwrap();
+        let job = handle.run(|queue: &mut Queue| queue.job(id(1))).await.unwrap().unwrap();
         assert_eq!(job.view.state, JobState::Waiting, "{fault:?}");
     }
-    let claimed = handle
-        .run(|queue: &mut Queue| queue.claim(at(2), &lane("1")))
-        .await
-        .unwrap();
+    let claimed = handle.run(|queue: &mut Queue| queue.claim(at(2), &lane("1"))).await.unwrap();
     assert_eq!(claimed.unwrap().attempt, 1);
     drop(handle);
     writer.join();

@@ -34,9 +34,7 @@ fn every_acknowledged_operation_survives_a_kill_at_any_time() {
             match what {
                 "done" => assert_eq!(detail.outcome, Some(written()), "{line}"),
                 "sent" if recovered.contains(&id(number)) => {
-                    let Some(Outcome::Unknown(refusal)) = detail.outcome else {
-                        panic!("{line}")
-                    };
+                    let Some(Outcome::Unknown(refusal)) = detail.outcome else { panic!("{line}") };
                     assert_eq!(refusal.code, Code::AgentStopped);
                 }
                 // Its end was stored too, but the process died before it could say so.
@@ -47,14 +45,8 @@ fn every_acknowledged_operation_survives_a_kill_at_any_time() {
         assert!(recovered.len() <= 1, "one lane, one job at work");
         let memory = queue.memory().unwrap();
         let jobs = queue.counts().unwrap().by_state.values().sum::<u64>();
-        assert_eq!(
-            memory.orders_received.n, jobs,
-            "a position is stored with its job or not at all"
-        );
-        assert_eq!(
-            memory.reports.last.n, jobs,
-            "an end is stored with its report or not at all"
-        );
+        assert_eq!(memory.orders_received.n, jobs, "a position is stored with its job or not at all");
+        assert_eq!(memory.reports.last.n, jobs, "an end is stored with its report or not at all");
     }
 }
 
@@ -67,9 +59,8 @@ fn run_and_kill(folder: &std::path::Path, acknowledgements: usize) -> Vec<String
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let said = lines
-        .map(Result::unwrap)
-        .filter(|line| line.starts_with("sent ") || line.starts_with("done "));
+    let said =
+        lines.map(Result::unwrap).filter(|line| line.starts_with("sent ") || line.starts_with("done "));
     let mut told = Vec::new();
     for line in said {
         told.push(line);
@@ -108,10 +99,7 @@ fn works_until_it_is_killed() {
                 .unwrap();
             assert!(matches!(accepted, Accepted::Sent(_)), "{accepted:?}");
             say("sent", number);
-            handle
-                .run(move |queue: &mut Queue| queue.finish(at(1), id(number), written()))
-                .await
-                .unwrap();
+            handle.run(move |queue: &mut Queue| queue.finish(at(1), id(number), written())).await.unwrap();
             say("done", number);
         }
     });

@@ -17,14 +17,8 @@ use proptest::prelude::*;
 use queue_support::*;
 
 fn resolve(site: &mut Site, number: u128, verdict: Verdict) {
-    let resolution = Resolution {
-        verdict,
-        by: "Ada".into(),
-    };
-    site.queue
-        .resolve(at(50), id(number), resolution)
-        .unwrap()
-        .unwrap();
+    let resolution = Resolution { verdict, by: "Ada".into() };
+    site.queue.resolve(at(50), id(number), resolution).unwrap().unwrap();
 }
 
 fn shared(sharing: Sharing) -> Site {
@@ -41,32 +35,14 @@ fn holder(site: &Site, room: &str) -> (Option<String>, bool) {
 #[test]
 fn the_first_card_overrides_and_further_ones_join() {
     let mut site = Site::new();
-    assert_eq!(
-        site.done(0, job(1, card(&["101", "gym"], "a"))).treatment,
-        Treatment::Override
-    );
-    assert_eq!(
-        site.done(1, job(2, card(&["101"], "a"))).treatment,
-        Treatment::Join
-    );
-    assert_eq!(
-        site.done(2, job(3, card(&["gym"], "a"))).treatment,
-        Treatment::Plain
-    );
+    assert_eq!(site.done(0, job(1, card(&["101", "gym"], "a"))).treatment, Treatment::Override);
+    assert_eq!(site.done(1, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
+    assert_eq!(site.done(2, job(3, card(&["gym"], "a"))).treatment, Treatment::Plain);
     assert_eq!(site.room("101").cards, 2);
     let mut site = site.crash();
-    assert_eq!(
-        site.done(3, job(4, card(&["101"], "b"))).treatment,
-        Treatment::Override
-    );
-    assert_eq!(
-        site.refused(4, job(5, card(&["101"], "a"))),
-        Code::RoomHeldByOtherReservation
-    );
-    assert_eq!(
-        site.done(5, job(6, card(&["101"], "b"))).treatment,
-        Treatment::Join
-    );
+    assert_eq!(site.done(3, job(4, card(&["101"], "b"))).treatment, Treatment::Override);
+    assert_eq!(site.refused(4, job(5, card(&["101"], "a"))), Code::RoomHeldByOtherReservation);
+    assert_eq!(site.done(5, job(6, card(&["101"], "b"))).treatment, Treatment::Join);
 }
 
 #[test]
@@ -74,14 +50,9 @@ fn a_report_carries_the_rooms_it_touched_as_they_stand_now() {
     let mut site = Site::new();
     site.done(0, job(1, card(&["101", "102"], "a")));
     let reports = site.reports();
-    let Message::Outcome(report) = &reports[0].1 else {
-        panic!("{reports:?}")
-    };
-    let rooms: Vec<_> = report
-        .rooms
-        .iter()
-        .map(|room| (room.room.as_str(), room.certain, room.cards))
-        .collect();
+    let Message::Outcome(report) = &reports[0].1 else { panic!("{reports:?}") };
+    let rooms: Vec<_> =
+        report.rooms.iter().map(|room| (room.room.as_str(), room.certain, room.cards)).collect();
     assert_eq!(rooms, [("101", true, 1), ("102", true, 1)]);
 }
 
@@ -89,9 +60,7 @@ fn a_report_carries_the_rooms_it_touched_as_they_stand_now() {
 fn a_card_for_a_room_without_a_reservation_key_is_refused_even_where_it_would_wait() {
     let mut site = Site::new();
     let mut order = card(&["101"], "a");
-    let Order::CardEncode(encode) = &mut order else {
-        unreachable!()
-    };
+    let Order::CardEncode(encode) = &mut order else { unreachable!() };
     encode.reservation_key = None;
     let Accepted::Ended(Outcome::Failed(refusal)) = site.accept(0, job(1, order), false) else {
         panic!("it was taken")
@@ -106,34 +75,15 @@ fn after_an_unknown_override_the_stay_waits_for_a_verdict_and_a_new_guest_does_n
     site.send(1, job(2, card(&["101"], "b")));
     site.queue.finish(at(1), id(2), no_answer()).unwrap();
     assert_eq!(holder(&site, "101"), (Some("b".into()), false));
-    assert_eq!(
-        site.refused(2, job(3, card(&["101"], "b"))),
-        Code::RoomStateUnknown
-    );
-    assert_eq!(
-        site.refused(2, job(4, card(&["101"], "a"))),
-        Code::RoomStateUnknown
-    );
-    assert_eq!(
-        site.send(3, job(5, card(&["101"], "c"))).treatment,
-        Treatment::Override
-    );
+    assert_eq!(site.refused(2, job(3, card(&["101"], "b"))), Code::RoomStateUnknown);
+    assert_eq!(site.refused(2, job(4, card(&["101"], "a"))), Code::RoomStateUnknown);
+    assert_eq!(site.send(3, job(5, card(&["101"], "c"))).treatment, Treatment::Override);
     site.queue.finish(at(3), id(5), no_card()).unwrap();
-    assert_eq!(
-        holder(&site, "101"),
-        (Some("b".into()), false),
-        "a certain failure restores the doubt"
-    );
+    assert_eq!(holder(&site, "101"), (Some("b".into()), false), "a certain failure restores the doubt");
     resolve(&mut site, 2, Verdict::NotDone);
     assert_eq!(holder(&site, "101"), (Some("a".into()), true));
-    assert_eq!(
-        site.done(51, job(6, card(&["101"], "a"))).treatment,
-        Treatment::Join
-    );
-    assert_eq!(
-        site.done(52, job(7, card(&["101"], "b"))).treatment,
-        Treatment::Override
-    );
+    assert_eq!(site.done(51, job(6, card(&["101"], "a"))).treatment, Treatment::Join);
+    assert_eq!(site.done(52, job(7, card(&["101"], "b"))).treatment, Treatment::Override);
 }
 
 #[test]
@@ -145,10 +95,7 @@ fn a_verdict_of_done_makes_the_room_the_stays_own() {
     assert_eq!(site.state(1), JobState::Succeeded);
     assert_eq!(holder(&site, "101"), (Some("a".into()), true));
     assert_eq!(site.room("101").cards, 1);
-    assert_eq!(
-        site.done(51, job(2, card(&["101"], "a"))).treatment,
-        Treatment::Join
-    );
+    assert_eq!(site.done(51, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
 }
 
 #[test]
@@ -160,10 +107,7 @@ fn a_failed_or_unsent_override_leaves_no_trace() {
     assert_eq!((again.treatment, again.attempt), (Treatment::Override, 2));
     site.queue.finish(at(100), id(1), no_card()).unwrap();
     assert_eq!(holder(&site, "101"), (None, false));
-    assert_eq!(
-        site.done(101, job(2, card(&["101"], "a"))).treatment,
-        Treatment::Override
-    );
+    assert_eq!(site.done(101, job(2, card(&["101"], "a"))).treatment, Treatment::Override);
 }
 
 #[test]
@@ -193,10 +137,7 @@ fn rooms_that_need_different_treatment_are_refused_and_the_rest_of_the_queue_goe
 fn a_room_that_is_at_work_in_another_lane_makes_a_card_wait_not_fail() {
     let mut site = Site::new();
     site.send(0, job(1, card_at("1", &["101"], "a")));
-    assert_eq!(
-        site.accept(0, job(2, card_at("2", &["101"], "a")), true),
-        Accepted::Waiting
-    );
+    assert_eq!(site.accept(0, job(2, card_at("2", &["101"], "a")), true), Accepted::Waiting);
     assert_eq!(site.queue.next_retry(&lane("2")).unwrap(), Some(at(1)));
     assert_eq!(site.queue.claim(at(1), &lane("2")).unwrap(), None);
     site.queue.finish(at(1), id(1), written()).unwrap();
@@ -207,22 +148,13 @@ fn a_room_that_is_at_work_in_another_lane_makes_a_card_wait_not_fail() {
 #[test]
 fn a_checkout_frees_the_stays_own_room_only_and_everybody_is_new_afterwards() {
     let mut site = Site::new();
-    assert_eq!(
-        site.refused(0, job(1, checkout("101", "a"))),
-        Code::RoomHeldByOtherReservation
-    );
+    assert_eq!(site.refused(0, job(1, checkout("101", "a"))), Code::RoomHeldByOtherReservation);
     site.done(0, job(2, card(&["101"], "a")));
     site.done(1, job(3, card(&["101"], "b")));
-    assert_eq!(
-        site.refused(2, job(4, checkout("101", "a"))),
-        Code::RoomHeldByOtherReservation
-    );
+    assert_eq!(site.refused(2, job(4, checkout("101", "a"))), Code::RoomHeldByOtherReservation);
     site.done(3, job(5, checkout("101", "b")));
     assert_eq!(holder(&site, "101"), (None, true));
-    assert_eq!(
-        site.done(4, job(6, card(&["101"], "a"))).treatment,
-        Treatment::Override
-    );
+    assert_eq!(site.done(4, job(6, card(&["101"], "a"))).treatment, Treatment::Override);
 }
 
 #[test]
@@ -232,10 +164,7 @@ fn an_unknown_checkout_leaves_the_room_uncertain_until_resolved() {
     site.send(1, job(2, checkout("101", "a")));
     site.queue.finish(at(1), id(2), no_answer()).unwrap();
     assert_eq!(holder(&site, "101"), (Some("a".into()), false));
-    assert_eq!(
-        site.refused(2, job(3, card(&["101"], "a"))),
-        Code::RoomStateUnknown
-    );
+    assert_eq!(site.refused(2, job(3, card(&["101"], "a"))), Code::RoomStateUnknown);
     resolve(&mut site, 2, Verdict::Done);
     assert_eq!(holder(&site, "101"), (None, true));
 }
@@ -253,40 +182,21 @@ fn a_stay_that_moves_takes_its_room_along() {
     site.done(1, job(2, order));
     assert_eq!(holder(&site, "101"), (None, true));
     assert_eq!(holder(&site, "102"), (Some("a".into()), true));
-    assert_eq!(
-        site.done(2, job(3, card(&["102"], "a"))).treatment,
-        Treatment::Join
-    );
+    assert_eq!(site.done(2, job(3, card(&["102"], "a"))).treatment, Treatment::Join);
 }
 
 #[test]
 fn on_a_shared_system_a_live_card_of_the_stay_opens_the_way_for_one_join() {
     let mut site = shared(Sharing::Shared);
     site.done(0, job(1, card(&["101"], "a")));
-    assert_eq!(
-        site.refused(1, job(2, card(&["101"], "a"))),
-        Code::RoomStateUnknown
-    );
+    assert_eq!(site.refused(1, job(2, card(&["101"], "a"))), Code::RoomStateUnknown);
     for proves_nothing in [guest_card("101", CARD_END - 1), guest_card("102", CARD_END)] {
-        site.queue
-            .note_card_seen(at(2), &system(), &proves_nothing)
-            .unwrap();
+        site.queue.note_card_seen(at(2), &system(), &proves_nothing).unwrap();
     }
-    assert_eq!(
-        site.refused(2, job(3, card(&["101"], "a"))),
-        Code::RoomStateUnknown
-    );
-    site.queue
-        .note_card_seen(at(3), &system(), &guest_card("101", CARD_END))
-        .unwrap();
-    assert_eq!(
-        site.done(603, job(4, card(&["101"], "a"))).treatment,
-        Treatment::Join
-    );
-    assert_eq!(
-        site.refused(604, job(5, card(&["101"], "a"))),
-        Code::RoomStateUnknown
-    );
+    assert_eq!(site.refused(2, job(3, card(&["101"], "a"))), Code::RoomStateUnknown);
+    site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+    assert_eq!(site.done(603, job(4, card(&["101"], "a"))).treatment, Treatment::Join);
+    assert_eq!(site.refused(604, job(5, card(&["101"], "a"))), Code::RoomStateUnknown);
 }
 
 #[test]
@@ -294,10 +204,7 @@ fn an_assumption_about_a_shared_system_is_audited() {
     let mut site = shared(Sharing::AssumeUnchanged);
     site.done(0, job(1, card(&["101"], "a")));
     assert!(site.audited().is_empty());
-    assert_eq!(
-        site.done(1, job(2, card(&["101"], "a"))).treatment,
-        Treatment::Join
-    );
+    assert_eq!(site.done(1, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
     assert_eq!(site.audited(), ["assumed_unchanged"]);
 }
 
@@ -308,17 +215,9 @@ fn a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it()
     site.queue.forgot(at(1)).unwrap();
     assert_eq!(holder(&site, "101"), (Some("a".into()), false));
     assert_eq!(site.audited(), ["memory_out_of_date"]);
-    assert_eq!(
-        site.refused(2, job(2, card(&["101"], "a"))),
-        Code::RoomStateUnknown
-    );
-    site.queue
-        .note_card_seen(at(3), &system(), &guest_card("101", CARD_END))
-        .unwrap();
-    assert_eq!(
-        site.done(4, job(3, card(&["101"], "a"))).treatment,
-        Treatment::Join
-    );
+    assert_eq!(site.refused(2, job(2, card(&["101"], "a"))), Code::RoomStateUnknown);
+    site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+    assert_eq!(site.done(4, job(3, card(&["101"], "a"))).treatment, Treatment::Join);
 }
 
 /// What happens in the world, and what the agent hears of it.
@@ -413,10 +312,9 @@ fn touched(order: &Order) -> (String, Vec<String>) {
             card.reservation_key.clone().unwrap().into(),
             card.doors.iter().cloned().map(String::from).collect(),
         ),
-        Order::StayCheckout {
-            room,
-            reservation_key,
-        } => (reservation_key.clone().into(), vec![room.clone().into()]),
+        Order::StayCheckout { room, reservation_key } => {
+            (reservation_key.clone().into(), vec![room.clone().into()])
+        }
         other => panic!("{other:?}"),
     }
 }

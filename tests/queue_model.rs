@@ -55,11 +55,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let end = prop_oneof![
-        Just(JobState::Succeeded),
-        Just(JobState::Failed),
-        Just(JobState::Unknown)
-    ];
+    let end = prop_oneof![Just(JobState::Succeeded), Just(JobState::Failed), Just(JobState::Unknown)];
     let lasts = prop_oneof![Just(LONG), Just(3 * LONG), Just(1000 * LONG)];
     prop_oneof![
         8 => (0..16_u128, 0..2_u8, any::<bool>(), lasts, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
@@ -112,9 +108,7 @@ impl Model {
     fn ready(&self, lane: u8) -> Option<u128> {
         let waits = |job: &Known| job.lane == lane && job.state == JobState::Waiting && !job.pauses;
         let ready = self.jobs.iter().filter(|(_, job)| waits(job));
-        ready
-            .min_by_key(|(_, job)| (!job.desk, job.arrived))
-            .map(|(number, _)| *number)
+        ready.min_by_key(|(_, job)| (!job.desk, job.arrived)).map(|(number, _)| *number)
     }
 
     fn claim(&mut self, lane: u8) -> Option<(u128, u32)> {
@@ -150,11 +144,7 @@ impl Model {
     }
 
     fn sent(&self) -> Vec<u128> {
-        let mut sent: Vec<_> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.state == JobState::Sent)
-            .collect();
+        let mut sent: Vec<_> = self.jobs.iter().filter(|(_, job)| job.state == JobState::Sent).collect();
         sent.sort_by_key(|(_, job)| job.arrived);
         sent.into_iter().map(|(number, _)| *number).collect()
     }
@@ -172,33 +162,18 @@ fn state_of(accepted: &Accepted) -> JobState {
 fn run(site: &mut Site, model: &mut Model, step: Step) {
     let now = at(model.now);
     match step {
-        Step::Accept {
-            number,
-            lane: line,
-            desk,
-            lasts,
-            may_send,
-            again,
-        } => {
+        Step::Accept { number, lane: line, desk, lasts, may_send, again } => {
             let again = again && model.orders > 0;
             if !again {
                 model.orders += 1;
             }
-            let position = Position {
-                epoch: 1,
-                n: model.orders,
-            };
+            let position = Position { epoch: 1, n: model.orders };
             let mut job = job(number, card_at(&line.to_string(), &["gym"], "a"));
-            job.priority = if desk {
-                Priority::Desk
-            } else {
-                Priority::Background
-            };
+            job.priority = if desk { Priority::Desk } else { Priority::Background };
             job.expires_at = at(model.now + lasts);
             let admission = admission(&job.order);
-            let accepted = site
-                .commit(|queue| queue.accept(now, Some(position), job, Ok(admission), may_send))
-                .unwrap();
+            let accepted =
+                site.commit(|queue| queue.accept(now, Some(position), job, Ok(admission), may_send)).unwrap();
             if again || model.jobs.contains_key(&number) {
                 assert_eq!(accepted, Accepted::Duplicate);
                 return;
@@ -216,9 +191,7 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
             assert_eq!(state_of(&accepted), model.accept(number, known, may_send));
         }
         Step::Claim { lane: line } => {
-            let claimed = site
-                .commit(|queue| queue.claim(now, &lane(&line.to_string())))
-                .unwrap();
+            let claimed = site.commit(|queue| queue.claim(now, &lane(&line.to_string()))).unwrap();
             let claimed = claimed.map(|claimed| (claimed.job.job_id.0.as_u128(), claimed.attempt));
             assert_eq!(claimed, model.claim(line));
         }
@@ -231,16 +204,14 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
                 JobState::Failed => no_card(),
                 _ => no_answer(),
             };
-            site.commit(|queue| queue.finish(now, id(number), outcome))
-                .unwrap();
+            site.commit(|queue| queue.finish(now, id(number), outcome)).unwrap();
             model.end(number, end);
         }
         Step::Unsend { pick } => {
             let Some(number) = model.sent().get(pick).copied() else {
                 return;
             };
-            site.commit(|queue| queue.unsend(now, id(number), &line_down()))
-                .unwrap();
+            site.commit(|queue| queue.unsend(now, id(number), &line_down())).unwrap();
             let job = model.jobs.get_mut(&number).unwrap();
             job.pauses = true;
             job.state = JobState::Waiting;
@@ -250,13 +221,8 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
         }
         Step::Cancel { number } => {
             model.orders += 1;
-            let position = Position {
-                epoch: 1,
-                n: model.orders,
-            };
-            let answer = site
-                .commit(|queue| queue.cancel(now, Some(position), id(number)))
-                .unwrap();
+            let position = Position { epoch: 1, n: model.orders };
+            let answer = site.commit(|queue| queue.cancel(now, Some(position), id(number))).unwrap();
             let expected = match model.jobs.get_mut(&number).map(|job| (job.state, job)) {
                 None => {
                     model.ahead.insert(number);
@@ -294,16 +260,10 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
             // The acknowledgement may be forgotten; the cloud repeats it when both meet again.
             let acknowledged = model.acknowledged as u64;
             replace(site);
-            site.queue.acknowledge_reports(Position {
-                epoch: model.epoch,
-                n: acknowledged,
-            });
+            site.queue.acknowledge_reports(Position { epoch: model.epoch, n: acknowledged });
             let sent = model.sent();
             let recovered = site.commit(|queue| queue.recover(now)).unwrap();
-            assert_eq!(
-                recovered,
-                sent.iter().map(|number| id(*number)).collect::<Vec<_>>()
-            );
+            assert_eq!(recovered, sent.iter().map(|number| id(*number)).collect::<Vec<_>>());
             for number in sent {
                 model.end(number, JobState::Unknown);
             }
@@ -313,17 +273,9 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
                 true => (Verdict::Done, JobState::Succeeded),
                 false => (Verdict::NotDone, JobState::Failed),
             };
-            let resolution = Resolution {
-                verdict,
-                by: "Ada".into(),
-            };
-            let answer = site
-                .commit(|queue| queue.resolve(now, id(number), resolution))
-                .unwrap();
-            let doubtful = model
-                .jobs
-                .get_mut(&number)
-                .filter(|job| job.state == JobState::Unknown);
+            let resolution = Resolution { verdict, by: "Ada".into() };
+            let answer = site.commit(|queue| queue.resolve(now, id(number), resolution)).unwrap();
+            let doubtful = model.jobs.get_mut(&number).filter(|job| job.state == JobState::Unknown);
             assert_eq!(answer.is_ok(), doubtful.is_some(), "{answer:?}");
             if let Some(job) = doubtful {
                 job.state = state;
@@ -334,15 +286,11 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
             let left = (model.reports.len() - model.acknowledged) as u64;
             model.acknowledged += usize::try_from(left * part / 4).unwrap();
             let n = model.acknowledged as u64;
-            site.queue.acknowledge_reports(Position {
-                epoch: model.epoch,
-                n,
-            });
+            site.queue.acknowledge_reports(Position { epoch: model.epoch, n });
         }
         Step::NewEpoch => {
             model.epoch += 1;
-            site.commit(|queue| queue.begin_reports_epoch(model.epoch))
-                .unwrap();
+            site.commit(|queue| queue.begin_reports_epoch(model.epoch)).unwrap();
             model.reports.drain(..model.acknowledged);
             model.acknowledged = 0;
         }
@@ -357,31 +305,15 @@ fn replace(site: &mut Site) {
 
 fn compare(site: &Site, model: &Model) {
     for number in 0..16 {
-        let stored = site
-            .queue
-            .job(id(number))
-            .unwrap()
-            .map(|detail| (detail.view.state, detail.view.attempt));
-        assert_eq!(
-            stored,
-            model.jobs.get(&number).map(|job| (job.state, job.attempt)),
-            "job {number}"
-        );
+        let stored =
+            site.queue.job(id(number)).unwrap().map(|detail| (detail.view.state, detail.view.attempt));
+        assert_eq!(stored, model.jobs.get(&number).map(|job| (job.state, job.attempt)), "job {number}");
     }
     let memory = site.queue.memory().unwrap();
     assert_eq!(memory.orders_received.n, model.orders);
-    let last = Position {
-        epoch: model.epoch,
-        n: model.reports.len() as u64,
-    };
-    assert_eq!(
-        (memory.reports.last, memory.reports.acknowledged),
-        (last, model.acknowledged as u64)
-    );
-    let after = Position {
-        epoch: model.epoch,
-        n: memory.reports.acknowledged,
-    };
+    let last = Position { epoch: model.epoch, n: model.reports.len() as u64 };
+    assert_eq!((memory.reports.last, memory.reports.acknowledged), (last, model.acknowledged as u64));
+    let after = Position { epoch: model.epoch, n: memory.reports.acknowledged };
     let stored: Vec<_> = site
         .queue
         .reports_after(after, 1000)
@@ -391,12 +323,7 @@ fn compare(site: &Site, model: &Model) {
             let (Message::Outcome(report) | Message::Resolution(report)) = message else {
                 panic!("{message:?}")
             };
-            (
-                position.n,
-                report.job_id.0.as_u128(),
-                report.revision,
-                report.outcome.state(),
-            )
+            (position.n, report.job_id.0.as_u128(), report.revision, report.outcome.state())
         })
         .collect();
     let expected: Vec<_> = (1..)
@@ -406,10 +333,7 @@ fn compare(site: &Site, model: &Model) {
         .collect();
     assert_eq!(stored, expected);
     let waiting = model.jobs.values().filter(|job| job.state == JobState::Waiting);
-    assert_eq!(
-        site.queue.next_expiry().unwrap(),
-        waiting.map(|job| at(job.expires_at)).min()
-    );
+    assert_eq!(site.queue.next_expiry().unwrap(), waiting.map(|job| at(job.expires_at)).min());
     let counts = site.queue.counts().unwrap().by_state;
     for state in JobState::ALL {
         let expected = model.jobs.values().filter(|job| job.state == state).count() as u64;

@@ -18,16 +18,8 @@ struct Rule {
 
 const EVERYWHERE: &[&str] = &["crate"];
 
-const PURE: &[&str] = &[
-    "tokio",
-    "std::io",
-    "std::fs",
-    "std::net",
-    "std::os",
-    "std::thread",
-    "tracing",
-    "rusqlite",
-];
+const PURE: &[&str] =
+    &["tokio", "std::io", "std::fs", "std::net", "std::os", "std::thread", "tracing", "rusqlite"];
 
 const RULES: &[Rule] = &[
     // The model knows nothing but itself; language and planning know the model.
@@ -35,27 +27,13 @@ const RULES: &[Rule] = &[
     only(&["crate::model"], &["crate::model"]),
     rule(&["crate::protocol", "crate::grants"], PURE),
     only(&["crate::protocol"], &["crate::model", "crate::protocol"]),
-    only(
-        &["crate::grants"],
-        &[
-            "crate::model",
-            "crate::protocol",
-            "crate::grants",
-            "crate::seams::Random",
-        ],
-    ),
+    only(&["crate::grants"], &["crate::model", "crate::protocol", "crate::grants", "crate::seams::Random"]),
     // The ground floor.
     only(&["crate::seams"], &["crate::seams"]),
     only(&["crate::seal"], &["crate::seal", "crate::seams"]),
-    only(
-        &["crate::store"],
-        &["crate::store", "crate::seal", "crate::seams"],
-    ),
+    only(&["crate::store"], &["crate::store", "crate::seal", "crate::seams"]),
     only(&["crate::config"], &["crate::config", "crate::model"]),
-    rule(
-        &["crate::config"],
-        &["tokio", "rusqlite", "tracing", "std::os", "std::process"],
-    ),
+    rule(&["crate::config"], &["tokio", "rusqlite", "tracing", "std::os", "std::process"]),
     // The agent's rooms.
     rule(
         &["crate::queue"],
@@ -69,37 +47,14 @@ const RULES: &[Rule] = &[
             "crate::agent",
         ],
     ),
-    rule(
-        &["crate::dispatch"],
-        &[
-            "rusqlite",
-            "crate::transport",
-            "crate::link",
-            "std::net",
-            "tokio::net",
-        ],
-    ),
+    rule(&["crate::dispatch"], &["rusqlite", "crate::transport", "crate::link", "std::net", "tokio::net"]),
     rule(
         &["crate::drivers"],
-        &[
-            "rusqlite",
-            "crate::queue",
-            "crate::store",
-            "crate::link",
-            "crate::dispatch",
-            "crate::agent",
-        ],
+        &["rusqlite", "crate::queue", "crate::store", "crate::link", "crate::dispatch", "crate::agent"],
     ),
     rule(
         &["crate::transport"],
-        &[
-            "rusqlite",
-            "crate::drivers",
-            "crate::queue",
-            "crate::store",
-            "crate::link",
-            "crate::dispatch",
-        ],
+        &["rusqlite", "crate::drivers", "crate::queue", "crate::store", "crate::link", "crate::dispatch"],
     ),
     rule(
         &["crate::link"],
@@ -114,10 +69,7 @@ const RULES: &[Rule] = &[
             "crate::model::Outcome",
         ],
     ),
-    rule(
-        &["crate::link::machine"],
-        &["tokio::net", "std::net", "crate::seams", "std::io"],
-    ),
+    rule(&["crate::link::machine"], &["tokio::net", "std::net", "crate::seams", "std::io"]),
     Rule {
         inside: EVERYWHERE,
         except: &["crate::cloud", "crate::cli"],
@@ -127,27 +79,13 @@ const RULES: &[Rule] = &[
     Rule {
         inside: EVERYWHERE,
         except: &["crate::cli", "crate::main"],
-        never: &[
-            "crate::cli",
-            "print!",
-            "println!",
-            "eprint!",
-            "eprintln!",
-            "dbg!",
-            "std::process::exit",
-        ],
+        never: &["crate::cli", "print!", "println!", "eprint!", "eprintln!", "dbg!", "std::process::exit"],
         allowed: &[],
     },
     Rule {
         inside: &["crate::cloud"],
         except: &[],
-        never: &[
-            "crate::agent",
-            "crate::queue",
-            "crate::dispatch",
-            "crate::drivers",
-            "crate::link",
-        ],
+        never: &["crate::agent", "crate::queue", "crate::dispatch", "crate::drivers", "crate::link"],
         // Both ends of the bridges' websocket pump frames the same way.
         allowed: &["crate::link::wire"],
     },
@@ -167,11 +105,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         &["crate::drivers::*::sim"],
-        &[
-            "crate::drivers::*::codec",
-            "crate::drivers::*::session",
-            "crate::drivers::*::driver",
-        ],
+        &["crate::drivers::*::codec", "crate::drivers::*::session", "crate::drivers::*::driver"],
     ),
     Rule {
         inside: EVERYWHERE,
@@ -189,34 +123,17 @@ const RULES: &[Rule] = &[
     Rule {
         inside: EVERYWHERE,
         except: &["crate::seams"],
-        never: &[
-            "rand",
-            "Timestamp::now",
-            "Zoned::now",
-            "SystemTime::now",
-            "getrandom",
-            "Uuid::new_v4",
-        ],
+        never: &["rand", "Timestamp::now", "Zoned::now", "SystemTime::now", "getrandom", "Uuid::new_v4"],
         allowed: &[],
     },
 ];
 
 const fn rule(inside: &'static [&'static str], never: &'static [&'static str]) -> Rule {
-    Rule {
-        inside,
-        except: &[],
-        never,
-        allowed: &[],
-    }
+    Rule { inside, except: &[], never, allowed: &[] }
 }
 
 const fn only(inside: &'static [&'static str], allowed: &'static [&'static str]) -> Rule {
-    Rule {
-        inside,
-        except: &[],
-        never: &["crate"],
-        allowed,
-    }
+    Rule { inside, except: &[], never: &["crate"], allowed }
 }
 
 #[test]
@@ -228,14 +145,10 @@ fn every_room_keeps_to_what_it_may_know() {
 #[test]
 fn every_room_of_the_table_exists_and_every_room_is_in_the_table() {
     let library = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    let in_table: Vec<_> = library
-        .lines()
-        .filter_map(|line| Some(line.strip_prefix("//! | [`")?.split_once('`')?.0))
-        .collect();
-    let mut modules: Vec<_> = library
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
-        .collect();
+    let in_table: Vec<_> =
+        library.lines().filter_map(|line| Some(line.strip_prefix("//! | [`")?.split_once('`')?.0)).collect();
+    let mut modules: Vec<_> =
+        library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
     let mut sorted = in_table.clone();
     sorted.sort_unstable();
     modules.sort_unstable();
@@ -245,79 +158,31 @@ fn every_room_of_the_table_exists_and_every_room_is_in_the_table() {
 #[test]
 fn made_up_sources_that_break_a_rule_are_caught() {
     for (module, text, caught) in [
-        (
-            "crate::model::job",
-            "use tokio::time::Instant;",
-            "tokio::time::Instant",
-        ),
-        (
-            "crate::model::job",
-            "use {std::{io::{self, Read}, fmt}};",
-            "std::io::Read",
-        ),
-        (
-            "crate::model",
-            "fn f() { let t = jiff::Timestamp::now(); }",
-            "jiff::Timestamp::now",
-        ),
-        (
-            "crate::model::job",
-            "use super::super::queue::Queue;",
-            "crate::queue::Queue",
-        ),
-        (
-            "crate::protocol",
-            "use crate::{model::Job, store::{Store as S}};",
-            "crate::store::Store",
-        ),
+        ("crate::model::job", "use tokio::time::Instant;", "tokio::time::Instant"),
+        ("crate::model::job", "use {std::{io::{self, Read}, fmt}};", "std::io::Read"),
+        ("crate::model", "fn f() { let t = jiff::Timestamp::now(); }", "jiff::Timestamp::now"),
+        ("crate::model::job", "use super::super::queue::Queue;", "crate::queue::Queue"),
+        ("crate::protocol", "use crate::{model::Job, store::{Store as S}};", "crate::store::Store"),
         ("crate::queue::store", "use crate::cloud;", "crate::cloud"),
-        (
-            "crate::agent",
-            "async fn f() { crate::cloud::serve().await }",
-            "crate::cloud::serve",
-        ),
+        ("crate::agent", "async fn f() { crate::cloud::serve().await }", "crate::cloud::serve"),
         (
             "crate::agent::core",
             "use crate::drivers::salto_is::sim::Simulator;",
             "crate::drivers::salto_is::sim",
         ),
-        (
-            "crate::drivers::salto_is::driver",
-            "use crate::queue::*;",
-            "crate::queue",
-        ),
-        (
-            "crate::drivers::salto_is::codec",
-            "fn f() { tracing::info!(x = 1); }",
-            "tracing::info",
-        ),
-        (
-            "crate::drivers::salto_is::session",
-            "fn f() { let n = Instant::now(); }",
-            "Instant::now",
-        ),
-        (
-            "crate::drivers::salto_is::sim",
-            "use super::codec::encode;",
-            "crate::drivers::salto_is::codec",
-        ),
+        ("crate::drivers::salto_is::driver", "use crate::queue::*;", "crate::queue"),
+        ("crate::drivers::salto_is::codec", "fn f() { tracing::info!(x = 1); }", "tracing::info"),
+        ("crate::drivers::salto_is::session", "fn f() { let n = Instant::now(); }", "Instant::now"),
+        ("crate::drivers::salto_is::sim", "use super::codec::encode;", "crate::drivers::salto_is::codec"),
         (
             "crate::drivers::salto_is::sim::wire",
             "use super::super::{session};",
             "crate::drivers::salto_is::session",
         ),
-        (
-            "crate::dispatch",
-            "type C = rusqlite::Connection;",
-            "rusqlite::Connection",
-        ),
+        ("crate::dispatch", "type C = rusqlite::Connection;", "rusqlite::Connection"),
         ("crate::link", "fn f() { println!(\"x\"); }", "println!"),
         ("crate::cloud::api", "use rand::Rng;", "rand::Rng"),
-        (
-            "crate::link::dial",
-            "fn f() { let x = ::std::time::SystemTime::now(); }",
-            "SystemTime::now",
-        ),
+        ("crate::link::dial", "fn f() { let x = ::std::time::SystemTime::now(); }", "SystemTime::now"),
         (
             "crate::queue",
             "#[cfg(test)] mod tests { use tokio::x; } use tokio::sync::mpsc;",
@@ -326,9 +191,7 @@ fn made_up_sources_that_break_a_rule_are_caught() {
     ] {
         let broken = judge(&[(module.into(), text.into())]);
         assert!(
-            broken
-                .iter()
-                .any(|line| line.contains(module) && line.contains(caught)),
+            broken.iter().any(|line| line.contains(module) && line.contains(caught)),
             "{module}: {text} should be caught at {caught}: {broken:?}"
         );
     }
@@ -337,10 +200,7 @@ fn made_up_sources_that_break_a_rule_are_caught() {
 #[test]
 fn made_up_sources_that_keep_the_rules_pass() {
     for (module, text) in [
-        (
-            "crate::model::job",
-            "use super::{JobId, Window}; use std::{fmt, str::FromStr};",
-        ),
+        ("crate::model::job", "use super::{JobId, Window}; use std::{fmt, str::FromStr};"),
         (
             "crate::model",
             "/// Uses [`crate::queue`] and tokio::time.\n/* use tokio::x; /* rand::y */ */ fn f() {}",
@@ -349,35 +209,17 @@ fn made_up_sources_that_keep_the_rules_pass() {
             "crate::model",
             "const T: &str = \"use tokio::time;\"; const R: &str = r#\"println!(\"rand::x\")\"#;",
         ),
-        (
-            "crate::model",
-            "fn f<'a>(x: &'a str) -> char { let _ = '\"'; let _ = b'\\''; 'x' }",
-        ),
+        ("crate::model", "fn f<'a>(x: &'a str) -> char { let _ = '\"'; let _ = b'\\''; 'x' }"),
         (
             "crate::model",
             "#[cfg(test)]\nmod tests { use tokio::x; fn f() { println!(\"{}\", rand::random()) } }",
         ),
-        (
-            "crate::model",
-            "#[cfg(test)]\nuse tokio::x;\n#[test]\nfn f() { tokio::spawn(async {}); }",
-        ),
-        (
-            "crate::cli::status",
-            "fn f() { println!(\"x\"); crate::cloud::x(); }",
-        ),
-        (
-            "crate::seams::clock",
-            "fn f() { Timestamp::now(); rand::random(); }",
-        ),
+        ("crate::model", "#[cfg(test)]\nuse tokio::x;\n#[test]\nfn f() { tokio::spawn(async {}); }"),
+        ("crate::cli::status", "fn f() { println!(\"x\"); crate::cloud::x(); }"),
+        ("crate::seams::clock", "fn f() { Timestamp::now(); rand::random(); }"),
         ("crate::cloud::store::bridges", "use rusqlite::Connection;"),
-        (
-            "crate::drivers::salto_is::sim::server",
-            "use crate::sim::Control; use super::world::World;",
-        ),
-        (
-            "crate::transport::shell",
-            "fn f() { tokio::time::Instant::now(); }",
-        ),
+        ("crate::drivers::salto_is::sim::server", "use crate::sim::Control; use super::world::World;"),
+        ("crate::transport::shell", "fn f() { tokio::time::Instant::now(); }"),
     ] {
         let broken = judge(&[(module.into(), text.into())]);
         assert!(broken.is_empty(), "{text}: {broken:?}");
@@ -403,10 +245,7 @@ fn sources(root: &Path) -> Vec<(String, String)> {
             let inner = path.strip_prefix(root).unwrap().with_extension("");
             let parts = inner.iter().map(|part| part.to_str().unwrap());
             let parts: Vec<_> = parts.filter(|part| !["mod", "lib"].contains(part)).collect();
-            let module = std::iter::once("crate")
-                .chain(parts)
-                .collect::<Vec<_>>()
-                .join("::");
+            let module = std::iter::once("crate").chain(parts).collect::<Vec<_>>().join("::");
             found.push((module, fs::read_to_string(&path).unwrap()));
         }
     }
@@ -451,9 +290,7 @@ fn mentions(path: &str, pattern: &str) -> bool {
 
 fn begins(path: &str, pattern: &str) -> bool {
     let mut parts = path.split("::");
-    pattern
-        .split("::")
-        .all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == part))
+    pattern.split("::").all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == part))
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -539,9 +376,7 @@ fn after_text(chars: &[char], quote: usize) -> usize {
 
 fn after_raw_text(chars: &[char], start: usize, hashes: usize) -> usize {
     let is_end = |&i: &usize| chars[i] == '"' && (1..=hashes).all(|n| chars.get(i + n) == Some(&'#'));
-    (start..chars.len())
-        .find(is_end)
-        .map_or(chars.len(), |i| i + hashes + 1)
+    (start..chars.len()).find(is_end).map_or(chars.len(), |i| i + hashes + 1)
 }
 
 /// The tokens without items marked `#[cfg(test)]` or as a test.
@@ -555,10 +390,7 @@ fn without_tests(tokens: &[Token]) -> Vec<Token> {
             continue;
         }
         let end = after_group(tokens, i + 1);
-        let words: Vec<_> = tokens[i..end]
-            .iter()
-            .filter(|token| matches!(token, Token::Word(_)))
-            .collect();
+        let words: Vec<_> = tokens[i..end].iter().filter(|token| matches!(token, Token::Word(_))).collect();
         let is = |text: &[&str]| {
             words.iter().copied().eq(text
                 .iter()
@@ -687,8 +519,5 @@ fn resolved(parts: &[String], module: &str) -> String {
         rest.next();
     }
     // `self` at the end of a tree names the module before it.
-    base.into_iter()
-        .chain(rest.filter(|part| *part != "self"))
-        .collect::<Vec<_>>()
-        .join("::")
+    base.into_iter().chain(rest.filter(|part| *part != "self")).collect::<Vec<_>>().join("::")
 }

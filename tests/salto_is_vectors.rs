@@ -35,15 +35,11 @@ impl Vectors {
         let bytes = all.iter().map(|vector| {
             let number = vector.id.strip_prefix("salto-industry-standard-").unwrap();
             let hex = vector.bytes_hex.as_bytes();
-            let bytes = hex
-                .chunks(2)
-                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap());
+            let bytes =
+                hex.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap());
             (number.parse().unwrap(), bytes.collect())
         });
-        Self {
-            bytes: bytes.collect(),
-            used: BTreeSet::new(),
-        }
+        Self { bytes: bytes.collect(), used: BTreeSet::new() }
     }
 
     fn take(&mut self, number: u16) -> &[u8] {
@@ -54,22 +50,14 @@ impl Vectors {
     fn control(&mut self, number: u16, expected: Control) {
         let bytes = self.take(number);
         assert_eq!(bytes.len(), 1, "vector {number}");
-        assert_eq!(
-            codec::decode(bytes),
-            Decoded::Control(expected),
-            "vector {number}"
-        );
+        assert_eq!(codec::decode(bytes), Decoded::Control(expected), "vector {number}");
     }
 
     /// The fields of a frame, after it was decoded from every split of its bytes.
     fn fields(&mut self, number: u16, expected: Check) -> Vec<String> {
         let bytes = self.take(number);
         for cut in 0..bytes.len() {
-            assert_eq!(
-                codec::decode(&bytes[..cut]),
-                Decoded::Need,
-                "vector {number} cut at {cut}"
-            );
+            assert_eq!(codec::decode(&bytes[..cut]), Decoded::Need, "vector {number} cut at {cut}");
         }
         match codec::decode(bytes) {
             Decoded::Frame { fields, check, used } => {
@@ -150,10 +138,7 @@ fn simple_commands(vectors: &mut Vectors) {
     });
     vectors.sent(6, &phone, Trailer::Checked);
     vectors.sent(27, &read_card(), Trailer::Checked);
-    let audit = Command::Audit {
-        record: Record::First,
-        door: "101".into(),
-    };
+    let audit = Command::Audit { record: Record::First, door: "101".into() };
     vectors.sent(32, &audit, Trailer::Checked);
 }
 
@@ -172,20 +157,10 @@ fn cards(vectors: &mut Vectors) {
         ..full.clone()
     };
     vectors.sent(8, &Command::WriteCard(shortest), Trailer::Checked);
-    let joining = WriteCard {
-        stay: Stay::Join,
-        ..full.clone()
-    };
+    let joining = WriteCard { stay: Stay::Join, ..full.clone() };
     vectors.sent(9, &Command::WriteCard(joining), Trailer::Checked);
-    let bare = WriteCard {
-        operator: String::new(),
-        serials: None,
-        ..full.clone()
-    };
-    let hours = WriteCard {
-        dates: DateForm::Hours,
-        ..bare.clone()
-    };
+    let bare = WriteCard { operator: String::new(), serials: None, ..full.clone() };
+    let hours = WriteCard { dates: DateForm::Hours, ..bare.clone() };
     vectors.sent(10, &Command::WriteCard(hours), Trailer::Checked);
     let four_rooms = WriteCard {
         rooms: ["101", "102", "103", "104"].map(String::from).into(),
@@ -193,12 +168,8 @@ fn cards(vectors: &mut Vectors) {
         ..bare
     };
     vectors.sent(11, &Command::WriteCard(four_rooms), Trailer::Checked);
-    let hours_with_serial = WriteCard {
-        count: None,
-        dates: DateForm::Hours,
-        serials: Some(Serials::Last),
-        ..full
-    };
+    let hours_with_serial =
+        WriteCard { count: None, dates: DateForm::Hours, serials: Some(Serials::Last), ..full };
     vectors.sent(35, &Command::WriteCard(hours_with_serial), Trailer::Checked);
 }
 
@@ -212,10 +183,7 @@ fn onity_cards(vectors: &mut Vectors) {
         ..card()
     };
     vectors.sent(33, &Command::WriteCard(onity.clone()), Trailer::Unchecked);
-    let joining = WriteCard {
-        stay: Stay::Join,
-        ..onity
-    };
+    let joining = WriteCard { stay: Stay::Join, ..onity };
     vectors.sent(34, &Command::WriteCard(joining), Trailer::Unchecked);
 }
 
@@ -285,21 +253,11 @@ fn read_cards(vectors: &mut Vectors) {
         assert!(guest.valid, "vector {number}");
         assert_eq!(guest.copy, CopyNumber::Original, "vector {number}");
         assert_eq!(guest.authorisations, [1, 2], "vector {number}");
-        assert_eq!(
-            (guest.start, guest.expiry),
-            (Some(start), Some(expiry)),
-            "vector {number}"
-        );
+        assert_eq!((guest.start, guest.expiry), (Some(start), Some(expiry)), "vector {number}");
         assert_eq!(guest.operator, "BRIDGE", "vector {number}");
     }
-    assert_eq!(
-        CardShown::read(&vectors.fields(29, Check::Good)),
-        Some(CardShown::Staff)
-    );
-    assert_eq!(
-        CardShown::read(&vectors.fields(39, Check::Good)),
-        Some(CardShown::Invalid)
-    );
+    assert_eq!(CardShown::read(&vectors.fields(29, Check::Good)), Some(CardShown::Staff));
+    assert_eq!(CardShown::read(&vectors.fields(39, Check::Good)), Some(CardShown::Invalid));
 }
 
 fn arrival() -> civil::DateTime {
@@ -311,10 +269,7 @@ fn departure() -> civil::DateTime {
 }
 
 fn read_card() -> Command {
-    Command::ReadCard {
-        encoder: "1".into(),
-        eject: Eject::Wait,
-    }
+    Command::ReadCard { encoder: "1".into(), eject: Eject::Wait }
 }
 
 fn card() -> WriteCard {

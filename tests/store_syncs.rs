@@ -36,12 +36,7 @@ impl Bench {
         let storage = Storage::folder(folder.path()).through(vfs);
         let Site { queue, folder, .. } = Site::at(folder, storage, |_| {});
         let (writer, handle) = Writer::start("queue", queue);
-        Self {
-            counts,
-            handle,
-            writer,
-            _folder: folder,
-        }
+        Self { counts, handle, writer, _folder: folder }
     }
 
     /// Runs one operation and says how many syncs lay before its answer.
@@ -58,8 +53,7 @@ impl Bench {
         let position = Position { epoch: 1, n };
         let job = job(number, card(&["101"], &format!("stay {number}")));
         let admission = admission(&job.order);
-        self.run(move |queue| queue.accept(at(0), Some(position), job, Ok(admission), may_send))
-            .await
+        self.run(move |queue| queue.accept(at(0), Some(position), job, Ok(admission), may_send)).await
     }
 
     fn stop(self) {
@@ -80,17 +74,11 @@ async fn one_sync_lies_between_a_jobs_arrival_and_its_first_byte_and_two_are_its
         assert_eq!(syncs, 1, "before the first byte");
         let ((), syncs) = bench
             .run(move |queue| {
-                queue.acknowledge_reports(Position {
-                    epoch: 1,
-                    n: number - 1,
-                });
+                queue.acknowledge_reports(Position { epoch: 1, n: number - 1 });
                 queue.finish(at(1), id(u128::from(number)), written())
             })
             .await;
-        assert_eq!(
-            syncs, 1,
-            "the outcome, its ledger rows, its report and the deletion of an older one"
-        );
+        assert_eq!(syncs, 1, "the outcome, its ledger rows, its report and the deletion of an older one");
     }
     bench.stop();
 }
@@ -124,11 +112,7 @@ async fn what_changes_nothing_costs_nothing() {
         queue.acknowledge_reports(Position { epoch: 1, n: 1 });
         Ok(())
     };
-    assert_eq!(
-        bench.run(acknowledge).await.1,
-        0,
-        "an acknowledgement has no commit of its own"
-    );
+    assert_eq!(bench.run(acknowledge).await.1, 0, "an acknowledgement has no commit of its own");
     assert_eq!(bench.run(|queue| queue.claim(at(2), &lane("1"))).await, (None, 0));
     assert_eq!(bench.run(|queue| queue.expire(at(2))).await.1, 0);
     assert_eq!(bench.run(|queue| queue.memory()).await.1, 0);
@@ -159,13 +143,8 @@ async fn jobs_that_come_together_share_their_syncs() {
         .map(|number| {
             let job = job(u128::from(number), read());
             let admission = admission(&job.order);
-            let position = Position {
-                epoch: 1,
-                n: number + 2,
-            };
-            bench
-                .handle
-                .submit(move |queue| queue.accept(at(0), Some(position), job, Ok(admission), false))
+            let position = Position { epoch: 1, n: number + 2 };
+            bench.handle.submit(move |queue| queue.accept(at(0), Some(position), job, Ok(admission), false))
         })
         .collect();
     for answer in answers {
@@ -223,10 +202,7 @@ fn at_the_c_library_a_job_is_two_fdatasyncs_and_no_fsync() {
     let (_, few) = count(&library, folder.path(), 10);
     let (syncs, many) = count(&library, folder.path(), 60);
     assert_eq!(many - few, 2 * 50, "two per job");
-    assert_eq!(
-        syncs, 0,
-        "SQLite was built without HAVE_FDATASYNC: build inside the repository's folder"
-    );
+    assert_eq!(syncs, 0, "SQLite was built without HAVE_FDATASYNC: build inside the repository's folder");
 }
 
 /// Not a test of its own: the process whose syncs are counted.
@@ -246,10 +222,7 @@ fn works_off_the_jobs_it_was_told_to() {
                 .unwrap();
             assert!(matches!(accepted, Accepted::Sent(_)));
             let outcome: Outcome = written();
-            handle
-                .run(move |queue: &mut Queue| queue.finish(at(1), id(number), outcome))
-                .await
-                .unwrap();
+            handle.run(move |queue: &mut Queue| queue.finish(at(1), id(number), outcome)).await.unwrap();
         }
         drop(handle);
         writer.join();
@@ -281,11 +254,7 @@ fn count(library: &Path, folder: &Path, jobs: u32) -> (u64, u64) {
         .env(JOBS, jobs.to_string())
         .output()
         .unwrap();
-    assert!(
-        child.status.success(),
-        "{}",
-        String::from_utf8_lossy(&child.stdout)
-    );
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
     let text = std::fs::read_to_string(told).unwrap();
     let (syncs, datasyncs) = text.split_once(' ').unwrap();
     (syncs.parse().unwrap(), datasyncs.parse().unwrap())

@@ -19,22 +19,11 @@ const NEWER: &[&str] = &["RestartSteps", "RestartMaxDelaySec"];
 fn analyze(arguments: &[&str]) -> Option<Output> {
     let folder = tempfile::tempdir().unwrap();
     let unit = folder.path().join("latchd.service");
-    fs::write(
-        &unit,
-        UNIT.replace("/usr/bin/latchd", env!("CARGO_BIN_EXE_latchd")),
-    )
-    .unwrap();
-    match Command::new("systemd-analyze")
-        .args(arguments)
-        .arg(&unit)
-        .output()
-    {
+    fs::write(&unit, UNIT.replace("/usr/bin/latchd", env!("CARGO_BIN_EXE_latchd"))).unwrap();
+    match Command::new("systemd-analyze").args(arguments).arg(&unit).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            assert!(
-                std::env::var_os("LATCHD_NO_SKIPS").is_none(),
-                "missing: systemd-analyze ({error})"
-            );
+            assert!(std::env::var_os("LATCHD_NO_SKIPS").is_none(), "missing: systemd-analyze ({error})");
             println!("missing: systemd-analyze");
             None
         }
@@ -49,9 +38,7 @@ fn values(setting: &str) -> Vec<&'static str> {
 
 /// Seconds of a value like `45s` or `1min`.
 fn seconds(setting: &str) -> u64 {
-    let [value] = values(setting)[..] else {
-        panic!("{setting} stands once")
-    };
+    let [value] = values(setting)[..] else { panic!("{setting} stands once") };
     let (number, unit) = value.split_at(value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len()));
     let number: u64 = number.parse().unwrap();
     match unit {
@@ -68,9 +55,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     };
     let told = String::from_utf8(output.stderr).unwrap();
     let ours = told.lines().filter(|line| line.contains("latchd"));
-    let wrong: Vec<_> = ours
-        .filter(|line| !NEWER.iter().any(|key| line.contains(key)))
-        .collect();
+    let wrong: Vec<_> = ours.filter(|line| !NEWER.iter().any(|key| line.contains(key))).collect();
     assert!(output.status.success() && wrong.is_empty(), "{told}");
 }
 
@@ -81,21 +66,14 @@ fn the_unit_exposes_little() {
         return;
     };
     let told = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{told}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
 fn the_unit_leaves_an_orderly_stop_its_time() {
     let agent =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/latchd.example.toml")).unwrap();
-    assert!(
-        agent.contains("#stop_deadline = \"30s\""),
-        "the default that the unit counts on"
-    );
+    assert!(agent.contains("#stop_deadline = \"30s\""), "the default that the unit counts on");
     assert!(seconds("TimeoutStopSec") >= 30 + 10);
     assert!(seconds("WatchdogSec") >= 30);
     assert_eq!(values("Type"), ["notify"]);
@@ -104,10 +82,7 @@ fn the_unit_leaves_an_orderly_stop_its_time() {
 
 #[test]
 fn the_unit_keeps_what_serial_ports_bluetooth_and_administrators_need() {
-    assert_eq!(
-        values("DeviceAllow"),
-        ["char-ttyUSB rw", "char-ttyACM rw", "char-ttyS rw"]
-    );
+    assert_eq!(values("DeviceAllow"), ["char-ttyUSB rw", "char-ttyACM rw", "char-ttyS rw"]);
     assert_eq!(values("SupplementaryGroups"), ["dialout"]);
     assert!(values("RestrictAddressFamilies")[0].contains("AF_UNIX"));
     for unwanted in ["PrivateUsers", "PrivateDevices", "PrivateNetwork"] {
@@ -119,12 +94,8 @@ fn the_unit_keeps_what_serial_ports_bluetooth_and_administrators_need() {
 #[test]
 fn the_units_commands_are_commands_of_this_program_and_its_paths_those_of_the_examples() {
     use clap::Parser;
-    let started = ["ExecStartPre", "ExecStart", "ExecReload"]
-        .into_iter()
-        .flat_map(values);
-    let ours: Vec<_> = started
-        .filter(|line| line.starts_with("/usr/bin/latchd"))
-        .collect();
+    let started = ["ExecStartPre", "ExecStart", "ExecReload"].into_iter().flat_map(values);
+    let ours: Vec<_> = started.filter(|line| line.starts_with("/usr/bin/latchd")).collect();
     assert_eq!(ours.len(), 3);
     for line in ours {
         latchd::cli::Cli::try_parse_from(line.split_whitespace())
@@ -133,10 +104,7 @@ fn the_units_commands_are_commands_of_this_program_and_its_paths_those_of_the_ex
     let example = include_str!("../config/latchd.example.toml");
     for credential in values("LoadCredential") {
         let name = credential.split(':').next().unwrap();
-        assert!(
-            example.contains(&format!("/run/credentials/latchd.service/{name}")),
-            "{name}"
-        );
+        assert!(example.contains(&format!("/run/credentials/latchd.service/{name}")), "{name}");
     }
     assert!(example.contains("/run/latchd/") && values("RuntimeDirectory") == ["latchd"]);
     assert!(example.contains("/var/lib/latchd") && values("StateDirectory") == ["latchd"]);

@@ -52,11 +52,7 @@ pub(super) fn status(
             workspace: link.workspace.clone(),
             trouble: link.trouble.as_ref().map(TroubleReport::from),
         },
-        systems: config
-            .systems
-            .iter()
-            .map(|system| system_report(system, dispatch))
-            .collect(),
+        systems: config.systems.iter().map(|system| system_report(system, dispatch)).collect(),
         lanes: lanes(dispatch),
         jobs: Vec::new(),
         unacknowledged: 0,
@@ -69,15 +65,8 @@ pub(super) fn status(
 /// # Errors
 /// Those of the database.
 pub(super) fn with_queue(mut report: StatusReport, queue: &Queue) -> Result<StatusReport, StoreError> {
-    let Counts {
-        by_state,
-        reports_waiting,
-        ..
-    } = queue.counts()?;
-    report.jobs = by_state
-        .into_iter()
-        .map(|(state, count)| StateCount { state, count })
-        .collect();
+    let Counts { by_state, reports_waiting, .. } = queue.counts()?;
+    report.jobs = by_state.into_iter().map(|(state, count)| StateCount { state, count }).collect();
     report.unacknowledged = reports_waiting;
     for lane in &mut report.lanes {
         lane.waiting = queue.waiting_in(&lane.lane)?;
@@ -95,17 +84,10 @@ pub(super) fn jobs(
     lane: Option<&LaneName>,
     limit: usize,
 ) -> Result<(Vec<JobLine>, bool), StoreError> {
-    let mut views = queue.jobs(JobFilter {
-        state,
-        lane: lane.cloned(),
-        limit: limit.saturating_add(1),
-    })?;
+    let mut views = queue.jobs(JobFilter { state, lane: lane.cloned(), limit: limit.saturating_add(1) })?;
     let more = views.len() > limit;
     views.truncate(limit);
-    let lines = views
-        .iter()
-        .map(|view| job_line(queue, view))
-        .collect::<Result<_, _>>()?;
+    let lines = views.iter().map(|view| job_line(queue, view)).collect::<Result<_, _>>()?;
     Ok((lines, more))
 }
 
@@ -118,34 +100,16 @@ pub(super) fn job(queue: &Queue, job_id: JobId) -> Result<Option<JobDetail>, Sto
         return Ok(None);
     };
     let view = &detail.view;
-    let mut history = vec![Step {
-        at: view.received_at,
-        state: JobState::Received,
-        note: None,
-    }];
+    let mut history = vec![Step { at: view.received_at, state: JobState::Received, note: None }];
     if let Some(at) = view.sent_at {
-        let note = detail
-            .treatment
-            .map(|treatment| format!("{treatment:?}").to_lowercase());
-        history.push(Step {
-            at,
-            state: JobState::Sent,
-            note,
-        });
+        let note = detail.treatment.map(|treatment| format!("{treatment:?}").to_lowercase());
+        history.push(Step { at, state: JobState::Sent, note });
     }
     if let (Some(at), Some(outcome)) = (view.ended_at, &detail.outcome) {
-        history.push(Step {
-            at,
-            state: outcome.state(),
-            note: outcome.reason().map(ToString::to_string),
-        });
+        history.push(Step { at, state: outcome.state(), note: outcome.reason().map(ToString::to_string) });
     }
     if let (Some(at), Some(resolution)) = (view.ended_at, &detail.resolution) {
-        history.push(Step {
-            at,
-            state: view.state,
-            note: Some(format!("resolved by {}", resolution.by)),
-        });
+        history.push(Step { at, state: view.state, note: Some(format!("resolved by {}", resolution.by)) });
     }
     let report = detail.outcome.map(|outcome| Report {
         job_id,
@@ -229,12 +193,7 @@ fn lanes(dispatch: &Dispatch) -> Vec<LaneReport> {
                 dispatch::LaneState::Free | dispatch::LaneState::Reserved if ready => (LaneState::Idle, None),
                 dispatch::LaneState::Free | dispatch::LaneState::Reserved => (LaneState::Blocked, None),
             };
-            LaneReport {
-                lane: lane.clone(),
-                state,
-                job,
-                waiting: 0,
-            }
+            LaneReport { lane: lane.clone(), state, job, waiting: 0 }
         })
         .collect()
 }

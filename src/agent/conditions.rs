@@ -26,16 +26,7 @@ impl Conditions {
         let key = (subject.to_owned(), code.to_owned());
         let since = self.since(&key).unwrap_or(now);
         let (subject, code) = key.clone();
-        self.held.insert(
-            key,
-            Condition {
-                code,
-                severity,
-                subject,
-                message: message.into(),
-                since,
-            },
-        );
+        self.held.insert(key, Condition { code, severity, subject, message: message.into(), since });
     }
 
     /// It holds no longer.
@@ -64,11 +55,7 @@ impl Conditions {
     }
 
     fn since(&self, key: &(String, String)) -> Option<Timestamp> {
-        let told = || {
-            self.told
-                .iter()
-                .find(|told| told.subject == key.0 && told.code == key.1)
-        };
+        let told = || self.told.iter().find(|told| told.subject == key.0 && told.code == key.1);
         self.held.get(key).or_else(told).map(|condition| condition.since)
     }
 }

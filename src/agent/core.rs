@@ -45,11 +45,7 @@ type Task = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// What the queue answered to a question of this loop.
 enum Answer {
     Memory(Result<Hello, StoreError>, oneshot::Sender<Hello>),
-    Resumed {
-        connection: u64,
-        limit: u64,
-        result: Result<Position, StoreError>,
-    },
+    Resumed { connection: u64, limit: u64, result: Result<Position, StoreError> },
     Reports(Result<Vec<(Position, Message)>, StoreError>),
     Done(Result<(), StoreError>),
     Told,
@@ -88,12 +84,7 @@ impl Core {
         let mut state = State {
             uplink: uplink::Uplink::default(),
             conditions: Conditions::default(),
-            link: LinkView {
-                state: LinkState::Connecting,
-                since: now,
-                workspace: None,
-                trouble: None,
-            },
+            link: LinkView { state: LinkState::Connecting, since: now, workspace: None, trouble: None },
             asking_reports: false,
             tasks: FuturesUnordered::new(),
             stop_at: None,
@@ -182,9 +173,7 @@ impl Core {
             Happening::LinesChanged => self.lines_changed(state),
             Happening::StoreFailed { why } => {
                 let message = format!("the queue cannot be written ({why}): free space or mend the disk");
-                state
-                    .conditions
-                    .set(self.time.now(), "store", "store_failed", Severity::Error, message);
+                state.conditions.set(self.time.now(), "store", "store_failed", Severity::Error, message);
             }
         }
         self.tell_status(state);
@@ -196,9 +185,7 @@ impl Core {
             state.conditions.clear_subject(system.as_str());
             if let Line::Down(trouble) = line {
                 let (subject, message) = (system.as_str(), trouble.message.clone());
-                state
-                    .conditions
-                    .set(now, subject, trouble.code, Severity::Error, message);
+                state.conditions.set(now, subject, trouble.code, Severity::Error, message);
             }
         }
     }
@@ -226,17 +213,11 @@ impl Core {
                         orders_limit: memory.orders_received.n + uplink::ORDERS_WINDOW,
                     })
                 });
-                state.tasks.push(Box::pin(
-                    async move { Answer::Memory(committed(memory).await, reply) },
-                ));
+                state.tasks.push(Box::pin(async move { Answer::Memory(committed(memory).await, reply) }));
             }
             link::Event::Up { connection, welcome } => self.link_up(state, connection, welcome),
             link::Event::Frame { connection, frame } => {
-                if state
-                    .uplink
-                    .connection()
-                    .is_none_or(|current| current <= connection)
-                {
+                if state.uplink.connection().is_none_or(|current| current <= connection) {
                     self.frame(state, frame);
                 }
             }
@@ -250,9 +231,7 @@ impl Core {
                 state.link.trouble = Some(trouble.clone());
                 self.service_manager.status(&trouble.message);
                 state.conditions.clear_subject("link");
-                state
-                    .conditions
-                    .set(now, "link", trouble.code, Severity::Error, trouble.message);
+                state.conditions.set(now, "link", trouble.code, Severity::Error, trouble.message);
             }
         }
     }
@@ -272,25 +251,13 @@ impl Core {
         if ahead.abs() > CLOCK_TOLERANCE {
             let message =
                 format!("this host's clock is {ahead:#} ahead of the cloud's: set up time synchronisation");
-            state.conditions.set(
-                self.time.now(),
-                "clock",
-                "clock_skewed",
-                Severity::Warning,
-                message,
-            );
+            state.conditions.set(self.time.now(), "clock", "clock_skewed", Severity::Warning, message);
         }
         let forgot = welcome.orders_epoch_reason == Some(EpochReason::ReceiverBehind);
         if forgot {
             let message = "this agent remembers less than it once acknowledged (restored backup, rolled-back \
                            machine): every room's state is held for uncertain until a card was read";
-            state.conditions.set(
-                self.time.now(),
-                "memory",
-                "memory_behind",
-                Severity::Error,
-                message,
-            );
+            state.conditions.set(self.time.now(), "memory", "memory_behind", Severity::Error, message);
         }
         let (now, received) = (self.time.now(), welcome.reports_received);
         let resumed = self.queue.submit(move |queue: &mut Queue| {
@@ -308,44 +275,27 @@ impl Core {
         });
         let limit = welcome.reports_limit;
         state.tasks.push(Box::pin(async move {
-            Answer::Resumed {
-                connection,
-                limit,
-                result: committed(resumed).await,
-            }
+            Answer::Resumed { connection, limit, result: committed(resumed).await }
         }));
     }
 
     fn frame(&mut self, state: &mut State, frame: Frame) {
         match frame {
-            Frame::Envelope(
-                envelope @ Envelope {
-                    position: Some(position),
-                    ..
-                },
-            ) => {
+            Frame::Envelope(envelope @ Envelope { position: Some(position), .. }) => {
                 self.dispatch.order(position, &envelope);
             }
             Frame::Envelope(envelope) => match envelope.message() {
-                Ok(Message::Acknowledgement {
-                    stream: StreamName::Reports,
-                    position,
-                }) => {
+                Ok(Message::Acknowledgement { stream: StreamName::Reports, position }) => {
                     // Remembered only; the rows go with a later commit.
                     let done = self.queue.submit(move |queue: &mut Queue| {
                         queue.acknowledge_reports(position);
                         Ok(())
                     });
-                    state
-                        .tasks
-                        .push(Box::pin(async move { Answer::Done(committed(done).await) }));
+                    state.tasks.push(Box::pin(async move { Answer::Done(committed(done).await) }));
                 }
                 _ => tracing::warn!("a message outside the streams that is no acknowledgement was ignored"),
             },
-            Frame::Limit(Limit {
-                stream: StreamName::Reports,
-                up_to,
-            }) => {
+            Frame::Limit(Limit { stream: StreamName::Reports, up_to }) => {
                 state.uplink.allow_reports(up_to);
                 self.ask_reports(state);
             }
@@ -369,12 +319,9 @@ impl Core {
             return;
         }
         state.asking_reports = true;
-        let reports = self
-            .queue
-            .submit(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
-        state
-            .tasks
-            .push(Box::pin(async move { Answer::Reports(committed(reports).await) }));
+        let reports =
+            self.queue.submit(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
+        state.tasks.push(Box::pin(async move { Answer::Reports(committed(reports).await) }));
     }
 
     fn answered(&mut self, state: &mut State, answer: Answer) {
@@ -383,17 +330,11 @@ impl Core {
                 // The connection may be gone already; the next one asks again.
                 let _ = reply.send(hello);
             }
-            Answer::Resumed {
-                connection,
-                limit,
-                result: Ok(after),
-            } => {
+            Answer::Resumed { connection, limit, result: Ok(after) } => {
                 let announced = uplink::ORDERS_WINDOW;
                 state.uplink.up(connection, after, limit, announced);
                 state.uplink.inventory(self.inventory());
-                state.uplink.status(Status {
-                    conditions: state.conditions.all(),
-                });
+                state.uplink.status(Status { conditions: state.conditions.all() });
                 self.ask_reports(state);
             }
             Answer::Reports(Ok(reports)) => {
@@ -402,9 +343,7 @@ impl Core {
             }
             Answer::Done(Ok(())) | Answer::Told => {}
             Answer::Memory(Err(error), _)
-            | Answer::Resumed {
-                result: Err(error), ..
-            }
+            | Answer::Resumed { result: Err(error), .. }
             | Answer::Done(Err(error)) => self.store_failed(state, &error),
             Answer::Reports(Err(error)) => {
                 state.asking_reports = false;
@@ -418,20 +357,14 @@ impl Core {
         let answer = match request {
             Request::Status => {
                 let (config, dispatch) = (&self.config, &self.dispatch);
-                let report = answers::status(
-                    config,
-                    self.started,
-                    now,
-                    &state.link,
-                    dispatch,
-                    &state.conditions,
-                );
+                let report =
+                    answers::status(config, self.started, now, &state.link, dispatch, &state.conditions);
                 self.queue.submit(move |queue: &mut Queue| {
                     Ok(Response::Status(Box::new(answers::with_queue(report, queue)?)))
                 })
             }
             Request::Jobs { state, lane, limit } => self.queue.submit(move |queue: &mut Queue| {
-                let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MOST_JOBS);
+                let limit = usize::from(limit).min(MOST_JOBS);
                 let (jobs, more) = answers::jobs(queue, state, lane.as_ref(), limit)?;
                 Ok(Response::Jobs { jobs, more })
             }),
@@ -454,28 +387,20 @@ impl Core {
     fn store_failed(&self, state: &mut State, error: &StoreError) {
         tracing::error!(error = %error, "the queue could not be read or written");
         let message = format!("the queue cannot be read or written ({error}): free space or mend the disk");
-        state
-            .conditions
-            .set(self.time.now(), "store", "store_failed", Severity::Error, message);
+        state.conditions.set(self.time.now(), "store", "store_failed", Severity::Error, message);
         self.tell_status(state);
     }
 
     fn inventory(&self) -> Inventory {
         let wanted = |system: &SystemName| {
-            let configured = self
-                .config
-                .systems
-                .iter()
-                .find(|configured| configured.name == *system);
+            let configured = self.config.systems.iter().find(|configured| configured.name == *system);
             configured.is_some_and(|configured| configured.checkout == Checkout::LastGrant)
         };
         let system = |driver: &Arc<dyn Driver>| SystemInventory {
             checkout_on_last_grant: wanted(driver.system()),
             ..driver.inventory()
         };
-        Inventory {
-            systems: self.dispatch.drivers().values().map(system).collect(),
-        }
+        Inventory { systems: self.dispatch.drivers().values().map(system).collect() }
     }
 }
 

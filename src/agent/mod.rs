@@ -69,22 +69,8 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
 
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
-    tracing::info!(
-        site = config.site.name,
-        version = env!("CARGO_PKG_VERSION"),
-        "agent started"
-    );
-    let core = core::Core {
-        config,
-        queue,
-        dispatch,
-        link,
-        time,
-        requests,
-        stop,
-        service_manager,
-        started,
-    };
+    tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
+    let core = core::Core { config, queue, dispatch, link, time, requests, stop, service_manager, started };
     let ended = core.run().await;
     drop(close_admin);
     // Removes the socket's file.

@@ -95,10 +95,7 @@ mod tests {
             .unwrap();
         let mut heard = Vec::new();
         let mut buffer = [0; 512];
-        while heard
-            .last()
-            .is_none_or(|last: &String| !last.contains("STOPPING"))
-        {
+        while heard.last().is_none_or(|last: &String| !last.contains("STOPPING")) {
             let length = socket.recv(&mut buffer).unwrap();
             heard.push(String::from_utf8_lossy(&buffer[..length]).trim_end().to_string());
         }
@@ -122,10 +119,7 @@ mod tests {
         if env::var_os(CHILD).is_none() {
             return;
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let mut manager = ServiceManager::from_environment();
             manager.ready("serving Hotel Fjord\nREADY=0");

@@ -143,10 +143,7 @@ impl Uplink {
         }
         if let Some(position) = self.acknowledgement_due() {
             self.acknowledged = Some(position);
-            let message = Message::Acknowledgement {
-                stream: StreamName::Orders,
-                position,
-            };
+            let message = Message::Acknowledgement { stream: StreamName::Orders, position };
             return Some(Frame::Envelope(Envelope::loose(&message)));
         }
         if let Some((position, message)) = self.reports.pop_front() {
@@ -155,10 +152,7 @@ impl Uplink {
         }
         if let Some(up_to) = self.limit_due() {
             self.orders_announced = up_to;
-            return Some(Frame::Limit(Limit {
-                stream: StreamName::Orders,
-                up_to,
-            }));
+            return Some(Frame::Limit(Limit { stream: StreamName::Orders, up_to }));
         }
         if let Some(status) = self.status.take() {
             return Some(Frame::Status(status));
@@ -185,12 +179,7 @@ mod tests {
     }
 
     fn report(n: u64) -> (Position, Message) {
-        (
-            at(n),
-            Message::Cancel {
-                job_id: JobId(uuid::Uuid::from_u128(u128::from(n))),
-            },
-        )
+        (at(n), Message::Cancel { job_id: JobId(uuid::Uuid::from_u128(u128::from(n))) })
     }
 
     fn up() -> Uplink {
@@ -202,10 +191,7 @@ mod tests {
     fn positions(uplink: &mut Uplink) -> Vec<u64> {
         std::iter::from_fn(|| uplink.next())
             .filter_map(|(_, frame)| match frame {
-                Frame::Envelope(Envelope {
-                    position: Some(position),
-                    ..
-                }) => Some(position.n),
+                Frame::Envelope(Envelope { position: Some(position), .. }) => Some(position.n),
                 _ => None,
             })
             .collect()
@@ -245,11 +231,8 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        let nine = Message::Acknowledgement {
-            stream: StreamName::Orders,
-            position: at(9),
-        };
-        assert_eq!(acknowledgements(&mut uplink), [nine.clone()]);
+        let nine = Message::Acknowledgement { stream: StreamName::Orders, position: at(9) };
+        assert_eq!(acknowledgements(&mut uplink), std::slice::from_ref(&nine));
         assert!(!uplink.has_next());
         uplink.up(2, at(0), 10, ORDERS_WINDOW);
         assert_eq!(acknowledgements(&mut uplink), [nine]);

@@ -57,11 +57,7 @@ pub(super) fn run(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
 fn in_short(config: &AnyConfig) -> String {
     match config {
         AnyConfig::Agent(agent) => {
-            let doors: usize = agent
-                .systems
-                .iter()
-                .map(|system| system.door_names().count())
-                .sum();
+            let doors: usize = agent.systems.iter().map(|system| system.door_names().count()).sum();
             let systems: Vec<_> = agent.systems.iter().map(|system| system.name.as_str()).collect();
             let systems = match systems.as_slice() {
                 [] => "no access system yet".into(),

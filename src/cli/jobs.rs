@@ -72,11 +72,7 @@ fn state(text: &str) -> Result<JobState, String> {
 pub(super) async fn run(args: &JobsArgs) -> anyhow::Result<()> {
     match &args.what {
         What::List(args) => {
-            let request = Request::Jobs {
-                state: args.state,
-                lane: args.lane.clone(),
-                limit: args.limit,
-            };
+            let request = Request::Jobs { state: args.state, lane: args.lane.clone(), limit: args.limit };
             match args.agent.ask(&request).await? {
                 Response::Jobs { jobs, .. } if args.json => print_json(&jobs),
                 Response::Jobs { jobs, more } => Ok(print(&listed(&jobs, more))?),
@@ -100,8 +96,7 @@ fn listed(jobs: &[JobLine], more: bool) -> String {
             job.job_id.to_string(),
             job.changed_at.strftime("%m-%d %H:%M:%SZ").to_string(),
             kind(job).into(),
-            job.code
-                .map_or_else(|| job.state.to_string(), |code| format!("{}: {code}", job.state)),
+            job.code.map_or_else(|| job.state.to_string(), |code| format!("{}: {code}", job.state)),
         ]
     };
     let rows: Vec<_> = jobs.iter().map(row).collect();
@@ -152,17 +147,8 @@ fn told(detail: &JobDetail) -> String {
     fact("Sent", times(detail.attempts));
     text += "\nStory\n";
     for step in &detail.history {
-        let note = step
-            .note
-            .as_deref()
-            .map(|note| format!("  {note}"))
-            .unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "  {}  {}",
-            step.at,
-            format!("{:10}{note}", step.state.as_str()).trim_end()
-        );
+        let note = step.note.as_deref().map(|note| format!("  {note}")).unwrap_or_default();
+        let _ = writeln!(text, "  {}  {}", step.at, format!("{:10}{note}", step.state.as_str()).trim_end());
     }
     for report in &detail.reports {
         text += &reported(report);
@@ -201,14 +187,8 @@ fn reported(report: &Report) -> String {
 }
 
 fn refusal(why: &Refusal) -> String {
-    let vendor = why
-        .vendor_code
-        .as_deref()
-        .map(|code| format!(", the device says {code}"));
-    wrapped(
-        &format!("{} ({}{})", why.message, why.code, vendor.unwrap_or_default()),
-        2,
-    )
+    let vendor = why.vendor_code.as_deref().map(|code| format!(", the device says {code}"));
+    wrapped(&format!("{} ({}{})", why.message, why.code, vendor.unwrap_or_default()), 2)
 }
 
 #[cfg(test)]
@@ -239,11 +219,7 @@ mod tests {
             encoder: Some(EncoderName::new("1").unwrap()),
             doors: vec![DoorName::new("0101").unwrap(), DoorName::new("pool").unwrap()],
             history: vec![
-                Step {
-                    at: time("2026-11-22T12:00:00Z"),
-                    state: JobState::Sent,
-                    note: None,
-                },
+                Step { at: time("2026-11-22T12:00:00Z"), state: JobState::Sent, note: None },
                 Step {
                     at: time("2026-11-22T12:00:20Z"),
                     state: JobState::Unknown,
@@ -293,10 +269,7 @@ Outcome: unknown
     fn a_list_has_a_line_a_job_and_says_when_there_are_more() {
         assert_eq!(listed(&[], false), "No such jobs.\n");
         let text = listed(&[detail().job], true);
-        assert!(
-            text.contains("11-22 12:00:20Z  card.encode  unknown: no_answer"),
-            "{text}"
-        );
+        assert!(text.contains("11-22 12:00:20Z  card.encode  unknown: no_answer"), "{text}");
         assert!(text.ends_with("--lane.\n"), "{text}");
     }
 }

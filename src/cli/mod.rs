@@ -154,10 +154,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let done = runtime.block_on(work);
     // A name lookup that hangs must not keep a process that is done.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -167,9 +165,7 @@ fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io_error =
         |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<io::Error>().map(io::Error::kind);
-    error
-        .chain()
-        .any(|cause| io_error(cause) == Some(io::ErrorKind::BrokenPipe))
+    error.chain().any(|cause| io_error(cause) == Some(io::ErrorKind::BrokenPipe))
         && error.downcast_ref::<admin::AdminError>().is_none()
 }
 
@@ -226,16 +222,9 @@ mod tests {
         let mut commands = vec![&root];
         while let Some(command) = commands.pop() {
             let name = command.get_name();
-            assert!(
-                command.get_about().is_some() || name == "help",
-                "{name} is not explained"
-            );
+            assert!(command.get_about().is_some() || name == "help", "{name} is not explained");
             for argument in command.get_arguments() {
-                assert!(
-                    argument.get_help().is_some(),
-                    "{name} {} is not explained",
-                    argument.get_id()
-                );
+                assert!(argument.get_help().is_some(), "{name} {} is not explained", argument.get_id());
             }
             commands.extend(command.get_subcommands().filter(|sub| sub.get_name() != "help"));
         }

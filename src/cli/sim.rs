@@ -116,9 +116,7 @@ async fn salto_is(args: SaltoIsArgs) -> anyhow::Result<()> {
     let options = Options {
         folder,
         pty: args.pty || neither,
-        tcp: args
-            .tcp
-            .or_else(|| neither.then(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
+        tcp: args.tcp.or_else(|| neither.then(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
     };
     let simulator = Simulator::new(settings(args)?)?;
     let mut front = Front::open(simulator, options).await?;
@@ -148,10 +146,7 @@ fn settings(args: SaltoIsArgs) -> anyhow::Result<Settings> {
     Ok(Settings {
         property,
         card_wait: args.card_wait,
-        style: Style {
-            closing_separator: !args.no_closing_separator,
-            true_check: args.check == Check::True,
-        },
+        style: Style { closing_separator: !args.no_closing_separator, true_check: args.check == Check::True },
         dates: match args.dates {
             DateForm::Minutes => Dates::Minutes,
             DateForm::Hours => Dates::Hours,
@@ -182,9 +177,7 @@ mod tests {
 
     fn parsed(words: &[&str]) -> SimArgs {
         let words = ["sim", "salto-is"].iter().chain(words);
-        Cli::try_parse_from(words)
-            .unwrap_or_else(|error| panic!("{error}"))
-            .sim
+        Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).sim
     }
 
     #[tokio::test]
@@ -194,12 +187,7 @@ mod tests {
         std::fs::write(&property, "rooms = ['7']\nencoders = ['desk']\n").unwrap();
         let dir = folder.path().join("run");
         let control = dir.join("salto-is.ctl");
-        let args = [
-            "--dir",
-            dir.to_str().unwrap(),
-            "--config",
-            property.to_str().unwrap(),
-        ];
+        let args = ["--dir", dir.to_str().unwrap(), "--config", property.to_str().unwrap()];
         let running = tokio::spawn(run(parsed(&args)));
         let client = async {
             loop {
@@ -209,14 +197,9 @@ mod tests {
                 }
             }
         };
-        let mut client = tokio::time::timeout(Duration::from_secs(20), client)
-            .await
-            .unwrap();
+        let mut client = tokio::time::timeout(Duration::from_secs(20), client).await.unwrap();
         let ledger = client.send("ledger").await.unwrap();
-        assert_eq!(
-            ledger["rooms"].as_object().unwrap().keys().collect::<Vec<_>>(),
-            ["7"]
-        );
+        assert_eq!(ledger["rooms"].as_object().unwrap().keys().collect::<Vec<_>>(), ["7"]);
         assert!(dir.join("salto-is.tty").is_symlink());
         client.send("agent-config tcp").await.unwrap();
         client.send("quit").await.unwrap();
@@ -229,14 +212,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let property = folder.path().join("property.toml");
         std::fs::write(&property, "room = ['7']\n").unwrap();
-        let refused = run(parsed(&["--config", property.to_str().unwrap()]))
-            .await
-            .unwrap_err();
+        let refused = run(parsed(&["--config", property.to_str().unwrap()])).await.unwrap_err();
         let text = format!("{refused:#}");
-        assert!(
-            text.contains("property.toml") && text.contains("unknown field `room`"),
-            "{text}"
-        );
+        assert!(text.contains("property.toml") && text.contains("unknown field `room`"), "{text}");
     }
 
     #[test]

@@ -31,10 +31,7 @@ pub(super) async fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         true => print_json(&report)?,
         false => print(&told(&report))?,
     }
-    let needs_a_person = report
-        .conditions
-        .iter()
-        .any(|condition| condition.severity == Severity::Error);
+    let needs_a_person = report.conditions.iter().any(|condition| condition.severity == Severity::Error);
     Ok(ExitCode::from(if needs_a_person { 3 } else { 0 }))
 }
 
@@ -66,18 +63,10 @@ fn told(report: &StatusReport) -> String {
         .filter(|count| count.count > 0)
         .map(|count| format!("{} {}", count.count, count.state))
         .collect();
-    let counts = if counts.is_empty() {
-        "none".into()
-    } else {
-        counts.join(", ")
-    };
+    let counts = if counts.is_empty() { "none".into() } else { counts.join(", ") };
     text += &wrapped(&counts, 13).replacen("             ", "Jobs         ", 1);
     if report.unacknowledged > 0 {
-        let _ = writeln!(
-            text,
-            "Reports      {} not yet acknowledged by the cloud",
-            report.unacknowledged
-        );
+        let _ = writeln!(text, "Reports      {} not yet acknowledged by the cloud", report.unacknowledged);
     }
 
     let systems: Vec<_> = report
@@ -140,15 +129,8 @@ fn told(report: &StatusReport) -> String {
             Severity::Warning => "warning",
             Severity::Error => "ERROR",
         };
-        let since = format!(
-            "{} ({})",
-            at(condition.since, zone),
-            ago(condition.since, report.now)
-        );
-        let head = format!(
-            "{severity}  {}: {}, since {since}",
-            condition.subject, condition.code
-        );
+        let since = format!("{} ({})", at(condition.since, zone), ago(condition.since, report.now));
+        let head = format!("{severity}  {}: {}, since {since}", condition.subject, condition.code);
         text += &wrapped(&head, 2);
         text += &wrapped(&condition.message, 4);
     }
@@ -156,9 +138,7 @@ fn told(report: &StatusReport) -> String {
 }
 
 fn trouble(trouble: Option<&TroubleReport>, indent: usize) -> String {
-    trouble.map_or(String::new(), |why| {
-        wrapped(&format!("{} ({})", why.message, why.code), indent)
-    })
+    trouble.map_or(String::new(), |why| wrapped(&format!("{} ({})", why.message, why.code), indent))
 }
 
 #[cfg(test)]
@@ -202,10 +182,7 @@ mod tests {
                 job: None,
                 waiting: 0,
             }],
-            jobs: vec![StateCount {
-                state: JobState::Succeeded,
-                count: 120,
-            }],
+            jobs: vec![StateCount { state: JobState::Succeeded, count: 120 }],
             unacknowledged: 0,
             conditions: Vec::new(),
         }
@@ -238,10 +215,7 @@ Nothing needs attention.
         let mut report = report();
         let message = "the serial port is gone: plug the adapter in again, or look whether the lock server is \
                        switched on; it is opened again by itself";
-        let why = TroubleReport {
-            code: "line_down".into(),
-            message: message.into(),
-        };
+        let why = TroubleReport { code: "line_down".into(), message: message.into() };
         report.link.state = LinkState::Down;
         report.link.workspace = None;
         report.link.trouble = Some(why.clone());
@@ -249,9 +223,7 @@ Nothing needs attention.
         report.systems[0].trouble = Some(why);
         report.lanes[0].state = LaneState::Blocked;
         report.lanes[0].job = Some(JobId(uuid::Uuid::nil()));
-        report.jobs = JobState::ALL
-            .map(|state| StateCount { state, count: 12_345 })
-            .into();
+        report.jobs = JobState::ALL.map(|state| StateCount { state, count: 12_345 }).into();
         report.unacknowledged = 3;
         report.conditions = vec![Condition {
             code: "line_down".into(),
@@ -261,11 +233,7 @@ Nothing needs attention.
             since: time("2026-11-22T11:51:00Z"),
         }];
         let text = told(&report);
-        assert!(
-            text.lines()
-                .all(|line| line.chars().count() <= super::super::table::WIDTH),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= super::super::table::WIDTH), "{text}");
         for wanted in [
             "not known yet; asking wss://cloud.example",
             "DOWN since 2026-11-22 10:11:00",

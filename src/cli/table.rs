@@ -14,15 +14,10 @@ pub(super) fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let cells = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
-    let body = rows
-        .iter()
-        .map(|row| line(row.iter().map(String::as_str).collect()));
+    let body = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
     std::iter::once(line(heads.to_vec())).chain(body).collect()
 }
 
@@ -79,10 +74,6 @@ mod tests {
         let text = wrapped(&format!("{} {}", "word ".repeat(20), "x".repeat(90)), 10);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(
-            lines[..2]
-                .iter()
-                .all(|line| line.len() <= WIDTH && line.starts_with("          word"))
-        );
+        assert!(lines[..2].iter().all(|line| line.len() <= WIDTH && line.starts_with("          word")));
     }
 }

@@ -75,12 +75,7 @@ pub fn home(
     let bridge_token_file = folder.join("bridge-token");
     if let Some(workspace) = db.workspace()? {
         db.rename_workspace(workspace, name)?;
-        return Ok(Home {
-            workspace,
-            api_key_file,
-            bridge_token_file,
-            fresh: None,
-        });
+        return Ok(Home { workspace, api_key_file, bridge_token_file, fresh: None });
     }
     // Client programs look at the beginning of a key: `seam_cst`, `seam_at` and `seam_pk` are other things, so the
     // first letter after the underscore is a digit.
@@ -94,10 +89,7 @@ pub fn home(
         workspace,
         api_key_file,
         bridge_token_file,
-        fresh: Some(Fresh {
-            api_key: Private::new(api_key),
-            bridge_token: Private::new(bridge_token),
-        }),
+        fresh: Some(Fresh { api_key: Private::new(api_key), bridge_token: Private::new(bridge_token) }),
     })
 }
 
@@ -121,10 +113,7 @@ fn letters(random: &Random) -> String {
 
 /// What an interrupted first start left there was never stored, so it may go.
 fn keep(path: &Path, secret: &str) -> Result<(), KeyError> {
-    let failed = |source| KeyError::File {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| KeyError::File { path: path.into(), source };
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}

@@ -1,8 +1,10 @@
 //! The cloud put together: database, certificates, two listeners, and the clock that ends what nobody else ends.
 
 use std::{
+    fs::DirBuilder,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -114,16 +116,10 @@ pub async fn start(
         return Err(CloudError::PlainInPublic(config.api.listen));
     }
     let folder = &config.storage.folder;
-    std::fs::create_dir_all(folder).map_err(|source| CloudError::Folder {
-        path: folder.clone(),
-        source,
-    })?;
+    let private = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    private.map_err(|source| CloudError::Folder { path: folder.clone(), source })?;
     let now = clock.now();
-    let key_file = config
-        .storage
-        .key_file
-        .clone()
-        .unwrap_or_else(|| folder.join("seal.key"));
+    let key_file = config.storage.key_file.clone().unwrap_or_else(|| folder.join("seal.key"));
     let seal = SealKey::from_file_or_new(&key_file, random.clone())?;
     let mut db = Db::open(&Storage::folder(folder), seal, random.clone())?;
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
@@ -145,11 +141,7 @@ pub async fn start(
     let bridges = &config.bridges;
     let bridges_tls = certificates.acceptor(bridges.tls.as_ref(), &bridges.names, bridges.listen)?;
     let listen = async |address, what| {
-        net.listen(address).await.map_err(|source| CloudError::Listen {
-            address,
-            what,
-            source,
-        })
+        net.listen(address).await.map_err(|source| CloudError::Listen { address, what, source })
     };
     let api_listener = listen(config.api.listen, "API").await?;
     let bridges_listener = listen(bridges.listen, "bridges").await?;
@@ -178,12 +170,7 @@ pub async fn start(
         clock.clone(),
         stop.clone(),
     ));
-    tasks.spawn(end_overdue(
-        handle.clone(),
-        signals.clone(),
-        clock.clone(),
-        stop.clone(),
-    ));
+    tasks.spawn(end_overdue(handle.clone(), signals.clone(), clock.clone(), stop.clone()));
     tasks.spawn(renew(certificates.leaves, clock, stop));
     Ok(Running {
         api: api_url,

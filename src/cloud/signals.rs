@@ -22,11 +22,7 @@ pub struct Signals {
 
 impl Default for Signals {
     fn default() -> Self {
-        Self {
-            orders: Arc::default(),
-            changes: Arc::new(watch::channel(0).0),
-            stages: Arc::default(),
-        }
+        Self { orders: Arc::default(), changes: Arc::new(watch::channel(0).0), stages: Arc::default() }
     }
 }
 
@@ -67,11 +63,7 @@ impl Signals {
     #[must_use]
     pub fn stage(&self, job: JobId) -> Option<Stage> {
         let stages = self.stages.lock().expect("no panic while held");
-        stages
-            .iter()
-            .rev()
-            .find(|(known, _)| *known == job)
-            .map(|(_, stage)| *stage)
+        stages.iter().rev().find(|(known, _)| *known == job).map(|(_, stage)| *stage)
     }
 }
 

@@ -90,9 +90,7 @@ pub struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority")
-            .field("file", &self.file)
-            .finish_non_exhaustive()
+        f.debug_struct("Authority").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
@@ -113,10 +111,7 @@ impl Authority {
                 let pem = fs::read_to_string(&key_file).map_err(failed(&key_file))?;
                 Ok(Self::new(KeyPair::from_pem(&pem)?, file, random))
             }
-            (true, false) => Err(TlsError::Half {
-                present: file,
-                missing: key_file,
-            }),
+            (true, false) => Err(TlsError::Half { present: file, missing: key_file }),
             // The certificate is written last: a key alone is what an interrupted first start leaves.
             (false, exists) => {
                 if exists {
@@ -135,19 +130,13 @@ impl Authority {
     }
 
     fn new(key: KeyPair, file: PathBuf, random: &Random) -> Self {
-        Self {
-            issuer: Issuer::new(authority(), key),
-            file,
-            random: random.clone(),
-        }
+        Self { issuer: Issuer::new(authority(), key), file, random: random.clone() }
     }
 
     fn leaf(&self, names: &[String], now: Timestamp) -> Result<CertifiedKey, TlsError> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, names.first().map_or("latchd", String::as_str));
+        params.distinguished_name.push(DnType::CommonName, names.first().map_or("latchd", String::as_str));
         params.serial_number = Some(serial(&self.random));
         valid(&mut params, now - BACKDATED, now + LEAF);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -156,10 +145,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(CertifiedKey::new(
-            vec![certificate.der().clone()],
-            any_supported_type(&key)?,
-        ))
+        Ok(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&key)?))
     }
 }
 
@@ -258,9 +244,7 @@ pub fn default_names(configured: &[String], listen: IpAddr) -> Vec<String> {
 fn authority() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "latchd cloud authority");
+    params.distinguished_name.push(DnType::CommonName, "latchd cloud authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -284,15 +268,9 @@ fn valid(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
 }
 
 fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
-    let metadata = fs::metadata(path).map_err(|source| TlsError::File {
-        path: path.into(),
-        source,
-    })?;
+    let metadata = fs::metadata(path).map_err(|source| TlsError::File { path: path.into(), source })?;
     match metadata.permissions().mode() & 0o777 {
-        mode if mode & 0o077 != 0 => Err(TlsError::Exposed {
-            path: path.into(),
-            mode,
-        }),
+        mode if mode & 0o077 != 0 => Err(TlsError::Exposed { path: path.into(), mode }),
         _ => Ok(()),
     }
 }
@@ -300,4 +278,67 @@ fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
 fn write_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_private(path, bytes)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noon() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    fn open(folder: &Path) -> Result<Authority, TlsError> {
+        Authority::open(folder, noon(), &Random::seeded(1))
+    }
+
+    #[test]
+    fn a_certificate_is_made_anew_only_when_it_ends_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Arc::new(open(folder.path()).unwrap());
+        let leaf = Leaf::new(&authority, vec!["localhost".into()], noon()).unwrap();
+        let days = |days: i64| noon() + SignedDuration::from_hours(24 * days);
+        assert!(!leaf.renew(days(300)).unwrap());
+        assert!(leaf.renew(days(340)).unwrap());
+        assert!(!leaf.renew(days(340)).unwrap());
+    }
+
+    #[test]
+    fn a_lost_half_of_the_authority_and_an_exposed_key_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("ca.key");
+        open(folder.path()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+        fs::remove_file(&key).unwrap();
+        let error = open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("ca.pem is there, but not"), "{error}");
+    }
+
+    #[test]
+    fn an_interrupted_first_start_is_finished_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        write_private(&folder.path().join("ca.key"), b"half a k").unwrap();
+        open(folder.path()).unwrap();
+        open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn an_operators_certificate_must_fit_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let files =
+            TlsFiles { cert_file: folder.path().join("cert.pem"), key_file: folder.path().join("key.pem") };
+        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        write_public(&files.cert_file, params.self_signed(&key).unwrap().pem().as_bytes()).unwrap();
+        write_private(&files.key_file, key.serialize_pem().as_bytes()).unwrap();
+        assert!(operators(&files).is_ok());
+        fs::remove_file(&files.key_file).unwrap();
+        write_private(&files.key_file, other.serialize_pem().as_bytes()).unwrap();
+        assert!(matches!(operators(&files), Err(TlsError::Use(_))));
+        fs::remove_file(&files.cert_file).unwrap();
+        write_public(&files.cert_file, b"").unwrap();
+        assert!(operators(&files).is_err());
+    }
 }

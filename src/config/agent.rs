@@ -38,20 +38,12 @@ impl AgentConfig {
             .must("site", "a table [site] with `name` and `time_zone`: the property")
             .and_then(|setting| Site::read(&setting.section()?));
         let cloud = root
-            .must(
-                "cloud",
-                "a table [cloud] with `url` and `token_file`: whom the site belongs to",
-            )
+            .must("cloud", "a table [cloud] with `url` and `token_file`: whom the site belongs to")
             .and_then(|setting| CloudLink::read(&setting.section()?));
         let storage = root
-            .must(
-                "storage",
-                "a table [storage] with `folder`: where the queue is kept",
-            )
+            .must("storage", "a table [storage] with `folder`: where the queue is kept")
             .and_then(|setting| StorageConfig::read(&setting.section()?));
-        let admin = root
-            .get("admin")
-            .and_then(|setting| Some(Admin::read(&setting.section()?)));
+        let admin = root.get("admin").and_then(|setting| Some(Admin::read(&setting.section()?)));
         let systems = SystemConfig::read_all(root);
         let limits = root
             .get("limits")
@@ -82,19 +74,14 @@ pub struct Site {
 
 impl Site {
     fn read(section: &Section<'_>) -> Option<Self> {
-        let name = section
-            .must("name", "what people call the property")
-            .and_then(|setting| setting.text());
+        let name = section.must("name", "what people call the property").and_then(|setting| setting.text());
         let time_zone = section
             .must(
                 "time_zone",
                 "the property's IANA zone, e.g. \"Europe/Oslo\"; the host's own zone is never used",
             )
             .and_then(|setting| zone(&setting));
-        Some(Self {
-            name: name?.into(),
-            time_zone: time_zone?,
-        })
+        Some(Self { name: name?.into(), time_zone: time_zone? })
     }
 }
 
@@ -129,17 +116,10 @@ impl CloudLink {
             .must("url", "the cloud's address, e.g. \"wss://cloud.example:8443\"")
             .and_then(|setting| wss(&setting));
         let token_file = section
-            .must(
-                "token_file",
-                "the file with the token that the cloud gave for this bridge",
-            )
+            .must("token_file", "the file with the token that the cloud gave for this bridge")
             .and_then(|setting| setting.path());
         let ca_file = section.get("ca_file").and_then(|setting| setting.path());
-        Some(Self {
-            url: url?,
-            token_file: token_file?,
-            ca_file,
-        })
+        Some(Self { url: url?, token_file: token_file?, ca_file })
     }
 
     /// Host and port of [`CloudLink::url`]; 443 where it names no port.
@@ -208,10 +188,7 @@ impl StorageConfig {
             .must("folder", "the folder for the database, e.g. \"/var/lib/latchd\"")
             .and_then(|setting| setting.path());
         let key_file = section.get("key_file").and_then(|setting| setting.path());
-        Some(Self {
-            folder: folder?,
-            key_file,
-        })
+        Some(Self { folder: folder?, key_file })
     }
 }
 
@@ -224,9 +201,7 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            socket: "/run/latchd/latchd.sock".into(),
-        }
+        Self { socket: "/run/latchd/latchd.sock".into() }
     }
 }
 
@@ -282,12 +257,7 @@ impl Limits {
     fn read(section: &Section<'_>, systems: Option<&[SystemConfig]>) -> Self {
         let default = Self::default();
         let kinds = Kind::ALL.map(|kind| (kind.as_str(), kind));
-        let items = |key| {
-            section
-                .get(key)
-                .and_then(|setting| setting.items())
-                .unwrap_or_default()
-        };
+        let items = |key| section.get(key).and_then(|setting| setting.items()).unwrap_or_default();
         Self {
             cards_per_hour: section
                 .get("cards_per_hour")
@@ -331,10 +301,7 @@ fn existing_room(setting: &Setting<'_>, systems: Option<&[SystemConfig]>) -> Opt
     let Some(systems) = systems else {
         return Some(text.into());
     };
-    let systems: BTreeMap<_, _> = systems
-        .iter()
-        .map(|system| (system.name.as_str(), system))
-        .collect();
+    let systems: BTreeMap<_, _> = systems.iter().map(|system| (system.name.as_str(), system)).collect();
     let Some(found) = systems.get(system) else {
         let help = match closest(system, systems.keys().copied()) {
             Some(meant) => format!("did you mean \"{meant}/{room}\"?"),

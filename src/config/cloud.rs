@@ -31,22 +31,15 @@ impl CloudConfig {
                 "a table [storage] with `folder`: where database, keys and certificates are kept",
             )
             .and_then(|setting| StorageConfig::read(&setting.section()?));
-        let workspace = root
-            .get("workspace")
-            .and_then(|setting| Some(WorkspaceConfig::read(&setting.section()?)));
+        let workspace =
+            root.get("workspace").and_then(|setting| Some(WorkspaceConfig::read(&setting.section()?)));
         let api = root
             .must("api", "a table [api] with `listen`: the HTTP API")
             .and_then(|setting| ApiConfig::read(&setting.section()?));
-        let bridges = root.must(
-            "bridges",
-            "a table [bridges] with `listen`: where bridges dial in",
-        );
+        let bridges = root.must("bridges", "a table [bridges] with `listen`: where bridges dial in");
         let bridges = bridges.and_then(|setting| {
             let bridges = BridgesConfig::read(&setting.section()?)?;
-            if api
-                .as_ref()
-                .is_some_and(|api| api.listen == bridges.listen && api.listen.port() != 0)
-            {
+            if api.as_ref().is_some_and(|api| api.listen == bridges.listen && api.listen.port() != 0) {
                 setting.wrong(
                     format!("`api` and `bridges` both listen at {}", bridges.listen),
                     "give each a port of its own: bridges come by TLS with rules of their own",
@@ -114,21 +107,10 @@ impl ApiConfig {
         }
         let tls = tls(section);
         if let (Some(setting), true, true) = (&plain_set, plain, tls.is_some()) {
-            setting.wrong(
-                "a certificate and plain HTTP exclude each other",
-                "remove `plain` or `tls`",
-            );
+            setting.wrong("a certificate and plain HTTP exclude each other", "remove `plain` or `tls`");
         }
-        let hold = section
-            .get("hold")
-            .and_then(|setting| setting.length(Duration::ZERO..=LONGEST_HOLD));
-        Some(Self {
-            names: names(section),
-            listen: listen?,
-            plain,
-            tls,
-            hold: hold.unwrap_or(LONGEST_HOLD),
-        })
+        let hold = section.get("hold").and_then(|setting| setting.length(Duration::ZERO..=LONGEST_HOLD));
+        Some(Self { names: names(section), listen: listen?, plain, tls, hold: hold.unwrap_or(LONGEST_HOLD) })
     }
 }
 
@@ -146,11 +128,7 @@ pub struct BridgesConfig {
 impl BridgesConfig {
     fn read(section: &Section<'_>) -> Option<Self> {
         let (listen, tls) = (listen(section), tls(section));
-        Some(Self {
-            names: names(section),
-            listen: listen?,
-            tls,
-        })
+        Some(Self { names: names(section), listen: listen?, tls })
     }
 }
 
@@ -165,10 +143,7 @@ pub struct TlsFiles {
 
 fn listen(section: &Section<'_>) -> Option<SocketAddr> {
     section
-        .must(
-            "listen",
-            "where to listen, e.g. \"0.0.0.0:8443\"; port 0 takes a free one",
-        )
+        .must("listen", "where to listen, e.g. \"0.0.0.0:8443\"; port 0 takes a free one")
         .and_then(|setting| setting.address())
 }
 
@@ -177,20 +152,14 @@ fn tls(section: &Section<'_>) -> Option<TlsFiles> {
     let cert_file = files.must("cert_file", "the PEM file of the certificate chain, leaf first");
     let key_file = files.must("key_file", "the PEM file of its key, mode 0600");
     let (cert_file, key_file) = (cert_file?.path(), key_file?.path());
-    Some(TlsFiles {
-        cert_file: cert_file?,
-        key_file: key_file?,
-    })
+    Some(TlsFiles { cert_file: cert_file?, key_file: key_file? })
 }
 
 fn names(section: &Section<'_>) -> Vec<String> {
     let items = section.get("names").and_then(|setting| setting.items());
     let host = |setting: Setting<'_>| {
         let text = setting.text()?;
-        if text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || ".-:*".contains(c))
-        {
+        if text.chars().all(|c| c.is_ascii_alphanumeric() || ".-:*".contains(c)) {
             return Some(text.to_string());
         }
         setting.wrong(

@@ -86,13 +86,9 @@ impl Place {
     pub(super) fn of(text: &str, span: &Range<usize>) -> Self {
         let start = floor(text, span.start);
         let begin = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[start..]
-            .find('\n')
-            .map_or(text.len(), |newline| start + newline);
+        let end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
         let column = text[begin..start].chars().count();
-        let width = text[start..floor(text, span.end).clamp(start, end)]
-            .chars()
-            .count();
+        let width = text[start..floor(text, span.end).clamp(start, end)].chars().count();
         let source = without_secret(text[begin..end].trim_end());
         Self {
             line: text[..begin].matches('\n').count() + 1,
@@ -106,10 +102,7 @@ impl Place {
 /// The nearest character boundary at or before `index`.
 fn floor(text: &str, index: usize) -> usize {
     let index = index.min(text.len());
-    (0..=index)
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or(0)
+    (0..=index).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
 /// A line without what stands behind the `=` of a secret or inside the user part of an address.
@@ -143,13 +136,7 @@ struct Rendered<'a> {
 impl fmt::Display for Rendered<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
-        for Mistake {
-            setting,
-            problem,
-            help,
-            place,
-        } in self.mistakes
-        {
+        for Mistake { setting, problem, help, place } in self.mistakes {
             match setting.as_str() {
                 "" => writeln!(f, "error: {problem}")?,
                 setting => writeln!(f, "error: {setting}: {problem}")?,
@@ -157,12 +144,7 @@ impl fmt::Display for Rendered<'_> {
             let mut gutter = 1;
             match place {
                 None => writeln!(f, "  --> {path}")?,
-                Some(Place {
-                    line,
-                    column,
-                    width,
-                    source,
-                }) => {
+                Some(Place { line, column, width, source }) => {
                     gutter = line.to_string().len();
                     let before: String = source
                         .chars()

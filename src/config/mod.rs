@@ -93,10 +93,7 @@ impl AnyConfig {
 }
 
 fn read(path: &Path) -> Result<String, ConfigErrors> {
-    fs::read_to_string(path).map_err(|source| ConfigErrors::Unreadable {
-        path: path.into(),
-        source,
-    })
+    fs::read_to_string(path).map_err(|source| ConfigErrors::Unreadable { path: path.into(), source })
 }
 
 #[cfg(test)]

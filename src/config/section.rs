@@ -102,13 +102,7 @@ pub(super) struct Section<'t> {
 
 impl<'t> Section<'t> {
     fn new(notes: &'t Notes<'t>, path: String, span: Option<Range<usize>>, table: &'t DeTable<'t>) -> Self {
-        Self {
-            notes,
-            path,
-            span,
-            table,
-            asked: RefCell::default(),
-        }
+        Self { notes, path, span, table, asked: RefCell::default() }
     }
 
     /// The setting `key`, if the file has it.
@@ -141,8 +135,7 @@ impl<'t> Section<'t> {
 
     /// Notes a mistake about a key that is not there.
     pub(super) fn wrong_key(&self, key: &str, problem: impl fmt::Display, help: &str) {
-        self.notes
-            .note(&self.path_of(key), self.span.clone(), problem, Some(help.into()));
+        self.notes.note(&self.path_of(key), self.span.clone(), problem, Some(help.into()));
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -176,8 +169,7 @@ impl<'t> Section<'t> {
                 };
                 ("unknown setting", help)
             };
-            self.notes
-                .note(&self.path_of(name), Some(key.span()), problem, Some(help));
+            self.notes.note(&self.path_of(name), Some(key.span()), problem, Some(help));
         }
     }
 }
@@ -200,8 +192,7 @@ pub(super) struct Setting<'t> {
 impl<'t> Setting<'t> {
     /// Notes a mistake about this setting.
     pub(super) fn wrong(&self, problem: impl fmt::Display, help: impl Into<String>) {
-        self.notes
-            .note(&self.path, Some(self.span.clone()), problem, Some(help.into()));
+        self.notes.note(&self.path, Some(self.span.clone()), problem, Some(help.into()));
     }
 
     fn not_a<T>(&self, expected: &str) -> Option<T> {
@@ -219,8 +210,7 @@ impl<'t> Setting<'t> {
             _ => None,
         };
         let problem = format!("expected {expected}, found {found}");
-        self.notes
-            .note(&self.path, Some(self.span.clone()), problem, help);
+        self.notes.note(&self.path, Some(self.span.clone()), problem, help);
         None
     }
 
@@ -228,10 +218,7 @@ impl<'t> Setting<'t> {
     pub(super) fn text(&self) -> Option<&'t str> {
         match self.value {
             DeValue::String(text) if text.trim().is_empty() => {
-                self.wrong(
-                    "the text is empty",
-                    "write one, or leave the setting out where it is optional",
-                );
+                self.wrong("the text is empty", "write one, or leave the setting out where it is optional");
                 None
             }
             DeValue::String(text) => Some(text),
@@ -274,10 +261,8 @@ impl<'t> Setting<'t> {
     /// A length of time within bounds.
     pub(super) fn length(&self, bounds: RangeInclusive<Duration>) -> Option<Duration> {
         let text = self.text()?;
-        let length = text
-            .parse::<Span>()
-            .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
-            .ok();
+        let length =
+            text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours())).ok();
         let Some(length) = length else {
             self.wrong(
                 format!("{text:?} is not a length of time"),
@@ -291,11 +276,7 @@ impl<'t> Setting<'t> {
                 let spelt = |length: &Duration| Spelt(*length).to_string();
                 self.wrong(
                     format!("{text:?} is out of bounds"),
-                    format!(
-                        "write a length from {} to {}",
-                        spelt(bounds.start()),
-                        spelt(bounds.end())
-                    ),
+                    format!("write a length from {} to {}", spelt(bounds.start()), spelt(bounds.end())),
                 );
                 None
             }
@@ -337,10 +318,7 @@ impl<'t> Setting<'t> {
     /// One of a few words.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text()?;
-        let chosen = words
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, value)| *value);
+        let chosen = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if chosen.is_none() {
             let known: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
             let help = match closest(text, words.iter().map(|(word, _)| *word)) {
@@ -355,12 +333,9 @@ impl<'t> Setting<'t> {
     /// A table.
     pub(super) fn section(&self) -> Option<Section<'t>> {
         match self.value {
-            DeValue::Table(table) => Some(Section::new(
-                self.notes,
-                self.path.clone(),
-                Some(self.span.clone()),
-                table,
-            )),
+            DeValue::Table(table) => {
+                Some(Section::new(self.notes, self.path.clone(), Some(self.span.clone()), table))
+            }
             _ => self.not_a("a table"),
         }
     }
@@ -407,10 +382,7 @@ pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     candidates
         .into_iter()
         .map(|candidate| {
-            (
-                strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase()),
-                candidate,
-            )
+            (strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase()), candidate)
         })
         .filter(|(likeness, _)| *likeness >= 0.6)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))

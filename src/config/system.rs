@@ -50,10 +50,7 @@ impl SystemConfig {
             return Some(Vec::new());
         };
         if setting.is_table() {
-            setting.wrong(
-                "there may be several systems",
-                "write [[system]] with two brackets",
-            );
+            setting.wrong("there may be several systems", "write [[system]] with two brackets");
             return None;
         }
         let (mut systems, mut names, mut lines) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
@@ -84,17 +81,11 @@ impl SystemConfig {
 
     fn read(section: &Section<'_>) -> Option<Self> {
         let name = section
-            .must(
-                "name",
-                "the site's name for this system; half of every local id, never change it",
-            )
+            .must("name", "the site's name for this system; half of every local id, never change it")
             .and_then(|setting| {
                 let name: SystemName = setting.parsed()?;
                 if name.as_str().contains('/') {
-                    setting.wrong(
-                        "a slash is not possible here",
-                        "local ids are written system/door",
-                    );
+                    setting.wrong("a slash is not possible here", "local ids are written system/door");
                     return None;
                 }
                 Some(name)
@@ -179,10 +170,7 @@ impl SaltoIsConfig {
             )
             .and_then(|setting| LineConfig::read(&setting.section()?));
         let encoders = section
-            .must(
-                "encoders",
-                "the names of its Ethernet encoders, e.g. encoders = [\"1\"]",
-            )
+            .must("encoders", "the names of its Ethernet encoders, e.g. encoders = [\"1\"]")
             .and_then(|setting| {
                 let encoders = list(&setting, &mut BTreeSet::new(), EncoderConfig::read, |encoder| {
                     encoder.name.as_str()
@@ -200,9 +188,7 @@ impl SaltoIsConfig {
             )
             .and_then(|setting| list(&setting, &mut doors, DoorConfig::read, |room| room.name.as_str()));
         let common = section.get("common").and_then(|setting| {
-            let common = list(&setting, &mut doors, CommonConfig::read, |door| {
-                door.name.as_str()
-            })?;
+            let common = list(&setting, &mut doors, CommonConfig::read, |door| door.name.as_str())?;
             let mut numbers = BTreeSet::new();
             for door in &common {
                 if !numbers.insert(door.authorisation) {
@@ -223,10 +209,8 @@ impl SaltoIsConfig {
         let operator = section.get("operator").and_then(|setting| {
             let text = setting.text()?;
             if text.chars().count() > 24 || !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-                setting.wrong(
-                    "the protocol has no room for this name",
-                    "at most 24 characters of plain ASCII",
-                );
+                setting
+                    .wrong("the protocol has no room for this name", "at most 24 characters of plain ASCII");
             }
             Some(text.to_string())
         });
@@ -308,10 +292,7 @@ impl LineConfig {
         let of_serial = |key| {
             let setting = section.get(key)?;
             if serial_set.is_none() {
-                setting.wrong(
-                    "a TCP line has no such setting",
-                    "it belongs to `serial`: remove it",
-                );
+                setting.wrong("a TCP line has no such setting", "it belongs to `serial`: remove it");
             }
             Some(setting)
         };
@@ -409,16 +390,9 @@ impl CommonConfig {
         let section = setting.section()?;
         let (name, display_name) = names(&section);
         let authorisation = section
-            .must(
-                "authorisation",
-                "the door's number on the \"PMS Authorizations\" screen, 1 to 62",
-            )
+            .must("authorisation", "the door's number on the \"PMS Authorizations\" screen, 1 to 62")
             .and_then(|setting| setting.number(1..=62));
-        Some(Self {
-            name: name?,
-            display_name,
-            authorisation: authorisation?,
-        })
+        Some(Self { name: name?, display_name, authorisation: authorisation? })
     }
 }
 

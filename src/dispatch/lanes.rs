@@ -31,14 +31,7 @@ pub struct Lanes(BTreeMap<LaneName, Lane>);
 
 impl Lanes {
     pub(super) fn add(&mut self, lane: LaneName, system: SystemName) {
-        self.0.insert(
-            lane,
-            Lane {
-                system,
-                state: LaneState::Free,
-                retry_at: None,
-            },
-        );
+        self.0.insert(lane, Lane { system, state: LaneState::Free, retry_at: None });
     }
 
     /// Every lane with its system and state.
@@ -80,19 +73,11 @@ impl Lanes {
     }
 
     pub(super) fn of(&self, system: &SystemName) -> Vec<LaneName> {
-        self.0
-            .iter()
-            .filter(|(_, lane)| lane.system == *system)
-            .map(|(name, _)| name.clone())
-            .collect()
+        self.0.iter().filter(|(_, lane)| lane.system == *system).map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn next_retry(&self) -> Option<Timestamp> {
-        self.0
-            .values()
-            .filter(|lane| lane.state == LaneState::Free)
-            .filter_map(|lane| lane.retry_at)
-            .min()
+        self.0.values().filter(|lane| lane.state == LaneState::Free).filter_map(|lane| lane.retry_at).min()
     }
 
     /// Lanes whose retry is due; each is given once.

@@ -118,7 +118,7 @@ enum Answer {
     },
     Settled {
         lane: LaneName,
-        end: End,
+        end: Box<End>,
         result: Result<NextJob, StoreError>,
     },
     Expired(Result<(Vec<JobId>, Option<Timestamp>), StoreError>),
@@ -144,11 +144,7 @@ struct NextJob {
 
 impl NextJob {
     /// The queue was not asked.
-    const NONE: Self = Self {
-        claimed: None,
-        retry_at: None,
-        asked: false,
-    };
+    const NONE: Self = Self { claimed: None, retry_at: None, asked: false };
 }
 
 impl Dispatch {
@@ -179,10 +175,7 @@ impl Dispatch {
         Self {
             queue,
             time,
-            drivers: drivers
-                .into_iter()
-                .map(|driver| (driver.system().clone(), driver))
-                .collect(),
+            drivers: drivers.into_iter().map(|driver| (driver.system().clone(), driver)).collect(),
             lanes,
             lines,
             line_changes,
@@ -231,12 +224,7 @@ impl Dispatch {
             .queue
             .submit(move |queue: &mut Queue| queue.accept(now, Some(position), job, admission, reserved));
         self.answers.push(Box::pin(async move {
-            Answer::Accepted {
-                position,
-                lane,
-                reserved,
-                result: answered(answer).await,
-            }
+            Answer::Accepted { position, lane, reserved, result: answered(answer).await }
         }));
     }
 
@@ -253,30 +241,19 @@ impl Dispatch {
 
     fn cancel(&mut self, position: Position, job_id: JobId) {
         let now = self.time.now();
-        let answer = self
-            .queue
-            .submit(move |queue: &mut Queue| queue.cancel(now, Some(position), job_id));
+        let answer = self.queue.submit(move |queue: &mut Queue| queue.cancel(now, Some(position), job_id));
         self.answers.push(Box::pin(async move {
-            Answer::Cancelled {
-                position,
-                job_id,
-                result: answered(answer).await,
-            }
+            Answer::Cancelled { position, job_id, result: answered(answer).await }
         }));
     }
 
     fn refuse_unreadable(&mut self, position: Position, job_id: Option<JobId>, why: Refusal) {
         tracing::warn!(job = job_id.map(tracing::field::display), error = %why, "order refused");
         let now = self.time.now();
-        let answer = self
-            .queue
-            .submit(move |queue: &mut Queue| queue.refuse_unreadable(now, position, job_id, why));
-        self.answers.push(Box::pin(async move {
-            Answer::Refused {
-                position,
-                result: answered(answer).await,
-            }
-        }));
+        let answer =
+            self.queue.submit(move |queue: &mut Queue| queue.refuse_unreadable(now, position, job_id, why));
+        self.answers
+            .push(Box::pin(async move { Answer::Refused { position, result: answered(answer).await } }));
     }
 
     /// Waits for the next thing that the agent should know, and drives all lanes meanwhile. Cancel-safe: nothing is
@@ -333,10 +310,7 @@ impl Dispatch {
     }
 
     fn reserve(&mut self, lane: &LaneName) -> bool {
-        !self.stopping
-            && self
-                .lanes
-                .reserve(lane, |system| self.lines.get(system) == Some(&Line::Ready))
+        !self.stopping && self.lanes.reserve(lane, |system| self.lines.get(system) == Some(&Line::Ready))
     }
 
     /// Asks the queue for a lane's next job, if the lane may take one.
@@ -345,25 +319,13 @@ impl Dispatch {
             return;
         }
         let (lane, now, name) = (lane.clone(), self.time.now(), lane.clone());
-        let answer = self
-            .queue
-            .submit(move |queue: &mut Queue| next_job(queue, now, &name));
-        self.answers.push(Box::pin(async move {
-            Answer::Claimed {
-                lane,
-                result: answered(answer).await,
-            }
-        }));
+        let answer = self.queue.submit(move |queue: &mut Queue| next_job(queue, now, &name));
+        self.answers.push(Box::pin(async move { Answer::Claimed { lane, result: answered(answer).await } }));
     }
 
     fn answered(&mut self, answer: Answer) {
         match answer {
-            Answer::Accepted {
-                position,
-                lane,
-                reserved,
-                result,
-            } => {
+            Answer::Accepted { position, lane, reserved, result } => {
                 let lane_to_free = lane.as_ref().filter(|_| reserved);
                 match result {
                     Ok(Accepted::Sent(claimed)) => {
@@ -403,11 +365,7 @@ impl Dispatch {
                 Ok(()) => self.told.extend([Happening::Held(position), Happening::Reports]),
                 Err(error) => self.not_stored(&error),
             },
-            Answer::Cancelled {
-                position,
-                job_id,
-                result,
-            } => match result {
+            Answer::Cancelled { position, job_id, result } => match result {
                 Ok(answer) => {
                     match answer {
                         CancelAnswer::Cancelled => tracing::info!(job = %job_id, "job cancelled"),
@@ -439,7 +397,7 @@ impl Dispatch {
                     // The lane stays taken: nothing else is done there before this end is durable.
                     tracing::error!(job = %end.job_id, error = chain(&error), "an outcome could not be stored yet");
                     self.told.push_back(Happening::StoreFailed { why: chain(&error) });
-                    self.settle(lane, end, STORE_AGAIN);
+                    self.settle(lane, *end, STORE_AGAIN);
                 }
             },
             Answer::Expired(Ok((ended, next))) => {
@@ -459,8 +417,7 @@ impl Dispatch {
     fn not_stored(&mut self, error: &StoreError) {
         let why = chain(error);
         tracing::error!(error = why, "an order could not be stored");
-        self.told
-            .push_back(Happening::OrdersInterrupted { why: why.clone() });
+        self.told.push_back(Happening::OrdersInterrupted { why: why.clone() });
         self.told.push_back(Happening::StoreFailed { why });
     }
 
@@ -472,15 +429,8 @@ impl Dispatch {
             attempt = claimed.attempt, "job sent"
         );
         self.lanes.begin(&lane, job.job_id);
-        self.told.push_back(Happening::Progress {
-            job_id: job.job_id,
-            stage: Stage::Sent,
-        });
-        let work = Work {
-            job_id: job.job_id,
-            order: job.order.clone(),
-            treatment: claimed.treatment,
-        };
+        self.told.push_back(Happening::Progress { job_id: job.job_id, stage: Stage::Sent });
+        let work = Work { job_id: job.job_id, order: job.order.clone(), treatment: claimed.treatment };
         let (job_id, progress) = (job.job_id, self.tell_progress.clone());
         let running = self.running.spawn(async move {
             let sink = move |stage| {
@@ -511,15 +461,7 @@ impl Dispatch {
             }
         }
         self.lanes.reserve_again(&lane);
-        self.settle(
-            lane,
-            End {
-                job_id: job.job_id,
-                system: job.system,
-                performed,
-            },
-            Duration::ZERO,
-        );
+        self.settle(lane, End { job_id: job.job_id, system: job.system, performed }, Duration::ZERO);
     }
 
     /// Makes the end of a job durable, and asks for the lane's next one in the same commit.
@@ -527,36 +469,24 @@ impl Dispatch {
         let (queue, time) = (self.queue.clone(), self.time.clone());
         let may_ask = !self.stopping && self.lines.get(&end.system) == Some(&Line::Ready);
         let work = (lane.clone(), end.clone());
+        let end = Box::new(end);
         let submit = move || {
             let (lane, end) = work;
             let now = time.now();
             queue.submit(move |queue: &mut Queue| {
                 record(queue, now, end)?;
-                if may_ask {
-                    next_job(queue, now, &lane)
-                } else {
-                    Ok(NextJob::NONE)
-                }
+                if may_ask { next_job(queue, now, &lane) } else { Ok(NextJob::NONE) }
             })
         };
         if after.is_zero() {
             // In the queue before anything else that this turn may submit.
             let answer = submit();
-            self.answers.push(Box::pin(async move {
-                Answer::Settled {
-                    lane,
-                    end,
-                    result: answered(answer).await,
-                }
-            }));
+            self.answers
+                .push(Box::pin(async move { Answer::Settled { lane, end, result: answered(answer).await } }));
         } else {
             self.answers.push(Box::pin(async move {
                 tokio::time::sleep(after).await;
-                Answer::Settled {
-                    lane,
-                    end,
-                    result: answered(submit()).await,
-                }
+                Answer::Settled { lane, end, result: answered(submit()).await }
             }));
         }
     }
@@ -600,12 +530,7 @@ impl Dispatch {
         if self.stopping {
             return None;
         }
-        let at = self
-            .lanes
-            .next_retry()
-            .into_iter()
-            .chain(self.next_expiry)
-            .min()?;
+        let at = self.lanes.next_retry().into_iter().chain(self.next_expiry).min()?;
         let wait = at.duration_since(self.time.now());
         Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
     }
@@ -615,11 +540,9 @@ impl Dispatch {
         if self.next_expiry.is_some_and(|at| at <= now) {
             // Asked once; the answer says when to ask again.
             self.next_expiry = None;
-            let answer = self
-                .queue
-                .submit(move |queue: &mut Queue| Ok((queue.expire(now)?, queue.next_expiry()?)));
-            self.answers
-                .push(Box::pin(async move { Answer::Expired(answered(answer).await) }));
+            let answer =
+                self.queue.submit(move |queue: &mut Queue| Ok((queue.expire(now)?, queue.next_expiry()?)));
+            self.answers.push(Box::pin(async move { Answer::Expired(answered(answer).await) }));
         }
         for lane in self.lanes.due(now) {
             self.ask(&lane);
@@ -637,11 +560,7 @@ impl std::fmt::Debug for Dispatch {
 }
 
 fn record(queue: &mut Queue, now: Timestamp, end: End) -> Result<(), StoreError> {
-    let End {
-        job_id,
-        system,
-        performed,
-    } = end;
+    let End { job_id, system, performed } = end;
     match performed {
         Performed::NothingSent(why) => queue.unsend(now, job_id, &why),
         Performed::Ended(outcome) => {
@@ -660,16 +579,8 @@ fn record(queue: &mut Queue, now: Timestamp, end: End) -> Result<(), StoreError>
 
 fn next_job(queue: &mut Queue, now: Timestamp, lane: &LaneName) -> Result<NextJob, StoreError> {
     let claimed = queue.claim(now, lane)?;
-    let retry_at = if claimed.is_none() {
-        queue.next_retry(lane)?
-    } else {
-        None
-    };
-    Ok(NextJob {
-        claimed,
-        retry_at,
-        asked: true,
-    })
+    let retry_at = if claimed.is_none() { queue.next_retry(lane)? } else { None };
+    Ok(NextJob { claimed, retry_at, asked: true })
 }
 
 async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {

@@ -41,10 +41,7 @@ impl Driver for Scripted {
 
     fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
         match order {
-            Order::CardEncode(card) => Ok(Admission {
-                lane: lane(),
-                rooms: card.doors.clone(),
-            }),
+            Order::CardEncode(card) => Ok(Admission { lane: lane(), rooms: card.doors.clone() }),
             _ => Err(Refusal::new(Code::Unsupported, "cards only")),
         }
     }
@@ -93,10 +90,8 @@ fn succeeded() -> Performed {
 fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
     let random = Random::seeded(1);
-    let rules = Rules {
-        limits: Limits::default(),
-        systems: BTreeMap::from([(system(), Sharing::Exclusive)]),
-    };
+    let rules =
+        Rules { limits: Limits::default(), systems: BTreeMap::from([(system(), Sharing::Exclusive)]) };
     let seal = SealKey::new([1; 32], random.clone());
     let queue = Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap();
     let (writer, queue) = Writer::start("queue", queue);
@@ -109,15 +104,7 @@ fn house() -> House {
     });
     let time = TrustedTime::new(Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap()));
     let dispatch = Dispatch::new(queue.clone(), time, vec![Arc::clone(&driver) as Arc<dyn Driver>]);
-    House {
-        dispatch,
-        queue,
-        driver,
-        begun,
-        n: 0,
-        _folder: folder,
-        _writer: writer,
-    }
+    House { dispatch, queue, driver, begun, n: 0, _folder: folder, _writer: writer }
 }
 
 fn job(number: u128, room: &str) -> Job {
@@ -162,11 +149,8 @@ impl House {
     async fn reaches(&mut self, number: u128, wanted: JobState) {
         let id = JobId(uuid::Uuid::from_u128(number));
         loop {
-            let state = self
-                .queue
-                .run(move |queue| Ok(queue.job(id)?.map(|job| job.view.state)))
-                .await
-                .unwrap();
+            let state =
+                self.queue.run(move |queue| Ok(queue.job(id)?.map(|job| job.view.state))).await.unwrap();
             if state == Some(wanted) {
                 return;
             }
@@ -176,11 +160,7 @@ impl House {
 
     async fn outcomes(&self) -> Vec<(JobId, Outcome)> {
         let after = Position { epoch: 1, n: 0 };
-        let reports = self
-            .queue
-            .run(move |queue| queue.reports_after(after, 100))
-            .await
-            .unwrap();
+        let reports = self.queue.run(move |queue| queue.reports_after(after, 100)).await.unwrap();
         let outcome = |(_, message)| match message {
             Message::Outcome(report) => (report.job_id, report.outcome),
             other => panic!("{other:?}"),
@@ -252,11 +232,7 @@ async fn nothing_sent_means_that_the_same_job_is_tried_again() {
     let mut house = house();
     house.order(&Message::Job(job(1, "101")));
     let (_, done) = house.begins().await;
-    done.send(Performed::NothingSent(Refusal::new(
-        Code::SystemOffline,
-        "the port closed first",
-    )))
-    .unwrap();
+    done.send(Performed::NothingSent(Refusal::new(Code::SystemOffline, "the port closed first"))).unwrap();
     let (work, done) = house.begins().await;
     assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(1)));
     done.send(succeeded()).unwrap();
@@ -270,8 +246,7 @@ async fn a_doubt_is_never_repeated_and_the_next_job_goes_on() {
     house.order(&Message::Job(job(1, "101")));
     house.order(&Message::Job(job(2, "102")));
     let (_, done) = house.begins().await;
-    done.send(Performed::Ended(Outcome::unknown(Code::NoAnswer, "silence")))
-        .unwrap();
+    done.send(Performed::Ended(Outcome::unknown(Code::NoAnswer, "silence"))).unwrap();
     let (work, done) = house.begins().await;
     assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(2)));
     done.send(succeeded()).unwrap();
@@ -286,26 +261,15 @@ async fn orders_that_cannot_be_are_refused_by_name_and_the_stream_goes_on() {
     let mut elsewhere = job(1, "101");
     elsewhere.system = SystemName::new("annex").unwrap();
     house.order(&Message::Job(elsewhere));
-    let unlock = Order::DeviceUnlock {
-        device: crate::model::DeviceName::new("x").unwrap(),
-    };
-    house.order(&Message::Job(Job {
-        order: unlock,
-        ..job(2, "101")
-    }));
+    let unlock = Order::DeviceUnlock { device: crate::model::DeviceName::new("x").unwrap() };
+    house.order(&Message::Job(Job { order: unlock, ..job(2, "101") }));
     house.n += 1;
     let position = Position { epoch: 1, n: house.n };
     let id = uuid::Uuid::from_u128(3);
     let body = format!(r#"{{"message":"job","job_id":"{id}","order":{{"kind":"card.staff"}}}}"#);
-    house.dispatch.order(
-        position,
-        &Envelope {
-            position: Some(position),
-            body,
-            key_id: None,
-            signature: None,
-        },
-    );
+    house
+        .dispatch
+        .order(position, &Envelope { position: Some(position), body, key_id: None, signature: None });
     house.order(&Message::Job(job(4, "101")));
     let (work, done) = house.begins().await;
     assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(4)));

@@ -100,26 +100,14 @@ pub fn plan_create(
             let method = AccessMethodId(random.uuid());
             events.push(Event::method("access_method.created", method, id));
             events.push(Event::method("access_method.card_encoding_required", method, id));
-            methods.push(NewMethod {
-                id: method,
-                place,
-                mode,
-                system: system.id,
-            });
+            methods.push(NewMethod { id: method, place, mode, system: system.id });
         }
     }
     let problems: Vec<_> = unsupported(&request.modes).into_iter().collect();
     for problem in &problems {
         events.push(Event::could_not_create(id, problem.message.clone()));
     }
-    Ok(Created {
-        id,
-        window,
-        methods,
-        reservation_rooms,
-        problems,
-        events,
-    })
+    Ok(Created { id, window, methods, reservation_rooms, problems, events })
 }
 
 fn window(request: &GrantRequest, now: Timestamp) -> Result<Window, Refused> {
@@ -154,19 +142,13 @@ fn join_reservation(
 }
 
 fn unsupported(modes: &[Mode]) -> Option<GrantProblem> {
-    let missing: Vec<_> = modes
-        .iter()
-        .filter(|mode| **mode != Mode::Card)
-        .map(|mode| mode.as_str())
-        .collect();
+    let missing: Vec<_> =
+        modes.iter().filter(|mode| **mode != Mode::Card).map(|mode| mode.as_str()).collect();
     (!missing.is_empty()).then(|| problem(format!("No targeted door supports: {}", missing.join(", "))))
 }
 
 fn problem(message: String) -> GrantProblem {
-    GrantProblem {
-        code: "cannot_create_requested_access_methods",
-        message,
-    }
+    GrantProblem { code: "cannot_create_requested_access_methods", message }
 }
 
 /// What follows for a grant when the doors of its spaces have changed.
@@ -188,19 +170,14 @@ pub fn plan_space_change(
     targets: &Targets,
     had_problem: bool,
 ) -> SpaceChange {
-    let refused = targets
-        .systems
-        .iter()
-        .find_map(|system| targets.check_card(system, window, reservation_key).err());
+    let refused =
+        targets.systems.iter().find_map(|system| targets.check_card(system, window, reservation_key).err());
     let Some(refused) = refused else {
         return SpaceChange::default();
     };
     let problem = problem(refused.to_string());
     let event = Event::could_not_create(grant, problem.message.clone());
-    SpaceChange {
-        problem: Some(problem),
-        events: if had_problem { Vec::new() } else { vec![event] },
-    }
+    SpaceChange { problem: Some(problem), events: if had_problem { Vec::new() } else { vec![event] } }
 }
 
 #[cfg(test)]
@@ -262,16 +239,10 @@ mod tests {
     #[test]
     fn rooms_and_reservation_keys_need_each_other() {
         let mut request = stay(0, 100);
-        assert_eq!(
-            plan(&request, &property(&["+lobby"])),
-            Err(Refused::ReservationKeyNotSupported)
-        );
+        assert_eq!(plan(&request, &property(&["+lobby"])), Err(Refused::ReservationKeyNotSupported));
         request.reservation_key = None;
         assert!(plan(&request, &property(&["+lobby"])).is_ok());
-        assert_eq!(
-            plan(&request, &property(&["+lobby", "101"])),
-            Err(Refused::ReservationKeyRequired)
-        );
+        assert_eq!(plan(&request, &property(&["+lobby", "101"])), Err(Refused::ReservationKeyRequired));
         request.modes = vec![Mode::Code];
         assert!(plan(&request, &property(&["101"])).is_ok());
         assert_eq!(plan(&request, &Targets::default()), Err(Refused::NothingTargeted));
@@ -299,11 +270,7 @@ mod tests {
         };
         check(stay(50, 80), &["101", "+lobby"], None);
         check(stay(50, 80), &["101", "102"], None);
-        check(
-            stay(50, 80),
-            &["101", "103"],
-            Some(Refused::ReservationRoomsConflict),
-        );
+        check(stay(50, 80), &["101", "103"], Some(Refused::ReservationRoomsConflict));
         check(stay(50, 80), &["103"], Some(Refused::ReservationElsewhere));
         check(stay(100, 200), &["101"], Some(Refused::ReservationTimesApart));
     }
@@ -317,10 +284,7 @@ mod tests {
         assert_eq!(created.methods[0].place, 1);
         assert_eq!(created.problems[0].code, "cannot_create_requested_access_methods");
         let told = created.events.last().unwrap();
-        assert_eq!(
-            told.kind,
-            "access_grant.could_not_create_requested_access_methods"
-        );
+        assert_eq!(told.kind, "access_grant.could_not_create_requested_access_methods");
         assert!(told.message.as_ref().unwrap().contains("code, mobile_key"));
     }
 

@@ -143,11 +143,7 @@ pub fn plan_delete(facts: &DeleteFacts<'_>, now: Timestamp, random: &Random) -> 
             .rooms()
             .filter(|room| systems.contains(&room.system))
             .filter_map(|room| {
-                let system = facts
-                    .rooms
-                    .systems
-                    .iter()
-                    .find(|system| system.id == room.system)?;
+                let system = facts.rooms.systems.iter().find(|system| system.id == room.system)?;
                 let allowed = system.checkout_on_last_grant && system.capabilities.checkout.is_some();
                 allowed.then(|| Checkout {
                     system: system.id,
@@ -158,10 +154,7 @@ pub fn plan_delete(facts: &DeleteFacts<'_>, now: Timestamp, random: &Random) -> 
                         priority: Priority::Background,
                         created_at: now,
                         expires_at: now + CHECKOUT_WITHIN,
-                        order: Order::StayCheckout {
-                            room: room.name.clone(),
-                            reservation_key: key.clone(),
-                        },
+                        order: Order::StayCheckout { room: room.name.clone(), reservation_key: key.clone() },
                     },
                 })
             })
@@ -226,16 +219,8 @@ mod tests {
     fn a_room_is_freed_for_the_last_grant_only_and_only_where_the_site_allows_it() {
         let rooms = property(&["101", "102"]);
         assert_eq!(plan(&rooms, method(&rooms, OPENS, None), true).checkouts.len(), 2);
-        assert!(
-            plan(&rooms, method(&rooms, OPENS, None), false)
-                .checkouts
-                .is_empty()
-        );
+        assert!(plan(&rooms, method(&rooms, OPENS, None), false).checkouts.is_empty());
         let rooms = property(&["other/7"]);
-        assert!(
-            plan(&rooms, method(&rooms, OPENS, None), true)
-                .checkouts
-                .is_empty()
-        );
+        assert!(plan(&rooms, method(&rooms, OPENS, None), true).checkouts.is_empty());
     }
 }

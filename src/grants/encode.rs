@@ -83,9 +83,7 @@ pub enum Encode {
 /// When it cannot be written, or is being written elsewhere.
 pub fn plan_encode(facts: EncodeFacts<'_>, now: Timestamp, random: &Random) -> Result<Encode, Refused> {
     if facts.mode != Mode::Card {
-        return Err(Refused::NotACard {
-            mode: facts.mode.as_str(),
-        });
+        return Err(Refused::NotACard { mode: facts.mode.as_str() });
     }
     if facts.encoder_system != facts.system.id {
         return Err(Refused::EncoderElsewhere);
@@ -114,9 +112,7 @@ pub fn plan_encode(facts: EncodeFacts<'_>, now: Timestamp, random: &Random) -> R
     if doors.is_empty() {
         return not_ready("No door of the access grant is left in the access system of this card");
     }
-    facts
-        .targets
-        .check_card(facts.system, &facts.window, facts.reservation_key)?;
+    facts.targets.check_card(facts.system, &facts.window, facts.reservation_key)?;
 
     let follows_reservations = |kind| kind == crate::model::DoorKind::Room;
     let reservation_key = doors
@@ -181,21 +177,12 @@ mod tests {
 
     #[test]
     fn a_card_job_names_its_rooms_first_and_waits_no_longer_than_a_person_does() {
-        let Encode::New {
-            job,
-            doors,
-            unsent_at,
-            silent_at,
-            ..
-        } = plan(|_| ()).unwrap()
-        else {
+        let Encode::New { job, doors, unsent_at, silent_at, .. } = plan(|_| ()).unwrap() else {
             panic!("a new attempt")
         };
         assert_eq!(doors, [door("101"), door("+lobby")]);
         assert!(job.expires_at < unsent_at && unsent_at < silent_at);
-        let Order::CardEncode(card) = job.order else {
-            panic!("a card")
-        };
+        let Order::CardEncode(card) = job.order else { panic!("a card") };
         assert_eq!(card.doors[0].as_str(), "101");
         assert_eq!(card.card_wait_seconds, 60);
         assert_eq!(card.reservation_key.unwrap().as_str(), "stay-1");
@@ -205,15 +192,9 @@ mod tests {
     fn a_second_click_is_the_same_attempt_and_on_another_encoder_a_conflict() {
         let pending = ActionAttemptId(uuid::Uuid::nil());
         let here = AcsEncoderId(uuid::Uuid::nil());
-        assert_eq!(
-            plan(|facts| facts.pending = Some((pending, here))),
-            Ok(Encode::Same(pending))
-        );
+        assert_eq!(plan(|facts| facts.pending = Some((pending, here))), Ok(Encode::Same(pending)));
         let elsewhere = AcsEncoderId(uuid::Uuid::max());
-        assert_eq!(
-            plan(|facts| facts.pending = Some((pending, elsewhere))),
-            Err(Refused::AlreadyEncoding)
-        );
+        assert_eq!(plan(|facts| facts.pending = Some((pending, elsewhere))), Err(Refused::AlreadyEncoding));
     }
 
     #[test]

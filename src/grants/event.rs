@@ -34,11 +34,7 @@ impl Event {
     /// An event without a message.
     #[must_use]
     pub fn new(kind: &'static str, subject: Subject) -> Self {
-        Self {
-            kind,
-            subject,
-            message: None,
-        }
+        Self { kind, subject, message: None }
     }
 
     /// An event of a grant.

@@ -45,12 +45,7 @@ impl AttemptError {
 /// # Errors
 /// When it did not succeed.
 pub fn attempt_end(outcome: &Outcome) -> Result<(), AttemptError> {
-    let refused = |kind, refusal: &Refusal| {
-        Err(AttemptError {
-            kind,
-            message: refusal.to_string(),
-        })
-    };
+    let refused = |kind, refusal: &Refusal| Err(AttemptError { kind, message: refusal.to_string() });
     match outcome {
         Outcome::Succeeded(_) => Ok(()),
         Outcome::Failed(refusal) => refused(error_type(refusal.code), refusal),
@@ -101,9 +96,9 @@ pub fn card_end(report: &Report) -> CardEnd {
         };
     }
     match &report.outcome {
-        Outcome::Succeeded(success) => CardEnd::Written {
-            proven: success.written != Some(Written::Accepted),
-        },
+        Outcome::Succeeded(success) => {
+            CardEnd::Written { proven: success.written != Some(Written::Accepted) }
+        }
         Outcome::Unknown(_) => CardEnd::InDoubt,
         Outcome::Failed(_) | Outcome::Cancelled | Outcome::Expired(_) | Outcome::Superseded => {
             CardEnd::NotWritten
@@ -128,26 +123,14 @@ mod tests {
         check(failed(Code::BadCard), "incompatible_card_format", "so it said");
         check(failed(Code::EncoderOffline), "encoder_not_online", "so it said");
         check(failed(Code::SystemOffline), "bridge_disconnected", "so it said");
-        check(
-            failed(Code::NoAnswer),
-            "encoder_communication_timeout",
-            "so it said",
-        );
+        check(failed(Code::NoAnswer), "encoder_communication_timeout", "so it said");
         check(
             failed(Code::RoomHeldByOtherReservation),
             "uncategorized_error",
             "room_held_by_other_reservation: so it said",
         );
-        check(
-            Outcome::unknown(Code::NoAnswer, "silence"),
-            "encoding_interrupted",
-            "read the card",
-        );
-        check(
-            Outcome::Expired(Refusal::new(Code::Expired, "late")),
-            "action_attempt_expired",
-            "late",
-        );
+        check(Outcome::unknown(Code::NoAnswer, "silence"), "encoding_interrupted", "read the card");
+        check(Outcome::Expired(Refusal::new(Code::Expired, "late")), "action_attempt_expired", "late");
         check(Outcome::Cancelled, "credential_deleted", "deleted");
         assert!(attempt_end(&Outcome::Succeeded(Success::default())).is_ok());
     }
@@ -159,17 +142,11 @@ mod tests {
             revision: 1 + u8::from(verdict.is_some()),
             at: jiff::Timestamp::UNIX_EPOCH,
             outcome: Outcome::unknown(Code::LineLost, "cut"),
-            resolution: verdict.map(|verdict| Resolution {
-                verdict,
-                by: "desk".into(),
-            }),
+            resolution: verdict.map(|verdict| Resolution { verdict, by: "desk".into() }),
             rooms: Vec::new(),
         };
         assert_eq!(card_end(&report(None)), CardEnd::InDoubt);
         assert_eq!(card_end(&report(Some(Verdict::NotDone))), CardEnd::NotWritten);
-        assert_eq!(
-            card_end(&report(Some(Verdict::Done))),
-            CardEnd::Written { proven: true }
-        );
+        assert_eq!(card_end(&report(Some(Verdict::Done))), CardEnd::Written { proven: true });
     }
 }

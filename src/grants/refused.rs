@@ -24,8 +24,8 @@ pub enum Refused {
     /// Neither form of the identity was given, or both.
     #[error("Give exactly one of user_identity_id and user_identity")]
     IdentityUnclear,
-    /// An identity by which nobody can be told from another.
-    #[error("Give at least one of user_identity_key, email_address and phone_number")]
+    /// An identity without anything to tell it by.
+    #[error("Give at least one of full_name, user_identity_key, email_address and phone_number")]
     IdentityNameless,
     /// No door, device or space at all.
     #[error("Name at least one acs_entrance, device or space")]
@@ -144,10 +144,7 @@ impl Resource {
 impl Refused {
     /// Something that was named is not there.
     pub fn not_found(resource: Resource, id: impl ToString) -> Self {
-        Self::NotFound {
-            resource,
-            id: id.to_string(),
-        }
+        Self::NotFound { resource, id: id.to_string() }
     }
 
     /// Its stable name.

@@ -97,11 +97,7 @@ impl Targets {
     /// The doors of one system, rooms first: the first room is a card's main one.
     #[must_use]
     pub fn doors_of(&self, system: AcsSystemId) -> Vec<&TargetDoor> {
-        let of_kind = |kind| {
-            self.doors
-                .iter()
-                .filter(move |door| door.system == system && door.kind == kind)
-        };
+        let of_kind = |kind| self.doors.iter().filter(move |door| door.system == system && door.kind == kind);
         of_kind(DoorKind::Room).chain(of_kind(DoorKind::Common)).collect()
     }
 
@@ -121,16 +117,10 @@ impl Targets {
             return Err(Refused::ReservationKeyRequired);
         }
         if ends.ends_at().is_none() && system.capabilities.open_end.is_none() {
-            return Err(Refused::EndRequired {
-                system: system.name.clone(),
-            });
+            return Err(Refused::EndRequired { system: system.name.clone() });
         }
-        let too_many = |what, asked, most| Refused::TooManyDoors {
-            system: system.name.clone(),
-            what,
-            asked,
-            most,
-        };
+        let too_many =
+            |what, asked, most| Refused::TooManyDoors { system: system.name.clone(), what, asked, most };
         if rooms > usize::from(system.capabilities.max_rooms) {
             return Err(too_many("rooms", rooms, system.capabilities.max_rooms));
         }
@@ -195,11 +185,7 @@ pub(super) mod tests {
                 id: door(text),
                 system: id,
                 name: DoorName::new(name).unwrap(),
-                kind: if name.starts_with('+') {
-                    DoorKind::Common
-                } else {
-                    DoorKind::Room
-                },
+                kind: if name.starts_with('+') { DoorKind::Common } else { DoorKind::Room },
             });
         }
         targets
@@ -225,11 +211,8 @@ pub(super) mod tests {
     #[test]
     fn the_doors_of_a_card_begin_with_its_rooms() {
         let targets = property(&["+lobby", "101", "other/7", "102"]);
-        let names: Vec<_> = targets
-            .doors_of(targets.systems[0].id)
-            .iter()
-            .map(|door| door.name.as_str())
-            .collect();
+        let names: Vec<_> =
+            targets.doors_of(targets.systems[0].id).iter().map(|door| door.name.as_str()).collect();
         assert_eq!(names, ["101", "102", "+lobby"]);
     }
 }

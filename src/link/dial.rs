@@ -31,11 +31,7 @@ pub(super) enum End {
     #[error("the cloud's name {host} cannot be resolved: check the network and its DNS")]
     NameUnknown { host: String, source: io::Error },
     #[error("the cloud at {host}:{port} cannot be reached: check the network, the address and the firewall")]
-    Unreachable {
-        host: String,
-        port: u16,
-        source: io::Error,
-    },
+    Unreachable { host: String, port: u16, source: io::Error },
     #[error(
         "the cloud's certificate was not issued by a certificate authority that is trusted here: `ca_file` is missing \
          or belongs to another cloud"
@@ -58,11 +54,7 @@ pub(super) enum End {
     #[error("the cloud does not accept this bridge's token: put a valid one into `token_file`")]
     TokenRefused,
     #[error("a server at {host}:{port} answers with HTTP {status}: its service is down for the moment")]
-    Unavailable {
-        host: String,
-        port: u16,
-        status: StatusCode,
-    },
+    Unavailable { host: String, port: u16, status: StatusCode },
     #[error("what answers at {host}:{port} is no latchd cloud: {what}")]
     NotLatchd { host: String, port: u16, what: String },
     #[error("cloud and bridge have no version of their language in common: update the older one")]
@@ -124,10 +116,7 @@ impl End {
             Self::VersionUnknown => RefusedCode::VersionUnknown,
             _ => return None,
         };
-        Some(Refused {
-            code,
-            message: self.to_string(),
-        })
+        Some(Refused { code, message: self.to_string() })
     }
 
     /// What the agent is told.
@@ -138,20 +127,14 @@ impl End {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        Trouble {
-            code: self.code(),
-            message,
-        }
+        Trouble { code: self.code(), message }
     }
 }
 
 /// Connects up to the point where both sides can exchange frames.
 pub(super) async fn dial(settings: &Settings, net: &dyn Net, now: Timestamp) -> Result<Socket, End> {
     let Settings { host, port, .. } = settings;
-    let tcp = net
-        .connect(host, *port)
-        .await
-        .map_err(|source| not_connected(settings, source))?;
+    let tcp = net.connect(host, *port).await.map_err(|source| not_connected(settings, source))?;
     let tls = TlsConnector::from(settings.tls.clone())
         .connect(settings.name.clone(), tcp)
         .await
@@ -174,10 +157,7 @@ fn request(settings: &Settings) -> Result<Request<()>, End> {
         .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
         .header(header::UPGRADE, HeaderValue::from_static("websocket"))
         .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
-        .header(
-            header::SEC_WEBSOCKET_KEY,
-            tungstenite::handshake::client::generate_key(),
-        )
+        .header(header::SEC_WEBSOCKET_KEY, tungstenite::handshake::client::generate_key())
         .header(header::AUTHORIZATION, settings.authorization.clone())
         .body(())
         .map_err(|error| End::Wire(WireError::Broken(error.into())))
@@ -187,22 +167,13 @@ fn not_connected(settings: &Settings, source: io::Error) -> End {
     let Settings { host, port, .. } = settings;
     // Name resolution has no error kind of its own; its text in the standard library is the only mark.
     match source.to_string().starts_with("failed to lookup address") {
-        true => End::NameUnknown {
-            host: host.clone(),
-            source,
-        },
-        false => End::Unreachable {
-            host: host.clone(),
-            port: *port,
-            source,
-        },
+        true => End::NameUnknown { host: host.clone(), source },
+        false => End::Unreachable { host: host.clone(), port: *port, source },
     }
 }
 
 fn not_trusted(settings: &Settings, now: Timestamp, error: io::Error) -> End {
-    let cause = error
-        .get_ref()
-        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {
         Some(rustls::Error::InvalidCertificate(why)) => match why {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
@@ -210,9 +181,7 @@ fn not_trusted(settings: &Settings, now: Timestamp, error: io::Error) -> End {
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => End::Expired { now },
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                End::WrongName {
-                    host: settings.host.clone(),
-                }
+                End::WrongName { host: settings.host.clone() }
             }
             // A private authority that was made anew keeps its name: then the signature is what does not fit.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => End::Untrusted,

@@ -31,10 +31,7 @@ pub(crate) struct Heartbeat {
 impl Heartbeat {
     /// A connection that was alive at `now`.
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            heard_at: now,
-            pinged_at: now,
-        }
+        Self { heard_at: now, pinged_at: now }
     }
 
     /// A byte of the peer arrived.
@@ -53,9 +50,7 @@ impl Heartbeat {
             self.pinged_at = now;
             return Beat::Ping;
         }
-        Beat::Wait {
-            until: ping_at.min(dead_at),
-        }
+        Beat::Wait { until: ping_at.min(dead_at) }
     }
 }
 
@@ -90,12 +85,7 @@ mod tests {
         let mut heartbeat = Heartbeat::new(start);
         for second in (0..600).step_by(10) {
             heartbeat.heard(after(start, second));
-            assert_eq!(
-                heartbeat.poll(after(start, second)),
-                Beat::Wait {
-                    until: after(start, second + 15)
-                }
-            );
+            assert_eq!(heartbeat.poll(after(start, second)), Beat::Wait { until: after(start, second + 15) });
         }
     }
 }

@@ -43,11 +43,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// A link that connects at once.
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            state: State::Waiting { until: now },
-            failures: 0,
-            connections: 0,
-        }
+        Self { state: State::Waiting { until: now }, failures: 0, connections: 0 }
     }
 
     /// Where it stands.
@@ -57,9 +53,7 @@ impl Machine {
 
     /// The wait is over.
     pub(crate) fn connect(&mut self, now: Instant) {
-        self.state = State::Connecting {
-            until: now + CONNECT_WITHIN,
-        };
+        self.state = State::Connecting { until: now + CONNECT_WITHIN };
     }
 
     /// The cloud welcomed us; gives the connection's number.
@@ -140,10 +134,7 @@ mod tests {
             tenths[usize::try_from(drawn.as_millis() / 100).unwrap()] += 1;
         }
         // Chi-square with nine degrees of freedom: above 27.9 once in a thousand.
-        let chi: f64 = tenths
-            .iter()
-            .map(|&count| (f64::from(count) - 100.0).powi(2) / 100.0)
-            .sum();
+        let chi: f64 = tenths.iter().map(|&count| (f64::from(count) - 100.0).powi(2) / 100.0).sum();
         assert!(chi < 27.9, "{tenths:?}");
     }
 

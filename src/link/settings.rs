@@ -91,10 +91,7 @@ impl Settings {
     /// # Errors
     /// When the URL is not `wss://HOST:PORT`, or the token cannot be sent in a header.
     pub fn new(url: &str, token: &Private, tls: Arc<ClientConfig>) -> Result<Self, LinkError> {
-        let refuse = |why| LinkError::Url {
-            url: url.to_owned(),
-            why,
-        };
+        let refuse = |why| LinkError::Url { url: url.to_owned(), why };
         let uri: Uri = url.trim().parse().map_err(|_| refuse("not a URL"))?;
         if uri.scheme_str() != Some("wss") {
             return Err(refuse("the scheme must be wss"));
@@ -102,13 +99,9 @@ impl Settings {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(refuse("the path is not yours to choose"));
         }
-        if uri
-            .authority()
-            .is_some_and(|authority| authority.as_str().contains('@'))
-        {
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(LinkError::Url {
-                url: "wss://…@…".into(),
-                why: "credentials have no place in it",
+                url: "wss://…@…".into(), why: "credentials have no place in it"
             });
         }
         let host = uri.host().ok_or_else(|| refuse("no host"))?;
@@ -121,13 +114,7 @@ impl Settings {
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LinkError::Token)?;
         authorization.set_sensitive(true);
-        Ok(Self {
-            port: uri.port_u16().unwrap_or(443),
-            host,
-            name,
-            authorization,
-            tls,
-        })
+        Ok(Self { port: uri.port_u16().unwrap_or(443), host, name, authorization, tls })
     }
 }
 
@@ -150,19 +137,13 @@ pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, LinkError> {
 }
 
 fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
-    let unreadable = |source| LinkError::CaFile {
-        path: path.into(),
-        source,
-    };
+    let unreadable = |source| LinkError::CaFile { path: path.into(), source };
     let text = std::fs::read(path).map_err(|error: io::Error| unreadable(pem::Error::Io(error)))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         roots
             .add(certificate.map_err(unreadable)?)
-            .map_err(|source| LinkError::CaInvalid {
-                path: path.into(),
-                source,
-            })?;
+            .map_err(|source| LinkError::CaInvalid { path: path.into(), source })?;
     }
     match roots.is_empty() {
         true => Err(LinkError::CaEmpty { path: path.into() }),
@@ -198,9 +179,7 @@ mod tests {
     }
 
     fn refused(url: &str) -> String {
-        Settings::new(url, &Private::new("t"), nobody())
-            .unwrap_err()
-            .to_string()
+        Settings::new(url, &Private::new("t"), nobody()).unwrap_err().to_string()
     }
 
     #[test]
@@ -238,14 +217,7 @@ mod tests {
         assert!(missing.to_string().contains("ca.pem"));
         std::fs::write(&path, "hello").unwrap();
         assert!(matches!(tls_config(Some(&path)), Err(LinkError::CaEmpty { .. })));
-        std::fs::write(
-            &path,
-            "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n",
-        )
-        .unwrap();
-        assert!(matches!(
-            tls_config(Some(&path)),
-            Err(LinkError::CaInvalid { .. })
-        ));
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
+        assert!(matches!(tls_config(Some(&path)), Err(LinkError::CaInvalid { .. })));
     }
 }

@@ -34,18 +34,9 @@ type Writer = wire::Writer<TlsStream<Box<dyn Stream>>>;
 pub fn start(settings: Settings, net: Arc<dyn Net>, clock: Clock, random: Random) -> Link {
     let (events, agent_events) = mpsc::channel(WAITING);
     let (agent_frames, frames) = mpsc::channel(WAITING);
-    let task = Task {
-        settings,
-        net,
-        clock,
-        random,
-        agent: Agent { events, frames },
-    };
+    let task = Task { settings, net, clock, random, agent: Agent { events, frames } };
     tokio::spawn(task.run());
-    Link {
-        events: agent_events,
-        frames: agent_frames,
-    }
+    Link { events: agent_events, frames: agent_frames }
 }
 
 struct Task {
@@ -112,11 +103,7 @@ impl Task {
                 let end = match self.connect(until.into()).await {
                     Ok((reader, writer, welcome)) => {
                         let connection = machine.up(now());
-                        tracing::info!(
-                            connection,
-                            workspace = welcome.workspace,
-                            "connected to the cloud"
-                        );
+                        tracing::info!(connection, workspace = welcome.workspace, "connected to the cloud");
                         self.agent.tell(Event::Up { connection, welcome }).await?;
                         self.carry(connection, reader, writer).await
                     }
@@ -127,11 +114,7 @@ impl Task {
                 }
                 machine.down(now(), u64::from_be_bytes(self.random.bytes()));
                 let trouble = end.trouble();
-                tracing::info!(
-                    code = trouble.code,
-                    error = trouble.message,
-                    "no connection to the cloud"
-                );
+                tracing::info!(code = trouble.code, error = trouble.message, "no connection to the cloud");
                 self.agent.tell(Event::Down(trouble)).await
             }
             // A step ends a connection before it returns.
@@ -141,13 +124,7 @@ impl Task {
 
     /// Connects, says hello and is welcomed, all before one instant.
     async fn connect(&mut self, until: Instant) -> Result<(Reader, Writer, Welcome), End> {
-        let Self {
-            settings,
-            net,
-            clock,
-            agent,
-            ..
-        } = self;
+        let Self { settings, net, clock, agent, .. } = self;
         let events = agent.events.clone();
         let connected = async {
             let socket = dial(settings, &**net, clock.now()).await?;
@@ -198,10 +175,7 @@ async fn welcomed(
     writer: &mut Writer,
 ) -> Result<Welcome, End> {
     let (ask, answer) = oneshot::channel();
-    events
-        .send(Event::Connecting(ask))
-        .await
-        .map_err(|_| End::AgentStopped)?;
+    events.send(Event::Connecting(ask)).await.map_err(|_| End::AgentStopped)?;
     // An agent that drops the question is stopping, or will be asked again at the next attempt.
     let hello = answer.await.map_err(|_| End::Wire(WireError::Closed))?;
     writer.send(&Frame::Hello(hello)).await?;

@@ -69,10 +69,7 @@ impl WireError {
             Self::Malformed(_) => RefusedCode::FrameMalformed,
             Self::Closed | Self::Broken(_) | Self::Silent | Self::NotRead => return None,
         };
-        Some(Refused {
-            code,
-            message: self.to_string(),
-        })
+        Some(Refused { code, message: self.to_string() })
     }
 }
 
@@ -184,10 +181,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 /// A byte stream whose arrivals are noted.
 pub(crate) fn watch<S>(inner: S) -> Watched<S> {
-    Watched {
-        inner,
-        pulse: Pulse::new(),
-    }
+    Watched { inner, pulse: Pulse::new() }
 }
 
 /// Takes a websocket apart into its two directions.
@@ -197,16 +191,8 @@ where
 {
     let pulse = Arc::clone(&socket.get_ref().pulse);
     let (sink, stream) = socket.split();
-    let reader = Reader {
-        stream,
-        pulse: Arc::clone(&pulse),
-    };
-    let writer = Writer {
-        sink,
-        heartbeat: Heartbeat::new(Instant::now().into_std()),
-        pings: 0,
-        pulse,
-    };
+    let reader = Reader { stream, pulse: Arc::clone(&pulse) };
+    let writer = Writer { sink, heartbeat: Heartbeat::new(Instant::now().into_std()), pings: 0, pulse };
     (reader, writer)
 }
 
@@ -335,11 +321,7 @@ pub(crate) fn shown(words: &str) -> String {
 fn parse(text: &str) -> Result<Frame, WireError> {
     let frame: Frame =
         serde_json::from_str(text).map_err(|error| WireError::Malformed(place(text, &error)))?;
-    match positions(&frame)
-        .into_iter()
-        .flatten()
-        .all(Position::is_plausible)
-    {
+    match positions(&frame).into_iter().flatten().all(Position::is_plausible) {
         true => Ok(frame),
         false => Err(WireError::Malformed("a position beyond all bounds".into())),
     }
@@ -372,11 +354,7 @@ fn place(text: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let known =
         |name: &&str| name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    match serde_json::from_str::<Head<'_>>(text)
-        .ok()
-        .map(|head| head.r#type)
-        .filter(known)
-    {
+    match serde_json::from_str::<Head<'_>>(text).ok().map(|head| head.r#type).filter(known) {
         Some(name) => format!("type {name}, {what} at line {line} column {column}"),
         None => format!("{what} at line {line} column {column}"),
     }
@@ -384,16 +362,10 @@ fn place(text: &str, error: &serde_json::Error) -> String {
 
 fn positions(frame: &Frame) -> [Option<Position>; 3] {
     match frame {
-        Frame::Hello(hello) => [
-            Some(hello.orders_received),
-            Some(hello.reports_sent),
-            Some(hello.reports_acknowledged),
-        ],
-        Frame::Welcome(welcome) => [
-            Some(welcome.orders_resume_after),
-            Some(welcome.reports_received),
-            None,
-        ],
+        Frame::Hello(hello) => {
+            [Some(hello.orders_received), Some(hello.reports_sent), Some(hello.reports_acknowledged)]
+        }
+        Frame::Welcome(welcome) => [Some(welcome.orders_resume_after), Some(welcome.reports_received), None],
         Frame::Envelope(envelope) => [envelope.position, None, None],
         Frame::Refused(_)
         | Frame::Inventory(_)
@@ -423,10 +395,7 @@ mod tests {
         assert_eq!(malformed("{"), "cut off at line 1 column 1");
         assert_eq!(malformed("knock knock"), "not JSON at line 1 column 1");
         let unknown = malformed(r#"{"type":"open_sesame"}"#);
-        assert!(
-            unknown.starts_with("type open_sesame, unexpected content"),
-            "{unknown}"
-        );
+        assert!(unknown.starts_with("type open_sesame, unexpected content"), "{unknown}");
         let private = malformed(r#"{"type":"Jane Doe","guest":"Jane Doe"}"#);
         assert!(!private.contains("Jane"), "{private}");
         let private = malformed(r#"{"type":"ping","nonce":"Jane Doe"}"#);

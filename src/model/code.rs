@@ -117,9 +117,6 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
-        assert_eq!(
-            serde_json::from_str::<Code>("\"moon_phase\"").unwrap(),
-            Code::Other
-        );
+        assert_eq!(serde_json::from_str::<Code>("\"moon_phase\"").unwrap(), Code::Other);
     }
 }

@@ -98,11 +98,7 @@ pub struct CardEncode {
     /// The access method that this card is.
     pub access_method_id: AccessMethodId,
     /// For the lock system's own lists.
-    #[serde(
-        serialize_with = "on_the_wire_optional",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(serialize_with = "on_the_wire_optional", default, skip_serializing_if = "Option::is_none")]
     pub guest_name: Option<Private>,
     /// How long a person may take to lay a card down, in seconds.
     pub card_wait_seconds: u16,
@@ -256,20 +252,13 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
-        let order = Order::DeviceUnlock {
-            device: DeviceName::new("lobby").unwrap(),
-        };
-        assert_eq!(
-            serde_json::to_value(&order).unwrap()["kind"],
-            order.kind().as_str()
-        );
+        let order = Order::DeviceUnlock { device: DeviceName::new("lobby").unwrap() };
+        assert_eq!(serde_json::to_value(&order).unwrap()["kind"], order.kind().as_str());
     }
 
     #[test]
     fn a_kind_outside_the_list_does_not_parse() {
-        let error = serde_json::from_str::<Order>(r#"{"kind":"card.staff"}"#)
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_str::<Order>(r#"{"kind":"card.staff"}"#).unwrap_err().to_string();
         assert!(error.contains("unknown variant `card.staff`"), "{error}");
     }
 }

@@ -119,10 +119,7 @@ fn check(what: &'static str, limit: usize, text: &str) -> Result<(), NameError> 
         return Err(NameError::TooLong { what, length, limit });
     }
     match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(NameError::Control {
-            what,
-            code: u32::from(c),
-        }),
+        Some(c) => Err(NameError::Control { what, code: u32::from(c) }),
         None => Ok(()),
     }
 }
@@ -142,19 +139,9 @@ mod tests {
         assert_eq!(DoorName::new("  "), Err(NameError::Empty { what: "door name" }));
         assert_eq!(
             DoorName::new("x".repeat(65)),
-            Err(NameError::TooLong {
-                what: "door name",
-                length: 65,
-                limit: 64
-            })
+            Err(NameError::TooLong { what: "door name", length: 65, limit: 64 })
         );
-        assert_eq!(
-            DoorName::new("10\u{2}1"),
-            Err(NameError::Control {
-                what: "door name",
-                code: 2
-            })
-        );
+        assert_eq!(DoorName::new("10\u{2}1"), Err(NameError::Control { what: "door name", code: 2 }));
         assert!(serde_json::from_str::<EncoderName>("\"\"").is_err());
     }
 }

@@ -73,20 +73,12 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of ours.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            vendor_code: None,
-        }
+        Self { code, message: message.into(), vendor_code: None }
     }
 
     /// A refusal of the device's.
     pub fn by_device(code: Code, vendor_code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            vendor_code: Some(vendor_code.into()),
-        }
+        Self { code, message: message.into(), vendor_code: Some(vendor_code.into()) }
     }
 }
 

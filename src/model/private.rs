@@ -72,9 +72,6 @@ mod tests {
     #[test]
     fn nothing_of_it_is_shown() {
         assert_eq!(format!("{:?}", Private::new("Jane Doe")), "[private]");
-        assert_eq!(
-            format!("{:#?}", Some(Private::new("4711"))),
-            "Some(\n    [private],\n)"
-        );
+        assert_eq!(format!("{:#?}", Some(Private::new("4711"))), "Some(\n    [private],\n)");
     }
 }

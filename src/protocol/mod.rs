@@ -189,22 +189,14 @@ impl Envelope {
     /// Wraps a message of a stream.
     #[must_use]
     pub fn at(position: Position, message: &Message) -> Self {
-        Self {
-            position: Some(position),
-            ..Self::loose(message)
-        }
+        Self { position: Some(position), ..Self::loose(message) }
     }
 
     /// Wraps a message outside the streams.
     #[must_use]
     pub fn loose(message: &Message) -> Self {
         let body = serde_json::to_string(message).expect("a message has string keys only");
-        Self {
-            position: None,
-            body,
-            key_id: None,
-            signature: None,
-        }
+        Self { position: None, body, key_id: None, signature: None }
     }
 
     /// Reads the message inside.
@@ -296,14 +288,10 @@ mod tests {
 
     #[test]
     fn an_envelope_carries_the_exact_bytes_of_its_message() {
-        let message = Message::Cancel {
-            job_id: JobId(uuid::Uuid::nil()),
-        };
+        let message = Message::Cancel { job_id: JobId(uuid::Uuid::nil()) };
         let envelope = Envelope::at(Position { epoch: 1, n: 7 }, &message);
         let wire = serde_json::to_string(&Frame::Envelope(envelope.clone())).unwrap();
-        let Frame::Envelope(read) = serde_json::from_str(&wire).unwrap() else {
-            panic!("{wire}")
-        };
+        let Frame::Envelope(read) = serde_json::from_str(&wire).unwrap() else { panic!("{wire}") };
         assert_eq!(read.body.as_bytes(), envelope.body.as_bytes());
         assert_eq!(read.message().unwrap(), message);
     }

@@ -20,10 +20,7 @@ impl Position {
     /// The place of the next message of the same epoch.
     #[must_use]
     pub fn next(self) -> Self {
-        Self {
-            epoch: self.epoch,
-            n: self.n + 1,
-        }
+        Self { epoch: self.epoch, n: self.n + 1 }
     }
 
     /// Whether both numbers are ones that a peer can honestly have come to; what is above overflows nowhere, but is
@@ -45,10 +42,7 @@ pub struct Sent {
 
 impl Default for Sent {
     fn default() -> Self {
-        Self {
-            last: Position { epoch: 1, n: 0 },
-            acknowledged: 0,
-        }
+        Self { last: Position { epoch: 1, n: 0 }, acknowledged: 0 }
     }
 }
 
@@ -72,22 +66,14 @@ pub enum Resume {
 /// Compares the sender's memory with what the receiver says it holds.
 #[must_use]
 pub fn resume(sender: &Sent, receiver: Position) -> Resume {
-    let new_epoch = |reason| Resume::NewEpoch {
-        epoch: sender.last.epoch.max(receiver.epoch) + 1,
-        reason,
-    };
+    let new_epoch = |reason| Resume::NewEpoch { epoch: sender.last.epoch.max(receiver.epoch) + 1, reason };
     if receiver.epoch > sender.last.epoch {
         return new_epoch(EpochReason::SenderBehind);
     }
     if receiver.epoch < sender.last.epoch {
         // Nothing of this epoch has arrived. That is right only while nothing of it was acknowledged either.
         return match sender.acknowledged {
-            0 => Resume::Continue {
-                after: Position {
-                    epoch: sender.last.epoch,
-                    n: 0,
-                },
-            },
+            0 => Resume::Continue { after: Position { epoch: sender.last.epoch, n: 0 } },
             _ => new_epoch(EpochReason::ReceiverBehind),
         };
     }
@@ -120,19 +106,9 @@ pub fn arrival(held: Position, position: Position) -> Arrival {
     if position.epoch < held.epoch || (position.epoch == held.epoch && position.n <= held.n) {
         return Arrival::Duplicate;
     }
-    let expected = if position.epoch == held.epoch {
-        held.next()
-    } else {
-        Position {
-            epoch: position.epoch,
-            n: 1,
-        }
-    };
-    if position == expected {
-        Arrival::Next
-    } else {
-        Arrival::Gap { expected }
-    }
+    let expected =
+        if position.epoch == held.epoch { held.next() } else { Position { epoch: position.epoch, n: 1 } };
+    if position == expected { Arrival::Next } else { Arrival::Gap { expected } }
 }
 
 #[cfg(test)]
@@ -140,10 +116,7 @@ mod tests {
     use super::*;
 
     fn sent(epoch: u64, n: u64, acknowledged: u64) -> Sent {
-        Sent {
-            last: Position { epoch, n },
-            acknowledged,
-        }
+        Sent { last: Position { epoch, n }, acknowledged }
     }
 
     fn at(epoch: u64, n: u64) -> Position {
@@ -152,34 +125,19 @@ mod tests {
 
     #[test]
     fn a_first_meeting_continues_from_nothing() {
-        assert_eq!(
-            resume(&Sent::default(), Position::default()),
-            Resume::Continue { after: at(1, 0) }
-        );
-        assert_eq!(
-            resume(&sent(1, 9, 0), Position::default()),
-            Resume::Continue { after: at(1, 0) }
-        );
+        assert_eq!(resume(&Sent::default(), Position::default()), Resume::Continue { after: at(1, 0) });
+        assert_eq!(resume(&sent(1, 9, 0), Position::default()), Resume::Continue { after: at(1, 0) });
     }
 
     #[test]
     fn equal_memories_continue_after_what_the_receiver_holds() {
-        assert_eq!(
-            resume(&sent(3, 9, 4), at(3, 6)),
-            Resume::Continue { after: at(3, 6) }
-        );
-        assert_eq!(
-            resume(&sent(3, 9, 4), at(3, 4)),
-            Resume::Continue { after: at(3, 4) }
-        );
+        assert_eq!(resume(&sent(3, 9, 4), at(3, 6)), Resume::Continue { after: at(3, 6) });
+        assert_eq!(resume(&sent(3, 9, 4), at(3, 4)), Resume::Continue { after: at(3, 4) });
     }
 
     #[test]
     fn a_receiver_that_forgot_what_it_acknowledged_starts_a_new_epoch() {
-        let new = Resume::NewEpoch {
-            epoch: 4,
-            reason: EpochReason::ReceiverBehind,
-        };
+        let new = Resume::NewEpoch { epoch: 4, reason: EpochReason::ReceiverBehind };
         assert_eq!(resume(&sent(3, 9, 4), at(3, 3)), new);
         assert_eq!(resume(&sent(3, 9, 4), at(2, 50)), new);
         assert_eq!(resume(&sent(3, 9, 4), at(0, 0)), new);
@@ -187,20 +145,14 @@ mod tests {
 
     #[test]
     fn a_sender_that_forgot_what_it_sent_starts_a_new_epoch_above_both() {
-        let new = |epoch| Resume::NewEpoch {
-            epoch,
-            reason: EpochReason::SenderBehind,
-        };
+        let new = |epoch| Resume::NewEpoch { epoch, reason: EpochReason::SenderBehind };
         assert_eq!(resume(&sent(3, 9, 4), at(3, 10)), new(4));
         assert_eq!(resume(&sent(3, 9, 4), at(7, 1)), new(8));
     }
 
     #[test]
     fn a_new_epoch_continues_while_nothing_of_it_was_acknowledged() {
-        assert_eq!(
-            resume(&sent(4, 2, 0), at(3, 9)),
-            Resume::Continue { after: at(4, 0) }
-        );
+        assert_eq!(resume(&sent(4, 2, 0), at(3, 9)), Resume::Continue { after: at(4, 0) });
     }
 
     #[test]

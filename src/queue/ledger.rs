@@ -82,10 +82,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settled {
     /// It was done, with so many cards and this end printed on them.
-    Done {
-        cards: u32,
-        printed_end: Option<Timestamp>,
-    },
+    Done { cards: u32, printed_end: Option<Timestamp> },
     /// It was not done, and that is certain.
     NotDone,
     /// It may have been done.
@@ -135,11 +132,7 @@ pub(super) fn reservation_of(order: &Order) -> Option<&ReservationKey> {
 /// The named refusal, when it must not be done.
 pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timestamp) -> Result<Plan, Refusal> {
     let Some((main, others)) = doors.split_first() else {
-        return Ok(Plan {
-            treatment: Treatment::Plain,
-            changes: Vec::new(),
-            assumed: false,
-        });
+        return Ok(Plan { treatment: Treatment::Plain, changes: Vec::new(), assumed: false });
     };
     let Some(key) = reservation_of(order) else {
         return Err(key_required(&main.name));
@@ -168,11 +161,7 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
     };
     let assumed =
         sharing == Sharing::AssumeUnchanged && changes.iter().any(|change| *change != Change::Begin);
-    Ok(Plan {
-        treatment,
-        changes,
-        assumed,
-    })
+    Ok(Plan { treatment, changes, assumed })
 }
 
 /// A card for a room that follows reservations must say whose stay it is.
@@ -209,9 +198,7 @@ fn keep(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> 
              resolved"
         ));
     }
-    let is_proven = room
-        .verified_at
-        .is_some_and(|at| now.duration_since(at).abs() <= PROOF);
+    let is_proven = room.verified_at.is_some_and(|at| now.duration_since(at).abs() <= PROOF);
     match sharing {
         Sharing::Exclusive | Sharing::AssumeUnchanged => Ok(()),
         Sharing::Shared if is_proven => Ok(()),
@@ -238,10 +225,7 @@ impl Room {
     }
 
     fn free(since: Timestamp) -> Self {
-        Self {
-            certain: true,
-            ..Self::unseen(since)
-        }
+        Self { certain: true, ..Self::unseen(since) }
     }
 
     /// The row while a job is at work.
@@ -269,11 +253,7 @@ impl Room {
             printed_ends,
             verified_at: None,
             at_work: Some(job_id),
-            doubt: Some(Doubt {
-                job_id,
-                change,
-                before: Box::new(self),
-            }),
+            doubt: Some(Doubt { job_id, change, before: Box::new(self) }),
         }
     }
 
@@ -292,10 +272,7 @@ impl Room {
         match self.doubt.take() {
             Some(doubt) if doubt.job_id == job_id => match (settled, doubt.change) {
                 (Settled::NotDone, _) => *doubt.before,
-                (Settled::Unclear, _) => Self {
-                    doubt: Some(doubt),
-                    ..self
-                },
+                (Settled::Unclear, _) => Self { doubt: Some(doubt), ..self },
                 (Settled::Done { .. }, Change::Free) => Self::free(now),
                 (Settled::Done { .. }, Change::Begin | Change::Keep) => {
                     self.certain = true;
@@ -394,19 +371,13 @@ mod tests {
     fn door(holder: Option<&str>, certain: bool, was_here: bool) -> Door {
         Door {
             name: DoorName::new("101").unwrap(),
-            room: Room {
-                holder: holder.map(key),
-                certain,
-                ..Room::unseen(at(0))
-            },
+            room: Room { holder: holder.map(key), certain, ..Room::unseen(at(0)) },
             was_here,
         }
     }
 
     fn planned(order: &Order, doors: &[Door], sharing: Sharing) -> Result<Treatment, Code> {
-        plan(order, doors, sharing, at(0))
-            .map(|plan| plan.treatment)
-            .map_err(|refusal| refusal.code)
+        plan(order, doors, sharing, at(0)).map(|plan| plan.treatment).map_err(|refusal| refusal.code)
     }
 
     /// How a card of stay `a` is treated.
@@ -418,15 +389,10 @@ mod tests {
     fn a_card_without_rooms_is_plain_and_one_with_rooms_needs_a_key() {
         assert_eq!(treated(&[]), Ok(Treatment::Plain));
         let mut order = card(&["101"], "a");
-        let Order::CardEncode(encode) = &mut order else {
-            unreachable!()
-        };
+        let Order::CardEncode(encode) = &mut order else { unreachable!() };
         encode.reservation_key = None;
         let doors = [door(None, true, false)];
-        assert_eq!(
-            planned(&order, &doors, Sharing::Exclusive),
-            Err(Code::ReservationKeyRequired)
-        );
+        assert_eq!(planned(&order, &doors, Sharing::Exclusive), Err(Code::ReservationKeyRequired));
     }
 
     #[test]
@@ -439,18 +405,9 @@ mod tests {
     #[test]
     fn further_cards_join_only_the_reservations_own_and_certain_stay() {
         assert_eq!(treated(&[door(Some("a"), true, true)]), Ok(Treatment::Join));
-        assert_eq!(
-            treated(&[door(Some("a"), false, true)]),
-            Err(Code::RoomStateUnknown)
-        );
-        assert_eq!(
-            treated(&[door(Some("b"), true, true)]),
-            Err(Code::RoomHeldByOtherReservation)
-        );
-        assert_eq!(
-            treated(&[door(Some("b"), false, true)]),
-            Err(Code::RoomStateUnknown)
-        );
+        assert_eq!(treated(&[door(Some("a"), false, true)]), Err(Code::RoomStateUnknown));
+        assert_eq!(treated(&[door(Some("b"), true, true)]), Err(Code::RoomHeldByOtherReservation));
+        assert_eq!(treated(&[door(Some("b"), false, true)]), Err(Code::RoomStateUnknown));
     }
 
     #[test]
@@ -466,25 +423,12 @@ mod tests {
         let mut door = door(Some("a"), true, true);
         let order = card(&["101"], "a");
         let doors = |door: &Door| [door.clone()];
-        assert_eq!(
-            planned(&order, &doors(&door), Sharing::Shared),
-            Err(Code::RoomStateUnknown)
-        );
-        assert!(
-            plan(&order, &doors(&door), Sharing::AssumeUnchanged, at(0))
-                .unwrap()
-                .assumed
-        );
+        assert_eq!(planned(&order, &doors(&door), Sharing::Shared), Err(Code::RoomStateUnknown));
+        assert!(plan(&order, &doors(&door), Sharing::AssumeUnchanged, at(0)).unwrap().assumed);
         door.room.verified_at = Some(at(-600));
-        assert_eq!(
-            planned(&order, &doors(&door), Sharing::Shared),
-            Ok(Treatment::Join)
-        );
+        assert_eq!(planned(&order, &doors(&door), Sharing::Shared), Ok(Treatment::Join));
         door.room.verified_at = Some(at(-601));
-        assert_eq!(
-            planned(&order, &doors(&door), Sharing::Shared),
-            Err(Code::RoomStateUnknown)
-        );
+        assert_eq!(planned(&order, &doors(&door), Sharing::Shared), Err(Code::RoomStateUnknown));
     }
 
     #[test]
@@ -492,42 +436,22 @@ mod tests {
         let checked = |door| planned(&checkout("101", "a"), &[door], Sharing::Exclusive);
         assert_eq!(checked(door(Some("a"), true, true)), Ok(Treatment::Plain));
         assert_eq!(checked(door(Some("a"), false, true)), Err(Code::RoomStateUnknown));
-        assert_eq!(
-            checked(door(Some("b"), true, true)),
-            Err(Code::RoomHeldByOtherReservation)
-        );
-        assert_eq!(
-            checked(door(Some("b"), true, false)),
-            Err(Code::RoomHeldByOtherReservation)
-        );
-        assert_eq!(
-            checked(door(None, true, false)),
-            Err(Code::RoomHeldByOtherReservation)
-        );
+        assert_eq!(checked(door(Some("b"), true, true)), Err(Code::RoomHeldByOtherReservation));
+        assert_eq!(checked(door(Some("b"), true, false)), Err(Code::RoomHeldByOtherReservation));
+        assert_eq!(checked(door(None, true, false)), Err(Code::RoomHeldByOtherReservation));
     }
 
     fn done() -> Settled {
-        Settled::Done {
-            cards: 1,
-            printed_end: Some(at(1000)),
-        }
+        Settled::Done { cards: 1, printed_end: Some(at(1000)) }
     }
 
     #[test]
     fn a_beginning_is_certain_once_done_and_undone_once_disproven() {
         let (a, b) = (key("a"), key("b"));
-        let held = Room::unseen(at(0))
-            .sent(id(1), &a, Change::Begin, at(1))
-            .settle(id(1), &a, done(), at(2));
-        assert_eq!(
-            (held.holder.as_ref(), held.certain, held.cards),
-            (Some(&a), true, 1)
-        );
+        let held = Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
+        assert_eq!((held.holder.as_ref(), held.certain, held.cards), (Some(&a), true, 1));
         let sent = held.clone().sent(id(2), &b, Change::Begin, at(3));
-        assert_eq!(
-            (sent.holder.as_ref(), sent.certain, sent.cards),
-            (Some(&b), false, 0)
-        );
+        assert_eq!((sent.holder.as_ref(), sent.certain, sent.cards), (Some(&b), false, 0));
         assert_eq!(sent.clone().settle(id(2), &b, Settled::NotDone, at(4)), held);
         let unclear = sent.settle(id(2), &b, Settled::Unclear, at(4));
         assert!(!unclear.certain && unclear.at_work.is_none());
@@ -551,13 +475,9 @@ mod tests {
     fn an_unclear_join_leaves_the_stay_certain_but_no_longer_verified() {
         let a = key("a");
         let mut held =
-            Room::unseen(at(0))
-                .sent(id(1), &a, Change::Begin, at(1))
-                .settle(id(1), &a, done(), at(2));
+            Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
         assert!(held.prove(at(1000), at(3)));
-        let joined = held
-            .sent(id(2), &a, Change::Keep, at(4))
-            .settle(id(2), &a, Settled::Unclear, at(5));
+        let joined = held.sent(id(2), &a, Change::Keep, at(4)).settle(id(2), &a, Settled::Unclear, at(5));
         assert!(joined.certain && joined.verified_at.is_none());
         assert_eq!(joined.cards, 1);
         assert_eq!(joined.settle(id(2), &a, done(), at(6)).cards, 2);
@@ -567,9 +487,7 @@ mod tests {
     fn a_card_with_another_end_proves_nothing() {
         let a = key("a");
         let mut room =
-            Room::unseen(at(0))
-                .sent(id(1), &a, Change::Begin, at(1))
-                .settle(id(1), &a, done(), at(2));
+            Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
         room.forget();
         assert!(!room.prove(at(999), at(3)) && !room.certain);
         assert!(room.prove(at(1000), at(3)) && room.certain);

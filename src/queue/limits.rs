@@ -24,10 +24,7 @@ pub(super) fn standing(
     if limits.forbidden_kinds.contains(&kind) {
         return Err(Refusal::new(
             Code::SiteForbidsKind,
-            format!(
-                "this site refuses {} jobs (limits.forbidden_kinds)",
-                kind.as_str()
-            ),
+            format!("this site refuses {} jobs (limits.forbidden_kinds)", kind.as_str()),
         ));
     }
     if kind == Kind::DeviceUnlock && !limits.remote_unlock {
@@ -40,10 +37,7 @@ pub(super) fn standing(
     if let Some(place) = places.find(|place| is_never_issued(limits, job, place)) {
         return Err(Refusal::new(
             Code::SiteForbidsRoom,
-            format!(
-                "this site never issues {}/{place} from afar (limits.rooms_never_issued)",
-                job.system
-            ),
+            format!("this site never issues {}/{place} from afar (limits.rooms_never_issued)", job.system),
         ));
     }
     validity(limits, now, &job.order)
@@ -56,10 +50,7 @@ pub(super) fn one_more_card(limits: &Limits, issued: u32) -> Result<(), Refusal>
     }
     Err(Refusal::new(
         Code::SiteCardLimit,
-        format!(
-            "this site makes at most {} cards an hour (limits.cards_per_hour)",
-            limits.cards_per_hour
-        ),
+        format!("this site makes at most {} cards an hour (limits.cards_per_hour)", limits.cards_per_hour),
     ))
 }
 
@@ -68,22 +59,16 @@ pub(super) fn one_more_waiting(limits: &Limits, waiting: u64) -> Result<(), Refu
     if waiting < u64::from(limits.waiting_jobs) {
         return Ok(());
     }
-    Err(Refusal::new(
-        Code::QueueFull,
-        format!("{waiting} jobs wait already (limits.waiting_jobs)"),
-    ))
+    Err(Refusal::new(Code::QueueFull, format!("{waiting} jobs wait already (limits.waiting_jobs)")))
 }
 
 /// The places to which an order gives access.
 fn places(order: &Order) -> Box<dyn Iterator<Item = &str> + '_> {
     match order {
         Order::CardEncode(card) => Box::new(card.doors.iter().map(DoorName::as_str)),
-        Order::StayModify(stay) => Box::new(
-            [&stay.room]
-                .into_iter()
-                .chain(&stay.to_room)
-                .map(DoorName::as_str),
-        ),
+        Order::StayModify(stay) => {
+            Box::new([&stay.room].into_iter().chain(&stay.to_room).map(DoorName::as_str))
+        }
         Order::SlotPut(slot) => Box::new([slot.device.as_str()].into_iter()),
         Order::DeviceUnlock { device } => Box::new([device.as_str()].into_iter()),
         Order::CardRead(_)
@@ -96,10 +81,7 @@ fn places(order: &Order) -> Box<dyn Iterator<Item = &str> + '_> {
 
 fn is_never_issued(limits: &Limits, job: &Job, place: &str) -> bool {
     limits.rooms_never_issued.iter().any(|never| {
-        never
-            .strip_prefix(job.system.as_str())
-            .and_then(|rest| rest.strip_prefix('/'))
-            == Some(place)
+        never.strip_prefix(job.system.as_str()).and_then(|rest| rest.strip_prefix('/')) == Some(place)
     })
 }
 
@@ -141,9 +123,7 @@ mod tests {
     use crate::queue::testing::*;
 
     fn code(limits: &Limits, job: &Job) -> Option<Code> {
-        standing(limits, at(0), job, &[])
-            .err()
-            .map(|refusal| refusal.code)
+        standing(limits, at(0), job, &[]).err().map(|refusal| refusal.code)
     }
 
     #[test]
@@ -159,28 +139,18 @@ mod tests {
 
     #[test]
     fn a_room_never_issued_is_refused_wherever_it_stands_on_the_card_and_by_its_whole_name_only() {
-        let limits = Limits {
-            rooms_never_issued: vec!["salto/101".into(), "onity/102".into()],
-            ..Limits::default()
-        };
-        assert_eq!(
-            code(&limits, &job(1, card(&["102", "101"], "a"))),
-            Some(Code::SiteForbidsRoom)
-        );
+        let limits =
+            Limits { rooms_never_issued: vec!["salto/101".into(), "onity/102".into()], ..Limits::default() };
+        assert_eq!(code(&limits, &job(1, card(&["102", "101"], "a"))), Some(Code::SiteForbidsRoom));
         assert_eq!(code(&limits, &job(1, card(&["1010", "102"], "a"))), None);
     }
 
     #[test]
     fn a_window_that_is_too_long_or_has_no_end_is_refused() {
-        let limits = Limits {
-            longest_validity: Duration::from_secs(100),
-            ..Limits::default()
-        };
+        let limits = Limits { longest_validity: Duration::from_secs(100), ..Limits::default() };
         let with = |until: Option<i64>| {
             let mut order = card(&["101"], "a");
-            let Order::CardEncode(encode) = &mut order else {
-                unreachable!()
-            };
+            let Order::CardEncode(encode) = &mut order else { unreachable!() };
             encode.window = Window::new(at(50), until.map(at)).unwrap();
             code(&limits, &job(1, order))
         };

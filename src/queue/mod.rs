@@ -77,10 +77,7 @@ pub struct Rules {
 impl From<&AgentConfig> for Rules {
     fn from(config: &AgentConfig) -> Self {
         let sharing = |system: &SystemConfig| (system.name.clone(), Sharing::from(system));
-        Self {
-            limits: config.limits.clone(),
-            systems: config.systems.iter().map(sharing).collect(),
-        }
+        Self { limits: config.limits.clone(), systems: config.systems.iter().map(sharing).collect() }
     }
 }
 
@@ -202,10 +199,7 @@ impl Queue {
             acknowledged: Position::default(),
         };
         let reports = queue.memory()?.reports;
-        queue.acknowledged = Position {
-            epoch: reports.last.epoch,
-            n: reports.acknowledged,
-        };
+        queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)
     }
 
@@ -393,20 +387,8 @@ impl Queue {
             Verdict::Done => "done",
             Verdict::NotDone => "not done",
         };
-        self.audit_line(
-            now,
-            "resolved",
-            Some(job_id),
-            &format!("{verdict}, says {}", resolution.by),
-        )?;
-        self.report(&Report {
-            job_id,
-            revision: 2,
-            at: now,
-            outcome,
-            resolution: Some(resolution),
-            rooms,
-        })?;
+        self.audit_line(now, "resolved", Some(job_id), &format!("{verdict}, says {}", resolution.by))?;
+        self.report(&Report { job_id, revision: 2, at: now, outcome, resolution: Some(resolution), rooms })?;
         Ok(Ok(()))
     }
 
@@ -447,13 +429,7 @@ impl Queue {
         system: &SystemName,
         seen: &CardSeen,
     ) -> Result<(), StoreError> {
-        let CardSeen::Guest {
-            rooms,
-            valid: true,
-            ends_at: Some(end),
-            ..
-        } = seen
-        else {
+        let CardSeen::Guest { rooms, valid: true, ends_at: Some(end), .. } = seen else {
             return Ok(());
         };
         // Validity is said of the main room only.
@@ -480,10 +456,7 @@ impl Queue {
             room.forget();
             self.put_room(system, name, &room)?;
         }
-        let detail = format!(
-            "the state of {} rooms is uncertain: this memory was out of date",
-            rooms.len()
-        );
+        let detail = format!("the state of {} rooms is uncertain: this memory was out of date", rooms.len());
         self.audit_line(now, "memory_out_of_date", None, &detail)
     }
 
@@ -521,12 +494,7 @@ impl Queue {
         if doors.iter().any(|door| door.room.at_work.is_some()) {
             return Ok(Sending::RoomAtWork);
         }
-        let sharing = self
-            .rules
-            .systems
-            .get(&job.system)
-            .copied()
-            .unwrap_or(Sharing::Shared);
+        let sharing = self.rules.systems.get(&job.system).copied().unwrap_or(Sharing::Shared);
         let plan = match ledger::plan(&job.order, &doors, sharing, now) {
             Ok(plan) => plan,
             Err(refusal) => return self.end_unsent(now, row, refusal),
@@ -549,11 +517,7 @@ impl Queue {
             )?;
         }
         let attempt = self.mark_sent(row, now, plan.treatment)?;
-        Ok(Sending::Sent(Claimed {
-            job: job.clone(),
-            treatment: plan.treatment,
-            attempt,
-        }))
+        Ok(Sending::Sent(Claimed { job: job.clone(), treatment: plan.treatment, attempt }))
     }
 
     fn end_unsent(&mut self, now: Timestamp, row: &Row, refusal: Refusal) -> Result<Sending, StoreError> {
@@ -597,9 +561,7 @@ impl Queue {
         }
         let mut states = Vec::with_capacity(row.rooms.len());
         for name in &row.rooms {
-            let room = self
-                .room(system, name)?
-                .unwrap_or_else(|| ledger::Room::unseen(now));
+            let room = self.room(system, name)?.unwrap_or_else(|| ledger::Room::unseen(now));
             let room = room.settle(row.job_id, key, settled, now);
             if room.is_free() {
                 self.drop_stays_in(system, name)?;
@@ -617,9 +579,7 @@ impl Queue {
         let door = |name: &DoorName| {
             Ok(Door {
                 name: name.clone(),
-                room: self
-                    .room(&job.system, name)?
-                    .unwrap_or_else(|| ledger::Room::unseen(now)),
+                room: self.room(&job.system, name)?.unwrap_or_else(|| ledger::Room::unseen(now)),
                 was_here: match key {
                     Some(key) => self.was_here(&job.system, name, key)?,
                     None => false,
@@ -640,24 +600,15 @@ impl Row {
         let ordered = match self.body.as_ref().map(|body| &body.job.order) {
             Some(Order::CardEncode(card)) => card.window.ends_at(),
             _ => {
-                return Settled::Done {
-                    cards: 0,
-                    printed_end: None,
-                };
+                return Settled::Done { cards: 0, printed_end: None };
             }
         };
-        Settled::Done {
-            cards: 1,
-            printed_end: facts.and_then(|facts| facts.printed_end).or(ordered),
-        }
+        Settled::Done { cards: 1, printed_end: facts.and_then(|facts| facts.printed_end).or(ordered) }
     }
 
     /// The outcome of a job that proved to have been done.
     fn resolved_success(&self) -> Outcome {
-        let is_card = matches!(
-            self.body.as_ref().map(|body| &body.job.order),
-            Some(Order::CardEncode(_))
-        );
+        let is_card = matches!(self.body.as_ref().map(|body| &body.job.order), Some(Order::CardEncode(_)));
         let overrode = match self.treatment {
             Some(Treatment::Override) => Some(true),
             Some(Treatment::Join) => Some(false),
@@ -665,20 +616,14 @@ impl Row {
         };
         Outcome::Succeeded(Success {
             written: is_card.then_some(Written::Proven),
-            card: is_card.then(|| CardFacts {
-                overrode,
-                ..CardFacts::default()
-            }),
+            card: is_card.then(|| CardFacts { overrode, ..CardFacts::default() }),
             seen: None,
         })
     }
 }
 
 fn expired() -> Outcome {
-    Outcome::Expired(Refusal::new(
-        Code::Expired,
-        "its deadline passed before anything was sent",
-    ))
+    Outcome::Expired(Refusal::new(Code::Expired, "its deadline passed before anything was sent"))
 }
 
 fn after(now: Timestamp, span: SignedDuration) -> Timestamp {

@@ -30,15 +30,9 @@ impl Queue {
             .query_row([], |row| {
                 let number = |column| row.get(column).map(i64::cast_unsigned);
                 Ok(Memory {
-                    orders_received: Position {
-                        epoch: number(0)?,
-                        n: number(1)?,
-                    },
+                    orders_received: Position { epoch: number(0)?, n: number(1)? },
                     reports: Sent {
-                        last: Position {
-                            epoch: number(2)?,
-                            n: number(3)?,
-                        },
+                        last: Position { epoch: number(2)?, n: number(3)? },
                         acknowledged: number(4)?,
                     },
                 })
@@ -87,9 +81,7 @@ impl Queue {
         let mut last = 0;
         for (new, old) in (1..).zip(left) {
             // In ascending order the new number is never above the old one, and never taken.
-            self.connection
-                .prepare_cached("UPDATE report SET n = ?2 WHERE n = ?1")?
-                .execute([old, new])?;
+            self.connection.prepare_cached("UPDATE report SET n = ?2 WHERE n = ?1")?.execute([old, new])?;
             last = new;
         }
         self.connection
@@ -178,10 +170,8 @@ impl Queue {
     /// Nothing here relies on what an earlier call did: its transaction may have been rolled back.
     pub(super) fn drop_acknowledged(&mut self) -> Result<(), StoreError> {
         let Memory { reports, .. } = self.memory()?;
-        let first: Option<i64> = self
-            .connection
-            .prepare_cached("SELECT min(n) FROM report")?
-            .query_row([], |row| row.get(0))?;
+        let first: Option<i64> =
+            self.connection.prepare_cached("SELECT min(n) FROM report")?.query_row([], |row| row.get(0))?;
         let acknowledged = reports.acknowledged.cast_signed();
         let Some(first) = first.filter(|first| *first <= acknowledged) else {
             return Ok(());

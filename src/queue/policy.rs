@@ -58,11 +58,7 @@ pub fn next(state: JobState, event: Event) -> Result<JobState, Illegal> {
         Event::Resolve(Verdict::Done) => (&[Unknown], Succeeded),
         Event::Resolve(Verdict::NotDone) => (&[Unknown], Failed),
     };
-    if from.contains(&state) {
-        Ok(to)
-    } else {
-        Err(Illegal { state, event })
-    }
+    if from.contains(&state) { Ok(to) } else { Err(Illegal { state, event }) }
 }
 
 /// How long a job waits after its `attempt`-th mark was proven empty: a second, doubled each time, at most half a

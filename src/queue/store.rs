@@ -103,10 +103,7 @@ impl Queue {
             "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 LIMIT ?2)",
             "DELETE FROM cancelled_ahead WHERE job_id IN (SELECT job_id FROM cancelled_ahead WHERE at < ?1 LIMIT ?2)",
         ] {
-            gone += self
-                .connection
-                .prepare_cached(sql)?
-                .execute([before, PURGED_AT_ONCE])?;
+            gone += self.connection.prepare_cached(sql)?.execute([before, PURGED_AT_ONCE])?;
         }
         Ok(gone)
     }
@@ -127,9 +124,7 @@ impl Queue {
     ) -> Result<Row, StoreError> {
         self.drop_acknowledged()?;
         let job_id = job.job_id;
-        let admitted = admission
-            .map(|admission| admission.rooms.clone())
-            .unwrap_or_default();
+        let admitted = admission.map(|admission| admission.rooms.clone()).unwrap_or_default();
         let body = Body { job, rooms: admitted };
         let sealed = self.sealed(&body_place(job_id), &body);
         let job = &body.job;
@@ -187,8 +182,7 @@ impl Queue {
     }
 
     pub(super) fn known(&self, job_id: JobId) -> Result<Row, StoreError> {
-        self.find(job_id)?
-            .ok_or_else(|| StoreError::corrupt(place(job_id), "there is no such job"))
+        self.find(job_id)?.ok_or_else(|| StoreError::corrupt(place(job_id), "there is no such job"))
     }
 
     /// The first job of a lane that may be sent.
@@ -333,10 +327,7 @@ impl Queue {
     }
 
     pub(super) fn ids_in(&self, state: JobState) -> Result<Vec<JobId>, StoreError> {
-        self.ids(
-            "SELECT job_id FROM job WHERE state = ?1 ORDER BY id",
-            params![state.as_str()],
-        )
+        self.ids("SELECT job_id FROM job WHERE state = ?1 ORDER BY id", params![state.as_str()])
     }
 
     pub(super) fn ids_expired(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
@@ -398,9 +389,7 @@ impl Queue {
             .prepare_cached("SELECT body FROM room WHERE system = ?1 AND room = ?2")?
             .query_row([system.as_str(), room.as_str()], |row| row.get(0))
             .optional()?;
-        sealed
-            .map(|sealed| self.unseal(&room_place(system, room), &sealed))
-            .transpose()
+        sealed.map(|sealed| self.unseal(&room_place(system, room), &sealed)).transpose()
     }
 
     pub(super) fn put_room(
@@ -463,12 +452,7 @@ impl Queue {
             .prepare_cached(
                 "INSERT OR IGNORE INTO stay(system, room, reservation, job_id) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![
-                system.as_str(),
-                room.as_str(),
-                self.stay_index(key),
-                job_id.0.as_bytes()
-            ])?;
+            .execute(params![system.as_str(), room.as_str(), self.stay_index(key), job_id.0.as_bytes()])?;
         Ok(())
     }
 
@@ -536,9 +520,7 @@ fn text_of(treatment: Treatment) -> &'static str {
 }
 
 pub(super) fn treatment_named(text: &str) -> Option<Treatment> {
-    TREATMENTS
-        .into_iter()
-        .find(|treatment| text_of(*treatment) == text)
+    TREATMENTS.into_iter().find(|treatment| text_of(*treatment) == text)
 }
 
 pub(super) fn place(job_id: JobId) -> String {

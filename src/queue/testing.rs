@@ -43,14 +43,9 @@ pub(super) fn card(doors: &[&str], reservation: &str) -> Order {
 }
 
 pub(super) fn checkout(room: &str, reservation: &str) -> Order {
-    Order::StayCheckout {
-        room: DoorName::new(room).unwrap(),
-        reservation_key: key(reservation),
-    }
+    Order::StayCheckout { room: DoorName::new(room).unwrap(), reservation_key: key(reservation) }
 }
 
 pub(super) fn unlock(device: &str) -> Order {
-    Order::DeviceUnlock {
-        device: DeviceName::new(device).unwrap(),
-    }
+    Order::DeviceUnlock { device: DeviceName::new(device).unwrap() }
 }

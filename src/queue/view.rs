@@ -33,11 +33,7 @@ pub struct JobFilter {
 
 impl Default for JobFilter {
     fn default() -> Self {
-        Self {
-            state: None,
-            lane: None,
-            limit: 50,
-        }
+        Self { state: None, lane: None, limit: 50 }
     }
 }
 
@@ -153,10 +149,7 @@ impl Queue {
             view: view(row)?,
             job,
             rooms: rooms.unwrap_or_default(),
-            treatment: row
-                .get::<_, Option<String>>(10)?
-                .as_deref()
-                .and_then(treatment_named),
+            treatment: row.get::<_, Option<String>>(10)?.as_deref().and_then(treatment_named),
             outcome: self.opened(outcome_place(job_id), sealed(12)?)?,
             resolution: self.opened(resolution_place(job_id), sealed(13)?)?,
         }))
@@ -168,9 +161,8 @@ impl Queue {
     /// Those of the database.
     pub fn counts(&self) -> Result<Counts, StoreError> {
         let mut counts = Counts::default();
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT state, code, jobs FROM tally WHERE jobs > 0")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT state, code, jobs FROM tally WHERE jobs > 0")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (state, code): (String, String) = (row.get(0)?, row.get(1)?);
@@ -194,9 +186,7 @@ impl Queue {
         let mut statement = self
             .connection
             .prepare_cached("SELECT count(*) FROM job WHERE lane = ?1 AND state = 'waiting'")?;
-        Ok(statement
-            .query_row([lane.as_str()], |row| row.get::<_, i64>(0))?
-            .cast_unsigned())
+        Ok(statement.query_row([lane.as_str()], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 
     /// The door ledger.
@@ -205,10 +195,7 @@ impl Queue {
     /// Those of the database.
     pub fn rooms(&self, system: Option<&SystemName>) -> Result<Vec<RoomState>, StoreError> {
         let rooms = self.all_rooms(system)?;
-        Ok(rooms
-            .iter()
-            .map(|(system, name, room)| room.state(system, name))
-            .collect())
+        Ok(rooms.iter().map(|(system, name, room)| room.state(system, name)).collect())
     }
 
     /// The audit, newest first.
@@ -227,9 +214,7 @@ impl Queue {
             entries.push(AuditEntry {
                 at: instant(row.get(1)?).ok_or_else(|| StoreError::corrupt(audit_place(id), "its time"))?,
                 what: row.get(2)?,
-                job_id: row
-                    .get::<_, Option<[u8; 16]>>(3)?
-                    .map(|bytes| JobId(uuid::Uuid::from_bytes(bytes))),
+                job_id: row.get::<_, Option<[u8; 16]>>(3)?.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes))),
                 detail: self.unseal(&audit_place(id), &sealed)?,
             });
         }
@@ -280,13 +265,9 @@ fn view(row: &rusqlite::Row<'_>) -> Result<JobView, StoreError> {
     let kind: Option<String> = row.get(2)?;
     Ok(JobView {
         job_id,
-        system: row
-            .get::<_, Option<String>>(1)?
-            .and_then(|name| SystemName::new(name).ok()),
+        system: row.get::<_, Option<String>>(1)?.and_then(|name| SystemName::new(name).ok()),
         kind: kind.and_then(|text| Kind::ALL.into_iter().find(|kind| kind.as_str() == text)),
-        lane: row
-            .get::<_, Option<String>>(3)?
-            .and_then(|name| LaneName::new(name).ok()),
+        lane: row.get::<_, Option<String>>(3)?.and_then(|name| LaneName::new(name).ok()),
         state: state_named(&state).ok_or_else(|| corrupt("its state"))?,
         code: (!code.is_empty()).then(|| code_named(&code)),
         attempt: row.get(6)?,

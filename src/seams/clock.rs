@@ -33,10 +33,7 @@ impl Clock {
     /// A clock that shows `start` now and then moves with tokio's clock. Needs a running tokio runtime.
     #[must_use]
     pub fn simulated(start: Timestamp) -> Self {
-        Self(Source::Simulated(Arc::new(Mutex::new(Simulated {
-            base: start,
-            from: Instant::now(),
-        }))))
+        Self(Source::Simulated(Arc::new(Mutex::new(Simulated { base: start, from: Instant::now() }))))
     }
 
     /// Wall time, in whole milliseconds: what rows and wire carry.
@@ -57,10 +54,8 @@ impl Clock {
     /// to set: nothing happens to it.
     pub fn jump_to(&self, to: Timestamp) {
         if let Source::Simulated(state) = &self.0 {
-            *state.lock().expect("no panic while the clock is held") = Simulated {
-                base: to,
-                from: Instant::now(),
-            };
+            *state.lock().expect("no panic while the clock is held") =
+                Simulated { base: to, from: Instant::now() };
         }
     }
 }

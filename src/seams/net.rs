@@ -109,24 +109,11 @@ const MEMORY_BUFFER: usize = 64 * 1024;
 impl Net for MemoryNet {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            let refused = || {
-                io::Error::new(
-                    io::ErrorKind::ConnectionRefused,
-                    format!("nobody at {host}:{port}"),
-                )
-            };
-            let listener = self
-                .ports
-                .lock()
-                .expect("no panic while held")
-                .get(&port)
-                .cloned();
+            let refused =
+                || io::Error::new(io::ErrorKind::ConnectionRefused, format!("nobody at {host}:{port}"));
+            let listener = self.ports.lock().expect("no panic while held").get(&port).cloned();
             let (ours, theirs) = tokio::io::duplex(MEMORY_BUFFER);
-            listener
-                .ok_or_else(refused)?
-                .send(theirs)
-                .await
-                .map_err(|_| refused())?;
+            listener.ok_or_else(refused)?.send(theirs).await.map_err(|_| refused())?;
             Ok(Box::new(ours) as Box<dyn Stream>)
         })
     }
@@ -136,9 +123,7 @@ impl Net for MemoryNet {
             let mut ports = self.ports.lock().expect("no panic while held");
             ports.retain(|_, listener| !listener.is_closed());
             let port = match address.port() {
-                0 => (40_000..u16::MAX)
-                    .find(|port| !ports.contains_key(port))
-                    .unwrap_or(0),
+                0 => (40_000..u16::MAX).find(|port| !ports.contains_key(port)).unwrap_or(0),
                 port => port,
             };
             if ports.contains_key(&port) {
@@ -165,10 +150,7 @@ impl Listener for MemoryListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
         Box::pin(async move {
             let stream = self.incoming.recv().await.ok_or(io::ErrorKind::NotConnected)?;
-            Ok((
-                Box::new(stream) as Box<dyn Stream>,
-                SocketAddr::new(self.address.ip(), 0),
-            ))
+            Ok((Box::new(stream) as Box<dyn Stream>, SocketAddr::new(self.address.ip(), 0)))
         })
     }
 }

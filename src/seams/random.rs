@@ -38,10 +38,7 @@ impl Random {
     #[must_use]
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.0
-            .lock()
-            .expect("no panic while drawing")
-            .fill_bytes(&mut bytes);
+        self.0.lock().expect("no panic while drawing").fill_bytes(&mut bytes);
         bytes
     }
 
@@ -50,11 +47,7 @@ impl Random {
     pub fn below(&self, below: u64) -> u64 {
         match below {
             0 => 0,
-            _ => self
-                .0
-                .lock()
-                .expect("no panic while drawing")
-                .random_range(0..below),
+            _ => self.0.lock().expect("no panic while drawing").random_range(0..below),
         }
     }
 }

@@ -13,10 +13,7 @@ impl Storage {
     /// A folder on disk, through SQLite's own VFS.
     #[must_use]
     pub fn folder(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-            vfs: None,
-        }
+        Self { folder: folder.into(), vfs: None }
     }
 
     /// The same, through a VFS that was registered under this name: one that counts syncs, tears writes or runs full.

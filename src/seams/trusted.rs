@@ -19,10 +19,7 @@ impl TrustedTime {
     /// Starts from the host's clock.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            anchor: Arc::default(),
-        }
+        Self { clock, anchor: Arc::default() }
     }
 
     /// The cloud has just said what time it is.

@@ -52,10 +52,7 @@ pub enum ControlError {
 /// # Errors
 /// When another simulator listens there, and those of the operating system.
 pub fn listen(path: &Path) -> Result<UnixListener, ControlError> {
-    let io = |source| ControlError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| ControlError::Io { path: path.to_owned(), source };
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(ControlError::Taken(path.to_owned()));
     }
@@ -130,10 +127,9 @@ fn judge(command: &str, answer: &str) -> Result<Value, ControlError> {
     let value: Value = serde_json::from_str(answer).map_err(|_| garbled())?;
     match (value["ok"].as_bool(), value["error"].as_str()) {
         (Some(true), _) => Ok(value),
-        (Some(false), Some(error)) => Err(ControlError::Refused {
-            command: command.to_owned(),
-            error: error.to_owned(),
-        }),
+        (Some(false), Some(error)) => {
+            Err(ControlError::Refused { command: command.to_owned(), error: error.to_owned() })
+        }
         _ => Err(garbled()),
     }
 }
@@ -153,10 +149,7 @@ impl Client {
     pub async fn connect(path: impl Into<PathBuf>) -> Result<Self, ControlError> {
         let path = path.into();
         match UnixStream::connect(&path).await {
-            Ok(stream) => Ok(Self {
-                path,
-                stream: BufReader::new(stream),
-            }),
+            Ok(stream) => Ok(Self { path, stream: BufReader::new(stream) }),
             Err(source) => Err(ControlError::Io { path, source }),
         }
     }
@@ -178,10 +171,7 @@ impl Client {
             Ok(result) => result,
             Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
         };
-        let answer = answer.map_err(|source| ControlError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        let answer = answer.map_err(|source| ControlError::Io { path: self.path.clone(), source })?;
         judge(command, &answer)
     }
 }
@@ -205,10 +195,7 @@ impl BlockingClient {
             Ok(stream)
         });
         match connected {
-            Ok(stream) => Ok(Self {
-                path,
-                stream: io::BufReader::new(stream),
-            }),
+            Ok(stream) => Ok(Self { path, stream: io::BufReader::new(stream) }),
             Err(source) => Err(ControlError::Io { path, source }),
         }
     }
@@ -219,19 +206,14 @@ impl BlockingClient {
     /// When the simulator refuses, hangs up, or does not answer.
     pub fn send(&mut self, command: &str) -> Result<Value, ControlError> {
         let mut exchange = || {
-            self.stream
-                .get_mut()
-                .write_all(format!("{command}\n").as_bytes())?;
+            self.stream.get_mut().write_all(format!("{command}\n").as_bytes())?;
             let mut answer = String::new();
             match self.stream.read_line(&mut answer)? {
                 0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 _ => Ok(answer),
             }
         };
-        let answer = exchange().map_err(|source| ControlError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        let answer = exchange().map_err(|source| ControlError::Io { path: self.path.clone(), source })?;
         judge(command, &answer)
     }
 }
@@ -258,11 +240,7 @@ mod tests {
         assert_eq!(refused.to_string(), r#"the simulator refused "no": not today"#);
         let there = path.clone();
         let said = tokio::task::spawn_blocking(move || {
-            BlockingClient::connect(there)
-                .unwrap()
-                .send("from a thread")
-                .unwrap()["said"]
-                .clone()
+            BlockingClient::connect(there).unwrap().send("from a thread").unwrap()["said"].clone()
         });
         assert_eq!(said.await.unwrap(), "from a thread");
     }

@@ -63,12 +63,7 @@ impl Pty {
             reason = "unsound only for a type that swaps its descriptor; ours is an `OwnedFd`, and the successor is unsafe"
         )]
         let master = AsyncFd::new(master)?;
-        Ok(Self {
-            master,
-            _slave: slave,
-            target,
-            link: link.to_owned(),
-        })
+        Ok(Self { master, _slave: slave, target, link: link.to_owned() })
     }
 }
 
@@ -121,9 +116,7 @@ mod tests {
     use super::*;
 
     fn port(link: &Path) -> tokio_serial::SerialStream {
-        tokio_serial::new(link.to_string_lossy(), 9600)
-            .open_native_async()
-            .unwrap()
+        tokio_serial::new(link.to_string_lossy(), 9600).open_native_async().unwrap()
     }
 
     #[tokio::test]

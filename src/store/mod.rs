@@ -105,10 +105,7 @@ pub enum StoreError {
 impl StoreError {
     /// A row that does not hold what it should.
     pub fn corrupt(place: impl Into<String>, what: impl ToString) -> Self {
-        Self::Corrupt {
-            place: place.into(),
-            what: what.to_string(),
-        }
+        Self::Corrupt { place: place.into(), what: what.to_string() }
     }
 }
 
@@ -119,15 +116,10 @@ impl StoreError {
 /// # Errors
 /// When the file cannot be opened, a setting is not in force, or a newer program wrote it.
 pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connection, StoreError> {
-    std::fs::create_dir_all(storage.path()).map_err(|source| StoreError::Folder {
-        path: storage.path().into(),
-        source,
-    })?;
-    let mut connection = connect(
-        storage,
-        name,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-    )?;
+    std::fs::create_dir_all(storage.path())
+        .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
+    let mut connection =
+        connect(storage, name, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     let path = storage.file(name);
     let pragma = |statement: &str, pragma: &'static str, wanted: &'static str| {
         connection.execute_batch(statement)?;
@@ -140,12 +132,7 @@ pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connec
         if found == wanted {
             return Ok(());
         }
-        Err(StoreError::Pragma {
-            path: path.clone(),
-            pragma,
-            wanted,
-            found,
-        })
+        Err(StoreError::Pragma { path: path.clone(), pragma, wanted, found })
     };
     pragma("PRAGMA auto_vacuum=INCREMENTAL", "auto_vacuum", "2")?;
     pragma("PRAGMA journal_mode=WAL", "journal_mode", "wal")?;
@@ -185,11 +172,7 @@ fn migrate(
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = u32::try_from(migrations.len()).expect("there are few migrations");
     if found > known {
-        return Err(StoreError::Newer {
-            path: path.into(),
-            found,
-            known,
-        });
+        return Err(StoreError::Newer { path: path.into(), found, known });
     }
     for (index, sql) in (0..known).zip(migrations).skip(found as usize) {
         let transaction = connection.transaction()?;

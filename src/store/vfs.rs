@@ -137,10 +137,7 @@ impl CountingVfs {
         }
         // SAFETY: `parent` was checked, and points to a VFS that lives on.
         let mut vfs = unsafe { *parent };
-        let shim = Box::leak(Box::new(Shim {
-            parent,
-            counts: counts.clone(),
-        }));
+        let shim = Box::leak(Box::new(Shim { parent, counts: counts.clone() }));
         let own = c_int::try_from(size_of::<ShimFile>()).expect("a few words fit");
         vfs.szOsFile += own;
         vfs.pNext = ptr::null_mut();
@@ -275,15 +272,10 @@ unsafe extern "C" fn open(
     } else {
         let path = unsafe { CStr::from_ptr(name) }.to_string_lossy();
         let file_name = Path::new(path.as_ref()).file_name();
-        file_name
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default()
+        file_name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     };
     let counts = unsafe { shim(vfs) }.counts.clone();
-    let watch = Box::new(Watch {
-        file: counts.of(&name),
-        counts,
-    });
+    let watch = Box::new(Watch { file: counts.of(&name), counts });
     unsafe {
         (*file.cast::<ShimFile>()).watch = Box::into_raw(watch);
         (*file).pMethods = &raw const METHODS;

@@ -229,9 +229,7 @@ mod tests {
 
     fn count(storage: &Storage) -> i64 {
         let reader = super::super::open_reader(storage, "t.db").unwrap();
-        reader
-            .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
-            .unwrap()
+        reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
     }
 
     #[tokio::test]

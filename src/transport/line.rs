@@ -131,9 +131,7 @@ impl Target {
             (Some(_), Some(_)) => wrong("both `tcp` and `serial` are given; choose one".into()),
             (None, None) => wrong("neither `tcp` nor `serial` is given".into()),
             (Some(address), None) => {
-                let parts = address
-                    .rsplit_once(':')
-                    .map(|(host, port)| (host, port.parse::<u16>()));
+                let parts = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
                 match parts {
                     Some((host, Ok(port @ 1..))) if !host.is_empty() => Ok(Self::Tcp {
                         host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
@@ -182,10 +180,7 @@ impl Target {
             Self::Tcp { host, port } => timeout(CONNECT, net.connect(host, *port))
                 .await
                 .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(|source| LineError::Unreachable {
-                    address: self.to_string(),
-                    source,
-                }),
+                .map_err(|source| LineError::Unreachable { address: self.to_string(), source }),
             Self::Serial(target) => open_serial(target).await,
         }
     }
@@ -218,28 +213,25 @@ async fn open_serial(target: &SerialTarget) -> Result<Port, LineError> {
         why: "opening it failed inside the serial library".into(),
     })??;
     sleep(LEFTOVERS).await;
-    port.clear(ClearBuffer::All)
-        .map_err(|error| refused(&target.path, &error))?;
+    port.clear(ClearBuffer::All).map_err(|error| refused(&target.path, &error))?;
     Ok(Box::new(port))
 }
 
 fn refused(path: &Path, error: &tokio_serial::Error) -> LineError {
     let path = path.to_owned();
     match error.kind() {
-        ErrorKind::NoDevice => LineError::Held {
-            holder: holder_of(&path).unwrap_or_else(|| "another program".into()),
-            path,
-        },
+        ErrorKind::NoDevice => {
+            LineError::Held { holder: holder_of(&path).unwrap_or_else(|| "another program".into()), path }
+        }
         ErrorKind::Io(io::ErrorKind::NotFound) => LineError::Missing { path },
         ErrorKind::Io(io::ErrorKind::PermissionDenied) => LineError::Open {
             path,
             why: "permission denied; the user of latchd must be in the group that owns it, often `dialout`"
                 .into(),
         },
-        ErrorKind::Io(_) | ErrorKind::InvalidInput | ErrorKind::Unknown => LineError::Open {
-            path,
-            why: error.to_string(),
-        },
+        ErrorKind::Io(_) | ErrorKind::InvalidInput | ErrorKind::Unknown => {
+            LineError::Open { path, why: error.to_string() }
+        }
     }
 }
 
@@ -265,11 +257,7 @@ impl SerialTarget {
             .data_bits(self.data_bits)
             .parity(self.parity)
             .stop_bits(self.stop_bits)
-            .flow_control(if self.hardware_handshake {
-                FlowControl::Hardware
-            } else {
-                FlowControl::None
-            })
+            .flow_control(if self.hardware_handshake { FlowControl::Hardware } else { FlowControl::None })
             .exclusive(true))
     }
 }
@@ -347,10 +335,7 @@ mod tests {
             let target = Target::from_config(&config).unwrap();
             target.open(&SystemNet).await.err().unwrap().code()
         };
-        assert_eq!(
-            code(config(None, Some("/dev/no-such-port"), "8N1")).await,
-            "port_missing"
-        );
+        assert_eq!(code(config(None, Some("/dev/no-such-port"), "8N1")).await, "port_missing");
         assert_eq!(code(config(None, Some("/dev/null"), "8N1")).await, "port_open");
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();

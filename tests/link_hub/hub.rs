@@ -24,19 +24,13 @@ async fn strangers_get_one_short_answer() {
         ("/bridge/v2", Some(good.as_str()), 404, "not_found"),
         ("/", None, 404, "not_found"),
     ] {
-        let response = knock(&world, cloud.port, path, authorization)
-            .await
-            .err()
-            .unwrap();
+        let response = knock(&world, cloud.port, path, authorization).await.err().unwrap();
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()["content-type"], "application/json");
 
         let mut stream = tls(&world, cloud.port).await;
         let authorization = authorization.map(|value| format!("Authorization: {value}\r\n"));
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: c\r\n{}\r\n",
-            authorization.unwrap_or_default()
-        );
+        let request = format!("GET {path} HTTP/1.1\r\nHost: c\r\n{}\r\n", authorization.unwrap_or_default());
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let _ = world.soon(stream.read_to_end(&mut answer)).await;
@@ -65,21 +59,12 @@ async fn who_says_nothing_is_dropped_at_every_stage() {
     let cloud = world.cloud().await;
     let mut no_tls = world.net.connect("localhost", cloud.port).await.unwrap();
     let mut no_request = tls(&world, cloud.port).await;
-    no_request
-        .write_all(b"GET /bridge/v1 HTTP/1.1\r\n")
-        .await
-        .unwrap();
+    no_request.write_all(b"GET /bridge/v1 HTTP/1.1\r\n").await.unwrap();
     let mut no_hello = bridge(&world, cloud.port).await;
     let span = Duration::from_secs(20);
     let mut byte = [0];
-    assert!(matches!(
-        world.within(span, no_tls.read(&mut byte)).await,
-        Some(Ok(0) | Err(_))
-    ));
-    assert!(matches!(
-        world.within(span, no_request.read(&mut byte)).await,
-        Some(Ok(0) | Err(_))
-    ));
+    assert!(matches!(world.within(span, no_tls.read(&mut byte)).await, Some(Ok(0) | Err(_))));
+    assert!(matches!(world.within(span, no_request.read(&mut byte)).await, Some(Ok(0) | Err(_))));
     let closed = world.within(span, no_hello.hear_anything(&world, span)).await;
     assert_eq!(closed, Some(None));
 }
@@ -270,8 +255,7 @@ async fn orders_keep_to_the_limit_of_the_bridge() {
     let (mut peer, _) = welcomed(&world, cloud.port, (0, 0), 3).await;
     assert_eq!(peer.orders(&world, 3).await, [(1, 1, 1), (1, 2, 2), (1, 3, 3)]);
     assert_eq!(peer.hear_within(&world, Duration::from_secs(10)).await, None);
-    peer.say(&world, json!({"type": "limit", "stream": "orders", "up_to": 40}))
-        .await;
+    peer.say(&world, json!({"type": "limit", "stream": "orders", "up_to": 40})).await;
     let rest = peer.orders(&world, 37).await;
     assert!(rest.iter().map(|order| order.1).eq(4..=40));
     assert!(rest.iter().map(|order| order.2).eq(4..=40));
@@ -328,12 +312,7 @@ async fn a_cloud_from_a_backup_sends_what_is_unfinished_under_a_new_epoch() {
     assert_eq!(peer.orders(&world, 2).await, [(2, 1, 1), (2, 2, 2)]);
     peer.say(&world, outcome(2, 1, 1)).await;
     let acknowledgement = peer.hear(&world).await;
-    assert!(
-        acknowledgement["body"]
-            .as_str()
-            .unwrap()
-            .contains(r#""position":{"epoch":2,"n":1}"#)
-    );
+    assert!(acknowledgement["body"].as_str().unwrap().contains(r#""position":{"epoch":2,"n":1}"#));
     cloud.until(&world, 1, Standing::Over).await;
 }
 
@@ -394,11 +373,7 @@ async fn a_silent_bridge_is_asked_twice_and_then_dropped() {
         pings += 1;
     }
     assert_eq!(pings, 2);
-    assert!(
-        began.elapsed() <= Duration::from_secs(45),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() <= Duration::from_secs(45), "{:?}", began.elapsed());
     cloud.order(&world, [1]).await;
     assert_eq!(cloud.standing(&world, 1).await, Some(Standing::Waiting));
 }
@@ -420,21 +395,11 @@ async fn a_crowd_of_silent_strangers_is_bounded_and_passes() {
     let cloud = world.cloud().await;
     let mut crowd = Vec::new();
     for _ in 0..256 {
-        crowd.push(
-            world
-                .soon(world.net.connect("localhost", cloud.port))
-                .await
-                .unwrap(),
-        );
+        crowd.push(world.soon(world.net.connect("localhost", cloud.port)).await.unwrap());
     }
     let mut waiting = world.net.connect("localhost", cloud.port).await.unwrap();
     let mut byte = [0];
-    assert!(
-        world
-            .within(Duration::from_secs(5), waiting.read(&mut byte))
-            .await
-            .is_none()
-    );
+    assert!(world.within(Duration::from_secs(5), waiting.read(&mut byte)).await.is_none());
     world.pass(Duration::from_secs(11)).await;
     welcomed(&world, cloud.port, (0, 0), 100).await;
 }

@@ -28,17 +28,9 @@ struct Stage {
 impl Stage {
     async fn new() -> Self {
         let world = World::simulated();
-        let listener = world
-            .net
-            .listen(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .await
-            .unwrap();
+        let listener = world.net.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let acceptor = world.authority.localhost();
-        Self {
-            world,
-            listener,
-            acceptor,
-        }
+        Self { world, listener, acceptor }
     }
 
     fn link(&self) -> Link {
@@ -94,11 +86,7 @@ async fn frames_that_are_not_of_the_language_are_refused_and_the_link_comes_agai
     let mut stage = Stage::new().await;
     let mut link = stage.link();
     for (text, code, trouble) in [
-        (
-            "{\"type\":\"open_sesame\"}",
-            "frame_malformed",
-            "link_frame_malformed",
-        ),
+        ("{\"type\":\"open_sesame\"}", "frame_malformed", "link_frame_malformed"),
         ("nonsense", "frame_malformed", "link_frame_malformed"),
         (
             r#"{"type":"envelope","position":{"epoch":18446744073709551615,"n":1},"body":""}"#,
@@ -194,10 +182,7 @@ async fn frames_for_an_older_connection_are_dropped() {
     let (mut cloud, second) = stage.up(&mut link).await;
     assert!(second > first);
     link.frames.send((first, Frame::Pong { nonce: 1 })).await.unwrap();
-    link.frames
-        .send((second, Frame::Pong { nonce: 2 }))
-        .await
-        .unwrap();
+    link.frames.send((second, Frame::Pong { nonce: 2 })).await.unwrap();
     let heard = cloud.hear_anything(&stage.world, Duration::from_secs(5)).await;
     assert_eq!(heard, Some(json!({"type": "pong", "nonce": 2})));
 }
@@ -215,10 +200,7 @@ async fn an_agent_that_does_not_look_slows_the_cloud_down_and_loses_nothing() {
     stage.world.pass(Duration::from_secs(300)).await;
     for number in 0..300 {
         match stage.world.event(&mut link).await {
-            Event::Frame {
-                connection: on,
-                frame,
-            } => {
+            Event::Frame { connection: on, frame } => {
                 assert_eq!(on, connection);
                 assert_eq!(serde_json::to_value(frame).unwrap(), progress(number));
             }
@@ -277,25 +259,12 @@ async fn a_link_ends_when_its_agent_does() {
     let mut stage = Stage::new().await;
     let mut link = stage.link();
     let (mut cloud, connection) = stage.up(&mut link).await;
-    link.frames
-        .send((connection, Frame::Pong { nonce: 9 }))
-        .await
-        .unwrap();
+    link.frames.send((connection, Frame::Pong { nonce: 9 })).await.unwrap();
     drop(link);
     let last = cloud.hear_anything(&stage.world, Duration::from_secs(5)).await;
-    assert_eq!(
-        last,
-        Some(json!({"type": "pong", "nonce": 9})),
-        "what was sent still leaves"
-    );
-    assert_eq!(
-        cloud.hear_anything(&stage.world, Duration::from_secs(5)).await,
-        None
-    );
-    let come_again = stage
-        .world
-        .within(Duration::from_secs(120), stage.listener.accept())
-        .await;
+    assert_eq!(last, Some(json!({"type": "pong", "nonce": 9})), "what was sent still leaves");
+    assert_eq!(cloud.hear_anything(&stage.world, Duration::from_secs(5)).await, None);
+    let come_again = stage.world.within(Duration::from_secs(120), stage.listener.accept()).await;
     assert!(come_again.is_none());
 }
 
@@ -314,21 +283,9 @@ async fn a_certificate_that_cannot_be_trusted_is_named_with_its_reason() {
     let mut stage = Stage::new().await;
     for (acceptor, code, hint) in [
         (Authority::new().localhost(), "link_tls_untrusted", "ca_file"),
-        (
-            stage.world.authority.acceptor("localhost", 2200..2300),
-            "link_tls_not_yet_valid",
-            "clock",
-        ),
-        (
-            stage.world.authority.acceptor("localhost", 2000..2001),
-            "link_tls_expired",
-            "clock",
-        ),
-        (
-            stage.world.authority.acceptor("elsewhere", 2000..2100),
-            "link_tls_wrong_name",
-            "localhost",
-        ),
+        (stage.world.authority.acceptor("localhost", 2200..2300), "link_tls_not_yet_valid", "clock"),
+        (stage.world.authority.acceptor("localhost", 2000..2001), "link_tls_expired", "clock"),
+        (stage.world.authority.acceptor("elsewhere", 2000..2100), "link_tls_wrong_name", "localhost"),
     ] {
         let mut link = stage.link();
         let accept = async {
@@ -349,18 +306,9 @@ async fn a_certificate_that_cannot_be_trusted_is_named_with_its_reason() {
 async fn what_is_no_latchd_cloud_is_named() {
     let mut stage = Stage::new().await;
     for (answer, code) in [
-        (
-            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
-            "link_not_latchd",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
-            "link_not_latchd",
-        ),
-        (
-            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
-            "link_unavailable",
-        ),
+        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "link_not_latchd"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "link_not_latchd"),
+        ("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", "link_unavailable"),
         ("220 mail.example ESMTP\r\n", "link_not_latchd"),
     ] {
         let mut link = stage.link();
@@ -415,12 +363,7 @@ async fn a_name_that_cannot_be_resolved_is_told_from_a_cloud_that_cannot_be_reac
     std::fs::write(&ca, &world.authority.pem).unwrap();
     let tls = Arc::new(latchd::link::tls_config(Some(&ca)).unwrap());
     let settings = Settings::new("wss://cloud.invalid", &Private::new(TOKEN), tls).unwrap();
-    let link = latchd::link::start(
-        settings,
-        Arc::new(Nameless),
-        world.clock.clone(),
-        Random::seeded(1),
-    );
+    let link = latchd::link::start(settings, Arc::new(Nameless), world.clock.clone(), Random::seeded(1));
     let trouble = trouble_with(&world, link).await;
     assert_eq!(trouble.code, "link_name_unknown");
     assert!(trouble.message.contains("cloud.invalid") && trouble.message.contains("DNS"));

@@ -1,10 +1,7 @@
 //! Both ends of the bridge protocol over real TLS and a real websocket: the link against the hub, and each against a
 //! peer that speaks hand-written text.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test, as the tests themselves do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
 mod hub;
 mod link;

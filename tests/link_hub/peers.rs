@@ -36,9 +36,7 @@ fn unlimited() -> WebSocketConfig {
 /// Opens TLS to a hub, and nothing more.
 pub(super) async fn tls(world: &World, port: u16) -> Tls {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(world.authority.pem.as_bytes()).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(world.authority.pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -48,10 +46,7 @@ pub(super) async fn tls(world: &World, port: u16) -> Tls {
     let connect = async {
         let tcp = world.net.connect("localhost", port).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config))
-            .connect(name, tcp)
-            .await
-            .unwrap()
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
     };
     Box::new(world.soon(connect).await)
 }
@@ -64,18 +59,11 @@ pub(super) async fn knock(
     authorization: Option<&str>,
 ) -> Result<Peer, Box<tungstenite::http::Response<Option<Vec<u8>>>>> {
     let stream = tls(world, port).await;
-    let mut request = format!("wss://localhost:{port}{path}")
-        .into_client_request()
-        .unwrap();
+    let mut request = format!("wss://localhost:{port}{path}").into_client_request().unwrap();
     if let Some(value) = authorization {
-        request
-            .headers_mut()
-            .insert("authorization", value.parse().unwrap());
+        request.headers_mut().insert("authorization", value.parse().unwrap());
     }
-    match world
-        .soon(client_async_with_config(request, stream, Some(unlimited())))
-        .await
-    {
+    match world.soon(client_async_with_config(request, stream, Some(unlimited()))).await {
         Ok((socket, _)) => Ok(Peer { socket }),
         Err(tungstenite::Error::Http(response)) => Err(response),
         Err(error) => panic!("{error}"),
@@ -151,14 +139,9 @@ pub(super) async fn cloud(
     let accept = async {
         let (tcp, _) = listener.accept().await.unwrap();
         let tls: Tls = Box::new(acceptor.accept(tcp).await.unwrap());
-        accept_hdr_async_with_config(tls, callback, Some(unlimited()))
-            .await
-            .unwrap()
+        accept_hdr_async_with_config(tls, callback, Some(unlimited())).await.unwrap()
     };
-    let socket = world
-        .within(Duration::from_secs(70), accept)
-        .await
-        .expect("a link comes");
+    let socket = world.within(Duration::from_secs(70), accept).await.expect("a link comes");
     (Peer { socket }, shown)
 }
 
@@ -185,9 +168,7 @@ impl Peer {
 
     /// The next frame that is not a sign of life.
     pub(super) async fn hear(&mut self, world: &World) -> Value {
-        self.hear_within(world, Duration::from_secs(5))
-            .await
-            .expect("it says something")
+        self.hear_within(world, Duration::from_secs(5)).await.expect("it says something")
     }
 
     /// The next frame that is not a sign of life, if one comes; pings are answered.
@@ -239,11 +220,7 @@ impl Peer {
 pub(super) fn order(frame: &Value) -> Option<(u64, u64, u64)> {
     let body: Value = serde_json::from_str(frame["body"].as_str()?).ok()?;
     let job = u64::from_str_radix(body["job_id"].as_str()?.rsplit('-').next()?, 16).ok()?;
-    Some((
-        frame["position"]["epoch"].as_u64()?,
-        frame["position"]["n"].as_u64()?,
-        job,
-    ))
+    Some((frame["position"]["epoch"].as_u64()?, frame["position"]["n"].as_u64()?, job))
 }
 
 async fn next(socket: &mut WebSocketStream<Tls>) -> Option<Value> {

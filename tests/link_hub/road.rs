@@ -30,31 +30,20 @@ async fn a_job_goes_out_and_its_report_comes_back(world: World) {
 
     let mut changes = cloud.signals.changes();
     cloud.order(&world, [7]).await;
-    let Frame::Envelope(envelope) = world.frame(&mut link).await else {
-        panic!("an order was due")
-    };
+    let Frame::Envelope(envelope) = world.frame(&mut link).await else { panic!("an order was due") };
     assert_eq!(envelope.position, Some(at(1, 1)));
     assert_eq!(envelope.message().unwrap(), Message::Job(job(7)));
     link.frames.send((connection, acknowledge(1, 1))).await.unwrap();
     cloud.until(&world, 7, Standing::Acknowledged).await;
 
-    let stage = Progress {
-        job_id: job_id(7),
-        stage: Stage::WaitingForCard,
-    };
-    link.frames
-        .send((connection, Frame::Progress(stage)))
-        .await
-        .unwrap();
+    let stage = Progress { job_id: job_id(7), stage: Stage::WaitingForCard };
+    link.frames.send((connection, Frame::Progress(stage))).await.unwrap();
     changes.mark_unchanged();
     link.frames.send((connection, outcome(1, 1, 7))).await.unwrap();
     let Frame::Envelope(envelope) = world.frame(&mut link).await else {
         panic!("an acknowledgement was due")
     };
-    let acknowledged = Message::Acknowledgement {
-        stream: StreamName::Reports,
-        position: at(1, 1),
-    };
+    let acknowledged = Message::Acknowledgement { stream: StreamName::Reports, position: at(1, 1) };
     assert_eq!(envelope.message().unwrap(), acknowledged);
     cloud.until(&world, 7, Standing::Over).await;
     world.soon(changes.changed()).await.unwrap();
@@ -100,18 +89,11 @@ async fn after_a_cut_what_was_not_acknowledged_comes_again_and_nothing_comes_twi
     assert_eq!(welcome.orders_resume_after, at(1, 2));
     assert_eq!(connection, 2);
     for (n, number) in [(3, 3), (4, 4)] {
-        let Frame::Envelope(envelope) = world.frame(&mut link).await else {
-            panic!("an order was due")
-        };
+        let Frame::Envelope(envelope) = world.frame(&mut link).await else { panic!("an order was due") };
         assert_eq!(envelope.position, Some(at(1, n)));
         assert_eq!(envelope.message().unwrap(), Message::Job(job(number)));
     }
-    assert!(
-        world
-            .within(Duration::from_secs(10), link.events.recv())
-            .await
-            .is_none()
-    );
+    assert!(world.within(Duration::from_secs(10), link.events.recv()).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,10 +155,7 @@ async fn a_thousand_reports_in_flight_are_all_acknowledged_in_order() {
     let limit = welcome.reports_limit;
     let sender = tokio::spawn(async move {
         for n in 1..=limit {
-            frames
-                .send((connection, outcome(1, n, u128::from(n))))
-                .await
-                .unwrap();
+            frames.send((connection, outcome(1, n, u128::from(n)))).await.unwrap();
         }
     });
     let (mut acknowledged, mut allowed) = (at(0, 0), limit);

@@ -62,10 +62,7 @@ impl World {
         let (still, released) = std_mpsc::channel::<()>();
         tokio::task::spawn_blocking(move || released.recv());
         let wire = Wire::default();
-        let net = Faulty {
-            inner: MemoryNet::default(),
-            wire: wire.clone(),
-        };
+        let net = Faulty { inner: MemoryNet::default(), wire: wire.clone() };
         Self {
             net: Arc::new(net),
             clock: Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap()),
@@ -123,20 +120,14 @@ impl World {
             if now >= until {
                 return None;
             }
-            let step = if now.duration_since(begun) < SLOW_FOR {
-                STEP
-            } else {
-                STRIDE
-            };
+            let step = if now.duration_since(begun) < SLOW_FOR { STEP } else { STRIDE };
             tokio::time::advance(step).await;
         }
     }
 
     /// Waits for something that must come soon.
     pub(super) async fn soon<T>(&self, what: impl Future<Output = T>) -> T {
-        self.within(Duration::from_secs(5), what)
-            .await
-            .expect("it comes soon")
+        self.within(Duration::from_secs(5), what).await.expect("it comes soon")
     }
 
     /// Lets everything happen that can happen without time passing.
@@ -172,12 +163,7 @@ impl World {
         let tls = latchd::link::tls_config(Some(&ca)).unwrap();
         let url = format!("wss://localhost:{port}");
         let settings = Settings::new(&url, &Private::new(token), Arc::new(tls)).unwrap();
-        latchd::link::start(
-            settings,
-            Arc::clone(&self.net),
-            self.clock.clone(),
-            Random::seeded(5),
-        )
+        latchd::link::start(settings, Arc::clone(&self.net), self.clock.clone(), Random::seeded(5))
     }
 
     /// The next thing the link tells, which must come soon.
@@ -189,12 +175,7 @@ impl World {
     pub(super) async fn up(&self, link: &mut Link, hello: &Hello) -> (u64, Welcome) {
         let mut troubles = Vec::new();
         while troubles.len() < 5 {
-            match self
-                .within(Duration::from_secs(61), link.events.recv())
-                .await
-                .unwrap()
-                .unwrap()
-            {
+            match self.within(Duration::from_secs(61), link.events.recv()).await.unwrap().unwrap() {
                 Event::Connecting(answer) => answer.send(hello.clone()).unwrap(),
                 Event::Up { connection, welcome } => return (connection, welcome),
                 Event::Down(trouble) => troubles.push(trouble),
@@ -215,12 +196,7 @@ impl World {
     /// Waits until the link says why there is no connection, answering its questions meanwhile.
     pub(super) async fn trouble(&self, link: &mut Link) -> Trouble {
         loop {
-            match self
-                .within(Duration::from_secs(120), link.events.recv())
-                .await
-                .unwrap()
-                .unwrap()
-            {
+            match self.within(Duration::from_secs(120), link.events.recv()).await.unwrap().unwrap() {
                 Event::Down(trouble) => return trouble,
                 // An agent that is gone from its question has nothing to say either.
                 Event::Connecting(answer) => drop(answer.send(hello(Position::default(), 100))),
@@ -243,10 +219,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            pem,
-            issuer: Issuer::new(params, key),
-        }
+        Self { pem, issuer: Issuer::new(params, key) }
     }
 
     /// TLS for a server with this name, valid in these years.
@@ -315,26 +288,13 @@ impl Cloud {
             world.clock.clone(),
             stop,
         ));
-        Self {
-            port,
-            bridge,
-            signals,
-            db,
-            folder,
-            shutdown,
-            task,
-            writer,
-        }
+        Self { port, bridge, signals, db, folder, shutdown, task, writer }
     }
 
     /// Stops serving and gives what is left: the folder with the database.
     pub(super) async fn stop(self, world: &World) -> (tempfile::TempDir, u16) {
         self.shutdown.send_replace(true);
-        world
-            .within(Duration::from_secs(15), self.task)
-            .await
-            .unwrap()
-            .unwrap();
+        world.within(Duration::from_secs(15), self.task).await.unwrap().unwrap();
         drop(self.db);
         world.stores.lock().unwrap().clear();
         self.writer.join();
@@ -473,12 +433,7 @@ impl Net for Faulty {
             }
             let inner = self.inner.connect(host, port).await?;
             // A connection that was once cut or swallowed stays so: a new one gets a new wire.
-            let stream = FaultyStream {
-                inner,
-                wire: self.wire.clone(),
-                dead: false,
-                swallows: false,
-            };
+            let stream = FaultyStream { inner, wire: self.wire.clone(), dead: false, swallows: false };
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
     }

@@ -41,12 +41,7 @@ impl Site {
         let mut rules = rules();
         change(&mut rules);
         let queue = open(&storage, &rules);
-        Self {
-            folder,
-            storage,
-            rules,
-            queue,
-        }
+        Self { folder, storage, rules, queue }
     }
 
     /// What a killed process leaves behind: the files as they are, log not folded back, nothing in memory.
@@ -61,12 +56,7 @@ impl Site {
         }
         let storage = Storage::folder(copy.path());
         let queue = open(&storage, &self.rules);
-        Self {
-            folder: copy,
-            storage,
-            rules: self.rules,
-            queue,
-        }
+        Self { folder: copy, storage, rules: self.rules, queue }
     }
 
     /// Runs operations in one transaction, as the writer does.
@@ -79,8 +69,7 @@ impl Site {
 
     pub(crate) fn accept(&mut self, now: i64, job: Job, may_send: bool) -> Accepted {
         let admission = admission(&job.order);
-        self.commit(|queue| queue.accept(at(now), None, job, Ok(admission), may_send))
-            .unwrap()
+        self.commit(|queue| queue.accept(at(now), None, job, Ok(admission), may_send)).unwrap()
     }
 
     pub(crate) fn send(&mut self, now: i64, job: Job) -> Claimed {
@@ -93,8 +82,7 @@ impl Site {
     /// Sends a job and ends it well.
     pub(crate) fn done(&mut self, now: i64, job: Job) -> Claimed {
         let claimed = self.send(now, job);
-        self.commit(|queue| queue.finish(at(now), claimed.job.job_id, written()))
-            .unwrap();
+        self.commit(|queue| queue.finish(at(now), claimed.job.job_id, written())).unwrap();
         claimed
     }
 
@@ -112,10 +100,7 @@ impl Site {
 
     pub(crate) fn room(&self, room: &str) -> RoomState {
         let rooms = self.queue.rooms(None).unwrap();
-        rooms
-            .into_iter()
-            .find(|state| state.room.as_str() == room)
-            .unwrap()
+        rooms.into_iter().find(|state| state.room.as_str() == room).unwrap()
     }
 
     pub(crate) fn state(&self, number: u128) -> latchd::model::JobState {
@@ -134,13 +119,7 @@ impl Site {
 
 pub(crate) fn open(storage: &Storage, rules: &Rules) -> Queue {
     let random = Random::seeded(7);
-    Queue::open(
-        storage,
-        SealKey::new([7; 32], random.clone()),
-        random,
-        rules.clone(),
-    )
-    .unwrap()
+    Queue::open(storage, SealKey::new([7; 32], random.clone()), random, rules.clone()).unwrap()
 }
 
 pub(crate) fn rules() -> Rules {
@@ -175,19 +154,13 @@ pub(crate) fn lane(encoder: &str) -> LaneName {
 pub(crate) fn admission(order: &Order) -> Admission {
     let (encoder, rooms) = match order {
         Order::CardEncode(card) => {
-            let rooms = card
-                .doors
-                .iter()
-                .filter(|door| door.as_str().parse::<u32>().is_ok());
+            let rooms = card.doors.iter().filter(|door| door.as_str().parse::<u32>().is_ok());
             (card.encoder.as_str(), rooms.cloned().collect())
         }
         Order::CardRead(read) => (read.encoder.as_str(), Vec::new()),
         _ => ("1", Vec::new()),
     };
-    Admission {
-        lane: lane(encoder),
-        rooms,
-    }
+    Admission { lane: lane(encoder), rooms }
 }
 
 pub(crate) fn job(number: u128, order: Order) -> Job {
@@ -202,17 +175,11 @@ pub(crate) fn job(number: u128, order: Order) -> Job {
 }
 
 pub(crate) fn expiring(number: u128, expires_at: i64) -> Job {
-    Job {
-        expires_at: at(expires_at),
-        ..job(number, read())
-    }
+    Job { expires_at: at(expires_at), ..job(number, read()) }
 }
 
 pub(crate) fn read() -> Order {
-    Order::CardRead(CardRead {
-        encoder: EncoderName::new("1").unwrap(),
-        card_wait_seconds: 30,
-    })
+    Order::CardRead(CardRead { encoder: EncoderName::new("1").unwrap(), card_wait_seconds: 30 })
 }
 
 pub(crate) fn card(doors: &[&str], reservation: &str) -> Order {
@@ -242,9 +209,7 @@ pub(crate) fn checkout(room: &str, reservation: &str) -> Order {
 }
 
 pub(crate) fn unlock(device: &str) -> Order {
-    Order::DeviceUnlock {
-        device: DeviceName::new(device).unwrap(),
-    }
+    Order::DeviceUnlock { device: DeviceName::new(device).unwrap() }
 }
 
 pub(crate) fn written() -> Outcome {

@@ -18,9 +18,7 @@ pub(crate) fn commands() -> Vec<String> {
 /// What the README's demo command tells the program: the words behind `--`.
 pub(crate) fn demo_arguments() -> Vec<String> {
     let commands = commands();
-    let demo = commands
-        .iter()
-        .find_map(|command| command.strip_prefix("cargo run --release -- "));
+    let demo = commands.iter().find_map(|command| command.strip_prefix("cargo run --release -- "));
     let demo = demo.expect("the README shows how to run the demo");
     demo.split_whitespace().map(Into::into).collect()
 }

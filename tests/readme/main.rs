@@ -18,22 +18,14 @@ fn parse(words: impl IntoIterator<Item = impl Into<String>>) -> Result<Cli, clap
 fn every_command_line_of_the_readme_is_understood() {
     let mut ours = 0;
     for command in commands::commands() {
-        let words: Vec<_> = command
-            .strip_prefix("sudo ")
-            .unwrap_or(&command)
-            .split_whitespace()
-            .collect();
+        let words: Vec<_> = command.strip_prefix("sudo ").unwrap_or(&command).split_whitespace().collect();
         if words[0] != "latchd" {
             assert!(OTHERS.contains(&words[0]), "{command}");
             continue;
         }
         ours += 1;
         if let Err(error) = parse(words) {
-            assert_eq!(
-                error.kind(),
-                clap::error::ErrorKind::DisplayHelp,
-                "{command}: {error}"
-            );
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{command}: {error}");
         }
     }
     assert!(ours >= 8, "{ours}");
@@ -53,38 +45,26 @@ fn files_that_the_readme_names_are_here() {
     let readme = include_str!("../../README.md");
     let words = readme.split(|c: char| c.is_whitespace() || "()`,'".contains(c));
     let ours = ["config/", "systemd/", "src/", ".ci/", "LICENSE-"];
-    let files: Vec<_> = words
-        .filter(|word| ours.iter().any(|place| word.starts_with(place)))
-        .collect();
+    let files: Vec<_> = words.filter(|word| ours.iter().any(|place| word.starts_with(place))).collect();
     assert!(files.len() >= 6, "{files:?}");
     for file in files {
-        assert!(
-            root.join(file.trim_end_matches(['.', ';', ':'])).exists(),
-            "{file}"
-        );
+        assert!(root.join(file.trim_end_matches(['.', ';', ':'])).exists(), "{file}");
     }
 }
 
 #[test]
 fn the_readme_names_the_version_of_rust_that_the_package_states() {
     let stated = env!("CARGO_PKG_RUST_VERSION");
-    assert!(
-        include_str!("../../README.md").contains(&format!("({stated} or newer)")),
-        "{stated}"
-    );
+    assert!(include_str!("../../README.md").contains(&format!("({stated} or newer)")), "{stated}");
 }
 
 #[test]
 fn the_map_in_the_readme_claims_no_proof_in_the_field() {
-    let table = include_str!("../../README.md")
-        .lines()
-        .filter(|line| line.starts_with("| SALTO"));
+    let table = include_str!("../../README.md").lines().filter(|line| line.starts_with("| SALTO"));
     for row in table {
         let proven = row.rsplit('|').nth(1).unwrap();
         assert!(
-            proven
-                .split(',')
-                .all(|level| ["vector", "peer", "simulator"].contains(&level.trim())),
+            proven.split(',').all(|level| ["vector", "peer", "simulator"].contains(&level.trim())),
             "{row}"
         );
     }

@@ -77,11 +77,7 @@ fn requests_that_cannot_be_are_refused_by_name() {
     };
     let nobody = "00000000-0000-4000-8000-000000000000";
     let (status, answer) = grant(json!({ "acs_entrance_ids": [nobody] }));
-    assert_eq!(
-        (status, &answer["error"]["type"]),
-        (404, &json!("acs_entrance_not_found")),
-        "{answer}"
-    );
+    assert_eq!((status, &answer["error"]["type"]), (404, &json!("acs_entrance_not_found")), "{answer}");
     for (change, field) in [
         (json!({ "starts_at": hours(24), "ends_at": hours(12) }), "ends_at"),
         (json!({ "ends_at": null }), "ends_at"),
@@ -89,21 +85,11 @@ fn requests_that_cannot_be_are_refused_by_name() {
             json!({ "acs_entrance_ids": site.entrances(&["101", "102", "103", "104", "105"]) }),
             "acs_entrance_ids",
         ),
-        (
-            json!({ "requested_access_methods": [{ "mode": "retina" }] }),
-            "requested_access_methods",
-        ),
+        (json!({ "requested_access_methods": [{ "mode": "retina" }] }), "requested_access_methods"),
     ] {
         let (status, answer) = grant(change);
-        assert_eq!(
-            (status, &answer["error"]["type"]),
-            (400, &json!("invalid_input")),
-            "{answer}"
-        );
-        assert!(
-            answer["error"]["validation_errors"][field].is_object(),
-            "{field}: {answer}"
-        );
+        assert_eq!((status, &answer["error"]["type"]), (400, &json!("invalid_input")), "{answer}");
+        assert!(answer["error"]["validation_errors"][field].is_object(), "{field}: {answer}");
     }
     assert_eq!(grant(json!({})).0, 200, "the good one still works");
     assert_eq!(site.writing_frames(), 0);
@@ -116,8 +102,5 @@ fn a_room_that_the_lock_server_does_not_know_is_its_own_named_error() {
     site.control("fault error TD 1");
     let ended = site.ended(&site.encode(&method, "1"));
     let message = ended["error"]["message"].as_str().unwrap();
-    assert!(
-        message.contains("room_unknown") && message.contains("TD"),
-        "{ended}"
-    );
+    assert!(message.contains("room_unknown") && message.contains("TD"), "{ended}");
 }

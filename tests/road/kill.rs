@@ -12,12 +12,7 @@ fn unknown_jobs(site: &Site) -> u64 {
 fn issued_events(site: &Site, method: &Value) -> usize {
     let ask = json!({ "since": "2020-01-01T00:00:00Z", "access_method_id": method });
     let events = site.ok("/events/list", ask, "events");
-    events
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|event| event["event_type"] == "access_method.issued")
-        .count()
+    events.as_array().unwrap().iter().filter(|event| event["event_type"] == "access_method.issued").count()
 }
 
 /// Lays a card down, waits for success and checks that one check-in frame went out in all.
@@ -52,9 +47,7 @@ fn a_job_that_waited_in_its_lane_is_done_once() {
     site.waits_for_card("2");
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
     let attempt = site.encode(&method, "1");
-    until("the second job waits", || {
-        (site.jobs("waiting") == Some(1)).then_some(())
-    });
+    until("the second job waits", || (site.jobs("waiting") == Some(1)).then_some(()));
     site.agent().kill();
     assert_eq!(site.writing_frames(), 1);
     site.restart_agent();
@@ -84,16 +77,8 @@ fn a_job_whose_mark_is_durable_and_of_which_no_byte_left_is_unknown_and_never_re
     let ended = site.ended(&attempt);
     assert_eq!(ended["error"]["type"], "encoding_interrupted", "{ended}");
     assert_eq!(unknown_jobs(&site), 1);
-    assert_eq!(
-        site.writing_frames(),
-        0,
-        "no byte had left, and none may leave now"
-    );
-    let method = site.ok(
-        "/access_methods/get",
-        json!({ "access_method_id": method }),
-        "access_method",
-    );
+    assert_eq!(site.writing_frames(), 0, "no byte had left, and none may leave now");
+    let method = site.ok("/access_methods/get", json!({ "access_method_id": method }), "access_method");
     assert_eq!(method["is_encoding_required"], true, "{method}");
     assert_eq!(method["is_ready_for_encoding"], false, "{method}");
 }
@@ -191,9 +176,7 @@ fn an_outcome_that_reached_a_cloud_and_was_not_committed_is_sent_again() {
     site.waits_for_card("1");
     site.cloud().signal(Signal::STOP);
     site.control("place jane on 1");
-    until("the agent has the outcome", || {
-        (site.jobs("succeeded") == Some(1)).then_some(())
-    });
+    until("the agent has the outcome", || (site.jobs("succeeded") == Some(1)).then_some(()));
     site.cloud().kill();
     site.restart_cloud();
     let ended = site.ended(&attempt);

@@ -77,10 +77,7 @@ fn the_next_stay_overrides_on_first_use() {
     let site = Site::start();
     site.card("jane", "stay-1", &["101"]);
     site.card("ada", "stay-2", &["101"]);
-    assert!(
-        site.opens("jane", "101"),
-        "the lock has not seen the newer card yet"
-    );
+    assert!(site.opens("jane", "101"), "the lock has not seen the newer card yet");
     assert!(site.opens("ada", "101"));
     assert!(!site.opens("jane", "101"));
 }
@@ -95,22 +92,10 @@ fn what_the_site_forbids_is_refused_by_name_before_any_byte() {
     site.healthy();
     let (_, vault) = site.grant("Jane Doe", "stay-1", &["104"]);
     let ended = site.ended(&site.encode(&vault, "1"));
-    assert!(
-        ended["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("site_forbids_room"),
-        "{ended}"
-    );
+    assert!(ended["error"]["message"].as_str().unwrap().contains("site_forbids_room"), "{ended}");
     site.card("jane", "stay-2", &["101"]);
     let (_, second) = site.grant("John Doe", "stay-2", &["101"]);
     let ended = site.ended(&site.encode(&second, "1"));
-    assert!(
-        ended["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("site_card_limit"),
-        "{ended}"
-    );
+    assert!(ended["error"]["message"].as_str().unwrap().contains("site_card_limit"), "{ended}");
     assert_eq!(site.writing_frames(), 1);
 }

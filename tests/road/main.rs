@@ -1,6 +1,8 @@
 //! The whole road as separate processes: `latchd cloud`, `latchd run` and `latchd sim salto-is`, over TLS, a websocket,
 //! a pty and SQLite files, asked by a plain HTTPS client and judged by what went over the simulated wire.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod bad_input;
 mod happy;
 mod kill;

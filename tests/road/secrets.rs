@@ -53,10 +53,8 @@ fn databases_logs_and_output_show_no_name_no_address_and_no_key() {
         .iter()
         .map(|key| PathBuf::from(site.said[*key].as_str().unwrap()))
         .collect();
-    let mut secrets: Vec<String> = private_files
-        .iter()
-        .map(|path| fs::read_to_string(path).unwrap().trim().to_owned())
-        .collect();
+    let mut secrets: Vec<String> =
+        private_files.iter().map(|path| fs::read_to_string(path).unwrap().trim().to_owned()).collect();
     secrets.extend(["Secretsson", "guest.secretsson", "4791234567"].map(str::to_owned));
     // While they run, with their logs still open, and after a clean end.
     for round in ["running", "stopped"] {
@@ -68,30 +66,18 @@ fn databases_logs_and_output_show_no_name_no_address_and_no_key() {
         }
         let mut written = Vec::new();
         files(site.folder.path(), &mut written);
-        assert!(
-            written.iter().any(|path| path.ends_with("queue.db")),
-            "{written:?}"
-        );
-        assert!(
-            written.iter().any(|path| path.ends_with("cloud.db")),
-            "{written:?}"
-        );
+        assert!(written.iter().any(|path| path.ends_with("queue.db")), "{written:?}");
+        assert!(written.iter().any(|path| path.ends_with("cloud.db")), "{written:?}");
         for path in written.iter().filter(|path| !private_files.contains(path)) {
             let bytes = fs::read(path).unwrap();
             for secret in &secrets {
-                let shown = bytes
-                    .windows(secret.len())
-                    .any(|window| window.eq_ignore_ascii_case(secret.as_bytes()));
+                let shown =
+                    bytes.windows(secret.len()).any(|window| window.eq_ignore_ascii_case(secret.as_bytes()));
                 assert!(!shown, "{} shows {secret:?} ({round})", path.display());
             }
         }
     }
     for path in private_files {
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600,
-            "{}",
-            path.display()
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
 }

@@ -24,10 +24,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(
-            Instant::now() < give_up,
-            "waited {PATIENCE:?} in vain until {what}"
-        );
+        assert!(Instant::now() < give_up, "waited {PATIENCE:?} in vain until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -44,17 +41,9 @@ impl Process {
         let stdout = folder.join(format!("{name}.out"));
         let stderr = folder.join(format!("{name}.err"));
         let append = |path: &Path| fs::File::options().create(true).append(true).open(path).unwrap();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(append(&stdout))
-            .stderr(append(&stderr))
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            stdout,
-            stderr,
-        }
+        let child =
+            command.stdin(Stdio::null()).stdout(append(&stdout)).stderr(append(&stderr)).spawn().unwrap();
+        Self { child, stdout, stderr }
     }
 
     pub fn pid(&self) -> u32 {
@@ -98,7 +87,7 @@ impl Drop for Process {
 /// The whole property.
 pub struct Site {
     pub folder: tempfile::TempDir,
-    pub sim: Process,
+    _sim: Process,
     pub cloud: Option<Process>,
     pub agent: Option<Process>,
     pub said: Value,
@@ -124,9 +113,7 @@ impl Site {
         let property = folder.path().join("property");
         fs::create_dir(&property).unwrap();
         let mut sim_command = latchd();
-        sim_command
-            .args(["sim", "salto-is", "--pty", "--dir"])
-            .arg(&property);
+        sim_command.args(["sim", "salto-is", "--pty", "--dir"]).arg(&property);
         let sim = Process::start(folder.path(), "sim", &mut sim_command);
         let said = first_line(&sim);
         let control = PathBuf::from(said["control"].as_str().unwrap());
@@ -134,26 +121,15 @@ impl Site {
         write_cloud_config(folder.path(), 0, 0);
         let cloud = start_cloud(folder.path());
         let said = first_line(&cloud);
-        let port = |key: &str| {
-            said[key]
-                .as_str()
-                .unwrap()
-                .rsplit_once(':')
-                .unwrap()
-                .1
-                .parse::<u16>()
-                .unwrap()
-        };
+        let port =
+            |key: &str| said[key].as_str().unwrap().rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
         // From here on the cloud comes back at the same place.
         write_cloud_config(folder.path(), port("api"), port("bridges"));
-        let key = fs::read_to_string(said["api_key_file"].as_str().unwrap())
-            .unwrap()
-            .trim()
-            .to_owned();
+        let key = fs::read_to_string(said["api_key_file"].as_str().unwrap()).unwrap().trim().to_owned();
         let http = https(Path::new(said["ca_file"].as_str().unwrap()));
         let mut site = Self {
             folder,
-            sim,
+            _sim: sim,
             cloud: Some(cloud),
             agent: None,
             said,
@@ -211,10 +187,7 @@ impl Site {
     /// Starts the agent so that a commit can be caught between its sync and its answer; see [`Gate`].
     pub fn start_agent_with(&mut self, change: impl FnOnce(&mut Command) -> &mut Command) {
         let mut command = latchd();
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(self.folder.path().join("agent.toml"));
+        command.arg("run").arg("--config").arg(self.folder.path().join("agent.toml"));
         change(&mut command);
         self.agent = Some(Process::start(self.folder.path(), "agent", &mut command));
     }
@@ -239,15 +212,10 @@ impl Site {
     pub fn restart_cloud_with(&mut self, change: impl FnOnce(&mut Command) -> &mut Command) {
         self.cloud = None;
         let mut command = latchd();
-        command
-            .arg("cloud")
-            .arg("--config")
-            .arg(self.folder.path().join("cloud.toml"));
+        command.arg("cloud").arg("--config").arg(self.folder.path().join("cloud.toml"));
         change(&mut command);
         self.cloud = Some(Process::start(self.folder.path(), "cloud", &mut command));
-        until("the cloud answers", || {
-            self.try_call("/acs/systems/list", &json!({}))
-        });
+        until("the cloud answers", || self.try_call("/acs/systems/list", &json!({})));
     }
 
     /// Waits until the cloud shows the system without errors.
@@ -261,11 +229,8 @@ impl Site {
 
     pub fn try_call(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
         let url = format!("{}{path}", self.said["api"].as_str().unwrap());
-        let answer = self
-            .http
-            .post(url)
-            .header("authorization", format!("Bearer {}", self.key))
-            .send_json(body);
+        let answer =
+            self.http.post(url).header("authorization", format!("Bearer {}", self.key)).send_json(body);
         let mut answer = answer.ok()?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().read_json::<Value>().ok()?;
@@ -273,8 +238,7 @@ impl Site {
     }
 
     pub fn call(&self, path: &str, body: Value) -> (u16, Value) {
-        self.try_call(path, &body)
-            .unwrap_or_else(|| panic!("{path} did not answer"))
+        self.try_call(path, &body).unwrap_or_else(|| panic!("{path} did not answer"))
     }
 
     /// A call that must succeed; gives one key of the answer.
@@ -287,11 +251,7 @@ impl Site {
     pub fn entrances(&self, doors: &[&str]) -> Vec<Value> {
         let list = self.ok("/acs/entrances/list", json!({}), "acs_entrances");
         let find = |door: &&str| {
-            let found = list
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|entrance| entrance["display_name"] == *door);
+            let found = list.as_array().unwrap().iter().find(|entrance| entrance["display_name"] == *door);
             found.unwrap_or_else(|| panic!("no entrance {door} in {list}"))["acs_entrance_id"].clone()
         };
         doors.iter().map(find).collect()
@@ -299,11 +259,7 @@ impl Site {
 
     pub fn encoder(&self, name: &str) -> Value {
         let list = self.ok("/acs/encoders/list", json!({}), "acs_encoders");
-        let found = list
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|encoder| encoder["display_name"] == name);
+        let found = list.as_array().unwrap().iter().find(|encoder| encoder["display_name"] == name);
         found.unwrap()["acs_encoder_id"].clone()
     }
 
@@ -322,10 +278,7 @@ impl Site {
             }),
             "access_grant",
         );
-        (
-            grant["access_grant_id"].clone(),
-            grant["access_method_ids"][0].clone(),
-        )
+        (grant["access_grant_id"].clone(), grant["access_method_ids"][0].clone())
     }
 
     /// Orders the card of a method and gives the attempt's id.
@@ -378,9 +331,7 @@ impl Site {
 
     /// How many frames of a command the lock server received.
     pub fn frames(&self, command: &str) -> u64 {
-        self.control(&format!("wire count {command}"))["count"]
-            .as_u64()
-            .unwrap()
+        self.control(&format!("wire count {command}"))["count"].as_u64().unwrap()
     }
 
     /// Frames that write: check-in, copy and check-out.
@@ -423,16 +374,11 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(site: &Site, name: &str) -> Self {
-        Self {
-            flag: site.folder.path().join(name),
-            library: sync_gate(),
-        }
+        Self { flag: site.folder.path().join(name), library: sync_gate() }
     }
 
     pub fn on<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("SYNC_GATE", &self.flag)
+        command.env("LD_PRELOAD", &self.library).env("SYNC_GATE", &self.flag)
     }
 
     /// From now on the first sync holds the process.
@@ -442,10 +388,8 @@ impl Gate {
 
     /// Waits until a sync was held.
     pub fn hit(&self) {
-        let hit = self.flag.with_file_name(format!(
-            "{}.hit",
-            self.flag.file_name().unwrap().to_str().unwrap()
-        ));
+        let hit =
+            self.flag.with_file_name(format!("{}.hit", self.flag.file_name().unwrap().to_str().unwrap()));
         until("a sync is held", || hit.exists().then_some(()));
     }
 
@@ -469,11 +413,7 @@ fn sync_gate() -> PathBuf {
                 .arg("-ldl")
                 .output()
                 .unwrap();
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             library
         })
         .clone()
@@ -486,14 +426,7 @@ pub fn latchd() -> Command {
 }
 
 fn start_cloud(folder: &Path) -> Process {
-    Process::start(
-        folder,
-        "cloud",
-        latchd()
-            .arg("cloud")
-            .arg("--config")
-            .arg(folder.join("cloud.toml")),
-    )
+    Process::start(folder, "cloud", latchd().arg("cloud").arg("--config").arg(folder.join("cloud.toml")))
 }
 
 fn write_cloud_config(folder: &Path, api: u16, bridges: u16) {
@@ -516,9 +449,7 @@ fn write_cloud_config(folder: &Path, api: u16, bridges: u16) {
 fn first_line(process: &Process) -> Value {
     until("the process says that it is up", || {
         let text = fs::read_to_string(&process.stdout).unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with('{') && text.ends_with('\n'))?;
+        let line = text.lines().find(|line| line.starts_with('{') && text.ends_with('\n'))?;
         serde_json::from_str(line).ok()
     })
 }

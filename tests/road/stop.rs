@@ -45,17 +45,11 @@ fn a_second_signal_leaves_at_once() {
     site.encode(&method, "1");
     site.waits_for_card("1");
     site.agent().signal(Signal::TERM);
-    until("the first signal is seen", || {
-        site.agent().errors().contains("stopping").then_some(())
-    });
+    until("the first signal is seen", || site.agent().errors().contains("stopping").then_some(()));
     assert!(site.agent().is_running());
     let asked = std::time::Instant::now();
     site.agent().signal(Signal::TERM);
     site.agent().ended();
     // The deadline of these tests is four seconds; leaving at once is well below it.
-    assert!(
-        asked.elapsed() < std::time::Duration::from_secs(3),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() < std::time::Duration::from_secs(3), "{:?}", asked.elapsed());
 }

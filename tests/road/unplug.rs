@@ -22,33 +22,22 @@ fn ticks(pid: u32) -> u64 {
 fn an_unplugged_line_is_a_condition_that_costs_no_processor_and_ends_by_itself() {
     let mut site = Site::start();
     site.control("unplug serial");
-    let seen = until("the cloud shows the broken line", || {
-        errors(&site).first().cloned()
-    });
+    let seen = until("the cloud shows the broken line", || errors(&site).first().cloned());
     assert_eq!(seen["error_code"], "acs_system_disconnected", "{seen}");
     let conditions = site.status()["conditions"].clone();
-    let down = conditions
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|condition| condition["subject"] == "house");
+    let down = conditions.as_array().unwrap().iter().find(|condition| condition["subject"] == "house");
     assert_eq!(down.unwrap()["severity"], "error", "{conditions}");
 
     let pid = site.agent().pid();
     let before = ticks(pid);
     thread::sleep(Duration::from_secs(3));
     let spent = ticks(pid) - before;
-    assert!(
-        spent < 60,
-        "{spent} hundredths of a second of processor in three idle seconds"
-    );
+    assert!(spent < 60, "{spent} hundredths of a second of processor in three idle seconds");
 
     // What is ordered meanwhile waits, and is done when the line is back.
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
     let attempt = site.encode(&method, "1");
-    until("the job waits", || {
-        (site.jobs("waiting") == Some(1)).then_some(())
-    });
+    until("the job waits", || (site.jobs("waiting") == Some(1)).then_some(()));
     site.control("replug serial");
     site.waits_for_card("1");
     site.control("place jane on 1");

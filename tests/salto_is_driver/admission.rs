@@ -34,26 +34,14 @@ async fn what_the_protocol_cannot_carry_is_refused_by_name_and_says_which_limit(
         assert_eq!(refusal.code, code, "{refusal}");
         assert!(refusal.message.contains(says), "{refusal}");
     };
-    check(
-        |card| card.encoder = EncoderName::new("9").unwrap(),
-        Code::EncoderUnknown,
-        "encoder 9",
-    );
-    check(
-        |card| card.doors.push(door("0101")),
-        Code::EntranceUnknown,
-        "door 0101",
-    );
+    check(|card| card.encoder = EncoderName::new("9").unwrap(), Code::EncoderUnknown, "encoder 9");
+    check(|card| card.doors.push(door("0101")), Code::EntranceUnknown, "door 0101");
     check(
         |card| card.doors = ["101", "102", "103", "104", "105"].map(door).into(),
         Code::TooManyDoors,
         "at most 4 rooms",
     );
-    check(
-        |card| card.doors = ["pool", "spa"].map(door).into(),
-        Code::Unsupported,
-        "at least one room",
-    );
+    check(|card| card.doors = ["pool", "spa"].map(door).into(), Code::Unsupported, "at least one room");
     check(|card| card.doors.clear(), Code::Unsupported, "at least one room");
     check(|card| card.doors = vec![door("10³")], Code::Unsupported, "10³");
     check(
@@ -85,10 +73,7 @@ async fn a_common_door_with_an_impossible_number_is_refused_and_leaves_the_other
 async fn a_card_that_would_neither_begin_nor_join_a_stay_is_not_written() {
     let driver = driver("");
     let plain = work(Order::CardEncode(card()), Treatment::Plain);
-    assert_eq!(
-        end(&perform(&driver, plain, async {}).await),
-        "failed unsupported"
-    );
+    assert_eq!(end(&perform(&driver, plain, async {}).await), "failed unsupported");
 }
 
 #[tokio::test]
@@ -96,20 +81,11 @@ async fn readings_check_outs_and_refreshes_are_possible_and_other_kinds_are_not(
     let driver = driver("");
     let stay = ReservationKey::new("stay-1").unwrap();
     let device = DeviceName::new("lobby").unwrap();
-    let check_out = |room: &str| Order::StayCheckout {
-        room: door(room),
-        reservation_key: stay.clone(),
-    };
+    let check_out = |room: &str| Order::StayCheckout { room: door(room), reservation_key: stay.clone() };
     assert!(driver.admit(&read().order).unwrap().rooms.is_empty());
     assert_eq!(driver.admit(&check_out("101")).unwrap().rooms, [door("101")]);
-    assert_eq!(
-        driver.admit(&check_out("999")).unwrap_err().code,
-        Code::EntranceUnknown
-    );
-    assert_eq!(
-        driver.admit(&check_out("pool")).unwrap_err().code,
-        Code::Unsupported
-    );
+    assert_eq!(driver.admit(&check_out("999")).unwrap_err().code, Code::EntranceUnknown);
+    assert_eq!(driver.admit(&check_out("pool")).unwrap_err().code, Code::Unsupported);
     driver.admit(&Order::InventoryRefresh).unwrap();
     let refresh = work(Order::InventoryRefresh, Treatment::Plain);
     assert_eq!(end(&perform(&driver, refresh, async {}).await), "succeeded");
@@ -128,13 +104,8 @@ async fn readings_check_outs_and_refreshes_are_possible_and_other_kinds_are_not(
             window,
             generation: 1,
         }),
-        Order::SlotRemove {
-            device: device.clone(),
-            slot: "1".into(),
-        },
-        Order::DeviceUnlock {
-            device: device.clone(),
-        },
+        Order::SlotRemove { device: device.clone(), slot: "1".into() },
+        Order::DeviceUnlock { device: device.clone() },
         Order::DeviceRead { device },
     ] {
         let refusal = driver.admit(&order).unwrap_err();
@@ -152,10 +123,7 @@ async fn the_inventory_lists_the_site_and_how_well_each_thing_is_proven() {
     let inventory = driver("").inventory();
     assert_eq!(inventory.time_zone, "Europe/Oslo");
     assert_eq!(inventory.encoders.len(), 2);
-    let common = inventory
-        .doors
-        .iter()
-        .filter(|door| door.kind == DoorKind::Common);
+    let common = inventory.doors.iter().filter(|door| door.kind == DoorKind::Common);
     assert_eq!((inventory.doors.len(), common.count()), (8, 2));
     let can = inventory.capabilities;
     assert_eq!((can.max_rooms, can.max_common), (4, 62));
@@ -168,12 +136,7 @@ fn every_mistake_of_a_configuration_is_shown_at_once() {
     let mut config = config("tcp = \"salto.lan:1\"", "");
     config.line.tcp = Some("salto.lan".into());
     config.rooms.truncate(2);
-    assert_eq!(
-        SaltoIs::mistakes(&config).len(),
-        1,
-        "the line: {:?}",
-        SaltoIs::mistakes(&config)
-    );
+    assert_eq!(SaltoIs::mistakes(&config).len(), 1, "the line: {:?}", SaltoIs::mistakes(&config));
     config.rooms[0].name = door("pool");
     config.rooms[1].name = door("10³");
     config.common[0].authorisation = 0;
@@ -181,18 +144,9 @@ fn every_mistake_of_a_configuration_is_shown_at_once() {
     config.operator = "x".repeat(25);
     let mistakes = SaltoIs::mistakes(&config);
     assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
-    for says in [
-        "salto.lan",
-        "\"pool\" has the name",
-        "10³",
-        "1 to 62",
-        "of another door",
-        "24 characters",
-    ] {
-        assert!(
-            mistakes.iter().any(|mistake| mistake.contains(says)),
-            "{says}: {mistakes:#?}"
-        );
+    for says in ["salto.lan", "\"pool\" has the name", "10³", "1 to 62", "of another door", "24 characters"]
+    {
+        assert!(mistakes.iter().any(|mistake| mistake.contains(says)), "{says}: {mistakes:#?}");
     }
 }
 

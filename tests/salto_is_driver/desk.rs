@@ -109,19 +109,12 @@ pub(crate) fn override_with(card: CardEncode) -> Work {
 }
 
 pub(crate) fn read() -> Work {
-    let read = CardRead {
-        encoder: EncoderName::new("1").unwrap(),
-        card_wait_seconds: 60,
-    };
+    let read = CardRead { encoder: EncoderName::new("1").unwrap(), card_wait_seconds: 60 };
     work(Order::CardRead(read), Treatment::Plain)
 }
 
 pub(crate) fn work(order: Order, treatment: Treatment) -> Work {
-    Work {
-        job_id: JobId(Uuid::nil()),
-        order,
-        treatment,
-    }
+    Work { job_id: JobId(Uuid::nil()), order, treatment }
 }
 
 /// Does the work, while the lock server does what the test says.

@@ -66,10 +66,8 @@ async fn a_further_card_joins_a_card_is_read_and_a_room_is_freed_over_one_connec
         })
     );
 
-    let checkout = Order::StayCheckout {
-        room: door("101"),
-        reservation_key: ReservationKey::new("stay-1").unwrap(),
-    };
+    let checkout =
+        Order::StayCheckout { room: door("101"), reservation_key: ReservationKey::new("stay-1").unwrap() };
     let free = frame("CO|0|101");
     let script = server.serve(&free, "CO|0|101");
     let performed = perform(&site.driver, work(checkout, Treatment::Plain), script).await;
@@ -82,54 +80,20 @@ async fn times_are_local_an_end_rounds_up_a_start_down_and_a_start_that_has_come
     let mut server = site.accept().await;
     ready(&site.driver).await;
     for (start, end, written, printed_end) in [
-        (
-            "2026-11-21T14:00:59Z",
-            "2026-11-24T10:00:01Z",
-            "1500211126|1101241126",
-            "2026-11-24T10:01:00Z",
-        ),
-        (
-            "2026-11-19T14:00:00Z",
-            "2026-11-24T10:00:00Z",
-            "|1100241126",
-            "2026-11-24T10:00:00Z",
-        ),
+        ("2026-11-21T14:00:59Z", "2026-11-24T10:00:01Z", "1500211126|1101241126", "2026-11-24T10:01:00Z"),
+        ("2026-11-19T14:00:00Z", "2026-11-24T10:00:00Z", "|1100241126", "2026-11-24T10:00:00Z"),
         // Summer time.
-        (
-            "2027-06-30T22:30:00Z",
-            "2027-07-02T10:00:00Z",
-            "0030010727|1200020727",
-            "2027-07-02T10:00:00Z",
-        ),
+        ("2027-06-30T22:30:00Z", "2027-07-02T10:00:00Z", "0030010727|1200020727", "2027-07-02T10:00:00Z"),
         // Both ends are 02:30 on the clock of the night that has that hour twice; the later one may be what it means.
-        (
-            "2026-11-21T14:00:00Z",
-            "2027-10-31T00:30:00Z",
-            "1500211126|0230311027",
-            "2027-10-31T01:30:00Z",
-        ),
-        (
-            "2026-11-21T14:00:00Z",
-            "2027-10-31T01:30:00Z",
-            "1500211126|0230311027",
-            "2027-10-31T01:30:00Z",
-        ),
+        ("2026-11-21T14:00:00Z", "2027-10-31T00:30:00Z", "1500211126|0230311027", "2027-10-31T01:30:00Z"),
+        ("2026-11-21T14:00:00Z", "2027-10-31T01:30:00Z", "1500211126|0230311027", "2027-10-31T01:30:00Z"),
     ] {
         let mut card = card();
         card.doors = vec![door("102")];
         card.window = latchd::model::Window::new(at(start), Some(at(end))).unwrap();
         let expected = frame(&format!("CN1|1|E|102||||||{written}|BRIDGE||||1"));
-        let performed = perform(
-            &site.driver,
-            override_with(card),
-            server.serve(&expected, "CN1|1"),
-        )
-        .await;
-        assert_eq!(
-            success(performed).card.unwrap().printed_end,
-            Some(at(printed_end)),
-            "{end}"
-        );
+        let performed = perform(&site.driver, override_with(card), server.serve(&expected, "CN1|1")).await;
+        assert_eq!(success(performed).card.unwrap().printed_end, Some(at(printed_end)), "{end}");
     }
 }
 
@@ -179,12 +143,7 @@ async fn a_server_that_does_not_answer_the_poll_gets_no_work_until_it_does() {
     assert_eq!(word(&site.driver.line().borrow()), "system_silent");
     server.answer_poll().await;
     ready(&site.driver).await;
-    let performed = perform(
-        &site.driver,
-        override_with(card()),
-        server.serve(FIRST_CARD, "CN1|1"),
-    )
-    .await;
+    let performed = perform(&site.driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1")).await;
     success(performed);
 }
 
@@ -221,12 +180,7 @@ async fn what_comes_in_between_jobs_is_thrown_away() {
     ready(&site.driver).await;
     server.say(&frame("CN1|1|0LD")).await;
     server.say(b"\x06\x15 noise \x02\xb3").await;
-    let performed = perform(
-        &site.driver,
-        override_with(card()),
-        server.serve(FIRST_CARD, "CN1|1|NEW"),
-    )
-    .await;
+    let performed = perform(&site.driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1|NEW")).await;
     assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
 }
 
@@ -242,27 +196,15 @@ async fn a_server_that_takes_and_closes_the_connection_is_held_by_somebody_else_
         attempts += 1;
         assert_eq!(word(&site.driver.line().borrow()), "second_client_refused");
     }
-    assert!(
-        (10..=20).contains(&attempts),
-        "{attempts} attempts in two minutes"
-    );
+    assert!((10..=20).contains(&attempts), "{attempts} attempts in two minutes");
     let performed = perform(&site.driver, override_with(card()), async {}).await;
     assert_eq!(end(&performed), "nothing_sent system_offline");
 
     let mut server = site.accept().await;
-    assert_eq!(
-        word(&site.driver.line().borrow()),
-        "second_client_refused",
-        "connected is not enough"
-    );
+    assert_eq!(word(&site.driver.line().borrow()), "second_client_refused", "connected is not enough");
     server.answer_poll().await;
     ready(&site.driver).await;
-    let performed = perform(
-        &site.driver,
-        override_with(card()),
-        server.serve(FIRST_CARD, "CN1|1"),
-    )
-    .await;
+    let performed = perform(&site.driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1")).await;
     success(performed);
 }
 
@@ -282,12 +224,7 @@ async fn a_server_that_goes_away_later_is_a_line_down_and_comes_back_by_itself()
     let mut site = Site::open().await;
     let mut server = site.accept().await;
     ready(&site.driver).await;
-    let performed = perform(
-        &site.driver,
-        override_with(card()),
-        server.serve(FIRST_CARD, "CN1|1"),
-    )
-    .await;
+    let performed = perform(&site.driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1")).await;
     success(performed);
     drop(server);
     line_is(&site.driver, "line_down").await;
@@ -312,10 +249,7 @@ async fn nobody_at_the_address_is_tried_less_and_less_often() {
     assert_eq!(end(&performed), "nothing_sent system_offline");
     sleep(Duration::from_secs(600)).await;
     let attempts = net.attempts.load(Ordering::Relaxed);
-    assert!(
-        (50..=65).contains(&attempts),
-        "{attempts} attempts in ten minutes"
-    );
+    assert!((50..=65).contains(&attempts), "{attempts} attempts in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,10 +280,7 @@ async fn a_stop_brings_back_what_has_not_left_and_lets_the_rest_end() {
     };
     let performed = perform(&other.driver, override_with(card()), script).await;
     assert_eq!(end(&performed), "nothing_sent system_offline");
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "at once, not after the poll's timeout"
-    );
+    assert!(began.elapsed() < Duration::from_secs(1), "at once, not after the poll's timeout");
 }
 
 #[tokio::test(start_paused = true)]
@@ -381,10 +312,7 @@ async fn a_peer_that_floods_the_line_neither_starves_the_work_nor_hides_its_end(
     ready(&site.driver).await;
     let script = async {
         loop {
-            if tokio::io::AsyncWriteExt::write_all(&mut server.0, &[b'x'; 700])
-                .await
-                .is_err()
-            {
+            if tokio::io::AsyncWriteExt::write_all(&mut server.0, &[b'x'; 700]).await.is_err() {
                 return;
             }
             sleep(Duration::from_millis(10)).await;
@@ -440,10 +368,7 @@ impl Site {
     async fn open_with(more: &str) -> Self {
         let net = MemoryNet::default();
         let listener = net.listen("127.0.0.1:8090".parse().unwrap()).await.unwrap();
-        Self {
-            driver: start(Arc::new(net), more),
-            listener,
-        }
+        Self { driver: start(Arc::new(net), more), listener }
     }
 
     async fn accept(&mut self) -> Server<Box<dyn Stream>> {

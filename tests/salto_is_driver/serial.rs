@@ -38,10 +38,7 @@ async fn a_card_is_written_over_a_serial_line_in_spite_of_noise() {
         plug.server.expect(ACK).await;
     };
     let performed = perform(&driver, override_with(card()), script).await;
-    assert_eq!(
-        success(performed).card.unwrap().serial.as_deref(),
-        Some("04A1B2C3D4E580")
-    );
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("04A1B2C3D4E580"));
 }
 
 #[tokio::test]
@@ -68,14 +65,7 @@ async fn unplugged_while_idle_it_comes_back_through_the_same_link() {
     assert_eq!(end(&performed), "nothing_sent system_offline");
     let mut plug = desk.plug_in();
     ready(&driver).await;
-    success(
-        perform(
-            &driver,
-            override_with(card()),
-            plug.server.serve(FIRST_CARD, "CN1|1"),
-        )
-        .await,
-    );
+    success(perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1")).await);
 }
 
 #[tokio::test]
@@ -92,22 +82,12 @@ async fn unplugged_before_the_frame_nothing_was_sent() {
     assert_eq!(end(&performed), "nothing_sent system_offline");
     let mut plug = desk.plug_in();
     ready(&driver).await;
-    success(
-        perform(
-            &driver,
-            override_with(card()),
-            plug.server.serve(FIRST_CARD, "CN1|1"),
-        )
-        .await,
-    );
+    success(perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1")).await);
 }
 
 #[tokio::test]
 async fn unplugged_after_the_frame_a_card_is_a_doubt_and_a_reading_a_failure() {
-    for (work, end_of_it) in [
-        (override_with(card()), "unknown line_lost"),
-        (read(), "failed line_lost"),
-    ] {
+    for (work, end_of_it) in [(override_with(card()), "unknown line_lost"), (read(), "failed line_lost")] {
         let desk = Desk::new();
         let mut plug = desk.plug_in();
         let driver = desk.driver("");
@@ -122,14 +102,7 @@ async fn unplugged_after_the_frame_a_card_is_a_doubt_and_a_reading_a_failure() {
         assert_eq!(end(&performed), end_of_it);
         let mut plug = desk.plug_in();
         ready(&driver).await;
-        success(
-            perform(
-                &driver,
-                override_with(card()),
-                plug.server.serve(FIRST_CARD, "CN1|1"),
-            )
-            .await,
-        );
+        success(perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1")).await);
     }
 }
 
@@ -163,14 +136,7 @@ async fn a_port_that_another_program_holds_is_named_and_opens_when_it_is_free() 
     }
     drop(holder);
     ready(&driver).await;
-    success(
-        perform(
-            &driver,
-            override_with(card()),
-            plug.server.serve(FIRST_CARD, "CN1|1"),
-        )
-        .await,
-    );
+    success(perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1")).await);
 }
 
 #[tokio::test]
@@ -188,12 +154,7 @@ async fn a_late_answer_is_thrown_away_while_the_line_settles_and_never_matched_t
     assert_eq!(end(&performed), "nothing_sent system_offline");
     plug.server.say(&frame("CN1|1|0LD")).await;
     ready(&driver).await;
-    let performed = perform(
-        &driver,
-        override_with(card()),
-        plug.server.serve(FIRST_CARD, "CN1|1|NEW"),
-    )
-    .await;
+    let performed = perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1|NEW")).await;
     assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
 }
 
@@ -201,17 +162,10 @@ async fn a_late_answer_is_thrown_away_while_the_line_settles_and_never_matched_t
 async fn what_was_written_before_the_port_was_opened_is_cleared() {
     let desk = Desk::new();
     let mut plug = desk.plug_in();
-    plug.server
-        .say(&[ACK, ACK, &frame("CN1|1|0LD")[..]].concat())
-        .await;
+    plug.server.say(&[ACK, ACK, &frame("CN1|1|0LD")[..]].concat()).await;
     let driver = desk.driver("");
     ready(&driver).await;
-    let performed = perform(
-        &driver,
-        override_with(card()),
-        plug.server.serve(FIRST_CARD, "CN1|1|NEW"),
-    )
-    .await;
+    let performed = perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1|NEW")).await;
     assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
 }
 
@@ -230,10 +184,7 @@ struct Plug {
 impl Desk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self {
-            link: folder.path().join("usb-adapter-port0"),
-            _folder: folder,
-        }
+        Self { link: folder.path().join("usb-adapter-port0"), _folder: folder }
     }
 
     fn driver(&self, more: &str) -> SaltoIs {
@@ -247,10 +198,7 @@ impl Desk {
         let fresh = self.link.with_extension("new");
         symlink(Path::new(&name), &fresh).unwrap();
         fs::rename(&fresh, &self.link).unwrap();
-        Plug {
-            server: Server(master),
-            _slave: slave,
-        }
+        Plug { server: Server(master), _slave: slave }
     }
 
     fn pull_out(&self, plug: Plug) {

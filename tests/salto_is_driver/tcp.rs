@@ -24,10 +24,7 @@ async fn a_card_is_written_over_tcp_byte_by_byte() {
         server.expect(ACK).await;
     };
     let performed = perform(&site.driver, override_with(card()), script).await;
-    assert_eq!(
-        success(performed).card.unwrap().serial.as_deref(),
-        Some("04A1B2C3D4E580")
-    );
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("04A1B2C3D4E580"));
 }
 
 #[tokio::test]
@@ -53,14 +50,7 @@ async fn a_connection_that_is_reset_after_the_frame_is_a_doubt_and_comes_back() 
     assert_eq!(end(&performed), "unknown line_lost");
     let mut server = site.accept().await;
     ready(&site.driver).await;
-    success(
-        perform(
-            &site.driver,
-            override_with(card()),
-            server.serve(FIRST_CARD, "CN1|1"),
-        )
-        .await,
-    );
+    success(perform(&site.driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1")).await);
 }
 
 struct Site {
@@ -72,10 +62,7 @@ impl Site {
     async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = config(&format!("tcp = \"{}\"", listener.local_addr().unwrap()), "");
-        Self {
-            driver: SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(7)),
-            listener,
-        }
+        Self { driver: SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(7)), listener }
     }
 
     async fn accept(&self) -> Server<TcpStream> {

@@ -63,8 +63,7 @@ async fn a_card_is_written_and_nobody_is_told() {
     site.say("wait orders 1").await;
     assert_eq!(site.last_order().await["result"], "written");
     assert_eq!(site.count("sent CN").await, 0);
-    peer.exchange("LT|1|R", &format!("LT|1|101||||CI|0||{STAY}"))
-        .await;
+    peer.exchange("LT|1|R", &format!("LT|1|101||||CI|0||{STAY}")).await;
 }
 
 #[tokio::test]
@@ -87,8 +86,7 @@ async fn an_encode_is_told_to_fail_and_reading_still_works() {
     site.say("place anna on 1").await;
     site.say("fault demo-fail").await;
     peer.exchange("LT|1|R", "LT|1|LD").await;
-    peer.exchange(&check_in("1", "101", ""), "EG|1|told to fail")
-        .await;
+    peer.exchange(&check_in("1", "101", ""), "EG|1|told to fail").await;
     peer.exchange(&check_in("1", "101", ""), "CN|1").await;
 }
 
@@ -99,10 +97,7 @@ async fn an_answer_comes_byte_by_byte() {
     site.say("fault slow 2").await;
     let started = std::time::Instant::now();
     peer.exchange("CO|0|101", "CO|0").await;
-    assert!(
-        started.elapsed() >= Duration::from_millis(2 * 9),
-        "ACK and eight bytes"
-    );
+    assert!(started.elapsed() >= Duration::from_millis(2 * 9), "ACK and eight bytes");
 }
 
 #[tokio::test]

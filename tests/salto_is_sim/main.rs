@@ -1,9 +1,6 @@
 //! The simulated SALTO SPACE server, spoken to byte by byte over its own lines and judged by the published frames.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on may panic, in its helpers too"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic, in its helpers too")]
 
 mod faults;
 mod vectors;
@@ -41,10 +38,8 @@ impl Site {
     }
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings {
-            starts_at: Some("2026-11-21T14:00:00Z".parse().unwrap()),
-            ..Settings::default()
-        };
+        let mut settings =
+            Settings { starts_at: Some("2026-11-21T14:00:00Z".parse().unwrap()), ..Settings::default() };
         change(&mut settings);
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
@@ -52,52 +47,32 @@ impl Site {
             pty: true,
             tcp: Some("127.0.0.1:0".parse().unwrap()),
         };
-        let front = Front::open(Simulator::new(settings).unwrap(), options)
-            .await
-            .unwrap();
+        let front = Front::open(Simulator::new(settings).unwrap(), options).await.unwrap();
         let control = Client::connect(&front.places().control).await.unwrap();
-        Self {
-            front,
-            control,
-            _folder: folder,
-        }
+        Self { front, control, _folder: folder }
     }
 
     async fn say(&mut self, command: &str) -> Value {
-        self.control
-            .send(command)
-            .await
-            .unwrap_or_else(|error| panic!("{error}"))
+        self.control.send(command).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     async fn count(&mut self, what: &str) -> u64 {
-        self.say(&format!("wire count {what}")).await["count"]
-            .as_u64()
-            .unwrap()
+        self.say(&format!("wire count {what}")).await["count"].as_u64().unwrap()
     }
 
     /// Everything the ledger says of the last order.
     async fn last_order(&mut self) -> Value {
-        self.say("ledger").await["orders"]
-            .as_array()
-            .unwrap()
-            .last()
-            .unwrap()
-            .clone()
+        self.say("ledger").await["orders"].as_array().unwrap().last().unwrap().clone()
     }
 
     async fn tcp(&self) -> Peer {
-        let stream = TcpStream::connect(self.front.places().tcp.unwrap())
-            .await
-            .unwrap();
+        let stream = TcpStream::connect(self.front.places().tcp.unwrap()).await.unwrap();
         Peer(Box::new(stream))
     }
 
     fn serial(&self) -> Peer {
         let path = self.front.places().tty.as_ref().unwrap().to_string_lossy();
-        Peer(Box::new(
-            tokio_serial::new(path, 9600).open_native_async().unwrap(),
-        ))
+        Peer(Box::new(tokio_serial::new(path, 9600).open_native_async().unwrap()))
     }
 }
 
@@ -106,10 +81,7 @@ struct Peer(Box<dyn Stream>);
 
 impl Peer {
     async fn send(&mut self, bytes: &[u8]) {
-        timeout(LONG_ENOUGH, self.0.write_all(bytes))
-            .await
-            .unwrap()
-            .unwrap();
+        timeout(LONG_ENOUGH, self.0.write_all(bytes)).await.unwrap().unwrap();
     }
 
     async fn expect(&mut self, expected: &[u8]) {
@@ -117,18 +89,13 @@ impl Peer {
         let read = timeout(LONG_ENOUGH, self.0.read_exact(&mut heard)).await;
         let read = read.unwrap_or_else(|_| panic!("no answer; expected {}", expected.escape_ascii()));
         read.unwrap_or_else(|error| panic!("{error}; expected {}", expected.escape_ascii()));
-        assert_eq!(
-            heard.escape_ascii().to_string(),
-            expected.escape_ascii().to_string()
-        );
+        assert_eq!(heard.escape_ascii().to_string(), expected.escape_ascii().to_string());
     }
 
     async fn expect_the_end(&mut self) {
         let mut rest = Vec::new();
         // A reset is an end as well.
-        let _ = timeout(LONG_ENOUGH, self.0.read_to_end(&mut rest))
-            .await
-            .expect("hung up in time");
+        let _ = timeout(LONG_ENOUGH, self.0.read_to_end(&mut rest)).await.expect("hung up in time");
         assert!(rest.is_empty(), "{}", rest.escape_ascii());
     }
 
@@ -179,10 +146,7 @@ async fn both_lines_work_at_once_on_one_state() {
     tcp.exchange(&copy, "CC|2").await;
     let doors = site.say("doors").await["doors"].clone();
     assert_eq!(doors["101"], json!(["anna", "ben"]));
-    assert_eq!(
-        (&doors["pool"], &doors["gym"]),
-        (&json!(["anna", "ben"]), &json!(["ben"]))
-    );
+    assert_eq!((&doors["pool"], &doors["gym"]), (&json!(["anna", "ben"]), &json!(["ben"])));
 
     site.say("remove 2").await;
     site.say("place carl on 2").await;
@@ -206,26 +170,14 @@ async fn what_the_server_cannot_do_is_answered_by_its_code() {
     peer.exchange(&check_in("1", "101", "`"), "ES|1").await;
     peer.exchange(&check_in("1", "101", "}"), "ES|1").await;
     peer.exchange("CC|1|R|101", "EA|1").await;
-    peer.exchange(
-        "CN|1|R|101||||||1500211126|1500211126",
-        "EG|1|expiry is not after start",
-    )
-    .await;
-    peer.exchange(
-        "CN|1|R|101||||||1500211026|1100241026",
-        "EG|1|expiry lies in the past",
-    )
-    .await;
+    peer.exchange("CN|1|R|101||||||1500211126|1500211126", "EG|1|expiry is not after start").await;
+    peer.exchange("CN|1|R|101||||||1500211026|1100241026", "EG|1|expiry lies in the past").await;
     peer.exchange(&check_in("1", "101", ""), "ED|1").await;
     peer.exchange("LT|1|R", "ED|1").await;
     site.say("place alien foreign on 1").await;
     peer.exchange(&check_in("1", "101", ""), "EF|1").await;
     peer.exchange("LT|1|R", "EF|1").await;
-    assert_eq!(
-        site.say("ledger").await["rooms"]["101"]["last_stay"],
-        0,
-        "nothing was written"
-    );
+    assert_eq!(site.say("ledger").await["rooms"]["101"]["last_stay"], 0, "nothing was written");
 }
 
 #[tokio::test]
@@ -318,10 +270,7 @@ async fn a_client_that_never_acknowledges_is_served_on() {
 
 #[tokio::test]
 async fn answers_are_written_in_the_style_that_is_set() {
-    let style = Style {
-        closing_separator: false,
-        true_check: false,
-    };
+    let style = Style { closing_separator: false, true_check: false };
     let mut site = Site::with(|settings| settings.style = style).await;
     let mut peer = site.serial();
     peer.ask(&frame("CO|0|101"), b"\x02\xb3CO\xb30\x03\x0d").await;
@@ -337,11 +286,7 @@ async fn a_client_too_many_is_hung_up_at_once() {
     site.tcp().await.expect_the_end().await;
     first.exchange("CO|0|101", "CO|0").await;
     let wire = site.say("wire").await;
-    let refused = wire["wire"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|entry| entry["kind"] == "refused");
+    let refused = wire["wire"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "refused");
     assert_eq!(refused.count(), 1);
 }
 
@@ -358,26 +303,12 @@ async fn the_wire_log_shows_what_passed_in_order() {
     let wire = site.say("wire since 1").await["wire"].clone();
     let shown = wire.as_array().unwrap().iter().map(|entry| {
         assert_eq!(entry["line"], "tcp#2", "the serial line is the first");
-        format!(
-            "{} {}",
-            entry["direction"].as_str().unwrap(),
-            entry["kind"].as_str().unwrap()
-        )
+        format!("{} {}", entry["direction"].as_str().unwrap(), entry["kind"].as_str().unwrap())
     });
     let shown: Vec<_> = shown.skip_while(|entry| entry != "received ENQ").collect();
-    let expected = [
-        "received ENQ",
-        "sent ACK",
-        "received noise",
-        "received CO",
-        "sent ACK",
-        "sent TD",
-    ];
+    let expected = ["received ENQ", "sent ACK", "received noise", "received CO", "sent ACK", "sent TD"];
     assert_eq!(shown, expected);
-    assert_eq!(
-        wire.as_array().unwrap().last().unwrap()["hex"],
-        "02b35444b330b30390"
-    );
+    assert_eq!(wire.as_array().unwrap().last().unwrap()["hex"], "02b35444b330b30390");
     assert_eq!(site.say("wire count").await["frames"], 1);
     let refused = site.control.send("wait frames 2 within 1").await.unwrap_err();
     assert!(matches!(refused, ControlError::Refused { .. }));
@@ -393,8 +324,7 @@ async fn the_hotels_own_desk_overrides_a_room_behind_our_back() {
     peer.exchange(&check_in("1", "101", ""), "CN|1").await;
     let made = site.say("foreign-card-made 101").await;
     assert_eq!(made["card"], "desk-1");
-    peer.exchange("LT|1|R", &format!("LT|1|101||||CO|0||{STAY}"))
-        .await;
+    peer.exchange("LT|1|R", &format!("LT|1|101||||CO|0||{STAY}")).await;
     assert_eq!(site.say("use desk-1 at 101").await["opened"], true);
     assert_eq!(site.say("use anna at 101").await["code"], "superseded");
 }
@@ -403,10 +333,7 @@ async fn the_hotels_own_desk_overrides_a_room_behind_our_back() {
 async fn quit_leaves_nothing_behind() {
     let mut site = Site::new().await;
     let places = site.front.places().clone();
-    let toml = site.say("agent-config tcp").await["toml"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let toml = site.say("agent-config tcp").await["toml"].as_str().unwrap().to_owned();
     assert!(toml.contains(&places.tcp.unwrap().to_string()), "{toml}");
     site.say("quit").await;
     timeout(LONG_ENOUGH, site.front.ended()).await.unwrap().unwrap();
@@ -430,8 +357,5 @@ async fn a_card_wait_ends_by_itself_and_answers_leave_at_the_lines_pace() {
     peer.0.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, frame("ED|1"));
     let waited = started.elapsed();
-    assert!(
-        waited >= Duration::from_secs(60) && waited < Duration::from_secs(61),
-        "{waited:?}"
-    );
+    assert!(waited >= Duration::from_secs(60) && waited < Duration::from_secs(61), "{waited:?}");
 }

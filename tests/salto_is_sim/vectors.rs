@@ -25,15 +25,9 @@ impl Vectors {
         let bytes = all.iter().map(|vector| {
             let digits = |at: usize| u8::from_str_radix(&vector.bytes_hex[at..at + 2], 16).unwrap();
             let number = vector.id.rsplit_once('-').unwrap().1.parse().unwrap();
-            (
-                number,
-                (0..vector.bytes_hex.len()).step_by(2).map(digits).collect(),
-            )
+            (number, (0..vector.bytes_hex.len()).step_by(2).map(digits).collect())
         });
-        Self {
-            bytes: bytes.collect(),
-            used: BTreeSet::new(),
-        }
+        Self { bytes: bytes.collect(), used: BTreeSet::new() }
     }
 
     fn take(&mut self, number: u16) -> Vec<u8> {
@@ -107,13 +101,7 @@ async fn every_published_frame_is_understood_or_spoken_exactly() {
     site.say("clock set 2026-11-21T15:00").await;
     peer.ask(&vectors.take(9), &frame("CC1|1|04A1B2C3D4E580")).await;
     peer.ask(&vectors.take(11), &frame("CN1|1")).await;
-    assert_eq!(
-        site.say("cards").await["cards"]["anna"]["rooms"]
-            .as_array()
-            .unwrap()
-            .len(),
-        4
-    );
+    assert_eq!(site.say("cards").await["cards"]["anna"]["rooms"].as_array().unwrap().len(), 4);
     site.say("remove 1").await;
     site.say("place boss staff on 1").await;
     peer.ask(&frame("LT|1|R"), &vectors.take(29)).await;
@@ -132,10 +120,6 @@ async fn every_published_frame_is_understood_or_spoken_exactly() {
 
     // The answer to a check-in on a phone, which is not imitated.
     vectors.used.insert(13);
-    let unused: Vec<_> = vectors
-        .bytes
-        .keys()
-        .filter(|number| !vectors.used.contains(number))
-        .collect();
+    let unused: Vec<_> = vectors.bytes.keys().filter(|number| !vectors.used.contains(number)).collect();
     assert_eq!(unused, [&0_u16; 0]);
 }

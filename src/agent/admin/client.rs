@@ -18,20 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When nobody answers there, or the answer is a refusal.
 pub async fn ask(path: &Path, request: &Request) -> Result<Response, AdminError> {
-    let broken = |source| AdminError::Broken {
-        path: path.into(),
-        source,
-    };
+    let broken = |source| AdminError::Broken { path: path.into(), source };
     let conversation = async {
-        let mut agent = UnixStream::connect(path)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::PermissionDenied => AdminError::Denied { path: path.into() },
-                _ => AdminError::NoAgent {
-                    path: path.into(),
-                    source,
-                },
-            })?;
+        let mut agent = UnixStream::connect(path).await.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => AdminError::Denied { path: path.into() },
+            _ => AdminError::NoAgent { path: path.into(), source },
+        })?;
         agent.write_all(&Line::of(request)).await.map_err(broken)?;
         let mut answer = Vec::new();
         let limit = u64::try_from(LONGEST_RESPONSE).unwrap_or(u64::MAX);
@@ -42,13 +34,10 @@ pub async fn ask(path: &Path, request: &Request) -> Result<Response, AdminError>
         }
         Ok(answer)
     };
-    let answer = timeout(PATIENCE, conversation)
-        .await
-        .map_err(|_| AdminError::Silent { path: path.into() })??;
-    let line: Line<Response> = serde_json::from_slice(&answer).map_err(|source| AdminError::Malformed {
-        path: path.into(),
-        source,
-    })?;
+    let answer =
+        timeout(PATIENCE, conversation).await.map_err(|_| AdminError::Silent { path: path.into() })??;
+    let line: Line<Response> = serde_json::from_slice(&answer)
+        .map_err(|source| AdminError::Malformed { path: path.into(), source })?;
     match line.body {
         Response::Refused { code, message } => Err(AdminError::Refused { code, message }),
         response => Ok(response),

@@ -87,10 +87,7 @@ pub enum Response {
 impl Response {
     /// A refusal.
     pub fn refused(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Refused {
-            code: code.into(),
-            message: message.into(),
-        }
+        Self::Refused { code: code.into(), message: message.into() }
     }
 }
 
@@ -105,10 +102,7 @@ struct Line<T> {
 
 impl<T: Serialize> Line<T> {
     fn of(body: T) -> Vec<u8> {
-        let line = Self {
-            version: VERSION,
-            body,
-        };
+        let line = Self { version: VERSION, body };
         let mut line = serde_json::to_vec(&line).expect("a line has string keys only");
         line.push(b'\n');
         line

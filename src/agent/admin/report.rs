@@ -78,19 +78,13 @@ pub struct TroubleReport {
 
 impl From<&drivers::Trouble> for TroubleReport {
     fn from(trouble: &drivers::Trouble) -> Self {
-        Self {
-            code: trouble.code.into(),
-            message: trouble.message.clone(),
-        }
+        Self { code: trouble.code.into(), message: trouble.message.clone() }
     }
 }
 
 impl From<&link::Trouble> for TroubleReport {
     fn from(trouble: &link::Trouble) -> Self {
-        Self {
-            code: trouble.code.into(),
-            message: trouble.message.clone(),
-        }
+        Self { code: trouble.code.into(), message: trouble.message.clone() }
     }
 }
 

@@ -56,10 +56,7 @@ impl Server {
     /// # Errors
     /// When another agent answers there, something else stands there, or the system says no.
     pub async fn bind(path: &Path) -> Result<Self, AdminError> {
-        let failed = |source| AdminError::Bind {
-            path: path.into(),
-            source,
-        };
+        let failed = |source| AdminError::Bind { path: path.into(), source };
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(AdminError::NotASocket { path: path.into() });
@@ -86,11 +83,7 @@ impl Server {
             .and_then(|()| fs::rename(&made, path))
             .and_then(|()| fs::symlink_metadata(path));
         match placed {
-            Ok(placed) => Ok(Self {
-                listener,
-                path: path.into(),
-                inode: placed.ino(),
-            }),
+            Ok(placed) => Ok(Self { listener, path: path.into(), inode: placed.ino() }),
             Err(error) => {
                 let _ = fs::remove_file(&made);
                 Err(failed(error))

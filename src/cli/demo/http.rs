@@ -25,9 +25,7 @@ pub(super) struct Api {
 impl Api {
     /// A client for `https://HOST:PORT`.
     pub(super) fn new(url: &str, ca_file: &Path, key: String) -> anyhow::Result<Self> {
-        let authority = url
-            .strip_prefix("https://")
-            .context("the API's address begins with https://")?;
+        let authority = url.strip_prefix("https://").context("the API's address begins with https://")?;
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(ca_file).context("read the API's CA")? {
             roots.add(certificate?)?;
@@ -38,28 +36,15 @@ impl Api {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let authority = authority.trim_end_matches('/').to_owned();
-        Ok(Self {
-            connector: Arc::new(config).into(),
-            authority,
-            key,
-        })
+        Ok(Self { connector: Arc::new(config).into(), authority, key })
     }
 
     /// Calls a path with a JSON body and gives the answer's body, whatever its status.
     pub(super) async fn call(&self, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
-        let (host, _port) = self
-            .authority
-            .rsplit_once(':')
-            .context("the API's address has a port")?;
-        let stream = TcpStream::connect(&self.authority)
-            .await
-            .context("connect to the API")?;
+        let (host, _port) = self.authority.rsplit_once(':').context("the API's address has a port")?;
+        let stream = TcpStream::connect(&self.authority).await.context("connect to the API")?;
         let name = ServerName::try_from(host.to_owned())?;
-        let stream = self
-            .connector
-            .connect(name, stream)
-            .await
-            .context("TLS to the API")?;
+        let stream = self.connector.connect(name, stream).await.context("TLS to the API")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let request = Request::post(path)
@@ -70,10 +55,7 @@ impl Api {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
-        let body = body
-            .map_err(|error| anyhow::anyhow!(error))
-            .context("read the API's answer")?
-            .to_bytes();
+        let body = body.map_err(|error| anyhow::anyhow!(error)).context("read the API's answer")?.to_bytes();
         connection.abort();
         let body = serde_json::from_slice(&body).with_context(|| format!("{path} answered no JSON"))?;
         Ok((status, body))

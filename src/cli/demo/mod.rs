@@ -58,10 +58,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let (mut sim, property) = start_property(&folder).await?;
     let (mut cloud, said) = start_cloud(&folder).await?;
     let mut agent = start_agent(&folder, &said, &property)?;
-    println!(
-        "  property    SALTO SPACE, simulated: serial {} and TCP {}",
-        property.tty, property.tcp
-    );
+    println!("  property    SALTO SPACE, simulated: serial {} and TCP {}", property.tty, property.tcp);
     println!("  cloud       {} (its own certificate authority)", said.api);
     println!("  agent       dials {} by itself", said.bridges);
     println!("  files       {}", folder.display());
@@ -69,10 +66,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         property.control(line).await?;
         println!("  told        the simulator: {line}");
     }
-    let key = std::fs::read_to_string(&said.api_key_file)
-        .context("read the API key")?
-        .trim()
-        .to_owned();
+    let key = std::fs::read_to_string(&said.api_key_file).context("read the API key")?.trim().to_owned();
     let api = Api::new(&said.api, &said.ca_file, key)?;
     let zone = TimeZone::get(ZONE)?;
     let told = tokio::select! {
@@ -108,21 +102,12 @@ async fn start_property(folder: &Path) -> anyhow::Result<(Child, Property)> {
     let place = folder.join("property");
     std::fs::create_dir_all(&place)?;
     let mut command = latchd()?;
-    command
-        .args(["sim", "salto-is", "--pty", "--tcp", "127.0.0.1:0", "--dir"])
-        .arg(&place);
+    command.args(["sim", "salto-is", "--pty", "--tcp", "127.0.0.1:0", "--dir"]).arg(&place);
     let (child, said) = start(folder, "property", command).await?;
     let text = |key: &str| {
-        said[key]
-            .as_str()
-            .map(str::to_owned)
-            .with_context(|| format!("the simulator says no {key}"))
+        said[key].as_str().map(str::to_owned).with_context(|| format!("the simulator says no {key}"))
     };
-    let property = Property {
-        tty: text("tty")?,
-        tcp: text("tcp")?,
-        control: text("control")?.into(),
-    };
+    let property = Property { tty: text("tty")?, tcp: text("tcp")?, control: text("control")?.into() };
     Ok((child, property))
 }
 
@@ -134,12 +119,8 @@ async fn start_cloud(folder: &Path) -> anyhow::Result<(Child, CloudSaid)> {
     let mut command = latchd()?;
     command.arg("cloud").arg("--config").arg(&config);
     let (child, said) = start(folder, "cloud", command).await?;
-    let text = |key: &str| {
-        said[key]
-            .as_str()
-            .map(str::to_owned)
-            .with_context(|| format!("the cloud says no {key}"))
-    };
+    let text =
+        |key: &str| said[key].as_str().map(str::to_owned).with_context(|| format!("the cloud says no {key}"));
     let said = CloudSaid {
         api: text("api")?,
         bridges: text("bridges")?,
@@ -152,12 +133,8 @@ async fn start_cloud(folder: &Path) -> anyhow::Result<(Child, CloudSaid)> {
 
 fn start_agent(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::Result<Child> {
     let config = folder.join("latchd.toml");
-    let rooms = |first: u32| {
-        (first..first + 10)
-            .map(|room| format!("\"{room}\""))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let rooms =
+        |first: u32| (first..first + 10).map(|room| format!("\"{room}\"")).collect::<Vec<_>>().join(", ");
     let system = |name: &str, line: String, encoder: &str, rooms: String, common: &str| {
         format!(
             "\n[[system]]\nname = \"{name}\"\nkind = \"salto_is\"\nexclusive = true\nline = {{ {line} }}\n\
@@ -178,29 +155,18 @@ fn start_agent(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::
             rooms(101),
             "common = [{ name = \"pool\", authorisation = 1 }]\n"
         ),
-        system(
-            "annex",
-            format!("tcp = \"{}\"", property.tcp),
-            "2",
-            rooms(201),
-            ""
-        ),
+        system("annex", format!("tcp = \"{}\"", property.tcp), "2", rooms(201), ""),
     );
     std::fs::write(&config, text)?;
     let mut command = latchd()?;
     command.arg("run").arg("--config").arg(&config);
-    command
-        .stdout(log(folder, "agent")?)
-        .stderr(log(folder, "agent")?);
+    command.stdout(log(folder, "agent")?).stderr(log(folder, "agent")?);
     command.spawn().context("start the agent")
 }
 
 fn latchd() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).kill_on_drop(true).env_remove("NOTIFY_SOCKET");
     Ok(command)
 }
 
@@ -219,9 +185,7 @@ async fn start(folder: &Path, name: &str, mut command: Command) -> anyhow::Resul
         last_words(folder, name);
         bail!("the {name} ended before it was up")
     });
-    let said = said
-        .await
-        .with_context(|| format!("the {name} did not come up within {START:?}"))??;
+    let said = said.await.with_context(|| format!("the {name} did not come up within {START:?}"))??;
     // Whatever else it prints is nobody's concern, but its pipe must not fill or break.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     Ok((child, said))
@@ -249,10 +213,7 @@ fn last_words(folder: &Path, name: &str) {
 async fn stay(said: &CloudSaid) -> anyhow::Result<()> {
     println!("\nIt stays up until you press Ctrl-C. Try it:\n");
     println!("  URL  {}", said.api);
-    println!(
-        "  key  {}  (its file; the key itself: `cat` it)",
-        said.api_key_file.display()
-    );
+    println!("  key  {}  (its file; the key itself: `cat` it)", said.api_key_file.display());
     println!(
         "\n  curl --cacert {} -H \"authorization: Bearer $(cat {})\" -X POST {}/acs/entrances/list\n",
         said.ca_file.display(),

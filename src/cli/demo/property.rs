@@ -22,27 +22,21 @@ pub(super) struct Property {
 impl Property {
     /// One command; its answer, if it was done.
     pub(super) async fn control(&self, command: &str) -> anyhow::Result<Value> {
-        let mut stream = UnixStream::connect(&self.control)
-            .await
-            .context("reach the simulator's control socket")?;
+        let mut stream =
+            UnixStream::connect(&self.control).await.context("reach the simulator's control socket")?;
         stream.write_all(format!("{command}\n").as_bytes()).await?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).await?;
         let answer: Value =
             serde_json::from_str(&answer).with_context(|| format!("{command}: {answer:?}"))?;
         if answer["ok"] != true {
-            bail!(
-                "{command}: {}",
-                answer["error"].as_str().unwrap_or("refused without a reason")
-            );
+            bail!("{command}: {}", answer["error"].as_str().unwrap_or("refused without a reason"));
         }
         Ok(answer)
     }
 
     /// Waits until an encoder waits for a card.
     pub(super) async fn waits_for_card(&self, encoder: &str) -> anyhow::Result<()> {
-        self.control(&format!("wait card-wait {encoder} within {CARD_WAIT}"))
-            .await
-            .map(drop)
+        self.control(&format!("wait card-wait {encoder} within {CARD_WAIT}")).await.map(drop)
     }
 }

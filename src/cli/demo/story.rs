@@ -15,12 +15,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Tells the whole story once.
 pub(super) async fn tell(api: &Api, property: &Property, zone: &TimeZone) -> anyhow::Result<()> {
-    let story = Story {
-        api,
-        property,
-        zone,
-        started: Timestamp::now(),
-    };
+    let story = Story { api, property, zone, started: Timestamp::now() };
     story.everything_connects().await?;
     let first = story.a_guest_arrives().await?;
     story.a_second_guest_joins().await?;
@@ -57,44 +52,26 @@ impl Story<'_> {
         heading("Everything connects");
         let systems = self
             .until("both lines to the lock server open", async || {
-                let systems = self
-                    .api
-                    .get("/acs/systems/list", json!({}), "acs_systems")
-                    .await?;
+                let systems = self.api.get("/acs/systems/list", json!({}), "acs_systems").await?;
                 let systems = systems.as_array().cloned().unwrap_or_default();
-                let all_well = systems
-                    .iter()
-                    .all(|system| system["errors"].as_array().is_some_and(Vec::is_empty));
+                let all_well =
+                    systems.iter().all(|system| system["errors"].as_array().is_some_and(Vec::is_empty));
                 Ok((systems.len() == 2 && all_well).then_some(systems))
             })
             .await?;
         for system in &systems {
             line("system", system["name"].as_str().unwrap_or_default());
         }
-        let encoders = self
-            .api
-            .get("/acs/encoders/list", json!({}), "acs_encoders")
-            .await?;
-        let entrances = self
-            .api
-            .get("/acs/entrances/list", json!({}), "acs_entrances")
-            .await?;
+        let encoders = self.api.get("/acs/encoders/list", json!({}), "acs_encoders").await?;
+        let entrances = self.api.get("/acs/entrances/list", json!({}), "acs_entrances").await?;
         let count = |list: &Value| list.as_array().map_or(0, Vec::len);
-        line(
-            "listed",
-            &format!("{} entrances, {} encoders", count(&entrances), count(&encoders)),
-        );
+        line("listed", &format!("{} entrances, {} encoders", count(&entrances), count(&encoders)));
         Ok(())
     }
 
     async fn a_guest_arrives(&self) -> anyhow::Result<Ordered> {
         heading("A guest arrives");
-        let stay = Stay {
-            guest: "Jane Doe",
-            reservation: "stay-1",
-            doors: &["101", "pool"],
-            nights: 3,
-        };
+        let stay = Stay { guest: "Jane Doe", reservation: "stay-1", doors: &["101", "pool"], nights: 3 };
         let ordered = self.order(&stay, "1").await?;
         self.lay_down("jane", "1", &ordered).await?;
         self.opens("jane", &["101", "pool"]).await?;
@@ -104,12 +81,7 @@ impl Story<'_> {
 
     async fn a_second_guest_joins(&self) -> anyhow::Result<()> {
         heading("A second guest joins the stay");
-        let stay = Stay {
-            guest: "John Doe",
-            reservation: "stay-1",
-            doors: &["101", "pool"],
-            nights: 3,
-        };
+        let stay = Stay { guest: "John Doe", reservation: "stay-1", doors: &["101", "pool"], nights: 3 };
         let ordered = self.order(&stay, "1").await?;
         self.lay_down("john", "1", &ordered).await?;
         self.opens("john", &["101", "pool"]).await?;
@@ -118,47 +90,26 @@ impl Story<'_> {
 
     async fn the_next_stay_overrides(&self) -> anyhow::Result<()> {
         heading("The next stay overrides");
-        let stay = Stay {
-            guest: "Ada Moe",
-            reservation: "stay-2",
-            doors: &["101"],
-            nights: 2,
-        };
+        let stay = Stay { guest: "Ada Moe", reservation: "stay-2", doors: &["101"], nights: 2 };
         let ordered = self.order(&stay, "1").await?;
         self.lay_down("ada", "1", &ordered).await?;
-        line(
-            "offline",
-            "the lock does not know yet: until Ada's card is used there, the old ones open",
-        );
+        line("offline", "the lock does not know yet: until Ada's card is used there, the old ones open");
         self.opens("jane", &["101"]).await?;
         self.opens("ada", &["101"]).await?;
         self.stays_shut("jane", &["101"]).await?;
         self.stays_shut("john", &["101"]).await?;
-        let late = Stay {
-            guest: "Jim Doe",
-            reservation: "stay-1",
-            doors: &["101"],
-            nights: 3,
-        };
+        let late = Stay { guest: "Jim Doe", reservation: "stay-1", doors: &["101"], nights: 3 };
         let refused = self.order(&late, "1").await?;
         let attempt = self.ended(&refused.attempt).await?;
         let message = attempt["error"]["message"].as_str().unwrap_or_default();
-        ensure!(
-            attempt["status"] == "error",
-            "a card into somebody else's room was not refused: {attempt}"
-        );
+        ensure!(attempt["status"] == "error", "a card into somebody else's room was not refused: {attempt}");
         line("refused", &format!("another card of stay-1 for 101: {message}"));
         Ok(())
     }
 
     async fn another_desk_over_tcp(&self) -> anyhow::Result<()> {
         heading("At the annex, over TCP");
-        let stay = Stay {
-            guest: "Kim Roe",
-            reservation: "stay-3",
-            doors: &["201"],
-            nights: 1,
-        };
+        let stay = Stay { guest: "Kim Roe", reservation: "stay-3", doors: &["201"], nights: 1 };
         let ordered = self.order(&stay, "2").await?;
         self.lay_down("kim", "2", &ordered).await?;
         self.opens("kim", &["201"]).await?;
@@ -169,13 +120,9 @@ impl Story<'_> {
         heading("Somebody pulls the serial cable");
         self.property.control("unplug serial").await?;
         let errors = async || {
-            let systems = self
-                .api
-                .get("/acs/systems/list", json!({}), "acs_systems")
-                .await?;
-            let house = systems
-                .as_array()
-                .and_then(|list| list.iter().find(|system| system["name"] == "house"));
+            let systems = self.api.get("/acs/systems/list", json!({}), "acs_systems").await?;
+            let house =
+                systems.as_array().and_then(|list| list.iter().find(|system| system["name"] == "house"));
             anyhow::Ok(house.map_or(Value::Null, |house| house["errors"].clone()))
         };
         let seen = self
@@ -185,12 +132,7 @@ impl Story<'_> {
             })
             .await?;
         line("condition", seen["message"].as_str().unwrap_or_default());
-        let stay = Stay {
-            guest: "Max Poe",
-            reservation: "stay-4",
-            doors: &["102"],
-            nights: 1,
-        };
+        let stay = Stay { guest: "Max Poe", reservation: "stay-4", doors: &["102"], nights: 1 };
         let ordered = self.order_only(&stay, "1").await?;
         line("ordered", "a card for 102 waits in the queue, and is not lost");
         self.property.control("replug serial").await?;
@@ -198,10 +140,7 @@ impl Story<'_> {
         self.property.waits_for_card("1").await?;
         self.lay_down("max", "1", &ordered).await?;
         self.opens("max", &["102"]).await?;
-        self.until("the condition ends", async || {
-            Ok(errors().await?.get(0).is_none().then_some(()))
-        })
-        .await
+        self.until("the condition ends", async || Ok(errors().await?.get(0).is_none().then_some(()))).await
     }
 
     async fn what_the_feed_says(&self, first: &Ordered) -> anyhow::Result<()> {
@@ -212,23 +151,15 @@ impl Story<'_> {
         let method_events = self.api.get("/events/list", ask, "events").await?;
         let kinds = |events: &Value| -> Vec<String> {
             let events = events.as_array().cloned().unwrap_or_default();
-            events
-                .iter()
-                .filter_map(|event| event["event_type"].as_str().map(str::to_owned))
-                .collect()
+            events.iter().filter_map(|event| event["event_type"].as_str().map(str::to_owned)).collect()
         };
         let mut all = kinds(&grant_events);
         all.extend(kinds(&method_events));
         all.dedup();
-        for kind in [
-            "access_grant.created",
-            "access_method.issued",
-            "access_grant.access_granted_to_all_doors",
-        ] {
-            ensure!(
-                all.iter().any(|seen| seen == kind),
-                "the feed lacks {kind}: {all:?}"
-            );
+        for kind in
+            ["access_grant.created", "access_method.issued", "access_grant.access_granted_to_all_doors"]
+        {
+            ensure!(all.iter().any(|seen| seen == kind), "the feed lacks {kind}: {all:?}");
         }
         for kind in &all {
             line("event", kind);
@@ -247,29 +178,12 @@ impl Story<'_> {
         let address = format!("{}@example.com", stay.guest.to_lowercase().replace(' ', "."));
         let identity = json!({ "full_name": stay.guest, "email_address": address });
         let from = Timestamp::now().to_zoned(self.zone.clone());
-        let to = from
-            .date()
-            .at(11, 0, 0, 0)
-            .checked_add(stay.nights.days())?
-            .to_zoned(self.zone.clone())?;
+        let to = from.date().at(11, 0, 0, 0).checked_add(stay.nights.days())?.to_zoned(self.zone.clone())?;
         line("who", stay.guest);
-        line(
-            "where",
-            &format!("{} (reservation {})", stay.doors.join(", "), stay.reservation),
-        );
-        line(
-            "when",
-            &format!(
-                "{} to {}",
-                from.strftime("%a %d %b %H:%M"),
-                to.strftime("%a %d %b %H:%M")
-            ),
-        );
+        line("where", &format!("{} (reservation {})", stay.doors.join(", "), stay.reservation));
+        line("when", &format!("{} to {}", from.strftime("%a %d %b %H:%M"), to.strftime("%a %d %b %H:%M")));
         line("how", "one card");
-        let identity = self
-            .api
-            .get("/user_identities/create", identity, "user_identity")
-            .await?;
+        let identity = self.api.get("/user_identities/create", identity, "user_identity").await?;
         let space =
             json!({ "name": stay.doors.join(" + "), "acs_entrance_ids": self.entrances(stay.doors).await? });
         let space = self.api.get("/spaces/create", space, "space").await?;
@@ -281,19 +195,10 @@ impl Story<'_> {
             "starts_at": from.timestamp(),
             "ends_at": to.timestamp(),
         });
-        let grant = self
-            .api
-            .get("/access_grants/create", grant, "access_grant")
-            .await?;
-        let method = grant["access_method_ids"][0]
-            .as_str()
-            .context("the grant has a card")?
-            .to_owned();
+        let grant = self.api.get("/access_grants/create", grant, "access_grant").await?;
+        let method = grant["access_method_ids"][0].as_str().context("the grant has a card")?.to_owned();
         let encode = json!({ "access_method_id": method, "acs_encoder_id": self.encoder(encoder).await? });
-        let attempt = self
-            .api
-            .get("/access_methods/encode", encode, "action_attempt")
-            .await?;
+        let attempt = self.api.get("/access_methods/encode", encode, "action_attempt").await?;
         let id = |value: &Value| value.as_str().map(str::to_owned).context("an id is text");
         Ok(Ordered {
             grant: id(&grant["access_grant_id"])?,
@@ -303,10 +208,7 @@ impl Story<'_> {
     }
 
     async fn entrances(&self, doors: &[&str]) -> anyhow::Result<Vec<Value>> {
-        let list = self
-            .api
-            .get("/acs/entrances/list", json!({}), "acs_entrances")
-            .await?;
+        let list = self.api.get("/acs/entrances/list", json!({}), "acs_entrances").await?;
         let list = list.as_array().cloned().unwrap_or_default();
         let find = |door: &&str| {
             let entrance = list.iter().find(|entrance| entrance["display_name"] == *door);
@@ -318,15 +220,10 @@ impl Story<'_> {
     }
 
     async fn encoder(&self, name: &str) -> anyhow::Result<Value> {
-        let list = self
-            .api
-            .get("/acs/encoders/list", json!({}), "acs_encoders")
-            .await?;
+        let list = self.api.get("/acs/encoders/list", json!({}), "acs_encoders").await?;
         let list = list.as_array().cloned().unwrap_or_default();
         let encoder = list.iter().find(|encoder| encoder["display_name"] == name);
-        encoder
-            .map(|encoder| encoder["acs_encoder_id"].clone())
-            .with_context(|| format!("no encoder {name}"))
+        encoder.map(|encoder| encoder["acs_encoder_id"].clone()).with_context(|| format!("no encoder {name}"))
     }
 
     async fn waits_or_ends(&self, encoder: &str, attempt: &str) -> anyhow::Result<()> {
@@ -337,13 +234,8 @@ impl Story<'_> {
     }
 
     async fn lay_down(&self, card: &str, encoder: &str, ordered: &Ordered) -> anyhow::Result<()> {
-        line(
-            "waiting",
-            &format!("encoder {encoder} waits for a card; somebody lays one down"),
-        );
-        self.property
-            .control(&format!("place {card} on {encoder}"))
-            .await?;
+        line("waiting", &format!("encoder {encoder} waits for a card; somebody lays one down"));
+        self.property.control(&format!("place {card} on {encoder}")).await?;
         let attempt = self.ended(&ordered.attempt).await?;
         ensure!(
             attempt["status"] == "success",
@@ -353,10 +245,7 @@ impl Story<'_> {
         self.property.control(&format!("remove {encoder}")).await?;
         let ask = json!({ "access_method_id": ordered.method });
         let method = self.api.get("/access_methods/get", ask, "access_method").await?;
-        ensure!(
-            method["is_issued"] == true,
-            "the method does not say that it is issued: {method}"
-        );
+        ensure!(method["is_issued"] == true, "the method does not say that it is issued: {method}");
         let serial = attempt["result"]["card_number"].as_str().unwrap_or("not told");
         line("written", &format!("card {card}, chip {serial}"));
         Ok(())
@@ -365,10 +254,7 @@ impl Story<'_> {
     async fn ended(&self, id: &str) -> anyhow::Result<Value> {
         self.until("the attempt ends", async || {
             let ask = json!({ "action_attempt_id": id });
-            let attempt = self
-                .api
-                .get("/action_attempts/get", ask, "action_attempt")
-                .await?;
+            let attempt = self.api.get("/action_attempts/get", ask, "action_attempt").await?;
             Ok((attempt["status"] != "pending").then_some(attempt))
         })
         .await
@@ -386,10 +272,7 @@ impl Story<'_> {
     async fn stays_shut(&self, card: &str, doors: &[&str]) -> anyhow::Result<()> {
         for door in doors {
             let used = self.property.control(&format!("use {card} at {door}")).await?;
-            ensure!(
-                used["opened"] == false,
-                "card {card} opens {door}, and must not: {used}"
-            );
+            ensure!(used["opened"] == false, "card {card} opens {door}, and must not: {used}");
         }
         line("stays shut", &format!("{card}'s card: {}", doors.join(", ")));
         Ok(())

@@ -30,12 +30,7 @@ fn maybe_time(time: Option<Timestamp>) -> Option<String> {
 
 pub(super) fn identity(workspace: WorkspaceId, identity: &Identity) -> Value {
     let person = &identity.person;
-    let names = [
-        &person.full_name,
-        &person.email_address,
-        &person.phone_number,
-        &person.user_identity_key,
-    ];
+    let names = [&person.full_name, &person.email_address, &person.phone_number, &person.user_identity_key];
     let display_name = names.into_iter().flatten().find(|name| !name.is_empty());
     json!({
         "user_identity_id": identity.id,
@@ -154,12 +149,8 @@ pub(super) fn grant(workspace: WorkspaceId, grant: &Grant, now: Timestamp) -> Va
     let requested: Vec<_> = (0_u32..)
         .zip(&grant.requested)
         .map(|(place, (mode, code))| {
-            let made: Vec<_> = grant
-                .methods
-                .iter()
-                .filter(|method| method.place == place)
-                .map(|method| method.id)
-                .collect();
+            let made: Vec<_> =
+                grant.methods.iter().filter(|method| method.place == place).map(|method| method.id).collect();
             without_nulls(
                 json!({
                     "display_name": mode.display_name(),
@@ -225,10 +216,7 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
         return Vec::new();
     };
     let warning = |code: &str, message: String| json!({"warning_code": code, "message": message, "created_at": time_text(deleted_at)});
-    let mut warnings = vec![warning(
-        "being_deleted",
-        "This access grant is being deleted".into(),
-    )];
+    let mut warnings = vec![warning("being_deleted", "This access grant is being deleted".into())];
     let opening: Vec<_> = grant
         .methods
         .iter()

@@ -44,6 +44,8 @@ const CONNECTIONS: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection may idle this long, and its headers may take this long.
 const IDLE: Duration = Duration::from_secs(60);
+/// A connection is closed after this long, so that clients that never read do not hold their places for ever.
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// Requests under way have this long to end when the API stops.
 const PARTING: Duration = Duration::from_secs(5);
 
@@ -111,6 +113,7 @@ async fn speak(
     api: Arc<Api>,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let longest_request = longest_request(&api);
     let service = service_fn(move |request| {
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(respond(api, scheme, request).await) }
@@ -121,12 +124,18 @@ async fn speak(
         .max_buf_size(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let until_stop = async {
+        let _ = timeout(LIFETIME, shutdown.wait_for(|stop| *stop)).await;
+    };
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        () = async { let _ = shutdown.wait_for(|stop| *stop).await; } => {
+        () = until_stop => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match timeout(longest_request, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("a connection to the API was cut: its client does not read"),
+            }
         }
     };
     if let Err(error) = ended {
@@ -134,17 +143,18 @@ async fn speak(
     }
 }
 
+fn longest_request(api: &Api) -> Duration {
+    api.hold + 2 * PATIENCE
+}
+
 async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let id = api.random.uuid().to_string();
     let path = request.uri().path().to_owned();
-    let limit = api.hold + 2 * PATIENCE;
-    let answered = match timeout(limit, answer(Arc::clone(&api), scheme, request)).await {
+    let answered = match timeout(longest_request(&api), answer(Arc::clone(&api), scheme, request)).await {
         Ok(answered) => answered,
-        Err(_) => Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "request_timeout",
-            "The request took too long",
-        )),
+        Err(_) => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "request_timeout", "The request took too long"))
+        }
     };
     let mut allow = None;
     let (status, body) = match answered {
@@ -160,10 +170,7 @@ async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Res
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("seam-request-id", id);
     }
@@ -213,22 +220,15 @@ async fn answer(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Resu
     };
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let url = format!("{scheme}://{}{path}", host.unwrap_or("localhost"));
-    let mut answer = (call.run)(calls::Request {
-        api,
-        workspace,
-        args,
-        url,
-    })
-    .await?;
+    let mut answer = (call.run)(calls::Request { api, workspace, args, url }).await?;
     answer.insert("ok".into(), json!(true));
     Ok(Value::Object(answer))
 }
 
 /// Looks the key up by its digest, so that the time it takes tells nothing about how much of a guess was right.
 async fn authorize(api: &Api, headers: &HeaderMap) -> Result<WorkspaceId, Problem> {
-    let header = headers
-        .get(AUTHORIZATION)
-        .ok_or_else(|| Problem::unauthorized("No Authorization header"))?;
+    let header =
+        headers.get(AUTHORIZATION).ok_or_else(|| Problem::unauthorized("No Authorization header"))?;
     let key = header
         .to_str()
         .ok()
@@ -251,16 +251,10 @@ async fn read(body: Incoming) -> Result<Bytes, Problem> {
             "payload_too_large",
             format!("The body is larger than {BODY} bytes"),
         )),
-        Ok(Err(_)) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_input",
-            "The body could not be read",
-        )),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "request_timeout",
-            "The body took too long",
-        )),
+        Ok(Err(_)) => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_input", "The body could not be read"))
+        }
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body took too long")),
     }
 }
 

@@ -48,19 +48,11 @@ const LONGEST_TEXT: usize = 512;
 const LONGEST_LIST: usize = 2_000;
 
 pub(super) const fn optional(name: &'static str, kind: Kind) -> Param {
-    Param {
-        name,
-        kind,
-        required: false,
-    }
+    Param { name, kind, required: false }
 }
 
 pub(super) const fn required(name: &'static str, kind: Kind) -> Param {
-    Param {
-        name,
-        kind,
-        required: true,
-    }
+    Param { name, kind, required: true }
 }
 
 pub(super) const IDS: Kind = Kind::List(&Kind::Id);
@@ -88,8 +80,7 @@ impl Args {
 
     /// For a parameter that the call declares as required.
     pub(super) fn the_id<T: From<Uuid>>(&self, name: &str) -> Result<T, Problem> {
-        self.id(name)
-            .ok_or_else(|| Problem::invalid_parameter(name, "Required"))
+        self.id(name).ok_or_else(|| Problem::invalid_parameter(name, "Required"))
     }
 
     pub(super) fn ids<T: From<Uuid>>(&self, name: &str) -> Option<Vec<T>> {
@@ -108,11 +99,7 @@ impl Args {
 
     pub(super) fn texts(&self, name: &str) -> Option<Vec<String>> {
         let list = self.0.get(name)?.as_array()?;
-        Some(
-            list.iter()
-                .filter_map(|value| value.as_str().map(str::to_owned))
-                .collect(),
-        )
+        Some(list.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect())
     }
 
     pub(super) fn time(&self, name: &str) -> Option<Timestamp> {
@@ -121,18 +108,11 @@ impl Args {
 
     pub(super) fn times(&self, name: &str) -> Option<Vec<Timestamp>> {
         let list = self.0.get(name)?.as_array()?;
-        Some(
-            list.iter()
-                .filter_map(|value| value.as_str().and_then(instant))
-                .collect(),
-        )
+        Some(list.iter().filter_map(|value| value.as_str().and_then(instant)).collect())
     }
 
     pub(super) fn count(&self, name: &str) -> Option<u32> {
-        self.0
-            .get(name)?
-            .as_u64()
-            .and_then(|count| u32::try_from(count).ok())
+        self.0.get(name)?.as_u64().and_then(|count| u32::try_from(count).ok())
     }
 
     pub(super) fn object(&self, name: &str) -> Option<Self> {
@@ -180,17 +160,10 @@ pub(super) fn from_body(params: &[Param], body: &[u8]) -> Result<Args, Problem> 
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(given)) => check(params, given),
-        Ok(_) => Err(Problem::invalid(vec![(
-            Vec::new(),
-            "Expected a JSON object as the body".into(),
-        )])),
+        Ok(_) => Err(Problem::invalid(vec![(Vec::new(), "Expected a JSON object as the body".into())])),
         Err(error) => Err(Problem::invalid(vec![(
             Vec::new(),
-            format!(
-                "The body is not JSON: line {}, column {}",
-                error.line(),
-                error.column()
-            ),
+            format!("The body is not JSON: line {}, column {}", error.line(), error.column()),
         )])),
     }
 }
@@ -208,9 +181,7 @@ pub(super) fn from_query(params: &[Param], query: &str) -> Result<Args, Problem>
         };
         pairs.push((name, value));
     }
-    let strict = pairs
-        .iter()
-        .any(|(name, value)| name == "_strict" && value == "true");
+    let strict = pairs.iter().any(|(name, value)| name == "_strict" && value == "true");
     let mut given = Map::new();
     for param in params {
         let value = of_query(&param.kind, param.name, &pairs, strict)
@@ -250,17 +221,12 @@ fn of_query(
         }
         (_, []) => Ok(None),
         (Kind::List(_), [""]) => Ok(Some(Value::Array(Vec::new()))),
-        (Kind::List(_), [one]) if !strict => Ok(Some(
-            one.split(',')
-                .map(|text| Value::String(text.to_owned()))
-                .collect(),
-        )),
-        (Kind::List(_), several) => Ok(Some(
-            several
-                .iter()
-                .map(|text| Value::String((*text).to_owned()))
-                .collect(),
-        )),
+        (Kind::List(_), [one]) if !strict => {
+            Ok(Some(one.split(',').map(|text| Value::String(text.to_owned())).collect()))
+        }
+        (Kind::List(_), several) => {
+            Ok(Some(several.iter().map(|text| Value::String((*text).to_owned())).collect()))
+        }
         (_, [""]) => Ok(Some(Value::Null)),
         (Kind::Count(_), [one]) => match one.parse::<u64>() {
             Ok(number) => Ok(Some(number.into())),
@@ -274,11 +240,7 @@ fn of_query(
 fn check(params: &[Param], given: Map<String, Value>) -> Result<Args, Problem> {
     let mut errors = Vec::new();
     let args = check_object(params, given, &[], &mut errors);
-    if errors.is_empty() {
-        Ok(Args(args))
-    } else {
-        Err(Problem::invalid(errors))
-    }
+    if errors.is_empty() { Ok(Args(args)) } else { Err(Problem::invalid(errors)) }
 }
 
 fn check_object(
@@ -327,10 +289,8 @@ fn check_value(kind: &Kind, value: Value, path: &[String], errors: &mut Errors) 
             Ok(()) => return Some(Value::String(text)),
             Err(what) => errors.push((path.to_vec(), what)),
         },
-        (kind, value) => errors.push((
-            path.to_vec(),
-            format!("Expected {}, received {}", expected(kind), received(&value)),
-        )),
+        (kind, value) => errors
+            .push((path.to_vec(), format!("Expected {}, received {}", expected(kind), received(&value)))),
     }
     None
 }
@@ -352,11 +312,7 @@ fn check_text(kind: &Kind, text: &str) -> Result<(), String> {
             return Err(format!("Expected {}, received string", expected(kind)));
         }
     };
-    if fine {
-        Ok(())
-    } else {
-        Err(format!("Invalid {}", expected(kind)))
-    }
+    if fine { Ok(()) } else { Err(format!("Invalid {}", expected(kind))) }
 }
 
 fn is_email(text: &str) -> bool {
@@ -379,9 +335,7 @@ fn instant(text: &str) -> Option<Timestamp> {
     let exact: Timestamp = text.parse().ok()?;
     let whole = Timestamp::from_millisecond(exact.as_millisecond()).ok()?;
     // 1970 to 2199: nothing real lies outside, and sums of it with any length we use stay in range.
-    (0..7_258_118_400_000)
-        .contains(&whole.as_millisecond())
-        .then_some(whole)
+    (0..7_258_118_400_000).contains(&whole.as_millisecond()).then_some(whole)
 }
 
 fn expected(kind: &Kind) -> &'static str {
@@ -432,7 +386,7 @@ fn percent_encode(text: &str, into: &mut String) {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                into.push(char::from(byte))
+                into.push(char::from(byte));
             }
             byte => {
                 let _ = write!(into, "%{byte:02X}");
@@ -456,10 +410,7 @@ mod tests {
         optional("since", Kind::Time),
         optional(
             "place",
-            Kind::Object(&[
-                optional("town", Kind::Text),
-                optional("mode", Kind::Choice(&["a", "b"])),
-            ]),
+            Kind::Object(&[optional("town", Kind::Text), optional("mode", Kind::Choice(&["a", "b"]))]),
         ),
     ];
     const ID: &str = "5b1ed5a0-7a30-4d6f-9d0e-000000000001";
@@ -479,20 +430,14 @@ mod tests {
         let check = |text: &str, expected: Value| assert_eq!(query(text), Ok(expected), "{text}");
         check("", json!({}));
         check("&limit=1&_strict=true", json!({"limit": 1}));
-        check(
-            "&include=a&include=b&_strict=true",
-            json!({"include": ["a", "b"]}),
-        );
+        check("&include=a&include=b&_strict=true", json!({"include": ["a", "b"]}));
         check("&include=a,b", json!({"include": ["a", "b"]}));
         check("&include=a%2Cb&_strict=true", json!({"include": ["a,b"]}));
         check("&include[]=a&include%5B%5D=b", json!({"include": ["a", "b"]}));
         check("&include=&_strict=true", json!({"include": []}));
         check("&name=&_strict=true", json!({}));
         check("&place.town=Oslo&unknown=1", json!({"place": {"town": "Oslo"}}));
-        check(
-            "&since=2026-11-21T23%3A57%3A03.593Z",
-            json!({"since": "2026-11-21T23:57:03.593Z"}),
-        );
+        check("&since=2026-11-21T23%3A57%3A03.593Z", json!({"since": "2026-11-21T23:57:03.593Z"}));
     }
 
     #[test]
@@ -516,18 +461,9 @@ mod tests {
         let problem = from_body(PARAMS, body.to_string().as_bytes()).unwrap_err().body();
         let errors = &problem["error"]["validation_errors"];
         assert_eq!(errors["id"]["_errors"], json!(["Invalid uuid"]));
-        assert_eq!(
-            errors["include"]["1"]["_errors"],
-            json!(["Expected string, received number"])
-        );
-        assert_eq!(
-            errors["place"]["_errors"],
-            json!(["Expected object, received array"])
-        );
-        assert_eq!(
-            errors["limit"]["_errors"],
-            json!(["Expected number, received string"])
-        );
+        assert_eq!(errors["include"]["1"]["_errors"], json!(["Expected string, received number"]));
+        assert_eq!(errors["place"]["_errors"], json!(["Expected object, received array"]));
+        assert_eq!(errors["limit"]["_errors"], json!(["Expected number, received string"]));
     }
 
     #[test]
@@ -536,10 +472,7 @@ mod tests {
             let args = from_body(&[optional("since", Kind::Time)], text.as_bytes()).unwrap();
             args.time("since").unwrap().to_string()
         };
-        assert_eq!(
-            since(r#"{"since":"2026-11-22T01:00:00.123456+01:00"}"#),
-            "2026-11-22T00:00:00.123Z"
-        );
+        assert_eq!(since(r#"{"since":"2026-11-22T01:00:00.123456+01:00"}"#), "2026-11-22T00:00:00.123Z");
     }
 
     proptest! {

@@ -20,12 +20,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            kind,
-            message: message.into(),
-            fields: Vec::new(),
-        }
+        Self { status, kind, message: message.into(), fields: Vec::new() }
     }
 
     /// Parameters that are not what they should be.
@@ -38,10 +33,7 @@ impl Problem {
             })
             .collect::<Vec<_>>()
             .join("; ");
-        Self {
-            fields,
-            ..Self::new(StatusCode::BAD_REQUEST, "invalid_input", message)
-        }
+        Self { fields, ..Self::new(StatusCode::BAD_REQUEST, "invalid_input", message) }
     }
 
     pub(super) fn invalid_parameter(parameter: &str, what: impl Into<String>) -> Self {
@@ -99,10 +91,7 @@ impl From<Refused> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "a request failed in the database"
-        );
+        tracing::error!(error = &error as &dyn std::error::Error, "a request failed in the database");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal_error",

@@ -86,12 +86,7 @@ pub(super) async fn admit(hub: &Hub, stream: Box<dyn Stream>) -> Result<Guest, T
         Some(wire::config()),
     )
     .await;
-    Ok(Guest {
-        bridge,
-        workspace,
-        workspace_name,
-        socket,
-    })
+    Ok(Guest { bridge, workspace, workspace_name, socket })
 }
 
 type Identity = (BridgeId, WorkspaceId, String);
@@ -154,11 +149,7 @@ async fn checked(hub: &Hub, request: &Request<Incoming>) -> Result<(Identity, He
 
 fn unavailable(error: &StoreError) -> Refusal {
     tracing::error!(%error, "look up a bridge's token");
-    Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        code: "unavailable",
-        message: "try again later",
-    }
+    Refusal { status: StatusCode::SERVICE_UNAVAILABLE, code: "unavailable", message: "try again later" }
 }
 
 fn bearer(request: &Request<Incoming>) -> Option<&str> {
@@ -180,9 +171,7 @@ fn accept_key(request: &Request<Incoming>) -> Option<HeaderValue> {
     let wanted = names(header::CONNECTION, "upgrade")
         && names(header::UPGRADE, "websocket")
         && names(header::SEC_WEBSOCKET_VERSION, "13");
-    let key = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .filter(|key| key.len() == 24 && wanted)?;
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24 && wanted)?;
     HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
 }
 

@@ -57,14 +57,8 @@ pub async fn serve(
     clock: Clock,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let hub = Arc::new(Hub {
-        tls,
-        db,
-        signals,
-        clock,
-        shutdown: shutdown.clone(),
-        speakers: Mutex::default(),
-    });
+    let hub =
+        Arc::new(Hub { tls, db, signals, clock, shutdown: shutdown.clone(), speakers: Mutex::default() });
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     let mut connections = JoinSet::new();
     loop {
@@ -92,15 +86,9 @@ pub async fn serve(
             },
         }
     }
-    let ended = timeout(STOP_WITHIN, async {
-        while connections.join_next().await.is_some() {}
-    })
-    .await;
+    let ended = timeout(STOP_WITHIN, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::warn!(
-            connections = connections.len(),
-            "bridges that did not part in time are cut off"
-        );
+        tracing::warn!(connections = connections.len(), "bridges that did not part in time are cut off");
     }
 }
 

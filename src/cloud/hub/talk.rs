@@ -77,10 +77,7 @@ impl End {
             Self::Fenced => RefusedCode::Fenced,
             Self::Stopping | Self::Store(_) => RefusedCode::Restarting,
         };
-        Some(Refused {
-            code,
-            message: self.to_string(),
-        })
+        Some(Refused { code, message: self.to_string() })
     }
 }
 
@@ -92,12 +89,7 @@ pub(super) async fn converse(
     until: Instant,
     permit: Option<OwnedSemaphorePermit>,
 ) {
-    let Guest {
-        bridge,
-        workspace,
-        workspace_name,
-        socket,
-    } = guest;
+    let Guest { bridge, workspace, workspace_name, socket } = guest;
     let (mut reader, mut writer) = wire::split(socket);
     let end = match timeout_at(until, hello(&mut reader)).await {
         Err(_elapsed) => End::NoHello,
@@ -105,12 +97,7 @@ pub(super) async fn converse(
         Ok(Ok((version, hello))) => {
             drop(permit);
             tracing::info!(%bridge, %workspace, %from, agent = wire::shown(&hello.agent), "bridge connected");
-            let introduced = Introduced {
-                bridge,
-                workspace_name,
-                version,
-                hello,
-            };
+            let introduced = Introduced { bridge, workspace_name, version, hello };
             speak(hub, introduced, &mut reader, &mut writer).await
         }
     };
@@ -254,10 +241,7 @@ struct Owed {
 
 /// An operation under way.
 enum Commit {
-    Report {
-        position: Position,
-        taken: oneshot::Receiver<Result<Taken, StoreError>>,
-    },
+    Report { position: Position, taken: oneshot::Receiver<Result<Taken, StoreError>> },
     Acknowledgement(oneshot::Receiver<Result<bool, StoreError>>),
     Limit(oneshot::Receiver<Result<(), StoreError>>),
     Picture(oneshot::Receiver<Result<(), StoreError>>),
@@ -294,13 +278,12 @@ impl Talk<'_> {
             Frame::Status(status) => {
                 Commit::Picture(db.submit(move |db| db.apply_status(now, bridge, &status.conditions)))
             }
-            Frame::Limit(Limit {
-                stream: StreamName::Orders,
-                up_to,
-            }) => Commit::Limit(db.submit(move |db| {
-                db.limit_orders(bridge, connection, up_to);
-                Ok(())
-            })),
+            Frame::Limit(Limit { stream: StreamName::Orders, up_to }) => {
+                Commit::Limit(db.submit(move |db| {
+                    db.limit_orders(bridge, connection, up_to);
+                    Ok(())
+                }))
+            }
             Frame::Progress(progress) => {
                 self.hub.signals.set_stage(progress.job_id, progress.stage);
                 return Ok(None);
@@ -311,12 +294,9 @@ impl Talk<'_> {
             }
             Frame::Pong { .. } => return Ok(None),
             Frame::Refused(refused) => return Err(End::Refused(refused)),
-            Frame::Hello(_)
-            | Frame::Welcome(_)
-            | Frame::Limit(Limit {
-                stream: StreamName::Reports,
-                ..
-            }) => return Err(End::Unexpected),
+            Frame::Hello(_) | Frame::Welcome(_) | Frame::Limit(Limit { stream: StreamName::Reports, .. }) => {
+                return Err(End::Unexpected);
+            }
         }))
     }
 
@@ -333,15 +313,11 @@ impl Talk<'_> {
                 let taken = db.submit(move |db| db.take_report(now, bridge, connection, position, &report));
                 Ok(Commit::Report { position, taken })
             }
-            (
-                Message::Acknowledgement {
-                    stream: StreamName::Orders,
-                    position,
-                },
-                None,
-            ) => Ok(Commit::Acknowledgement(db.submit(move |db| {
-                db.orders_acknowledged(bridge, connection, position)
-            }))),
+            (Message::Acknowledgement { stream: StreamName::Orders, position }, None) => {
+                Ok(Commit::Acknowledgement(
+                    db.submit(move |db| db.orders_acknowledged(bridge, connection, position)),
+                ))
+            }
             _ => Err(End::Unexpected),
         }
     }
@@ -363,10 +339,7 @@ impl Talk<'_> {
                     Taken::Applied => self.hub.signals.state_changed(),
                     Taken::Held => {}
                     Taken::Gap { expected } => {
-                        return Err(End::Gap {
-                            found: position,
-                            expected,
-                        });
+                        return Err(End::Gap { found: position, expected });
                     }
                     Taken::Fenced => return Err(End::Fenced),
                 }
@@ -440,10 +413,7 @@ impl Talk<'_> {
     async fn pay(&self, writer: &mut Writer) -> Result<bool, WireError> {
         let owed = std::mem::take(&mut *self.owed.lock().expect("no panic while held"));
         if let Some(position) = owed.acknowledgement {
-            let message = Message::Acknowledgement {
-                stream: StreamName::Reports,
-                position,
-            };
+            let message = Message::Acknowledgement { stream: StreamName::Reports, position };
             writer.send(&Frame::Envelope(Envelope::loose(&message))).await?;
         }
         if let Some(up_to) = owed.reports_limit {

@@ -276,3 +276,4 @@ CREATE TABLE event(
     fields BLOB NOT NULL
 ) STRICT;
 CREATE INDEX event_by_time ON event(workspace_id, occurred_at);
+CREATE INDEX event_by_grant ON event(access_grant_id);

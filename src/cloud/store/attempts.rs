@@ -125,10 +125,8 @@ impl Tenant<'_> {
             |row| id(row, "acs_credential_id"),
         )?;
         let own = known.unwrap_or_else(|| AcsCredentialId(self.db.random.uuid()));
-        let number = card
-            .card_number
-            .as_ref()
-            .map(|number| self.db.seal.seal(&number_place(own), number.as_bytes()));
+        let number =
+            card.card_number.as_ref().map(|number| self.db.seal.seal(&number_place(own), number.as_bytes()));
         let kept = self.db.execute(
             "INSERT INTO acs_credential
              SELECT ?1, workspace_id, access_method_id, acs_system_id, user_identity_id, ?4, ?5, ?6, ?7, ?8, ?8

@@ -107,11 +107,7 @@ impl Db {
         let bridge = BridgeId(self.random.uuid());
         self.connection
             .prepare_cached("INSERT INTO bridge (id, workspace_id, created_at) VALUES (?, ?, ?)")?
-            .execute(params![
-                bridge.to_string(),
-                workspace.to_string(),
-                now.as_millisecond()
-            ])?;
+            .execute(params![bridge.to_string(), workspace.to_string(), now.as_millisecond()])?;
         Ok(bridge)
     }
 
@@ -143,11 +139,7 @@ impl Db {
             return Ok(None);
         };
         let workspace = parsed(&workspace, "bridge")?;
-        Ok(Some((
-            parsed(&bridge, "bridge")?,
-            workspace,
-            self.workspace_name(workspace)?,
-        )))
+        Ok(Some((parsed(&bridge, "bridge")?, workspace, self.workspace_name(workspace)?)))
     }
 
     /// Orders a job. A job that is ordered already stays as it is.
@@ -248,19 +240,8 @@ impl Db {
         }
         self.seen(now, bridge)?;
         self.bridge_up(now, bridge)?;
-        self.live.insert(
-            bridge,
-            Live {
-                connection,
-                orders_limit: hello.orders_limit,
-            },
-        );
-        Ok(Meeting {
-            orders_resume_after,
-            orders_epoch_reason,
-            reports_received,
-            lost,
-        })
+        self.live.insert(bridge, Live { connection, orders_limit: hello.orders_limit });
+        Ok(Meeting { orders_resume_after, orders_epoch_reason, reports_received, lost })
     }
 
     /// A connection is gone. Nothing, if a newer one speaks for the bridge.
@@ -297,11 +278,7 @@ impl Db {
         after: u64,
         most: u32,
     ) -> Result<Option<Vec<Envelope>>, StoreError> {
-        let Some(live) = self
-            .live
-            .get(&bridge)
-            .filter(|live| live.connection == connection)
-        else {
+        let Some(live) = self.live.get(&bridge).filter(|live| live.connection == connection) else {
             return Ok(None);
         };
         // What was handed out under an earlier limit waits for the present one to reach it.
@@ -315,14 +292,9 @@ impl Db {
         let mut rows = statement.query(params![bridge.to_string(), signed(after), up_to, most])?;
         let mut orders = Vec::new();
         while let Some(row) = rows.next()? {
-            let position = Position {
-                epoch: number(row, 0)?,
-                n: number(row, 1)?,
-            };
+            let position = Position { epoch: number(row, 0)?, n: number(row, 1)? };
             let place = body_place(&row.get::<_, String>(2)?, &row.get::<_, String>(3)?);
-            let body = self
-                .seal
-                .open(&place, row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            let body = self.seal.open(&place, row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?;
             orders.push(Envelope {
                 position: Some(position),
                 body: String::from_utf8(body).map_err(|error| StoreError::corrupt(place, error))?,
@@ -378,20 +350,14 @@ impl Db {
                 self.end_orders(now, bridge, report.job_id)?;
                 self.connection
                     .prepare_cached("UPDATE bridge SET reports_epoch = ?, reports_n = ? WHERE id = ?")?
-                    .execute(params![
-                        signed(position.epoch),
-                        signed(position.n),
-                        bridge.to_string()
-                    ])?;
+                    .execute(params![signed(position.epoch), signed(position.n), bridge.to_string()])?;
                 Ok(Taken::Applied)
             }
         }
     }
 
     fn speaks_for(&self, bridge: BridgeId, connection: u64) -> bool {
-        self.live
-            .get(&bridge)
-            .is_some_and(|live| live.connection == connection)
+        self.live.get(&bridge).is_some_and(|live| live.connection == connection)
     }
 
     fn memory(&self, bridge: BridgeId) -> Result<(Sent, Position), StoreError> {
@@ -402,16 +368,10 @@ impl Db {
             )?
             .query_row([bridge.to_string()], |row| {
                 let sent = Sent {
-                    last: Position {
-                        epoch: number(row, 0)?,
-                        n: number(row, 1)?,
-                    },
+                    last: Position { epoch: number(row, 0)?, n: number(row, 1)? },
                     acknowledged: number(row, 2)?,
                 };
-                let received = Position {
-                    epoch: number(row, 3)?,
-                    n: number(row, 4)?,
-                };
+                let received = Position { epoch: number(row, 3)?, n: number(row, 4)? };
                 Ok((sent, received))
             })
             .map_err(StoreError::from)
@@ -433,9 +393,7 @@ impl Db {
         message: &Message,
     ) -> Result<(), StoreError> {
         let body = Envelope::loose(message).body;
-        let sealed = self
-            .seal
-            .seal(&body_place(&job_id.to_string(), what), body.as_bytes());
+        let sealed = self.seal.seal(&body_place(&job_id.to_string(), what), body.as_bytes());
         let workspace: String = self
             .connection
             .prepare_cached("SELECT workspace_id FROM bridge WHERE id = ?")?
@@ -547,11 +505,7 @@ impl Db {
             .prepare_cached(
                 "UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND bridge_id = ? AND over_at IS NULL",
             )?
-            .execute(params![
-                now.as_millisecond(),
-                job_id.to_string(),
-                bridge.to_string()
-            ])?;
+            .execute(params![now.as_millisecond(), job_id.to_string(), bridge.to_string()])?;
         Ok(())
     }
 
@@ -577,13 +531,11 @@ fn parsed<T: std::str::FromStr>(id: &str, table: &str) -> Result<T, StoreError>
 where
     T::Err: ToString,
 {
-    id.parse()
-        .map_err(|error: T::Err| StoreError::corrupt(table, error.to_string()))
+    id.parse().map_err(|error: T::Err| StoreError::corrupt(table, error.to_string()))
 }
 
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(column)
-        .map(|number| u64::try_from(number).unwrap_or(0))
+    row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
 }
 
 /// SQLite's integers are signed; positions and limits are far below that, and a limit of "any" saturates.

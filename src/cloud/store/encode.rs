@@ -36,21 +36,15 @@ impl Tenant<'_> {
         wanted: AccessMethodId,
         encoder: AcsEncoderId,
     ) -> Result<Attempt, Fault> {
-        let method = self
-            .method(wanted)?
-            .ok_or_else(|| Refused::not_found(Resource::AccessMethod, wanted))?;
+        let method =
+            self.method(wanted)?.ok_or_else(|| Refused::not_found(Resource::AccessMethod, wanted))?;
         let at = self
             .db
             .one(
                 "SELECT name, acs_system_id FROM acs_encoder
                  WHERE acs_encoder_id = ?1 AND workspace_id = ?2 AND removed_at IS NULL",
                 params![encoder.to_string(), self.workspace],
-                |row| {
-                    Ok((
-                        parsed::<EncoderName>(row, "name")?,
-                        id::<AcsSystemId>(row, "acs_system_id")?,
-                    ))
-                },
+                |row| Ok((parsed::<EncoderName>(row, "name")?, id::<AcsSystemId>(row, "acs_system_id")?)),
             )?
             .ok_or_else(|| Refused::not_found(Resource::AcsEncoder, encoder))?;
         let (encoder_name, encoder_system) = at;
@@ -94,13 +88,7 @@ impl Tenant<'_> {
         };
         let attempt = match plan_encode(facts, now, &self.db.random)? {
             Encode::Same(attempt) => attempt,
-            Encode::New {
-                attempt,
-                job,
-                doors,
-                unsent_at,
-                silent_at,
-            } => {
+            Encode::New { attempt, job, doors, unsent_at, silent_at } => {
                 self.db.execute(
                     "INSERT INTO action_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, NULL, ?6, ?7, ?8, NULL)",
                     params![
@@ -177,14 +165,7 @@ impl Tenant<'_> {
             Cancel::Withdrawn => {
                 let outcome = Outcome::Cancelled;
                 let rooms = Vec::new();
-                let report = Report {
-                    job_id: job,
-                    revision: 1,
-                    at: now,
-                    outcome,
-                    resolution: None,
-                    rooms,
-                };
+                let report = Report { job_id: job, revision: 1, at: now, outcome, resolution: None, rooms };
                 self.db.apply_report(now, bridge, &report)
             }
             Cancel::Ordered | Cancel::TooLate => Ok(()),

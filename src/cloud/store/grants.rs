@@ -104,8 +104,7 @@ impl Tenant<'_> {
     fn try_create_grant(&mut self, now: Timestamp, command: &GrantCommand) -> Result<Grant, Fault> {
         match &command.identity {
             IdentityRef::Known(known) => {
-                self.identity(*known)?
-                    .ok_or_else(|| Refused::not_found(Resource::UserIdentity, known))?;
+                self.identity(*known)?.ok_or_else(|| Refused::not_found(Resource::UserIdentity, known))?;
             }
             IdentityRef::New(person) => self.check_person(person)?,
         }
@@ -120,9 +119,8 @@ impl Tenant<'_> {
         let spaces = self.spaces_named(command)?;
         let mut doors = command.entrances.clone();
         for space in &spaces {
-            let members = self
-                .doors_of_space(*space)?
-                .ok_or_else(|| Refused::not_found(Resource::Space, space))?;
+            let members =
+                self.doors_of_space(*space)?.ok_or_else(|| Refused::not_found(Resource::Space, space))?;
             doors.extend(members);
         }
         let targets = self.targets(&doors)?;
@@ -167,8 +165,7 @@ impl Tenant<'_> {
     ) -> Result<(), StoreError> {
         let own = plan.id.to_string();
         let sealed = |place: String, text: &Option<Private>| {
-            text.as_ref()
-                .map(|text| self.db.seal.seal(&place, text.expose().as_bytes()))
+            text.as_ref().map(|text| self.db.seal.seal(&place, text.expose().as_bytes()))
         };
         let db = &*self.db;
         let workspace = &self.workspace;
@@ -357,13 +354,7 @@ impl Tenant<'_> {
         let requested = self.db.all(
             "SELECT place, mode, code FROM requested_method WHERE access_grant_id = ?1 ORDER BY place",
             [&own],
-            |row| {
-                Ok((
-                    row.get::<_, i64>("place")?,
-                    mode(row)?,
-                    row.get::<_, Option<Vec<u8>>>("code")?,
-                ))
-            },
+            |row| Ok((row.get::<_, i64>("place")?, mode(row)?, row.get::<_, Option<Vec<u8>>>("code")?)),
         )?;
         for (place, mode, code) in requested {
             let code = self.unseal(&format!("requested_method.code/{own}/{place}"), code)?;
@@ -426,11 +417,9 @@ impl Tenant<'_> {
                 system: method.system,
                 card: method.card,
                 pending: match pending {
-                    Some((attempt, job)) => Some(PendingJob {
-                        job,
-                        attempt,
-                        handed: self.db.was_handed(job)?,
-                    }),
+                    Some((attempt, job)) => {
+                        Some(PendingJob { job, attempt, handed: self.db.was_handed(job)? })
+                    }
                     None => None,
                 },
             });
@@ -562,13 +551,7 @@ impl Db {
                AND NOT EXISTS (SELECT 1 FROM action_attempt a
                                WHERE a.access_method_id = m.access_method_id AND a.status = 'pending')",
             [ms(now)],
-            |row| {
-                Ok((
-                    id(row, "workspace_id")?,
-                    id(row, "access_grant_id")?,
-                    id(row, "access_method_id")?,
-                ))
-            },
+            |row| Ok((id(row, "workspace_id")?, id(row, "access_grant_id")?, id(row, "access_method_id")?)),
         )?;
         let changed = !ended.is_empty();
         for (workspace, grant, method) in ended {
@@ -607,11 +590,7 @@ fn method(row: &Row<'_>) -> rusqlite::Result<Method> {
         is_issued: row.get("is_issued")?,
         issued_at: maybe_time(row, "issued_at")?,
         in_doubt: row.get("in_doubt")?,
-        card: if row.get("may_exist")? {
-            CardFate::MayExist { opens_until }
-        } else {
-            CardFate::Never
-        },
+        card: if row.get("may_exist")? { CardFate::MayExist { opens_until } } else { CardFate::Never },
     })
 }
 

@@ -77,11 +77,7 @@ impl Db {
 
     /// The database as one workspace may see it.
     pub(crate) fn tenant(&mut self, workspace: WorkspaceId) -> Tenant<'_> {
-        Tenant {
-            workspace: workspace.to_string(),
-            id: workspace,
-            db: self,
-        }
+        Tenant { workspace: workspace.to_string(), id: workspace, db: self }
     }
 
     fn execute(&self, sql: &str, params: impl Params) -> Result<usize, StoreError> {

@@ -46,16 +46,8 @@ impl Person {
         let digits = |text: &String| text.chars().filter(|c| !" -().".contains(*c)).collect();
         [
             ("key_index", "user_identity_key", self.user_identity_key.clone()),
-            (
-                "email_index",
-                "email_address",
-                self.email_address.as_ref().map(lower),
-            ),
-            (
-                "phone_index",
-                "phone_number",
-                self.phone_number.as_ref().map(digits),
-            ),
+            ("email_index", "email_address", self.email_address.as_ref().map(lower)),
+            ("phone_index", "phone_number", self.phone_number.as_ref().map(digits)),
         ]
     }
 }
@@ -66,16 +58,13 @@ impl Tenant<'_> {
         now: Timestamp,
         person: &Person,
     ) -> Result<Result<Identity, Refused>, StoreError> {
-        split(
-            self.check_person(person)
-                .and_then(|()| Ok(self.add_person(now, person)?)),
-        )
+        split(self.check_person(person).and_then(|()| Ok(self.add_person(now, person)?)))
     }
 
     /// Whether such a person may be added.
     pub(super) fn check_person(&self, person: &Person) -> Result<(), Fault> {
         let unique = person.unique();
-        if unique.iter().all(|(_, _, value)| value.is_none()) {
+        if person.full_name.is_none() && unique.iter().all(|(_, _, value)| value.is_none()) {
             return Err(Refused::IdentityNameless.into());
         }
         for (column, parameter, value) in unique {
@@ -102,26 +91,13 @@ impl Tenant<'_> {
         let plain =
             serde_json::to_vec(person).map_err(|error| StoreError::corrupt("user_identity.person", error))?;
         let sealed = self.db.seal.seal(&place(own), &plain);
-        let [key, email, phone] = person
-            .unique()
-            .map(|(column, _, value)| value.map(|value| self.digest(column, &value)));
+        let [key, email, phone] =
+            person.unique().map(|(column, _, value)| value.map(|value| self.digest(column, &value)));
         self.db.execute(
             "INSERT INTO user_identity VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                own.to_string(),
-                self.workspace,
-                sealed,
-                key,
-                email,
-                phone,
-                ms(now)
-            ],
+            params![own.to_string(), self.workspace, sealed, key, email, phone, ms(now)],
         )?;
-        Ok(Identity {
-            id: own,
-            created_at: now,
-            person: person.clone(),
-        })
+        Ok(Identity { id: own, created_at: now, person: person.clone() })
     }
 
     pub(super) fn identity(&self, wanted: UserIdentityId) -> Result<Option<Identity>, StoreError> {
@@ -144,9 +120,7 @@ impl Tenant<'_> {
 
     /// Digests differ between workspaces, so that nothing is learnt across them.
     fn digest(&self, column: &str, value: &str) -> [u8; 32] {
-        self.db
-            .seal
-            .blind_index(&format!("user_identity.{column}/{}", self.workspace), value)
+        self.db.seal.blind_index(&format!("user_identity.{column}/{}", self.workspace), value)
     }
 }
 

@@ -68,8 +68,7 @@ impl Db {
             if let Some(card) = self.ordered_card(bridge, job)?
                 && card.revision == 0
             {
-                self.tenant(card.workspace)
-                    .doubt(now, job, "the bridge has lost its memory of it")?;
+                self.tenant(card.workspace).doubt(now, job, "the bridge has lost its memory of it")?;
             }
         }
         Ok(())
@@ -97,12 +96,7 @@ impl Db {
             "UPDATE ordered_checkout SET revision = ?3, freed = ?4
              WHERE job_id = ?1 AND bridge_id = ?2 AND revision < ?3
              RETURNING workspace_id, acs_system_id, reservation_key",
-            params![
-                report.job_id.to_string(),
-                bridge.to_string(),
-                report.revision,
-                freed
-            ],
+            params![report.job_id.to_string(), bridge.to_string(), report.revision, freed],
             |row| {
                 Ok((
                     id::<WorkspaceId>(row, "workspace_id")?,
@@ -199,9 +193,7 @@ impl Tenant<'_> {
                         is_issued: true,
                         issued_at: Some(method.issued_at.unwrap_or(now)),
                         in_doubt: false,
-                        card: CardFate::MayExist {
-                            opens_until: later(method.card, window.ends_at()),
-                        },
+                        card: CardFate::MayExist { opens_until: later(method.card, window.ends_at()) },
                     },
                 )?;
                 if method.deleted.is_none() {
@@ -259,9 +251,7 @@ impl Tenant<'_> {
                 is_issued: false,
                 issued_at: method.issued_at,
                 in_doubt: true,
-                card: CardFate::MayExist {
-                    opens_until: later(method.card, window.ends_at()),
-                },
+                card: CardFate::MayExist { opens_until: later(method.card, window.ends_at()) },
             },
         )
     }
@@ -314,10 +304,7 @@ impl Tenant<'_> {
             }
         }
         if events.len() > 1 && self.opens_everything(method)? {
-            events.push(Event::grant(
-                "access_grant.access_granted_to_all_doors",
-                method.grant,
-            ));
+            events.push(Event::grant("access_grant.access_granted_to_all_doors", method.grant));
         }
         self.tell(now, &events)
     }

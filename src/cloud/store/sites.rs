@@ -127,11 +127,9 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub fn all_bridges_down(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let up = self.all("SELECT bridge_id FROM site WHERE up = 1", [], |row| {
-            id::<BridgeId>(row, "bridge_id")
-        })?;
-        up.into_iter()
-            .try_for_each(|bridge| self.bridge_down(now, bridge))
+        let up =
+            self.all("SELECT bridge_id FROM site WHERE up = 1", [], |row| id::<BridgeId>(row, "bridge_id"))?;
+        up.into_iter().try_for_each(|bridge| self.bridge_down(now, bridge))
     }
 
     /// A bridge has said hello.
@@ -168,10 +166,7 @@ impl Db {
         bridge: BridgeId,
         conditions: &[Condition],
     ) -> Result<(), StoreError> {
-        self.execute(
-            "DELETE FROM site_condition WHERE bridge_id = ?1",
-            [bridge.to_string()],
-        )?;
+        self.execute("DELETE FROM site_condition WHERE bridge_id = ?1", [bridge.to_string()])?;
         for condition in conditions {
             let severity = match condition.severity {
                 Severity::Notice => "notice",
@@ -220,30 +215,16 @@ impl Db {
                 .encoders
                 .iter()
                 .map(|encoder| (encoder.name.as_str(), encoder.display_name.as_deref(), None));
-            self.tenant(workspace)
-                .keep(now, id, &ENTRANCES, doors.collect())?;
-            self.tenant(workspace)
-                .keep(now, id, &ENCODERS, encoders.collect())?;
+            self.tenant(workspace).keep(now, id, &ENTRANCES, doors.collect())?;
+            self.tenant(workspace).keep(now, id, &ENCODERS, encoders.collect())?;
         }
-        let named: BTreeSet<_> = inventory
-            .systems
-            .iter()
-            .map(|system| system.name.as_str())
-            .collect();
+        let named: BTreeSet<_> = inventory.systems.iter().map(|system| system.name.as_str()).collect();
         let known = self.all(
             "SELECT acs_system_id, name FROM acs_system WHERE bridge_id = ?1 AND removed_at IS NULL",
             [bridge.to_string()],
-            |row| {
-                Ok((
-                    id::<AcsSystemId>(row, "acs_system_id")?,
-                    row.get::<_, String>("name")?,
-                ))
-            },
+            |row| Ok((id::<AcsSystemId>(row, "acs_system_id")?, row.get::<_, String>("name")?)),
         )?;
-        for (system, _) in known
-            .into_iter()
-            .filter(|(_, name)| !named.contains(name.as_str()))
-        {
+        for (system, _) in known.into_iter().filter(|(_, name)| !named.contains(name.as_str())) {
             self.execute(
                 "UPDATE acs_system SET removed_at = ?2 WHERE acs_system_id = ?1",
                 params![system.to_string(), ms(now)],
@@ -255,11 +236,9 @@ impl Db {
     }
 
     pub(super) fn workspace_of(&self, bridge: BridgeId) -> Result<Option<WorkspaceId>, StoreError> {
-        self.one(
-            "SELECT workspace_id FROM site WHERE bridge_id = ?1",
-            [bridge.to_string()],
-            |row| id(row, "workspace_id"),
-        )
+        self.one("SELECT workspace_id FROM site WHERE bridge_id = ?1", [bridge.to_string()], |row| {
+            id(row, "workspace_id")
+        })
     }
 
     /// Tells which systems came or went by what is known now.
@@ -270,12 +249,7 @@ impl Db {
         let systems = self.all(
             "SELECT acs_system_id, connected FROM acs_system WHERE bridge_id = ?1 ORDER BY rowid",
             [bridge.to_string()],
-            |row| {
-                Ok((
-                    id::<AcsSystemId>(row, "acs_system_id")?,
-                    row.get::<_, bool>("connected")?,
-                ))
-            },
+            |row| Ok((id::<AcsSystemId>(row, "acs_system_id")?, row.get::<_, bool>("connected")?)),
         )?;
         for (system, was) in systems {
             let mut tenant = self.tenant(workspace);
@@ -287,11 +261,7 @@ impl Db {
                 "UPDATE acs_system SET connected = ?2 WHERE acs_system_id = ?1",
                 params![system.to_string(), is],
             )?;
-            let kind = if is {
-                "acs_system.connected"
-            } else {
-                "acs_system.disconnected"
-            };
+            let kind = if is { "acs_system.connected" } else { "acs_system.disconnected" };
             tenant.tell(now, &[Event::new(kind, Subject::System(system))])?;
         }
         Ok(())
@@ -382,15 +352,7 @@ impl Tenant<'_> {
             match kind {
                 Some(kind) => self.db.execute(
                     &sql,
-                    params![
-                        own_text,
-                        self.workspace,
-                        system_text,
-                        name,
-                        display_name,
-                        ms(now),
-                        kind
-                    ],
+                    params![own_text, self.workspace, system_text, name, display_name, ms(now), kind],
                 )?,
                 None => self.db.execute(
                     &sql,
@@ -542,13 +504,7 @@ impl Tenant<'_> {
                AND (?3 IS NULL OR e.acs_system_id IN (SELECT value FROM json_each(?3)))
                AND (?4 IS NULL OR e.acs_encoder_id IN (SELECT value FROM json_each(?4)))
              ORDER BY e.rowid LIMIT ?5",
-            params![
-                self.workspace,
-                page.after,
-                id_list(systems),
-                id_list(ids),
-                page.limit + 1
-            ],
+            params![self.workspace, page.after, id_list(systems), id_list(ids), page.limit + 1],
             |row| {
                 let encoder = Encoder {
                     id: id(row, "acs_encoder_id")?,

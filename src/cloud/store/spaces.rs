@@ -60,14 +60,7 @@ impl Tenant<'_> {
         let own = SpaceId(self.db.random.uuid());
         self.db.execute(
             "INSERT INTO space VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-            params![
-                own.to_string(),
-                self.workspace,
-                new.name,
-                new.space_key,
-                new.customer_key,
-                ms(now)
-            ],
+            params![own.to_string(), self.workspace, new.name, new.space_key, new.customer_key, ms(now)],
         )?;
         for door in &doors {
             self.db.execute(

@@ -19,11 +19,9 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub fn workspace(&mut self) -> Result<Option<WorkspaceId>, StoreError> {
-        self.one(
-            "SELECT workspace_id FROM workspace ORDER BY created_at LIMIT 1",
-            [],
-            |row| id(row, "workspace_id"),
-        )
+        self.one("SELECT workspace_id FROM workspace ORDER BY created_at LIMIT 1", [], |row| {
+            id(row, "workspace_id")
+        })
     }
 
     /// Makes the workspace with its first API key and its bridge, each secret by its SHA-256 digest alone.
@@ -73,11 +71,10 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub fn workspace_name(&mut self, workspace: WorkspaceId) -> Result<String, StoreError> {
-        let name = self.one(
-            "SELECT name FROM workspace WHERE workspace_id = ?1",
-            [workspace.to_string()],
-            |row| row.get(0),
-        )?;
+        let name =
+            self.one("SELECT name FROM workspace WHERE workspace_id = ?1", [workspace.to_string()], |row| {
+                row.get(0)
+            })?;
         Ok(name.unwrap_or_default())
     }
 
@@ -98,11 +95,9 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub fn workspace_by_key(&mut self, digest: [u8; 32]) -> Result<Option<WorkspaceId>, StoreError> {
-        self.one(
-            "SELECT workspace_id FROM api_key WHERE digest = ?1",
-            [digest],
-            |row| id(row, "workspace_id"),
-        )
+        self.one("SELECT workspace_id FROM api_key WHERE digest = ?1", [digest], |row| {
+            id(row, "workspace_id")
+        })
     }
 
     fn add_site(&self, now: Timestamp, workspace: WorkspaceId, bridge: BridgeId) -> Result<(), StoreError> {

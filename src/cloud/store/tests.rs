@@ -8,8 +8,8 @@ use crate::{
     model::{
         AccessMethodId, AcsEncoderId, AcsEntranceId, ActionAttemptId, BridgeId, Capabilities, CardFacts,
         Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Outcome, ProofLevel,
-        Report, ReservationKey, Resolution, Severity, Success, SystemInventory, SystemKind, SystemName,
-        Verdict, Written,
+        Report, ReservationKey, Resolution, RoomState, Severity, Success, SystemInventory, SystemKind,
+        SystemName, Verdict, Written,
     },
 };
 
@@ -34,15 +34,8 @@ impl Property {
         let workspace = db.found(now, "Home", [1; 32], [2; 32]).unwrap();
         let bridge = db.the_bridge(now, workspace).unwrap();
         db.bridge_up(now, bridge).unwrap();
-        db.apply_inventory(now, bridge, &inventory(&["101", "102", "103"]))
-            .unwrap();
-        Self {
-            db,
-            workspace,
-            bridge,
-            now,
-            folder,
-        }
+        db.apply_inventory(now, bridge, &inventory(&["101", "102", "103"])).unwrap();
+        Self { db, workspace, bridge, now, folder }
     }
 
     fn tenant(&mut self) -> Tenant<'_> {
@@ -51,18 +44,11 @@ impl Property {
 
     fn entrances(&mut self) -> Vec<Entrance> {
         let page = Page { limit: 100, after: 0 };
-        self.tenant()
-            .entrances(&EntranceFilter::default(), page)
-            .unwrap()
-            .rows
+        self.tenant().entrances(&EntranceFilter::default(), page).unwrap().rows
     }
 
     fn door(&mut self, name: &str) -> AcsEntranceId {
-        self.entrances()
-            .into_iter()
-            .find(|door| door.name == name)
-            .unwrap()
-            .id
+        self.entrances().into_iter().find(|door| door.name == name).unwrap().id
     }
 
     fn encoder(&mut self, index: usize) -> AcsEncoderId {
@@ -85,10 +71,7 @@ impl Property {
             entrances: doors.iter().map(|door| self.door(door)).collect(),
             spaces: Vec::new(),
             space_keys: Vec::new(),
-            requested: vec![Requested {
-                mode: Mode::Card,
-                code: None,
-            }],
+            requested: vec![Requested { mode: Mode::Card, code: None }],
         };
         let now = self.now;
         self.tenant().create_grant(now, &command).unwrap().unwrap()
@@ -128,10 +111,7 @@ impl Property {
     fn resolve(&mut self, job: JobId, verdict: Verdict) {
         let mut report = report(self.now, job, Outcome::unknown(Code::NoAnswer, "silence"));
         report.revision = 2;
-        report.resolution = Some(Resolution {
-            verdict,
-            by: "the desk".into(),
-        });
+        report.resolution = Some(Resolution { verdict, by: "the desk".into() });
         self.db.apply_report(self.now, self.bridge, &report).unwrap();
     }
 
@@ -149,10 +129,7 @@ impl Property {
     }
 
     fn told(&mut self) -> Vec<String> {
-        let filter = EventFilter {
-            limit: 1_000,
-            ..EventFilter::default()
-        };
+        let filter = EventFilter { limit: 1_000, ..EventFilter::default() };
         let events = self.tenant().events(&filter).unwrap();
         events.into_iter().map(|event| event.kind).collect()
     }
@@ -174,15 +151,9 @@ impl Property {
 
 fn inventory(rooms: &[&str]) -> Inventory {
     let proven = Some(ProofLevel::Vector);
-    let door = |name: &str, kind| Door {
-        name: DoorName::new(name).unwrap(),
-        display_name: None,
-        kind,
-    };
-    let encoder = |name: &str| crate::model::Encoder {
-        name: EncoderName::new(name).unwrap(),
-        display_name: None,
-    };
+    let door = |name: &str, kind| Door { name: DoorName::new(name).unwrap(), display_name: None, kind };
+    let encoder =
+        |name: &str| crate::model::Encoder { name: EncoderName::new(name).unwrap(), display_name: None };
     Inventory {
         systems: vec![SystemInventory {
             name: SystemName::new("salto").unwrap(),
@@ -215,23 +186,13 @@ fn inventory(rooms: &[&str]) -> Inventory {
 fn written() -> Outcome {
     Outcome::Succeeded(Success {
         written: Some(Written::Proven),
-        card: Some(CardFacts {
-            serial: Some("04A1B2C3".into()),
-            ..CardFacts::default()
-        }),
+        card: Some(CardFacts { serial: Some("04A1B2C3".into()), ..CardFacts::default() }),
         seen: None,
     })
 }
 
 fn report(at: Timestamp, job_id: JobId, outcome: Outcome) -> Report {
-    Report {
-        job_id,
-        revision: 1,
-        at,
-        outcome,
-        resolution: None,
-        rooms: Vec::new(),
-    }
+    Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new() }
 }
 
 #[test]
@@ -245,11 +206,8 @@ fn a_written_card_ends_its_attempt_and_opens_its_doors_in_the_feed() {
     assert_eq!(property.attempt(attempt), "success");
     assert!(property.method(method).unwrap().is_issued);
     let told = property.told();
-    let tail: Vec<_> = told
-        .iter()
-        .map(String::as_str)
-        .skip_while(|kind| *kind != "access_grant.created")
-        .collect();
+    let tail: Vec<_> =
+        told.iter().map(String::as_str).skip_while(|kind| *kind != "access_grant.created").collect();
     assert_eq!(
         tail,
         [
@@ -264,11 +222,7 @@ fn a_written_card_ends_its_attempt_and_opens_its_doors_in_the_feed() {
     );
     property.report(job, Outcome::failed(Code::NoCard, "the same report, garbled"));
     assert_eq!(property.attempt(attempt), "success");
-    assert_eq!(
-        property.told(),
-        told,
-        "a report that was taken in before changes nothing"
-    );
+    assert_eq!(property.told(), told, "a report that was taken in before changes nothing");
 }
 
 #[test]
@@ -294,11 +248,7 @@ fn a_doubt_blocks_the_method_until_it_is_settled_and_the_attempt_stays_as_it_end
         property.report(job, Outcome::unknown(Code::NoAnswer, "silence"));
         assert_eq!(property.attempt(attempt), "encoding_interrupted");
         let (now, encoder) = (property.now, property.encoder(0));
-        let refused = property
-            .tenant()
-            .encode(now, method, encoder)
-            .unwrap()
-            .unwrap_err();
+        let refused = property.tenant().encode(now, method, encoder).unwrap().unwrap_err();
         assert_eq!(refused.name(), "access_method_not_ready_for_encoding");
 
         property.resolve(job, verdict);
@@ -314,10 +264,7 @@ fn a_job_that_never_left_ends_for_want_of_a_bridge_and_may_be_tried_again() {
     let method = property.grant("stay-1", &["101"], 24).methods[0].id;
     let (attempt, _) = property.order(method);
     let overdue = property.later(SignedDuration::from_secs(60));
-    assert_eq!(
-        (overdue.changed, property.attempt(attempt).as_str()),
-        (false, "pending")
-    );
+    assert_eq!((overdue.changed, property.attempt(attempt).as_str()), (false, "pending"));
     property.now = overdue.next.unwrap();
     assert!(property.later(SignedDuration::ZERO).changed);
     assert_eq!(property.attempt(attempt), "bridge_disconnected");
@@ -331,11 +278,7 @@ fn a_sent_job_that_falls_silent_is_a_doubt_and_its_late_outcome_moves_only_the_m
     let method = property.grant("stay-1", &["101"], 24).methods[0].id;
     let (attempt, job) = property.encode(method);
     property.later(SignedDuration::from_secs(120));
-    assert_eq!(
-        property.attempt(attempt),
-        "pending",
-        "a person may still be laying the card down"
-    );
+    assert_eq!(property.attempt(attempt), "pending", "a person may still be laying the card down");
     property.later(SignedDuration::from_secs(120));
     assert_eq!(property.attempt(attempt), "encoding_interrupted");
     assert!(property.method(method).unwrap().in_doubt);
@@ -353,10 +296,7 @@ fn what_a_bridge_forgot_ends_in_doubt_unless_it_was_reported_before() {
     let (lost, second_job) = property.encode(second);
     property.report(first_job, written());
     let (now, bridge) = (property.now, property.bridge);
-    property
-        .db
-        .orders_lost(now, bridge, &[first_job, second_job])
-        .unwrap();
+    property.db.orders_lost(now, bridge, &[first_job, second_job]).unwrap();
     assert_eq!(property.attempt(reported), "success");
     assert_eq!(property.attempt(lost), "encoding_interrupted");
     assert!(property.method(second).unwrap().in_doubt);
@@ -373,11 +313,7 @@ fn a_grant_without_a_card_vanishes_and_its_key_and_room_are_free() {
     assert_eq!(property.attempt(attempt), "credential_deleted");
     property.grant("stay-1", &["103"], 24);
     let now = property.now;
-    let again = property
-        .tenant()
-        .delete_grant(now, grant.id)
-        .unwrap()
-        .unwrap_err();
+    let again = property.tenant().delete_grant(now, grant.id).unwrap().unwrap_err();
     assert_eq!(again.name(), "access_grant_not_found");
 }
 
@@ -390,10 +326,7 @@ fn a_grant_with_a_card_is_shown_until_the_card_opens_no_longer() {
     property.report(job, written());
     property.delete(&grant);
     assert!(property.still_there(&grant));
-    assert!(
-        property.still_there(&other),
-        "another grant of the stay is not touched"
-    );
+    assert!(property.still_there(&other), "another grant of the stay is not touched");
     property.later(HOUR * 23);
     assert!(property.still_there(&grant));
     property.later(HOUR);
@@ -428,9 +361,7 @@ fn the_last_grant_of_a_stay_frees_the_room_and_then_the_cards_are_forgotten() {
     property.delete(&first);
     assert!(checkouts(&property).is_empty(), "the second grant still lives");
     property.delete(&second);
-    let [job] = checkouts(&property)[..] else {
-        panic!("one room, one check-out")
-    };
+    let [job] = checkouts(&property)[..] else { panic!("one room, one check-out") };
     assert!(property.still_there(&first));
     property.report(job, Outcome::Succeeded(Success::default()));
     assert!(!property.still_there(&first));
@@ -441,35 +372,18 @@ fn a_door_that_disappears_comes_back_as_itself() {
     let mut property = Property::new();
     let before = property.door("102");
     let (now, bridge) = (property.now, property.bridge);
-    property
-        .db
-        .apply_inventory(now, bridge, &inventory(&["101", "103"]))
-        .unwrap();
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "103"])).unwrap();
     let gone = |property: &mut Property| {
         let doors = property.entrances();
-        doors
-            .iter()
-            .find(|door| door.name == "102")
-            .unwrap()
-            .removed_at
-            .is_some()
+        doors.iter().find(|door| door.name == "102").unwrap().removed_at.is_some()
     };
     assert!(gone(&mut property));
-    property
-        .db
-        .apply_inventory(now, bridge, &inventory(&["101", "102", "103"]))
-        .unwrap();
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "102", "103"])).unwrap();
     assert!(!gone(&mut property));
     assert_eq!(property.door("102"), before);
     let told = property.told();
-    assert_eq!(
-        told.iter().filter(|kind| *kind == "acs_entrance.removed").count(),
-        1
-    );
-    assert_eq!(
-        told.iter().filter(|kind| *kind == "acs_entrance.added").count(),
-        5
-    );
+    assert_eq!(told.iter().filter(|kind| *kind == "acs_entrance.removed").count(), 1);
+    assert_eq!(told.iter().filter(|kind| *kind == "acs_entrance.added").count(), 5);
 }
 
 #[test]
@@ -488,10 +402,7 @@ fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
         message: "The line is not open".into(),
         since: now,
     };
-    property
-        .db
-        .apply_status(now, bridge, std::slice::from_ref(&down))
-        .unwrap();
+    property.db.apply_status(now, bridge, std::slice::from_ref(&down)).unwrap();
     property.db.apply_status(now, bridge, &[down]).unwrap();
     assert_eq!(troubles(&mut property), ["acs_system_disconnected"]);
     property.db.bridge_down(now, bridge).unwrap();
@@ -506,6 +417,28 @@ fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
 }
 
 #[test]
+fn the_copy_of_the_door_ledger_keeps_the_newer_word() {
+    let mut property = Property::new();
+    let mut tell = |job: u128, hours: i64, stay: &str| {
+        let mut report = report(property.now, JobId(uuid::Uuid::from_u128(job)), written());
+        report.rooms = vec![RoomState {
+            system: SystemName::new("salto").unwrap(),
+            room: DoorName::new("101").unwrap(),
+            reservation_key: Some(ReservationKey::new(stay).unwrap()),
+            certain: true,
+            since: property.now + SignedDuration::from_hours(hours),
+            cards: 1,
+        }];
+        property.db.apply_report(property.now, property.bridge, &report).unwrap();
+        let key = "SELECT reservation_key FROM door_ledger";
+        property.db.one(key, [], |row| row.get::<_, String>(0)).unwrap().unwrap()
+    };
+    assert_eq!(tell(1, 0, "stay-1"), "stay-1");
+    assert_eq!(tell(2, 2, "stay-3"), "stay-3");
+    assert_eq!(tell(3, 1, "stay-2"), "stay-3");
+}
+
+#[test]
 fn another_workspace_sees_and_touches_nothing() {
     let mut property = Property::new();
     let grant = property.grant("stay-1", &["101"], 24);
@@ -516,13 +449,7 @@ fn another_workspace_sees_and_touches_nothing() {
     assert!(theirs.grant(&GrantName::Id(grant.id)).unwrap().is_none());
     assert!(theirs.method(grant.methods[0].id).unwrap().is_none());
     assert!(theirs.systems(None, None).unwrap().is_empty());
-    assert!(
-        theirs
-            .entrances(&EntranceFilter::default(), page)
-            .unwrap()
-            .rows
-            .is_empty()
-    );
+    assert!(theirs.entrances(&EntranceFilter::default(), page).unwrap().rows.is_empty());
     assert!(theirs.encode(now, grant.methods[0].id, encoder).unwrap().is_err());
     assert!(theirs.delete_grant(now, grant.id).unwrap().is_err());
     assert!(matches!(theirs.targets(&[door]), Err(Fault::Refused(_))));
@@ -541,10 +468,7 @@ fn names_of_guests_and_card_numbers_are_not_in_the_file() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
         read += bytes.len();
         for secret in ["Quicksilver", "04A1B2C3"] {
-            assert!(
-                !bytes.windows(secret.len()).any(|part| part == secret.as_bytes()),
-                "{secret}"
-            );
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret}");
         }
     }
     assert!(read > 0);

@@ -50,9 +50,8 @@ pub fn read(fields: &[String], command: &Command) -> Answer {
     }
 }
 
-const COMMANDS: [&str; 14] = [
-    "CNM", "CCM", "MC", "CO", "LT", "LTE", "L1", "L2", "L3", "P1", "P2", "P3", "WF", "WN",
-];
+const COMMANDS: [&str; 14] =
+    ["CNM", "CCM", "MC", "CO", "LT", "LTE", "L1", "L2", "L3", "P1", "P2", "P3", "WF", "WN"];
 const COUNTED: [&str; 2] = ["CN", "CC"];
 
 macro_rules! error_codes {
@@ -134,10 +133,7 @@ impl ErrorCode {
 /// The chip's number in the answer to a written card, where it was asked for and given.
 #[must_use]
 pub fn serial(fields: &[String]) -> Option<&str> {
-    fields
-        .get(2)
-        .map(String::as_str)
-        .filter(|serial| !serial.is_empty())
+    fields.get(2).map(String::as_str).filter(|serial| !serial.is_empty())
 }
 
 /// What the answer to `LT` shows.
@@ -211,11 +207,8 @@ impl CardShown {
                 _ => None,
             };
         }
-        let rooms: Vec<String> = (2..6)
-            .map(field)
-            .filter(|room| !room.is_empty())
-            .map(String::from)
-            .collect();
+        let rooms: Vec<String> =
+            (2..6).map(field).filter(|room| !room.is_empty()).map(String::from).collect();
         Some(Self::Guest(GuestCard {
             rooms,
             valid: in_main_room == Some(true),
@@ -245,10 +238,7 @@ mod tests {
     }
 
     fn read_card() -> Command {
-        Command::ReadCard {
-            encoder: "1".into(),
-            eject: Eject::Wait,
-        }
+        Command::ReadCard { encoder: "1".into(), eject: Eject::Wait }
     }
 
     fn check_out() -> Command {
@@ -288,11 +278,7 @@ mod tests {
         let Answer::Refused(_, refusal) = read(&fields("EG|1|Encoder\u{7} too old"), &read_card()) else {
             panic!("a refusal");
         };
-        assert!(
-            refusal.message.ends_with(": Encoder too old"),
-            "{}",
-            refusal.message
-        );
+        assert!(refusal.message.ends_with(": Encoder too old"), "{}", refusal.message);
         let long = ErrorCode::Eg.refusal(Some(&"x".repeat(4000)));
         assert!(long.message.len() < 300);
     }
@@ -327,10 +313,7 @@ mod tests {
         assert_eq!(card.expiry.unwrap().to_string(), "2026-11-24T11:00:00");
         assert_eq!(CardShown::read(&fields("LT|1|LM")), Some(CardShown::Staff));
         assert_eq!(CardShown::read(&fields("LT|1|LC")), Some(CardShown::Invalid));
-        assert!(matches!(
-            CardShown::read(&fields("LT|1|LD")),
-            Some(CardShown::Other(_))
-        ));
+        assert!(matches!(CardShown::read(&fields("LT|1|LD")), Some(CardShown::Other(_))));
         assert_eq!(CardShown::read(&fields("LT|1")), None);
         assert_eq!(CardShown::read(&fields("LT|1|101")), None);
     }

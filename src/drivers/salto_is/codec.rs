@@ -218,18 +218,12 @@ mod tests {
         assert_eq!(hex(&bytes), "02b3434fb330b3573130303131b30359");
         assert_eq!(decode(&bytes), frame(&["CO", "0", "W10011"], Check::Good, 16));
         let unchecked = encode(&["CO", "0", "W10011"], Trailer::Unchecked);
-        assert_eq!(
-            decode(&unchecked),
-            frame(&["CO", "0", "W10011"], Check::Skipped, 16)
-        );
+        assert_eq!(decode(&unchecked), frame(&["CO", "0", "W10011"], Check::Skipped, 16));
     }
 
     #[test]
     fn a_closing_separator_may_be_missing() {
-        assert_eq!(
-            decode(b"\x02\xb3EN\xb31\x03\x39"),
-            frame(&["EN", "1"], Check::Good, 8)
-        );
+        assert_eq!(decode(b"\x02\xb3EN\xb31\x03\x39"), frame(&["EN", "1"], Check::Good, 8));
     }
 
     #[test]
@@ -247,19 +241,14 @@ mod tests {
         assert_eq!(decode(b"abc\x06"), Decoded::Noise { used: 3 });
         assert_eq!(decode(b"\x03\x0d"), Decoded::Noise { used: 2 });
         for sign in [STX, ENQ, ACK, NAK] {
-            assert_eq!(
-                decode(&[STX, SEPARATOR, b'C', sign, SEPARATOR]),
-                Decoded::Noise { used: 3 }
-            );
+            assert_eq!(decode(&[STX, SEPARATOR, b'C', sign, SEPARATOR]), Decoded::Noise { used: 3 });
         }
         assert_eq!(decode(b"\x02\x03\x03"), frame(&[], Check::Good, 3));
     }
 
     #[test]
     fn a_frame_without_end_is_given_up_at_the_bound() {
-        let endless = vec![STX; 1]
-            .into_iter()
-            .chain(std::iter::repeat_n(b'x', 2 * LONGEST));
+        let endless = vec![STX; 1].into_iter().chain(std::iter::repeat_n(b'x', 2 * LONGEST));
         let endless: Vec<u8> = endless.collect();
         assert_eq!(decode(&endless[..LONGEST - 1]), Decoded::Need);
         assert_eq!(decode(&endless), Decoded::Noise { used: LONGEST });
@@ -301,10 +290,7 @@ mod tests {
                     Decoded::Noise { used } | Decoded::Frame { used, .. } => *used,
                     Decoded::Control(_) => 1,
                 };
-                assert!(
-                    0 < used && used <= buffer.len(),
-                    "progress, and never past the end"
-                );
+                assert!(0 < used && used <= buffer.len(), "progress, and never past the end");
                 buffer.drain(..used);
                 if !matches!(decoded, Decoded::Noise { .. }) {
                     out.push(decoded);

@@ -264,12 +264,7 @@ impl Command {
         match self {
             Self::WriteCard(card) => card.append_to(&mut fields),
             Self::SendPhoneKey(key) => key.append_to(&mut fields),
-            Self::ModifyStay {
-                room,
-                to_room,
-                expiry,
-                auth_code,
-            } => {
+            Self::ModifyStay { room, to_room, expiry, auth_code } => {
                 let expiry = date(Some(*expiry), DateForm::Minutes);
                 fields.extend([room.clone(), to_room.clone(), expiry, auth_code.clone()]);
                 drop_empty_tail(&mut fields);
@@ -278,9 +273,9 @@ impl Command {
             Self::ReadCard { encoder, eject } | Self::ReadTrack { encoder, eject, .. } => {
                 fields.extend([encoder.clone(), eject.letter()]);
             }
-            Self::WriteTrack {
-                encoder, eject, text, ..
-            } => fields.extend([encoder.clone(), eject.letter(), text.clone()]),
+            Self::WriteTrack { encoder, eject, text, .. } => {
+                fields.extend([encoder.clone(), eject.letter(), text.clone()]);
+            }
             Self::Audit { door, .. } => fields.push(door.clone()),
         }
         fields
@@ -434,20 +429,10 @@ mod tests {
         assert_eq!(date(Some(time), DateForm::Hours), "11241126");
         assert_eq!(date(None, DateForm::Minutes), "");
         assert_eq!(read_date("1105241126"), Some(time));
-        assert_eq!(
-            read_date("11241126"),
-            Some(civil::date(2026, 11, 24).at(11, 0, 0, 0))
-        );
-        for odd in [
-            "",
-            "1105",
-            "2405241126",
-            "1160241126",
-            "1105320126",
-            "11052411+6",
-            "ä1241126",
-            "110524112026",
-        ] {
+        assert_eq!(read_date("11241126"), Some(civil::date(2026, 11, 24).at(11, 0, 0, 0)));
+        for odd in
+            ["", "1105", "2405241126", "1160241126", "1105320126", "11052411+6", "ä1241126", "110524112026"]
+        {
             assert_eq!(read_date(odd), None, "{odd:?}");
         }
     }
@@ -471,10 +456,7 @@ mod tests {
         };
         let fields = Command::WriteCard(card).fields();
         assert_eq!(fields.len(), 16);
-        assert_eq!(
-            (fields[6].as_str(), fields[7].as_str(), fields[15].as_str()),
-            ("4", "12", "1")
-        );
+        assert_eq!((fields[6].as_str(), fields[7].as_str(), fields[15].as_str()), ("4", "12", "1"));
         assert_eq!(fields[11].len(), OPERATOR_LENGTH);
     }
 }

@@ -87,40 +87,23 @@ impl SaltoIs {
             line: line_writer,
         };
         tokio::spawn(keeper.keep(Target::from_config(&config.line)));
-        Self {
-            system,
-            config: config.clone(),
-            time_zone,
-            clock,
-            requests,
-            line,
-            stopping,
-        }
+        Self { system, config: config.clone(), time_zone, clock, requests, line, stopping }
     }
 
     /// What a person should correct in a configuration before it is used; every mistake at once.
     #[must_use]
     pub fn mistakes(config: &SaltoIsConfig) -> Vec<String> {
-        let mut mistakes: Vec<String> = Target::from_config(&config.line)
-            .err()
-            .map(|error| error.to_string())
-            .into_iter()
-            .collect();
+        let mut mistakes: Vec<String> =
+            Target::from_config(&config.line).err().map(|error| error.to_string()).into_iter().collect();
         let rooms = config.rooms.iter().map(|room| ("room", room.name.as_str()));
-        let common = config
-            .common
-            .iter()
-            .map(|common| ("common door", common.name.as_str()));
+        let common = config.common.iter().map(|common| ("common door", common.name.as_str()));
         let doors: Vec<_> = rooms.clone().chain(common).collect();
         for (at, (what, name)) in doors.iter().enumerate() {
             if doors[..at].iter().any(|(_, earlier)| earlier == name) {
                 mistakes.push(format!("{what} {name:?} has the name of another door"));
             }
         }
-        let encoders = config
-            .encoders
-            .iter()
-            .map(|encoder| ("encoder", encoder.name.as_str()));
+        let encoders = config.encoders.iter().map(|encoder| ("encoder", encoder.name.as_str()));
         mistakes.extend(
             rooms
                 .chain(encoders)
@@ -131,17 +114,10 @@ impl SaltoIs {
             let number = common.authorisation;
             let name = &common.name;
             if symbol(number).is_none() {
-                mistakes.push(format!(
-                    "common door {name} has authorisation {number}; it must be 1 to 62"
-                ));
+                mistakes.push(format!("common door {name} has authorisation {number}; it must be 1 to 62"));
             }
-            if config.common[..at]
-                .iter()
-                .any(|earlier| earlier.authorisation == number)
-            {
-                mistakes.push(format!(
-                    "common door {name} has the authorisation {number} of another door"
-                ));
+            if config.common[..at].iter().any(|earlier| earlier.authorisation == number) {
+                mistakes.push(format!("common door {name} has the authorisation {number} of another door"));
             }
         }
         if OPERATOR_LENGTH < config.operator.chars().count() {
@@ -187,10 +163,7 @@ impl SaltoIs {
     }
 
     fn entrance_unknown(&self, door: &DoorName) -> Refusal {
-        Refusal::new(
-            Code::EntranceUnknown,
-            format!("system {} has no door {door}", self.system),
-        )
+        Refusal::new(Code::EntranceUnknown, format!("system {} has no door {door}", self.system))
     }
 
     /// A card's rooms, the main one first, and the signs of its common doors.
@@ -204,9 +177,7 @@ impl SaltoIs {
                     rooms.push(door.clone());
                 }
             } else {
-                let common = self
-                    .common_door(door)
-                    .ok_or_else(|| self.entrance_unknown(door))?;
+                let common = self.common_door(door).ok_or_else(|| self.entrance_unknown(door))?;
                 let sign = symbol(common.authorisation).ok_or_else(|| {
                     Refusal::new(
                         Code::Unsupported,
@@ -264,16 +235,11 @@ impl SaltoIs {
             Order::CardEncode(card) => self.write_card(card, work.treatment).map(Some),
             Order::CardRead(read) => {
                 self.check_encoder(&read.encoder)?;
-                Ok(Some(Command::ReadCard {
-                    encoder: read.encoder.as_str().to_owned(),
-                    eject: self.eject(),
-                }))
+                Ok(Some(Command::ReadCard { encoder: read.encoder.as_str().to_owned(), eject: self.eject() }))
             }
             Order::StayCheckout { room, .. } => {
                 self.check_stay_room(room)?;
-                Ok(Some(Command::CheckOut {
-                    room: room.as_str().to_owned(),
-                }))
+                Ok(Some(Command::CheckOut { room: room.as_str().to_owned() }))
             }
             Order::InventoryRefresh => Ok(None),
             Order::StayModify(_)
@@ -331,21 +297,13 @@ impl SaltoIs {
     }
 
     fn eject(&self) -> Eject {
-        if self.config.wait_for_removal {
-            Eject::Wait
-        } else {
-            Eject::DoNotWait
-        }
+        if self.config.wait_for_removal { Eject::Wait } else { Eject::DoNotWait }
     }
 
     fn manners(&self, order: &Order) -> Manners {
         let card_wait = match order {
-            Order::CardEncode(CardEncode {
-                card_wait_seconds, ..
-            })
-            | Order::CardRead(CardRead {
-                card_wait_seconds, ..
-            }) => *card_wait_seconds,
+            Order::CardEncode(CardEncode { card_wait_seconds, .. })
+            | Order::CardRead(CardRead { card_wait_seconds, .. }) => *card_wait_seconds,
             Order::StayModify(_)
             | Order::StayCheckout { .. }
             | Order::SlotPut(_)
@@ -400,11 +358,7 @@ impl SaltoIs {
     async fn hold(&self, conversation: Conversation, progress: &ProgressSink) -> Held {
         let (stages, mut told) = mpsc::channel::<Stage>(4);
         let (came, mut end) = oneshot::channel();
-        let request = Request {
-            conversation,
-            stages,
-            came,
-        };
+        let request = Request { conversation, stages, came };
         if self.requests.send(request).await.is_err() {
             return Held::NotBegun(Refusal::new(Code::SystemOffline, "the line's task has ended"));
         }
@@ -429,10 +383,7 @@ impl SaltoIs {
                 seen: None,
             },
             Order::CardRead(_) => match CardShown::read(fields) {
-                Some(shown) => Success {
-                    seen: Some(self.seen(shown)),
-                    ..Success::default()
-                },
+                Some(shown) => Success { seen: Some(self.seen(shown)), ..Success::default() },
                 None => {
                     return Outcome::failed(
                         Code::ProtocolViolation,
@@ -440,10 +391,7 @@ impl SaltoIs {
                     );
                 }
             },
-            Order::StayCheckout { .. } => Success {
-                written: Some(Written::Proven),
-                ..Success::default()
-            },
+            Order::StayCheckout { .. } => Success { written: Some(Written::Proven), ..Success::default() },
             Order::StayModify(_)
             | Order::SlotPut(_)
             | Order::SlotRemove { .. }
@@ -477,11 +425,7 @@ impl SaltoIs {
                     .map(|common| common.name.as_str().to_owned())
                     .collect(),
                 starts_at: start.and_then(|start| {
-                    self.time_zone
-                        .to_ambiguous_zoned(start)
-                        .compatible()
-                        .ok()
-                        .map(|zoned| zoned.timestamp())
+                    self.time_zone.to_ambiguous_zoned(start).compatible().ok().map(|zoned| zoned.timestamp())
                 }),
                 ends_at: expiry.and_then(|expiry| self.end_of(expiry)),
             },
@@ -566,10 +510,7 @@ impl Driver for SaltoIs {
             | Order::DeviceUnlock { .. }
             | Order::DeviceRead { .. } => return Err(unsupported(order)),
         };
-        Ok(Admission {
-            lane: lane(&self.system),
-            rooms,
-        })
+        Ok(Admission { lane: lane(&self.system), rooms })
     }
 
     fn line(&self) -> watch::Receiver<Line> {
@@ -590,10 +531,7 @@ fn lane(system: &SystemName) -> LaneName {
 }
 
 fn unsupported(order: &Order) -> Refusal {
-    Refusal::new(
-        Code::Unsupported,
-        format!("SALTO by its PMS interface cannot do {}", order.kind().as_str()),
-    )
+    Refusal::new(Code::Unsupported, format!("SALTO by its PMS interface cannot do {}", order.kind().as_str()))
 }
 
 /// Refuses a name that the wire would change: it might become another room's.

@@ -98,11 +98,7 @@ impl Keeper {
                 return;
             }
         };
-        while AssertUnwindSafe(self.keep_open(&target))
-            .catch_unwind()
-            .await
-            .is_err()
-        {
+        while AssertUnwindSafe(self.keep_open(&target)).catch_unwind().await.is_err() {
             tracing::error!(system = %self.system, "the line's task panicked; it begins again");
             self.publish_down(
                 "line_failed",
@@ -294,9 +290,7 @@ impl Keeper {
                 format!("the line to {target} closed; it is opened again by itself"),
             );
         }
-        Parting::Closed {
-            heard: heard || !refused,
-        }
+        Parting::Closed { heard: heard || !refused }
     }
 
     fn silent(&self, target: &Target) -> Parting {

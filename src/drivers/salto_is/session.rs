@@ -154,11 +154,7 @@ impl Conversation {
     }
 
     fn ending(&self, result: Result, line: LineAfter) -> Ending {
-        Ending {
-            result,
-            line,
-            heard: self.heard,
-        }
+        Ending { result, line, heard: self.heard }
     }
 
     /// Ends without an answer after the frame may have been taken: a doubt, unless doing it again is harmless.
@@ -188,10 +184,7 @@ impl Conversation {
     fn expire(&mut self, now: Instant) {
         match self.state {
             State::Polled { until } if until <= now => self.end_unsent(
-                Refusal::new(
-                    Code::SystemOffline,
-                    "the lock server does not answer the readiness poll",
-                ),
+                Refusal::new(Code::SystemOffline, "the lock server does not answer the readiness poll"),
                 LineAfter::Silent,
             ),
             State::Pause { until } if until <= now => self.state = State::Poll,
@@ -239,10 +232,7 @@ impl Conversation {
                 );
             }
             State::Acknowledge(ending) | State::Over(ending) => {
-                self.state = State::Over(Ending {
-                    line: LineAfter::Closed,
-                    ..ending.clone()
-                });
+                self.state = State::Over(Ending { line: LineAfter::Closed, ..ending.clone() });
             }
         }
     }
@@ -349,19 +339,12 @@ impl Conversation {
             }
         };
         let ending = self.ending(result, line);
-        self.state = if self.manners.ack_final {
-            State::Acknowledge(ending)
-        } else {
-            State::Over(ending)
-        };
+        self.state = if self.manners.ack_final { State::Acknowledge(ending) } else { State::Over(ending) };
     }
 }
 
 fn short(text: &str) -> String {
-    text.chars()
-        .filter(|letter| !letter.is_control())
-        .take(16)
-        .collect()
+    text.chars().filter(|letter| !letter.is_control()).take(16).collect()
 }
 
 impl Session for Conversation {
@@ -374,9 +357,7 @@ impl Session for Conversation {
         match &mut self.state {
             State::Poll => {
                 self.polls += 1;
-                self.state = State::Polled {
-                    until: now + self.manners.ack_timeout,
-                };
+                self.state = State::Polled { until: now + self.manners.ack_timeout };
                 Output::Write(vec![ENQ])
             }
             State::Leave => {
@@ -386,9 +367,7 @@ impl Session for Conversation {
             State::Send => {
                 self.sendings += 1;
                 self.noisy = false;
-                self.state = State::Sent {
-                    until: now + self.manners.ack_timeout,
-                };
+                self.state = State::Sent { until: now + self.manners.ack_timeout };
                 Output::Write(self.command.frame(self.manners.trailer))
             }
             State::Accepted { noted, .. } if !*noted && self.command.takes_a_card() => {
@@ -396,10 +375,7 @@ impl Session for Conversation {
                 Output::Note(Stage::WaitingForCard)
             }
             State::AskAgain => {
-                self.state = State::Accepted {
-                    until: now + REREAD,
-                    noted: true,
-                };
+                self.state = State::Accepted { until: now + REREAD, noted: true };
                 Output::Write(vec![NAK])
             }
             State::Acknowledge(ending) => {

@@ -74,12 +74,8 @@ pub(super) const CALLS: &[Call] = &[
 async fn list_systems(request: Request) -> Answer {
     let account = request.args.id_text("connected_account_id");
     let search = request.args.text("search");
-    let systems = request
-        .store(move |tenant| tenant.systems(account.as_deref(), search.as_deref()))
-        .await?;
-    let shown = systems
-        .iter()
-        .map(|system| answers::system(request.workspace, system));
+    let systems = request.store(move |tenant| tenant.systems(account.as_deref(), search.as_deref())).await?;
+    let shown = systems.iter().map(|system| answers::system(request.workspace, system));
     one("acs_systems", shown.collect())
 }
 
@@ -95,9 +91,7 @@ async fn list_entrances(request: Request) -> Answer {
         credential: args.id_text("acs_credential_id"),
     };
     let page = request.page(900)?;
-    let listed = request
-        .store(move |tenant| tenant.entrances(&filter, page))
-        .await?;
+    let listed = request.store(move |tenant| tenant.entrances(&filter, page)).await?;
     request.listed("acs_entrances", &listed, answers::entrance)
 }
 
@@ -105,20 +99,14 @@ async fn list_encoders(request: Request) -> Answer {
     let systems = request.args.one_or_more("acs_system_id", "acs_system_ids");
     let ids = request.args.ids("acs_encoder_ids");
     let page = request.page(500)?;
-    let listed = request
-        .store(move |tenant| tenant.encoders(systems.as_deref(), ids.as_deref(), page))
-        .await?;
-    request.listed("acs_encoders", &listed, |encoder| {
-        answers::encoder(request.workspace, encoder)
-    })
+    let listed =
+        request.store(move |tenant| tenant.encoders(systems.as_deref(), ids.as_deref(), page)).await?;
+    request.listed("acs_encoders", &listed, |encoder| answers::encoder(request.workspace, encoder))
 }
 
 /// No driver of a standalone device is built in yet, so no site has one.
 async fn list_devices(request: Request) -> Answer {
     request.page(500)?;
-    let none = Listed {
-        rows: Vec::<()>::new(),
-        next: None,
-    };
+    let none = Listed { rows: Vec::<()>::new(), next: None };
     request.listed("devices", &none, |()| serde_json::Value::Null)
 }

@@ -61,10 +61,7 @@ async fn list_events(request: Request) -> Answer {
     };
     let ids = args.ids("event_ids");
     if since.is_none() && ids.is_none() {
-        return Err(Problem::invalid_parameter(
-            "since",
-            "Required unless between or event_ids is given",
-        ));
+        return Err(Problem::invalid_parameter("since", "Required unless between or event_ids is given"));
     }
     let kinds = match (args.text("event_type"), args.texts("event_types")) {
         (None, None) => None,
@@ -83,9 +80,7 @@ async fn list_events(request: Request) -> Answer {
         limit: args.count("limit").unwrap_or(500),
     };
     let events = request.store(move |tenant| tenant.events(&filter)).await?;
-    let shown = events
-        .iter()
-        .map(|event| answers::event(request.workspace, event));
+    let shown = events.iter().map(|event| answers::event(request.workspace, event));
     one("events", shown.collect())
 }
 

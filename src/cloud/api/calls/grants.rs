@@ -52,10 +52,7 @@ pub(super) const CALLS: &[Call] = &[
     Call {
         path: "/access_grants/get",
         method: Method::GET,
-        params: &[
-            optional("access_grant_id", Kind::Id),
-            optional("access_grant_key", Kind::Text),
-        ],
+        params: &[optional("access_grant_id", Kind::Id), optional("access_grant_key", Kind::Text)],
         run: |request| Box::pin(get(request)),
     },
     Call {
@@ -73,10 +70,7 @@ pub(super) const CALLS: &[Call] = &[
     Call {
         path: "/access_methods/encode",
         method: Method::POST,
-        params: &[
-            required("access_method_id", Kind::Id),
-            required("acs_encoder_id", Kind::Id),
-        ],
+        params: &[required("access_method_id", Kind::Id), required("acs_encoder_id", Kind::Id)],
         run: |request| Box::pin(encode(request)),
     },
 ];
@@ -127,19 +121,14 @@ async fn create(request: Request) -> Answer {
         requested,
     };
     let now = request.api.clock.now();
-    let grant = request
-        .ask(move |tenant| tenant.create_grant(now, &command))
-        .await?;
+    let grant = request.ask(move |tenant| tenant.create_grant(now, &command)).await?;
     request.api.signals.state_changed();
     one("access_grant", answers::grant(request.workspace, &grant, now))
 }
 
 async fn get(request: Request) -> Answer {
     let args = &request.args;
-    let (name, shown) = match (
-        args.id::<AccessGrantId>("access_grant_id"),
-        args.text("access_grant_key"),
-    ) {
+    let (name, shown) = match (args.id::<AccessGrantId>("access_grant_id"), args.text("access_grant_key")) {
         (Some(id), None) => (GrantName::Id(id), id.to_string()),
         (None, Some(key)) => (GrantName::Key(key.clone()), key),
         _ => {
@@ -153,18 +142,13 @@ async fn get(request: Request) -> Answer {
         .store(move |tenant| tenant.grant(&name))
         .await?
         .ok_or_else(|| Refused::not_found(Resource::AccessGrant, shown))?;
-    one(
-        "access_grant",
-        answers::grant(request.workspace, &grant, request.api.clock.now()),
-    )
+    one("access_grant", answers::grant(request.workspace, &grant, request.api.clock.now()))
 }
 
 async fn delete(request: Request) -> Answer {
     let wanted: AccessGrantId = request.args.the_id("access_grant_id")?;
     let now = request.api.clock.now();
-    request
-        .ask(move |tenant| tenant.delete_grant(now, wanted))
-        .await?;
+    request.ask(move |tenant| tenant.delete_grant(now, wanted)).await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
     Ok(Map::new())
@@ -183,9 +167,7 @@ async fn encode(request: Request) -> Answer {
     let method: AccessMethodId = request.args.the_id("access_method_id")?;
     let encoder: AcsEncoderId = request.args.the_id("acs_encoder_id")?;
     let now = request.api.clock.now();
-    let attempt = request
-        .ask(move |tenant| tenant.encode(now, method, encoder))
-        .await?;
+    let attempt = request.ask(move |tenant| tenant.encode(now, method, encoder)).await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
     one("action_attempt", answers::attempt(request.workspace, &attempt))

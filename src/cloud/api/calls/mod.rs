@@ -51,11 +51,7 @@ impl Request {
         operation: impl FnOnce(&mut Tenant<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
         let workspace = self.workspace;
-        let done = self
-            .api
-            .db
-            .run(move |db| operation(&mut db.tenant(workspace)))
-            .await?;
+        let done = self.api.db.run(move |db| operation(&mut db.tenant(workspace))).await?;
         Ok(done)
     }
 
@@ -89,10 +85,7 @@ impl Request {
 
     fn filter_digest(&self) -> String {
         let digest = ring::digest::digest(&ring::digest::SHA256, self.args.filter_query().as_bytes());
-        digest.as_ref()[..6]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn listed<T>(&self, key: &str, listed: &Listed<T>, show: impl Fn(&T) -> Value) -> Answer {
@@ -115,10 +108,7 @@ fn one(key: &str, value: Value) -> Answer {
     Ok(Map::from_iter([(key.to_owned(), value)]))
 }
 
-const PAGED: [Param; 2] = [
-    optional("limit", Kind::Count(1_000)),
-    optional("page_cursor", Kind::Text),
-];
+const PAGED: [Param; 2] = [optional("limit", Kind::Count(1_000)), optional("page_cursor", Kind::Text)];
 
 /// Every call there is.
 pub(super) const CALLS: &[&[Call]] = &[acs::CALLS, feed::CALLS, grants::CALLS, people::CALLS];

@@ -74,9 +74,7 @@ pub(super) const CALLS: &[Call] = &[
 async fn create_identity(request: Request) -> Answer {
     let person = person(&request.args);
     let now = request.api.clock.now();
-    let identity = request
-        .ask(move |tenant| tenant.create_identity(now, &person))
-        .await?;
+    let identity = request.ask(move |tenant| tenant.create_identity(now, &person)).await?;
     one("user_identity", answers::identity(request.workspace, &identity))
 }
 

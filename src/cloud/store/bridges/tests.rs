@@ -19,12 +19,7 @@ impl Cloud {
         let folder = tempfile::tempdir().unwrap();
         let mut db = open(folder.path());
         let bridge = db.the_bridge(at(0), WorkspaceId(Uuid::from_u128(1))).unwrap();
-        Self {
-            db,
-            bridge,
-            connection: 0,
-            folder,
-        }
+        Self { db, bridge, connection: 0, folder }
     }
 
     fn meet(&mut self, orders_received: Position, orders_limit: u64) -> Meeting {
@@ -50,11 +45,7 @@ impl Cloud {
 
     /// Position and job of what is sent; a cancel shows as a negative number.
     fn sent(&mut self, after: u64) -> Vec<((u64, u64), i128)> {
-        let orders = self
-            .db
-            .orders_to_send(self.bridge, self.connection, after, 100)
-            .unwrap()
-            .unwrap();
+        let orders = self.db.orders_to_send(self.bridge, self.connection, after, 100).unwrap().unwrap();
         orders
             .iter()
             .map(|envelope| {
@@ -70,9 +61,7 @@ impl Cloud {
     }
 
     fn acknowledge(&mut self, epoch: u64, n: u64) -> bool {
-        self.db
-            .orders_acknowledged(self.bridge, self.connection, Position { epoch, n })
-            .unwrap()
+        self.db.orders_acknowledged(self.bridge, self.connection, Position { epoch, n }).unwrap()
     }
 
     fn report(&mut self, epoch: u64, n: u64, number: u128) -> Taken {
@@ -84,15 +73,7 @@ impl Cloud {
             resolution: None,
             rooms: Vec::new(),
         };
-        self.db
-            .take_report(
-                at(2),
-                self.bridge,
-                self.connection,
-                Position { epoch, n },
-                &report,
-            )
-            .unwrap()
+        self.db.take_report(at(2), self.bridge, self.connection, Position { epoch, n }, &report).unwrap()
     }
 
     fn standing(&mut self, number: u128) -> Option<Standing> {
@@ -259,27 +240,16 @@ fn reports_are_taken_in_order_once_and_a_gap_is_named() {
     cloud.meet(Position::default(), 100);
     assert_eq!(cloud.report(1, 1, 1), Taken::Applied);
     assert_eq!(cloud.report(1, 1, 1), Taken::Held);
-    assert_eq!(
-        cloud.report(1, 3, 3),
-        Taken::Gap {
-            expected: position(1, 2)
-        }
-    );
+    assert_eq!(cloud.report(1, 3, 3), Taken::Gap { expected: position(1, 2) });
     assert_eq!(cloud.report(2, 1, 3), Taken::Applied);
-    assert_eq!(
-        cloud.meet(Position::default(), 100).reports_received,
-        position(2, 1)
-    );
+    assert_eq!(cloud.meet(Position::default(), 100).reports_received, position(2, 1));
 }
 
 #[test]
 fn a_bridge_ends_no_order_of_another_bridge() {
     let mut cloud = Cloud::new();
     cloud.order(1);
-    let other = cloud
-        .db
-        .the_bridge(at(1), WorkspaceId(Uuid::from_u128(2)))
-        .unwrap();
+    let other = cloud.db.the_bridge(at(1), WorkspaceId(Uuid::from_u128(2))).unwrap();
     let first = std::mem::replace(&mut cloud.bridge, other);
     assert_ne!(first, other);
     cloud.meet(Position::default(), 100);
@@ -345,14 +315,9 @@ fn orders_are_forgotten_a_week_after_their_end_but_never_before_they_were_acknow
 fn the_body_of_an_order_is_sealed() {
     let mut cloud = Cloud::new();
     let mut secret = job(1);
-    secret.order = Order::DeviceUnlock {
-        device: crate::model::DeviceName::new("Marlowe").unwrap(),
-    };
+    secret.order = Order::DeviceUnlock { device: crate::model::DeviceName::new("Marlowe").unwrap() };
     cloud.db.enqueue_job(at(1), cloud.bridge, &secret).unwrap();
-    let body: Vec<u8> = cloud
-        .db
-        .connection
-        .query_row("SELECT body FROM bridge_order", [], |row| row.get(0))
-        .unwrap();
+    let body: Vec<u8> =
+        cloud.db.connection.query_row("SELECT body FROM bridge_order", [], |row| row.get(0)).unwrap();
     assert!(!body.windows(7).any(|part| part == b"Marlowe"));
 }

@@ -14,37 +14,18 @@ const SEEN: &str = "LT|1|LM";
 
 #[test]
 fn a_card_is_written_and_the_answer_acknowledged() {
-    check(
-        write_card(),
-        "ack ack 1m answer=CN1|1|04A1",
-        "enq leaves frame card? ack",
-        "done quiet",
-    );
+    check(write_card(), "ack ack 1m answer=CN1|1|04A1", "enq leaves frame card? ack", "done quiet");
 }
 
 #[test]
 fn without_ack_final_the_answer_is_not_acknowledged() {
-    let manners = Manners {
-        ack_final: false,
-        ..manners()
-    };
-    check_with(
-        manners,
-        write_card(),
-        "ack ack answer=CN|1",
-        "enq leaves frame card?",
-        "done quiet",
-    );
+    let manners = Manners { ack_final: false, ..manners() };
+    check_with(manners, write_card(), "ack ack answer=CN|1", "enq leaves frame card?", "done quiet");
 }
 
 #[test]
 fn a_command_without_a_card_does_not_ask_for_one() {
-    check(
-        check_out(),
-        "ack ack answer=CO|0|101",
-        "enq leaves frame ack",
-        "done quiet",
-    );
+    check(check_out(), "ack ack answer=CO|0|101", "enq leaves frame ack", "done quiet");
 }
 
 #[test]
@@ -56,12 +37,7 @@ fn the_server_may_be_busy_twice_and_a_third_time_ends_it_with_nothing_sent() {
         &format!("{polls} leaves frame card? ack"),
         "done quiet",
     );
-    check(
-        write_card(),
-        "nak 200ms nak 200ms nak",
-        polls,
-        "nothing_sent:encoder_busy quiet",
-    );
+    check(write_card(), "nak 200ms nak 200ms nak", polls, "nothing_sent:encoder_busy quiet");
 }
 
 #[test]
@@ -74,12 +50,7 @@ fn silence_or_a_hang_up_before_the_frame_proves_that_nothing_was_sent() {
     ] {
         check(write_card(), script, "enq", end);
     }
-    check(
-        write_card(),
-        "nak close",
-        "enq",
-        "nothing_sent:system_offline closed",
-    );
+    check(write_card(), "nak close", "enq", "nothing_sent:system_offline closed");
 }
 
 #[test]
@@ -107,21 +78,14 @@ fn a_hang_up_after_the_frame_is_a_doubt_for_what_writes_and_a_failure_for_a_read
     ] {
         check(command, "ack close", "enq leaves frame", end);
     }
-    check(
-        write_card(),
-        "ack ack close",
-        "enq leaves frame card?",
-        "doubt:line_lost closed",
-    );
+    check(write_card(), "ack ack close", "enq leaves frame card?", "doubt:line_lost closed");
 }
 
 #[test]
 fn the_answer_counts_although_its_acknowledgement_did_not_go_through() {
     let mut stage = Rehearsal::new(manners(), write_card());
     stage.play("ack ack");
-    stage
-        .conversation
-        .handle(stage.now, Input::Bytes(&frame(WRITTEN)));
+    stage.conversation.handle(stage.now, Input::Bytes(&frame(WRITTEN)));
     assert_eq!(stage.conversation.poll(stage.now), Output::Write(vec![ACK]));
     stage.conversation.handle(stage.now, Input::Closed);
     stage.go();
@@ -150,40 +114,15 @@ fn a_refused_frame_is_sent_again_after_a_poll_and_three_times_at_most() {
         &format!("{once} enq enq enq"),
         "refused:encoder_busy quiet",
     );
-    check(
-        write_card(),
-        "ack nak 200ms close",
-        &format!("{once} enq"),
-        "refused:system_offline closed",
-    );
+    check(write_card(), "ack nak 200ms close", &format!("{once} enq"), "refused:system_offline closed");
 }
 
 #[test]
 fn a_refusal_that_may_be_noise_never_sends_the_frame_again() {
-    check(
-        write_card(),
-        "ack noise nak",
-        "enq leaves frame",
-        "doubt:no_answer answer_may_come",
-    );
-    check(
-        write_card(),
-        "ack nak ack",
-        "enq leaves frame",
-        "doubt:no_answer answer_may_come",
-    );
-    check(
-        write_card(),
-        "ack nak answer=CN1|1",
-        "enq leaves frame",
-        "doubt:no_answer answer_may_come",
-    );
-    check(
-        write_card(),
-        "ack ack nak answer=CN1|1",
-        "enq leaves frame card? ack",
-        "done quiet",
-    );
+    check(write_card(), "ack noise nak", "enq leaves frame", "doubt:no_answer answer_may_come");
+    check(write_card(), "ack nak ack", "enq leaves frame", "doubt:no_answer answer_may_come");
+    check(write_card(), "ack nak answer=CN1|1", "enq leaves frame", "doubt:no_answer answer_may_come");
+    check(write_card(), "ack ack nak answer=CN1|1", "enq leaves frame card? ack", "done quiet");
 }
 
 #[test]
@@ -194,12 +133,7 @@ fn a_frame_before_our_acknowledgement_is_an_old_answer_and_is_discarded() {
         "enq leaves frame card? ack",
         "done quiet",
     );
-    check(
-        write_card(),
-        "ack answer=CN1|1|OLD 5s",
-        "enq leaves frame",
-        "doubt:no_answer answer_may_come",
-    );
+    check(write_card(), "ack answer=CN1|1|OLD 5s", "enq leaves frame", "doubt:no_answer answer_may_come");
 }
 
 #[test]
@@ -214,24 +148,9 @@ fn an_answer_to_another_command_or_encoder_is_discarded() {
 
 #[test]
 fn a_refusal_of_the_server_ends_it_definitely() {
-    check(
-        write_card(),
-        "ack ack answer=ED|1",
-        "enq leaves frame card? ack",
-        "refused:no_card quiet",
-    );
-    check(
-        write_card(),
-        "ack ack answer=OV|1",
-        "enq leaves frame card? ack",
-        "refused:encoder_busy quiet",
-    );
-    check(
-        check_out(),
-        "ack ack answer=TD|0",
-        "enq leaves frame ack",
-        "refused:room_unknown quiet",
-    );
+    check(write_card(), "ack ack answer=ED|1", "enq leaves frame card? ack", "refused:no_card quiet");
+    check(write_card(), "ack ack answer=OV|1", "enq leaves frame card? ack", "refused:encoder_busy quiet");
+    check(check_out(), "ack ack answer=TD|0", "enq leaves frame ack", "refused:room_unknown quiet");
 }
 
 #[test]
@@ -253,41 +172,17 @@ fn an_answer_that_is_not_understood_is_no_success() {
 #[test]
 fn a_damaged_answer_is_asked_for_again_three_times_and_is_then_a_doubt() {
     let asked = "enq leaves frame card?";
-    check(
-        write_card(),
-        "ack ack damaged 2s answer=CN1|1",
-        &format!("{asked} nak ack"),
-        "done quiet",
-    );
+    check(write_card(), "ack ack damaged 2s answer=CN1|1", &format!("{asked} nak ack"), "done quiet");
     check(
         write_card(),
         "ack ack damaged damaged damaged damaged",
         &format!("{asked} nak nak nak"),
         "doubt:no_answer answer_may_come",
     );
-    check(
-        write_card(),
-        "ack ack damaged 3s",
-        &format!("{asked} nak"),
-        "doubt:no_answer answer_may_come",
-    );
-    let silent_manners = Manners {
-        ack_final: false,
-        ..manners()
-    };
-    check_with(
-        silent_manners,
-        write_card(),
-        "ack ack damaged",
-        asked,
-        "doubt:no_answer answer_may_come",
-    );
-    check(
-        read_card(),
-        "ack ack damaged 3s",
-        &format!("{asked} nak"),
-        "refused:no_answer answer_may_come",
-    );
+    check(write_card(), "ack ack damaged 3s", &format!("{asked} nak"), "doubt:no_answer answer_may_come");
+    let silent_manners = Manners { ack_final: false, ..manners() };
+    check_with(silent_manners, write_card(), "ack ack damaged", asked, "doubt:no_answer answer_may_come");
+    check(read_card(), "ack ack damaged 3s", &format!("{asked} nak"), "refused:no_answer answer_may_come");
 }
 
 #[test]
@@ -445,11 +340,7 @@ fn check(command: Command, script: &str, did: &str, end: &str) {
 fn check_with(manners: Manners, command: Command, script: &str, did: &str, end: &str) {
     let mut stage = Rehearsal::new(manners, command);
     stage.play(script);
-    assert_eq!(
-        (stage.did.join(" ").as_str(), stage.end().as_str()),
-        (did, end),
-        "after {script:?}"
-    );
+    assert_eq!((stage.did.join(" ").as_str(), stage.end().as_str()), (did, end), "after {script:?}");
 }
 
 fn manners() -> Manners {
@@ -466,10 +357,7 @@ fn frame(fields: &str) -> Vec<u8> {
 }
 
 fn read_card() -> Command {
-    Command::ReadCard {
-        encoder: "1".into(),
-        eject: Eject::Wait,
-    }
+    Command::ReadCard { encoder: "1".into(), eject: Eject::Wait }
 }
 
 fn check_out() -> Command {

@@ -29,14 +29,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Blank,
-        Self::Staff,
-        Self::Spare,
-        Self::Diagnostic,
-        Self::Foreign,
-        Self::Damaged,
-    ];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Blank, Self::Staff, Self::Spare, Self::Diagnostic, Self::Foreign, Self::Damaged];
 
     pub(super) fn name(self) -> &'static str {
         match self {

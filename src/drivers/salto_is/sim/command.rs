@@ -63,18 +63,13 @@ pub(super) fn parse(fields: &[String], dates: Dates) -> Result<Command, Syntax> 
     if fields.iter().any(|field| field.chars().any(char::is_control)) {
         return Err(Syntax("control character in a field"));
     }
-    let at_most = |most: usize| {
-        (fields.len() <= most)
-            .then_some(())
-            .ok_or(Syntax("more fields than the command has"))
-    };
+    let at_most =
+        |most: usize| (fields.len() <= most).then_some(()).ok_or(Syntax("more fields than the command has"));
     match field(0) {
         "LT" => {
             at_most(3)?;
             eject(field(2))?;
-            Ok(Command::Read {
-                encoder: required(field(1), "no encoder")?,
-            })
+            Ok(Command::Read { encoder: required(field(1), "no encoder")? })
         }
         "CO" => {
             at_most(3)?;
@@ -110,11 +105,7 @@ fn encode(said: &str, fields: &[String], dates: Dates) -> Result<Encode, Syntax>
     }
     eject(field(2))?;
     required(field(3), "no main room")?;
-    let rooms = (3..=6)
-        .map(field)
-        .filter(|room| !room.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let rooms = (3..=6).map(field).filter(|room| !room.is_empty()).map(str::to_owned).collect();
     if (11..=14).any(|n| field(n).chars().count() > LINE) {
         return Err(Syntax("operator or print line longer than 24"));
     }
@@ -182,17 +173,9 @@ fn date(text: &str, dates: Dates) -> Result<Option<DateTime>, Syntax> {
     };
     let number = |text: &str| text.parse::<i8>().map_err(|_| wrong);
     let year = 2000 + i16::from(number(&day[4..])?);
-    DateTime::new(
-        year,
-        number(&day[2..4])?,
-        number(&day[..2])?,
-        number(hour)?,
-        number(minute)?,
-        0,
-        0,
-    )
-    .map(Some)
-    .map_err(|_| Syntax("a date that does not exist"))
+    DateTime::new(year, number(&day[2..4])?, number(&day[..2])?, number(hour)?, number(minute)?, 0, 0)
+        .map(Some)
+        .map_err(|_| Syntax("a date that does not exist"))
 }
 
 /// A date for an answer.
@@ -243,16 +226,10 @@ mod tests {
         refused("CN|1|X|101", "eject field is not E, R or T");
         refused("CN|1|E||102", "no main room");
         refused("CN|1|E|101||||`", "unknown authorisation symbol");
-        refused(
-            "CN|1|E|101||||||15211126",
-            "a date is not in the form this server is set to",
-        );
+        refused("CN|1|E|101||||||15211126", "a date is not in the form this server is set to");
         refused("CN|1|E|101||||||1500311126", "a date that does not exist");
         refused("CN|1|E|101||||||2400211126", "a date that does not exist");
-        refused(
-            "CN|1|E|101||||||||ABCDEFGHIJKLMNOPQRSTUVWXY",
-            "operator or print line longer than 24",
-        );
+        refused("CN|1|E|101||||||||ABCDEFGHIJKLMNOPQRSTUVWXY", "operator or print line longer than 24");
         refused("CN|1|E|101||||||||||||3", "serial number field is not 0, 1 or 2");
         refused("CN|1|E|101|||||||||||||", "more fields than the command has");
         refused("CN|1|E|10\u{7}1", "control character in a field");

@@ -245,8 +245,7 @@ impl Simulator {
                     Some(kind) => (Direction::Sent, kind),
                     None => (Direction::Received, kind.trim()),
                 };
-                self.see(within, |state| state.tape.count(direction, kind) >= wanted)
-                    .await
+                self.see(within, |state| state.tape.count(direction, kind) >= wanted).await
             }
             "orders" => {
                 let wanted: u64 = number(object, USAGE)?;
@@ -259,16 +258,14 @@ impl Simulator {
             "card-wait" | "idle" => {
                 self.look(|state| state.world.knows_encoder(object))?;
                 let waiting = what == "card-wait";
-                self.see(within, |state| state.world.is_busy(object) == waiting)
-                    .await
+                self.see(within, |state| state.world.is_busy(object) == waiting).await
             }
             _ => Err(CommandError::Usage(USAGE)),
         }
     }
 
     async fn see(&self, within: Duration, so: impl Fn(&State) -> bool + Send) -> Answer {
-        self.bounded(within, self.until(|state| so(state).then_some(())))
-            .await
+        self.bounded(within, self.until(|state| so(state).then_some(()))).await
     }
 
     async fn bounded(&self, within: Duration, happens: impl Future<Output = ()>) -> Answer {
@@ -290,9 +287,7 @@ impl Simulator {
                 self.set_clock(to);
             }
             _ => {
-                return Err(CommandError::Usage(
-                    "clock show | clock set TIME | clock advance SPAN",
-                ));
+                return Err(CommandError::Usage("clock show | clock set TIME | clock advance SPAN"));
             }
         }
         Ok(json!({ "now": self.now(), "local": self.local_now() }))
@@ -303,9 +298,7 @@ impl Simulator {
             return Ok(instant);
         }
         let local: DateTime = text.parse().map_err(|_| CommandError::Time(text.to_owned()))?;
-        let zoned = local
-            .to_zoned(self.zone().clone())
-            .map_err(|_| CommandError::Reach)?;
+        let zoned = local.to_zoned(self.zone().clone()).map_err(|_| CommandError::Reach)?;
         Ok(zoned.timestamp())
     }
 
@@ -386,21 +379,14 @@ mod tests {
 
     fn simulator() -> Simulator {
         let starts_at = Some("2026-11-22T14:00:00Z".parse().unwrap());
-        Simulator::new(Settings {
-            starts_at,
-            ..Settings::default()
-        })
-        .unwrap()
+        Simulator::new(Settings { starts_at, ..Settings::default() }).unwrap()
     }
 
     #[tokio::test]
     async fn cards_are_laid_down_used_and_taken_away_in_words() {
         let simulator = simulator();
         let say = async |line: &str| simulator.command(line).await.unwrap();
-        assert_eq!(
-            say("place anna on Online Encoder 1").await["lies_on"],
-            "Online Encoder 1"
-        );
+        assert_eq!(say("place anna on Online Encoder 1").await["lies_on"], "Online Encoder 1");
         assert_eq!(say("cards").await["cards"]["anna"]["kind"], "blank");
         assert_eq!(say("remove Online Encoder 1").await["removed"], "anna");
         assert_eq!(say("foreign-card-made 101").await["card"], "desk-1");
@@ -420,14 +406,8 @@ mod tests {
         assert_eq!(refused("place anna").await, "usage: place CARD [KIND] on ENCODER");
         assert_eq!(refused("place anna on 9").await, r#"there is no encoder "9""#);
         assert_eq!(refused("use anna at 101").await, r#"there is no card "anna""#);
-        assert_eq!(
-            refused("wait frames 1 within 5").await,
-            "did not happen within 5ms"
-        );
-        assert_eq!(
-            refused("agent-config tcp").await,
-            "this simulator has no tcp line of its own"
-        );
+        assert_eq!(refused("wait frames 1 within 5").await, "did not happen within 5ms");
+        assert_eq!(refused("agent-config tcp").await, "this simulator has no tcp line of its own");
         assert_eq!(
             refused("clock set noon").await,
             "\"noon\" is not a time; write 2026-11-22T15:00 or 2026-11-22T14:00Z"
@@ -440,14 +420,8 @@ mod tests {
         let say = async |line: &str| simulator.command(line).await.unwrap();
         assert_eq!(say("clock show").await["local"], "2026-11-22T15:00:00");
         assert_eq!(say("clock advance 2h 30m").await["local"], "2026-11-22T17:30:00");
-        assert_eq!(
-            say("clock set 2026-07-01T12:00").await["now"],
-            "2026-07-01T10:00:00Z"
-        );
-        assert_eq!(
-            say("clock set 2026-07-01T12:00Z").await["local"],
-            "2026-07-01T14:00:00"
-        );
+        assert_eq!(say("clock set 2026-07-01T12:00").await["now"], "2026-07-01T10:00:00Z");
+        assert_eq!(say("clock set 2026-07-01T12:00Z").await["local"], "2026-07-01T14:00:00");
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(say("clock show").await["local"], "2026-07-01T14:01:00");
     }
@@ -458,11 +432,7 @@ mod tests {
         for line in HELP.lines() {
             let verb = line.split_whitespace().next().unwrap();
             let answer = simulator.command(verb).await;
-            assert_ne!(
-                answer.err().as_deref(),
-                Some("not understood; see help"),
-                "{verb}"
-            );
+            assert_ne!(answer.err().as_deref(), Some("not understood; see help"), "{verb}");
         }
     }
 }

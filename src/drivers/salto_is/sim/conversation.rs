@@ -154,10 +154,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
                 // Taken before it is acknowledged: a client that never hears the ACK must assume the worst.
                 self.order = Some(self.simulator.order(frame.fields, self.label));
                 self.send("ACK", &[wire::ACK]).await?;
-                match self
-                    .simulator
-                    .change(|state, _| state.faults.strikes(Fault::CloseAfterAck))
-                {
+                match self.simulator.change(|state, _| state.faults.strikes(Fault::CloseAfterAck)) {
                     true => Err(Ended::ByFault),
                     false => Ok(()),
                 }
@@ -208,9 +205,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let (passed, slow, baud) = self.simulator.change(|state, now| {
             let passed = state.pass(bytes.len());
             if passed > 0 {
-                state
-                    .tape
-                    .record(now, self.label, Direction::Sent, kind, &bytes[..passed]);
+                state.tape.record(now, self.label, Direction::Sent, kind, &bytes[..passed]);
             }
             (passed, state.faults.slow, state.baud)
         });
@@ -248,9 +243,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
 
     fn received(&self, kind: &str, bytes: &[u8]) {
         self.simulator.change(|state, now| {
-            state
-                .tape
-                .record(now, self.label, Direction::Received, kind, bytes);
+            state.tape.record(now, self.label, Direction::Received, kind, bytes);
         });
     }
 }

@@ -162,11 +162,7 @@ const LOUDEST: u32 = 4096;
 
 /// Noise that cannot be taken for a control byte.
 pub(super) fn noise(bytes: usize) -> Vec<u8> {
-    [0x00, 0xff, 0x7f, 0xb3, 0x0a]
-        .into_iter()
-        .cycle()
-        .take(bytes)
-        .collect()
+    [0x00, 0xff, 0x7f, 0xb3, 0x0a].into_iter().cycle().take(bytes).collect()
 }
 
 /// Why words set no fault.

@@ -86,20 +86,13 @@ impl Front {
     pub async fn open(simulator: Simulator, options: Options) -> Result<Self, FrontError> {
         let Options { folder, pty, tcp } = options;
         if !folder.is_dir() {
-            make_private(&folder).map_err(|source| FrontError::Folder {
-                path: folder.clone(),
-                source,
-            })?;
+            make_private(&folder).map_err(|source| FrontError::Folder { path: folder.clone(), source })?;
         }
         let control = folder.join("salto-is.ctl");
         let socket = control::listen(&control)?;
         let mut front = Self {
             simulator: simulator.clone(),
-            places: Places {
-                tty: None,
-                tcp: None,
-                control,
-            },
+            places: Places { tty: None, tcp: None, control },
             tasks: JoinSet::new(),
         };
         if pty {
@@ -174,10 +167,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
 }
 
 fn publish(simulator: &Simulator, link: &Path) -> Result<Pty, FrontError> {
-    let pty = Pty::open(link).map_err(|source| FrontError::Serial {
-        path: link.to_owned(),
-        source,
-    })?;
+    let pty = Pty::open(link).map_err(|source| FrontError::Serial { path: link.to_owned(), source })?;
     simulator.change(|state, _| state.serial.published = Some(true));
     Ok(pty)
 }

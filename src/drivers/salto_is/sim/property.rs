@@ -38,10 +38,7 @@ impl Default for Property {
             common: common
                 .into_iter()
                 .zip(1..)
-                .map(|(name, authorisation)| CommonDoor {
-                    name: name.into(),
-                    authorisation,
-                })
+                .map(|(name, authorisation)| CommonDoor { name: name.into(), authorisation })
                 .collect(),
             encoders: vec!["1".into(), "2".into(), "Online Encoder 1".into()],
         }
@@ -105,10 +102,7 @@ impl Property {
         }
         for CommonDoor { name, authorisation } in &self.common {
             if !(1..=62).contains(authorisation) {
-                return Err(PropertyError::Authorisation {
-                    door: name.clone(),
-                    number: *authorisation,
-                });
+                return Err(PropertyError::Authorisation { door: name.clone(), number: *authorisation });
             }
             if !numbers.insert(*authorisation) {
                 return Err(PropertyError::Twice(name.clone()));
@@ -125,20 +119,14 @@ impl Property {
             AgentLine::Serial(path) => format!("serial = {}", quoted(&path.to_string_lossy())),
         };
         let named = |names: &[String]| -> String {
-            names
-                .iter()
-                .map(|name| format!("    {{ name = {} }},\n", quoted(name)))
-                .collect()
+            names.iter().map(|name| format!("    {{ name = {} }},\n", quoted(name))).collect()
         };
         let common: String = self
             .common
             .iter()
             .map(|door| {
                 let name = quoted(&door.name);
-                format!(
-                    "    {{ name = {name}, authorisation = {} }},\n",
-                    door.authorisation
-                )
+                format!("    {{ name = {name}, authorisation = {} }},\n", door.authorisation)
             })
             .collect();
         format!(
@@ -174,10 +162,7 @@ mod tests {
                     token_file = \"t\"\n[storage]\nfolder = \"s\"\n";
         let text = format!("{head}{text}");
         let config = AgentConfig::from_toml(std::path::Path::new("/latchd.toml"), &text);
-        config
-            .unwrap_or_else(|errors| panic!("{errors}\n{text}"))
-            .systems
-            .remove(0)
+        config.unwrap_or_else(|errors| panic!("{errors}\n{text}")).systems.remove(0)
     }
 
     #[test]
@@ -191,34 +176,21 @@ mod tests {
         assert_eq!(salto.line.tcp.as_deref(), Some("127.0.0.1:8090"));
         let rooms: Vec<_> = salto.rooms.iter().map(|room| room.name.as_str()).collect();
         assert_eq!(rooms, property.rooms);
-        let encoders: Vec<_> = salto
-            .encoders
-            .iter()
-            .map(|encoder| encoder.name.as_str())
-            .collect();
+        let encoders: Vec<_> = salto.encoders.iter().map(|encoder| encoder.name.as_str()).collect();
         assert_eq!(encoders, property.encoders);
         let common: Vec<_> = salto
             .common
             .iter()
-            .map(|door| CommonDoor {
-                name: door.name.to_string(),
-                authorisation: door.authorisation,
-            })
+            .map(|door| CommonDoor { name: door.name.to_string(), authorisation: door.authorisation })
             .collect();
         assert_eq!(common, property.common);
     }
 
     #[test]
     fn a_serial_line_is_named_by_its_path() {
-        let config = described(
-            &Property::default(),
-            AgentLine::Serial(Path::new("/tmp/a b/salto-is.tty")),
-        );
+        let config = described(&Property::default(), AgentLine::Serial(Path::new("/tmp/a b/salto-is.tty")));
         let DriverConfig::SaltoIs(salto) = config.driver;
-        assert_eq!(
-            salto.line.serial.as_deref(),
-            Some(Path::new("/tmp/a b/salto-is.tty"))
-        );
+        assert_eq!(salto.line.serial.as_deref(), Some(Path::new("/tmp/a b/salto-is.tty")));
         assert_eq!(salto.line.tcp, None);
     }
 
@@ -230,26 +202,11 @@ mod tests {
             assert_eq!(property.check().unwrap_err(), expected);
         };
         check(|it| it.rooms.clear(), PropertyError::Empty);
-        check(
-            |it| it.rooms.push("101".into()),
-            PropertyError::Twice("101".into()),
-        );
-        check(
-            |it| it.rooms.push("pool".into()),
-            PropertyError::Twice("pool".into()),
-        );
-        check(
-            |it| it.rooms.push("a\u{b3}b".into()),
-            PropertyError::Name("a\u{b3}b".into()),
-        );
-        check(
-            |it| it.time_zone = "Oslo".into(),
-            PropertyError::TimeZone("Oslo".into()),
-        );
-        let authorisation = PropertyError::Authorisation {
-            door: "pool".into(),
-            number: 63,
-        };
+        check(|it| it.rooms.push("101".into()), PropertyError::Twice("101".into()));
+        check(|it| it.rooms.push("pool".into()), PropertyError::Twice("pool".into()));
+        check(|it| it.rooms.push("a\u{b3}b".into()), PropertyError::Name("a\u{b3}b".into()));
+        check(|it| it.time_zone = "Oslo".into(), PropertyError::TimeZone("Oslo".into()));
+        let authorisation = PropertyError::Authorisation { door: "pool".into(), number: 63 };
         check(|it| it.common[0].authorisation = 63, authorisation);
     }
 }

@@ -176,10 +176,7 @@ impl Simulator {
             let label = format!("{line}#{}", state.conversations);
             state.tape.record(now, &label, Direction::Event, "opened", &[]);
             state.open.insert(label.clone());
-            let opened = Opened {
-                simulator: self,
-                label,
-            };
+            let opened = Opened { simulator: self, label };
             (opened, state.plug(line).pulls)
         })
     }
@@ -275,9 +272,7 @@ struct Opened<'a> {
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
         self.simulator.change(|state, now| {
-            state
-                .tape
-                .record(now, &self.label, Direction::Event, "closed", &[]);
+            state.tape.record(now, &self.label, Direction::Event, "closed", &[]);
             state.open.remove(&self.label);
         });
     }

@@ -13,17 +13,10 @@ impl World {
     pub(super) fn doors(&self, now: DateTime) -> Value {
         let openers = |door: &String| -> Vec<&String> {
             let opens = |card: &Card| self.judge(card, door, now).is_ok();
-            self.cards
-                .iter()
-                .filter(|(_, card)| opens(card))
-                .map(|(name, _)| name)
-                .collect()
+            self.cards.iter().filter(|(_, card)| opens(card)).map(|(name, _)| name).collect()
         };
         let doors = self.rooms.keys().chain(self.common.keys());
-        doors
-            .map(|door| (door.clone(), json!(openers(door))))
-            .collect::<Map<_, _>>()
-            .into()
+        doors.map(|door| (door.clone(), json!(openers(door)))).collect::<Map<_, _>>().into()
     }
 
     /// Every card: what is on it and where it lies.

@@ -58,11 +58,7 @@ pub(super) struct Plug {
 
 impl Plug {
     fn new() -> Self {
-        Self {
-            up: true,
-            pulls: 0,
-            published: None,
-        }
+        Self { up: true, pulls: 0, published: None }
     }
 
     pub(super) fn pull(&mut self) {
@@ -113,20 +109,10 @@ pub(super) enum Begun {
 /// How an order ended.
 #[derive(Debug)]
 pub(super) enum End {
-    Written {
-        card: String,
-        serial: String,
-        answer: Vec<String>,
-        silent: bool,
-    },
-    Done {
-        answer: Vec<String>,
-    },
+    Written { card: String, serial: String, answer: Vec<String>, silent: bool },
+    Done { answer: Vec<String> },
     Silent,
-    Denied {
-        code: &'static str,
-        why: String,
-    },
+    Denied { code: &'static str, why: String },
 }
 
 impl End {
@@ -149,10 +135,7 @@ impl End {
 
 impl From<Denial> for End {
     fn from(denial: Denial) -> Self {
-        Self::Denied {
-            code: denial.code,
-            why: denial.text.to_owned(),
-        }
+        Self::Denied { code: denial.code, why: denial.text.to_owned() }
     }
 }
 
@@ -255,10 +238,9 @@ impl State {
             }
         };
         let begun = match command {
-            Command::Encode(_) if self.faults.strikes(Fault::DemoFail) => Err(Denial {
-                code: "EG",
-                text: "told to fail",
-            }),
+            Command::Encode(_) if self.faults.strikes(Fault::DemoFail) => {
+                Err(Denial { code: "EG", text: "told to fail" })
+            }
             Command::Encode(encode) => self.world.admit(&encode, now).map(|()| {
                 self.world.occupy(&encode.encoder, Some(&encode.rooms));
                 Begun::Waiting(Waiting::Encode(encode))
@@ -267,16 +249,14 @@ impl State {
                 self.world.occupy(&encoder, Some(&[]));
                 Begun::Waiting(Waiting::Read { encoder })
             }),
-            Command::CheckOut { encoder, room } => self.world.check_out(&encoder, &room).map(|()| {
-                Begun::Ended(End::Done {
-                    answer: vec!["CO".into(), encoder],
-                })
-            }),
-            Command::Modify(modify) => self.world.modify(&modify, now).map(|()| {
-                Begun::Ended(End::Done {
-                    answer: vec!["MC".into(), modify.room],
-                })
-            }),
+            Command::CheckOut { encoder, room } => self
+                .world
+                .check_out(&encoder, &room)
+                .map(|()| Begun::Ended(End::Done { answer: vec!["CO".into(), encoder] })),
+            Command::Modify(modify) => self
+                .world
+                .modify(&modify, now)
+                .map(|()| Begun::Ended(End::Done { answer: vec!["MC".into(), modify.room] })),
         };
         begun.unwrap_or_else(|denial| Begun::Ended(denial.into()))
     }
@@ -307,11 +287,7 @@ impl State {
 
     /// How many orders came to an end since the start.
     pub(super) fn orders_ended(&self) -> u64 {
-        let kept = self
-            .orders
-            .iter()
-            .filter(|record| record.ended_at.is_some())
-            .count();
+        let kept = self.orders.iter().filter(|record| record.ended_at.is_some()).count();
         self.last_order - self.orders.len() as u64 + kept as u64
     }
 

@@ -109,10 +109,7 @@ pub struct Style {
 
 impl Default for Style {
     fn default() -> Self {
-        Self {
-            closing_separator: true,
-            true_check: true,
-        }
+        Self { closing_separator: true, true_check: true }
     }
 }
 
@@ -195,9 +192,7 @@ mod tests {
         for wanted in [STX, ETX, ENQ, ACK, NAK, UNCHECKED] {
             // A checksum with the top bit clear needs a room with one character beyond ASCII.
             let mut rooms = ('\u{20}'..='\u{ff}').map(|c| format!("Room {c}"));
-            let room = rooms
-                .find(|room| check_out(room).last() == Some(&wanted))
-                .unwrap();
+            let room = rooms.find(|room| check_out(room).last() == Some(&wanted)).unwrap();
             check(&check_out(&room), &["CO", "0", &room]);
         }
     }
@@ -205,10 +200,7 @@ mod tests {
     #[test]
     fn a_lost_end_costs_one_frame_and_not_the_next() {
         let items = read(b"\x02\xb3CO\xb30\x02\xb3CO\xb30\xb3101\xb3\x03\x0d");
-        assert!(
-            matches!(&items[..], [Item::Noise(_), Item::Frame(_)]),
-            "{items:?}"
-        );
+        assert!(matches!(&items[..], [Item::Noise(_), Item::Frame(_)]), "{items:?}");
         assert_eq!(read(b"\x02\xb3CO\x05"), [Item::Enq]);
         let mut endless = vec![STX];
         endless.extend([b'x'; LONGEST + 1]);

@@ -20,9 +20,8 @@ pub(super) struct Denial {
 }
 
 /// Every code a server may answer.
-pub(super) const CODES: [&str; 15] = [
-    "ES", "NC", "NF", "OV", "EP", "EF", "TD", "ED", "EA", "OS", "EO", "EN", "EV", "EG", "WE",
-];
+pub(super) const CODES: [&str; 15] =
+    ["ES", "NC", "NF", "OV", "EP", "EF", "TD", "ED", "EA", "OS", "EO", "EN", "EV", "EG", "WE"];
 
 fn denied(code: &'static str, text: &'static str) -> Denial {
     Denial { code, text }
@@ -87,19 +86,9 @@ impl World {
         let common = property.common.iter();
         Self {
             dates,
-            rooms: property
-                .rooms
-                .iter()
-                .map(|name| (name.clone(), Room::default()))
-                .collect(),
-            common: common
-                .map(|door| (door.name.clone(), door.authorisation))
-                .collect(),
-            encoders: property
-                .encoders
-                .iter()
-                .map(|name| (name.clone(), Encoder::default()))
-                .collect(),
+            rooms: property.rooms.iter().map(|name| (name.clone(), Room::default())).collect(),
+            common: common.map(|door| (door.name.clone(), door.authorisation)).collect(),
+            encoders: property.encoders.iter().map(|name| (name.clone(), Encoder::default())).collect(),
             cards: BTreeMap::new(),
             desk_cards: 0,
         }
@@ -165,10 +154,7 @@ impl World {
 
     /// Writes the card that lies there, and only then begins or extends the stay in the database.
     pub(super) fn write(&mut self, encode: &Encode, now: DateTime) -> Result<Made, Denial> {
-        let name = self
-            .lying_on(&encode.encoder)
-            .ok_or(denied("ED", "no card"))?
-            .to_owned();
+        let name = self.lying_on(&encode.encoder).ok_or(denied("ED", "no card"))?.to_owned();
         let card = self.cards.get_mut(&name).ok_or(denied("ED", "no card"))?;
         match card.content {
             Content::Other(Kind::Foreign | Kind::Damaged) => {
@@ -180,10 +166,7 @@ impl World {
             Content::Guest(_) | Content::Other(Kind::Blank | Kind::Spare) => {}
         }
         if encode.copy
-            && encode
-                .rooms
-                .iter()
-                .any(|room| self.rooms.get(room).is_none_or(|it| it.stay.is_none()))
+            && encode.rooms.iter().any(|room| self.rooms.get(room).is_none_or(|it| it.stay.is_none()))
         {
             return Err(denied("EA", "room is checked out"));
         }
@@ -201,11 +184,7 @@ impl World {
                 }
                 (stay, _) => {
                     room.last_stay += 1;
-                    stay.insert(Stay {
-                        number: room.last_stay,
-                        copies: 0,
-                        expiry,
-                    })
+                    stay.insert(Stay { number: room.last_stay, copies: 0, expiry })
                 }
             };
             if position == 0 {
@@ -224,10 +203,7 @@ impl World {
             },
             operator: encode.operator.clone(),
         });
-        Ok(Made {
-            serial: card.serial.clone(),
-            card: name,
-        })
+        Ok(Made { serial: card.serial.clone(), card: name })
     }
 
     /// The fields of a read answer after the encoder.
@@ -253,14 +229,7 @@ impl World {
         }
         let mut fields: Vec<String> = guest.keys.iter().map(|(room, _)| room.clone()).collect();
         fields.resize(4, String::new());
-        fields.push(
-            if self.is_current(&guest.keys[0]) {
-                "CI"
-            } else {
-                "CO"
-            }
-            .into(),
-        );
+        fields.push(if self.is_current(&guest.keys[0]) { "CI" } else { "CO" }.into());
         fields.push(guest.copy.mark().into());
         fields.push(symbols(&guest.authorisations));
         fields.push(written(guest.start, self.dates));
@@ -271,8 +240,7 @@ impl World {
 
     fn is_current(&self, (room, stay): &(String, u64)) -> bool {
         let room = self.rooms.get(room);
-        room.and_then(|room| room.stay.as_ref())
-            .is_some_and(|it| it.number == *stay)
+        room.and_then(|room| room.stay.as_ref()).is_some_and(|it| it.number == *stay)
     }
 
     /// Frees a room in the database. Cards and locks know nothing of it.
@@ -312,11 +280,7 @@ impl World {
     fn begin_stay(&mut self, room: &str, expiry: DateTime) -> Option<u64> {
         let room = self.rooms.get_mut(room)?;
         room.last_stay += 1;
-        room.stay = Some(Stay {
-            number: room.last_stay,
-            copies: 0,
-            expiry,
-        });
+        room.stay = Some(Stay { number: room.last_stay, copies: 0, expiry });
         Some(room.last_stay)
     }
 
@@ -327,10 +291,7 @@ impl World {
         };
         match &there.card {
             Some(other) if other != card => {
-                return Err(HandError::Occupied {
-                    encoder: encoder.to_owned(),
-                    card: other.clone(),
-                });
+                return Err(HandError::Occupied { encoder: encoder.to_owned(), card: other.clone() });
             }
             _ => {}
         }
@@ -376,10 +337,7 @@ impl World {
             return Err(missing("door", door));
         }
         let taken_from = self.take_up(card);
-        let verdict = self
-            .cards
-            .get(card)
-            .map_or(Err(Shut::Unreadable), |it| self.judge(it, door, now));
+        let verdict = self.cards.get(card).map_or(Err(Shut::Unreadable), |it| self.judge(it, door, now));
         let mut newer = false;
         if let (Ok(()), Some(it)) = (verdict, self.cards.get_mut(card))
             && let Content::Guest(guest) = &mut it.content
@@ -387,21 +345,13 @@ impl World {
             if let Copied::OneShot { used } = &mut guest.copy {
                 *used = true;
             }
-            let stay = guest
-                .keys
-                .iter()
-                .find(|(room, _)| room == door)
-                .map(|(_, stay)| *stay);
+            let stay = guest.keys.iter().find(|(room, _)| room == door).map(|(_, stay)| *stay);
             if let (Some(stay), Some(room)) = (stay, self.rooms.get_mut(door)) {
                 newer = stay > room.lock;
                 room.lock = stay;
             }
         }
-        Ok(Held {
-            verdict,
-            newer,
-            taken_from,
-        })
+        Ok(Held { verdict, newer, taken_from })
     }
 
     pub(super) fn judge(&self, card: &Card, door: &str, now: DateTime) -> Result<(), Shut> {
@@ -411,10 +361,7 @@ impl World {
             Content::Other(_) => return Err(Shut::Unreadable),
         };
         let key = guest.keys.iter().find(|(room, _)| room == door);
-        let common = self
-            .common
-            .get(door)
-            .is_some_and(|n| guest.authorisations.contains(n));
+        let common = self.common.get(door).is_some_and(|n| guest.authorisations.contains(n));
         if key.is_none() && !common {
             return Err(Shut::NotThisDoor);
         }
@@ -436,11 +383,7 @@ impl World {
     /// The hotel's own desk program checks somebody in, and makes the card itself.
     pub(super) fn desk_card(&mut self, room: &str, now: DateTime, one_shot: bool) -> Result<Made, HandError> {
         let expiry = now.saturating_add(1.day());
-        let current = self
-            .rooms
-            .get(room)
-            .and_then(|it| it.stay.as_ref())
-            .map(|stay| stay.number);
+        let current = self.rooms.get(room).and_then(|it| it.stay.as_ref()).map(|stay| stay.number);
         let stay = match current {
             Some(number) if one_shot => Some(number),
             _ => self.begin_stay(room, expiry),
@@ -455,20 +398,12 @@ impl World {
                 start: now,
                 expiry,
                 authorisations: BTreeSet::new(),
-                copy: if one_shot {
-                    Copied::OneShot { used: false }
-                } else {
-                    Copied::Original
-                },
+                copy: if one_shot { Copied::OneShot { used: false } } else { Copied::Original },
                 operator: "DESK".into(),
             }),
         );
         Ok(Made {
-            serial: self
-                .cards
-                .get(&name)
-                .map(|card| card.serial.clone())
-                .unwrap_or_default(),
+            serial: self.cards.get(&name).map(|card| card.serial.clone()).unwrap_or_default(),
             card: name,
         })
     }
@@ -499,10 +434,7 @@ fn expiry(encode: &Encode, now: DateTime) -> DateTime {
 }
 
 fn missing(what: &'static str, name: &str) -> HandError {
-    HandError::Missing {
-        what,
-        name: name.to_owned(),
-    }
+    HandError::Missing { what, name: name.to_owned() }
 }
 
 /// What came of holding a card to a lock.
@@ -567,13 +499,7 @@ mod tests {
     #[test]
     fn a_copy_joins_whatever_stay_the_server_sees_in_the_room() {
         let mut world = world();
-        assert_eq!(
-            world
-                .admit(&encode(true, &["101"], &[]), at(21, 14))
-                .unwrap_err()
-                .code,
-            "EA"
-        );
+        assert_eq!(world.admit(&encode(true, &["101"], &[]), at(21, 14)).unwrap_err().code, "EA");
         make(&mut world, "ada", &encode(false, &["101"], &[]));
         world.desk_card("101", at(21, 14), false).unwrap();
         make(&mut world, "ben", &encode(true, &["101"], &[]));
@@ -613,13 +539,7 @@ mod tests {
         make(&mut world, "ada", &encode(false, &["101"], &[]));
         world.check_out("0", "101").unwrap();
         assert_eq!(held(&mut world, "ada", "101", at(22, 9)), Ok(()));
-        assert_eq!(
-            world
-                .admit(&encode(true, &["101"], &[]), at(22, 9))
-                .unwrap_err()
-                .code,
-            "EA"
-        );
+        assert_eq!(world.admit(&encode(true, &["101"], &[]), at(22, 9)).unwrap_err().code, "EA");
         world.place("ada", None, "1").unwrap();
         assert_eq!(world.read("1", at(22, 9)).unwrap()[4], "CO");
         assert_eq!(world.check_out("0", "999").unwrap_err().code, "TD");
@@ -631,11 +551,7 @@ mod tests {
         let mut world = world();
         let marks = ["0", "1", "2", "I", "I"];
         for (n, mark) in marks.into_iter().enumerate() {
-            make(
-                &mut world,
-                &format!("card{n}"),
-                &encode(n > 0, &["101", "102"], &[]),
-            );
+            make(&mut world, &format!("card{n}"), &encode(n > 0, &["101", "102"], &[]));
             assert_eq!(world.read("1", at(22, 9)).unwrap()[5], mark);
         }
         world.desk_card("101", at(22, 9), true).unwrap();
@@ -652,16 +568,9 @@ mod tests {
             let mut world = world();
             world.place("it", Some(kind), "1").unwrap();
             let seen = world.read("1", at(22, 9));
-            let seen = seen
-                .as_ref()
-                .map(|fields| fields[0].as_str())
-                .map_err(|denial| denial.code);
+            let seen = seen.as_ref().map(|fields| fields[0].as_str()).map_err(|denial| denial.code);
             assert_eq!(seen, read, "{kind:?}");
-            assert_eq!(
-                held(&mut world, "it", "101", at(22, 9)).is_ok(),
-                opens,
-                "{kind:?}"
-            );
+            assert_eq!(held(&mut world, "it", "101", at(22, 9)).is_ok(), opens, "{kind:?}");
             world.place("it", None, "1").unwrap();
             let refused = world.write(&encode(false, &["101"], &[]), at(22, 9)).err();
             assert_eq!(refused.map(|denial| denial.code), overwritten, "{kind:?}");
@@ -691,10 +600,7 @@ mod tests {
         check(&|it| it.rooms.push("106".into()), "EO");
         check(&|it| it.authorisations = [62].into(), "ES");
         check(&|it| it.expiry = it.start, "EG");
-        check(
-            &|it| (it.start, it.expiry) = (Some(at(19, 0)), Some(at(20, 0))),
-            "EG",
-        );
+        check(&|it| (it.start, it.expiry) = (Some(at(19, 0)), Some(at(20, 0))), "EG");
     }
 
     #[test]
@@ -706,60 +612,26 @@ mod tests {
             to: to.map(Into::into),
             expiry,
         };
-        world
-            .modify(&modify("101", None, Some(at(26, 11))), at(22, 9))
-            .unwrap();
+        world.modify(&modify("101", None, Some(at(26, 11))), at(22, 9)).unwrap();
         assert_eq!(world.rooms()["101"]["stay"]["expiry"], "2026-11-26T11:00:00");
-        world
-            .modify(&modify("101", Some("102"), None), at(22, 9))
-            .unwrap();
+        world.modify(&modify("101", Some("102"), None), at(22, 9)).unwrap();
         assert_eq!(world.rooms()["102"]["stay"]["expiry"], "2026-11-26T11:00:00");
         assert_eq!(held(&mut world, "ada", "102", at(22, 9)), Err(Shut::NotThisDoor));
-        assert_eq!(
-            world
-                .modify(&modify("101", None, None), at(22, 9))
-                .unwrap_err()
-                .code,
-            "EA"
-        );
-        assert_eq!(
-            world
-                .modify(&modify("102", Some("x"), None), at(22, 9))
-                .unwrap_err()
-                .code,
-            "TD"
-        );
+        assert_eq!(world.modify(&modify("101", None, None), at(22, 9)).unwrap_err().code, "EA");
+        assert_eq!(world.modify(&modify("102", Some("x"), None), at(22, 9)).unwrap_err().code, "TD");
     }
 
     #[test]
     fn a_card_lies_in_one_place_and_an_encoder_holds_one_card() {
         let mut world = world();
         world.place("ada", None, "1").unwrap();
-        assert!(matches!(
-            world.place("ben", None, "1"),
-            Err(HandError::Occupied { .. })
-        ));
+        assert!(matches!(world.place("ben", None, "1"), Err(HandError::Occupied { .. })));
         world.place("ada", None, "2").unwrap();
         assert_eq!(world.lying_on("1"), None);
-        assert_eq!(
-            world.hold("ada", "101", at(22, 9)).unwrap().taken_from.as_deref(),
-            Some("2")
-        );
-        assert!(matches!(
-            world.place("ada", Some(Kind::Staff), "1"),
-            Err(HandError::Exists(_))
-        ));
-        assert!(matches!(
-            world.place("ada", None, "9"),
-            Err(HandError::Missing { .. })
-        ));
-        assert!(matches!(
-            world.hold("zoe", "101", at(22, 9)),
-            Err(HandError::Missing { .. })
-        ));
-        assert!(matches!(
-            world.hold("ada", "bar", at(22, 9)),
-            Err(HandError::Missing { .. })
-        ));
+        assert_eq!(world.hold("ada", "101", at(22, 9)).unwrap().taken_from.as_deref(), Some("2"));
+        assert!(matches!(world.place("ada", Some(Kind::Staff), "1"), Err(HandError::Exists(_))));
+        assert!(matches!(world.place("ada", None, "9"), Err(HandError::Missing { .. })));
+        assert!(matches!(world.hold("zoe", "101", at(22, 9)), Err(HandError::Missing { .. })));
+        assert!(matches!(world.hold("ada", "bar", at(22, 9)), Err(HandError::Missing { .. })));
     }
 }
