@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::Metadata;
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt,
+};
 
 /// What is logged, in the syntax of `tracing`.
 const FILTER: &str = "LATCHD_LOG";
@@ -29,17 +32,26 @@ pub enum LogFormat {
 pub(super) fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
     let wanted = env::var(FILTER).unwrap_or_else(|_| default.into());
     let filter = EnvFilter::try_new(&wanted).with_context(|| format!("understand {FILTER}={wanted:?}"))?;
-    let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => {
             let lines = lines.with_ansi(io::stderr().is_terminal());
             // The journal puts its own time before each line.
             match env::var_os("JOURNAL_STREAM").is_some() {
-                true => lines.without_time().init(),
-                false => lines.init(),
+                true => lines.without_time().boxed(),
+                false => lines.boxed(),
             }
         }
-    }
+    };
+    registry().with(lines.with_filter(filter_fn(keeps_secrets))).with(filter).init();
     Ok(())
+}
+
+/// Whether a line may be written at all, whatever the filter says: what libraries tell below `info` can hold requests
+/// with their tokens, or bodies with guests' names.
+fn keeps_secrets(line: &Metadata<'_>) -> bool {
+    let ours = ["latchd", "wire"];
+    let root = line.target().split("::").next().unwrap_or_default();
+    ours.contains(&root) || *line.level() <= tracing::Level::INFO
 }

@@ -59,7 +59,7 @@ impl Outcome {
 
 /// Why something was not done, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{code}: {message}")]
+#[error("{code}{}: {message}", vendor_code.as_ref().map(|vendor| format!(" ({vendor})")).unwrap_or_default())]
 pub struct Refusal {
     /// The stable name.
     pub code: Code,

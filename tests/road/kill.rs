@@ -41,6 +41,8 @@ fn a_job_that_arrived_and_was_not_committed_is_sent_again_and_done_once() {
 #[test]
 fn a_job_that_waited_in_its_lane_is_done_once() {
     let mut site = Site::start();
+    // The lock server takes no further order on its line while one of its encoders waits.
+    site.control("set card-wait 5000");
     // The first job holds the line, so the second one waits behind it.
     let (_, holder) = site.grant("Holder", "stay-9", &["105"]);
     let held = site.encode(&holder, "2");
@@ -53,7 +55,6 @@ fn a_job_that_waited_in_its_lane_is_done_once() {
     site.restart_agent();
     let held = site.ended(&held);
     assert_eq!(held["error"]["type"], "encoding_interrupted", "{held}");
-    site.waits_for_card("1");
     site.control("place jane on 1");
     let ended = site.ended(&attempt);
     assert_eq!(ended["status"], "success", "{ended}");

@@ -37,10 +37,10 @@ fn a_join_after_an_unknown_override_is_refused_before_any_byte() {
 #[test]
 fn rooms_that_need_different_treatment_are_refused_before_any_byte() {
     let site = Site::start();
-    site.card("jane", "stay-1", &["101"]);
+    let (_, both) = site.grant("Jane Doe", "stay-1", &["101", "102"]);
+    site.card("john", "stay-1", &["101"]);
     let frames = site.writing_frames();
-    let (_, method) = site.grant("Jane Doe", "stay-1", &["101", "102"]);
-    let ended = site.ended(&site.encode(&method, "1"));
+    let ended = site.ended(&site.encode(&both, "1"));
     let message = ended["error"]["message"].as_str().unwrap();
     assert!(message.contains("room_states_differ"), "{ended}");
     assert_eq!(site.writing_frames(), frames);
