@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{http::Api, property::Property};
+use crate::seams::Clock;
 
 /// No step of the demo takes longer, whatever the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,7 +16,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Tells the whole story once.
 pub(super) async fn tell(api: &Api, property: &Property, zone: &TimeZone) -> anyhow::Result<()> {
-    let story = Story { api, property, zone, started: Timestamp::now() };
+    let clock = Clock::system();
+    let story = Story { api, property, zone, started: clock.now(), clock };
     story.everything_connects().await?;
     let first = story.a_guest_arrives().await?;
     story.a_second_guest_joins().await?;
@@ -29,6 +31,7 @@ struct Story<'a> {
     api: &'a Api,
     property: &'a Property,
     zone: &'a TimeZone,
+    clock: Clock,
     started: Timestamp,
 }
 
@@ -177,7 +180,7 @@ impl Story<'_> {
     async fn order_only(&self, stay: &Stay<'_>, encoder: &str) -> anyhow::Result<Ordered> {
         let address = format!("{}@example.com", stay.guest.to_lowercase().replace(' ', "."));
         let identity = json!({ "full_name": stay.guest, "email_address": address });
-        let from = Timestamp::now().to_zoned(self.zone.clone());
+        let from = self.clock.now().to_zoned(self.zone.clone());
         let to = from.date().at(11, 0, 0, 0).checked_add(stay.nights.days())?.to_zoned(self.zone.clone())?;
         line("who", stay.guest);
         line("where", &format!("{} (reservation {})", stay.doors.join(", "), stay.reservation));

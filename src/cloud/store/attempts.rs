@@ -206,8 +206,8 @@ impl Db {
                 pending.unsent_at
             } else if !self.was_handed(pending.job)? {
                 let mut tenant = self.tenant(pending.workspace);
-                tenant.cancel(now, pending.job)?;
                 changed |= tenant.end_attempt(now, pending.attempt, &Err(AttemptError::bridge_away()))?;
+                tenant.cancel(now, pending.job)?;
                 continue;
             } else if pending.silent_at > now {
                 pending.silent_at

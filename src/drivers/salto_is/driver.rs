@@ -341,7 +341,13 @@ impl SaltoIs {
             Held::Came(Came::NothingSent(refusal)) | Held::NotBegun(refusal) => {
                 Performed::NothingSent(refusal)
             }
-            Held::Came(Came::Refused(refusal)) => Performed::Ended(Outcome::Failed(refusal)),
+            Held::Came(Came::Refused(refusal)) => {
+                if refusal.vendor_code.as_deref() == Some("ES") {
+                    // Nothing at the site causes this: our frame and this server do not agree.
+                    tracing::error!(system = %self.system, "the lock server reports a syntax error");
+                }
+                Performed::Ended(Outcome::Failed(refusal))
+            }
             Held::Came(Came::Doubt(refusal)) => Performed::Ended(Outcome::Unknown(refusal)),
             Held::Came(Came::Done(fields)) => Performed::Ended(self.done(&work, &fields)),
             Held::Lost if writes => Performed::Ended(Outcome::unknown(

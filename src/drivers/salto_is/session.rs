@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    answer::{self, Answer, ErrorCode},
+    answer::{self, Answer},
     codec::{ACK, Check, Control, Decoded, ENQ, NAK, Trailer, decode},
     command::Command,
 };
@@ -285,11 +285,7 @@ impl Conversation {
             }
             // What is left are controls out of turn, noise, and frames before our command was taken: answers of
             // an earlier command.
-            (_, what) => {
-                if let Decoded::Frame { .. } = what {
-                    tracing::debug!("a frame out of turn was discarded");
-                }
-            }
+            (_, _) => {}
         }
     }
 
@@ -308,20 +304,10 @@ impl Conversation {
             return;
         }
         let (result, line) = match answer::read(fields, &self.command) {
-            Answer::Foreign => {
-                tracing::debug!("an answer to something else was discarded");
-                return;
-            }
+            // An answer to something else.
+            Answer::Foreign => return,
             Answer::Done(fields) => (Result::Done(fields), LineAfter::Quiet),
-            Answer::Refused(code, refusal) => {
-                if code == ErrorCode::Es {
-                    tracing::error!(
-                        command = self.command.mnemonic(),
-                        "the lock server reports a syntax error"
-                    );
-                }
-                (Result::Refused(refusal), LineAfter::Quiet)
-            }
+            Answer::Refused(_, refusal) => (Result::Refused(refusal), LineAfter::Quiet),
             Answer::Strange { what } => {
                 let refusal = |code, message: &str| Refusal::by_device(code, short(&what), message);
                 let result = if self.command.writes() {
