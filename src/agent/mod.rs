@@ -10,10 +10,10 @@ mod core;
 pub mod notify;
 mod uplink;
 
-use std::{fs, sync::Arc};
+use std::{collections::BTreeSet, fs, sync::Arc};
 
 use anyhow::Context;
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -22,13 +22,16 @@ use tokio::{
 use crate::{
     config::{AgentConfig, DriverConfig, StorageConfig},
     dispatch::Dispatch,
-    drivers::{Driver, salto_is::SaltoIs},
+    drivers::{
+        Driver,
+        salto_is::{Past, SaltoIs},
+    },
     link,
-    model::Private,
+    model::{Private, SystemName},
     queue::{Queue, Rules},
     seal::SealKey,
     seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::Writer,
+    store::{StoreError, Writer},
 };
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
@@ -44,13 +47,10 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let queue = open_queue(&config, &random)?;
     let (writer, queue) = Writer::start("queue", queue);
     let time = TrustedTime::new(clock.clone());
-    let doubts = queue.run(move |queue: &mut Queue| queue.recover(started)).await?;
-    for job in &doubts {
-        tracing::error!(job = %job, "the last run ended with this job at work: it may have been done");
-    }
+    let in_doubt = queue.run(move |queue: &mut Queue| recover(queue, started)).await?;
 
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
-    let drivers = drivers(&config, &time_zone, &clock, &random);
+    let drivers = drivers(&config, &time_zone, &in_doubt, &clock, &random);
     let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers);
 
     let token = fs::read_to_string(&config.cloud.token_file)
@@ -100,20 +100,35 @@ fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<Queue> {
     Ok(Queue::open(&storage, seal, random.clone(), Rules::from(config))?)
 }
 
+/// Settles the jobs that were at work when the last run ended, and gives their systems.
+fn recover(queue: &mut Queue, now: Timestamp) -> Result<BTreeSet<SystemName>, StoreError> {
+    let mut systems = BTreeSet::new();
+    for job_id in queue.recover(now)? {
+        tracing::error!(job = %job_id, "the last run ended with this job at work: it may have been done");
+        systems.extend(queue.job(job_id)?.and_then(|job| job.view.system));
+    }
+    Ok(systems)
+}
+
 fn drivers(
     config: &AgentConfig,
     time_zone: &TimeZone,
+    in_doubt: &BTreeSet<SystemName>,
     clock: &Clock,
     random: &Random,
 ) -> Vec<Arc<dyn Driver>> {
-    let start = |system: &crate::config::SystemConfig| match &system.driver {
-        DriverConfig::SaltoIs(salto) => Arc::new(SaltoIs::start(
-            salto,
-            system.name.clone(),
-            time_zone.clone(),
-            clock.clone(),
-            random.clone(),
-        )) as Arc<dyn Driver>,
+    let start = |system: &crate::config::SystemConfig| {
+        let past = match in_doubt.contains(&system.name) {
+            true => Past::AnswerMayCome,
+            false => Past::Answered,
+        };
+        let (name, zone, clock, random) =
+            (system.name.clone(), time_zone.clone(), clock.clone(), random.clone());
+        match &system.driver {
+            DriverConfig::SaltoIs(salto) => {
+                Arc::new(SaltoIs::start(salto, name, zone, past, clock, random)) as Arc<dyn Driver>
+            }
+        }
     };
     config.systems.iter().map(start).collect()
 }

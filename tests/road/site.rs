@@ -166,6 +166,7 @@ impl Site {
             kind = "salto_is"
             exclusive = true
             line = {{ serial = "{tty}" }}
+            settle = "1s"
             encoders = ["1", "2"]
             rooms = ["101", "102", "103", "104", "105"]
             common = [{{ name = "pool", authorisation = 1 }}, {{ name = "spa", authorisation = 2 }}]

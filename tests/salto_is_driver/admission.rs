@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use latchd::{
     drivers::Driver,
-    drivers::salto_is::SaltoIs,
+    drivers::salto_is::{Past, SaltoIs},
     model::{
         CardEncode, Code, DeviceName, DoorKind, EncoderName, Order, ProofLevel, ReservationKey, SlotContent,
         SlotPut, StayModify, Treatment, Window,
@@ -60,7 +60,7 @@ async fn what_the_protocol_cannot_carry_is_refused_by_name_and_says_which_limit(
 async fn a_common_door_with_an_impossible_number_is_refused_and_leaves_the_others_alone() {
     let mut config = config("tcp = \"127.0.0.1:1\"", "");
     config.common[0].authorisation = 63;
-    let driver = SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(1));
+    let driver = SaltoIs::start(&config, name(), oslo(), Past::Answered, clock(), Random::seeded(1));
     let refusal = driver.admit(&Order::CardEncode(card())).unwrap_err();
     assert_eq!(refusal.code, Code::Unsupported);
     assert!(refusal.message.contains("1 to 62"), "{refusal}");
@@ -152,5 +152,5 @@ fn every_mistake_of_a_configuration_is_shown_at_once() {
 
 fn driver(more: &str) -> SaltoIs {
     let config = config("tcp = \"127.0.0.1:1\"", more);
-    SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(1))
+    SaltoIs::start(&config, name(), oslo(), Past::Answered, clock(), Random::seeded(1))
 }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use latchd::{
-    drivers::{Driver, salto_is::SaltoIs},
+    drivers::{
+        Driver,
+        salto_is::{Past, SaltoIs},
+    },
     model::{CardSeen, Order, ReservationKey, Treatment, Written},
     protocol::Stage,
     seams::{BoxFuture, Listener, MemoryNet, Net, Random, Stream},
@@ -335,7 +338,7 @@ async fn a_dropped_driver_closes_the_line() {
 async fn a_line_that_makes_no_sense_stays_down_by_name() {
     let mut config = config("serial = \"/dev/ttyUSB0\"", "");
     config.line.framing = "9N1".into();
-    let driver = SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(1));
+    let driver = SaltoIs::start(&config, name(), oslo(), Past::Answered, clock(), Random::seeded(1));
     line_is(&driver, "line_config").await;
     let performed = perform(&driver, override_with(card()), async {}).await;
     assert_eq!(end(&performed), "nothing_sent system_offline");
@@ -379,7 +382,7 @@ impl Site {
 
 fn start(net: Arc<dyn Net>, more: &str) -> SaltoIs {
     let config = config("tcp = \"salto.lan:8090\"", more);
-    SaltoIs::start_over(net, &config, name(), oslo(), clock(), Random::seeded(7))
+    SaltoIs::start_over(net, &config, name(), oslo(), Past::Answered, clock(), Random::seeded(7))
 }
 
 /// A network without anybody, which counts who asks.

@@ -9,7 +9,10 @@ use std::{
 };
 
 use latchd::{
-    drivers::{Driver, Line, salto_is::SaltoIs},
+    drivers::{
+        Driver, Line,
+        salto_is::{Past, SaltoIs},
+    },
     seams::Random,
 };
 use tempfile::TempDir;
@@ -46,7 +49,8 @@ async fn the_port_gets_the_settings_of_the_configuration() {
     let desk = Desk::new();
     let plug = desk.plug_in();
     let settings = format!("serial = {:?}, baud = 19200", desk.link.to_str().unwrap());
-    let driver = SaltoIs::start(&config(&settings, ""), name(), oslo(), clock(), Random::seeded(7));
+    let driver =
+        SaltoIs::start(&config(&settings, ""), name(), oslo(), Past::Answered, clock(), Random::seeded(7));
     ready(&driver).await;
     // The far end of a pseudo-terminal shows the near end's settings.
     assert_eq!(plug.server.0.baud_rate().unwrap(), 19200);
@@ -90,7 +94,7 @@ async fn unplugged_after_the_frame_a_card_is_a_doubt_and_a_reading_a_failure() {
     for (work, end_of_it) in [(override_with(card()), "unknown line_lost"), (read(), "failed line_lost")] {
         let desk = Desk::new();
         let mut plug = desk.plug_in();
-        let driver = desk.driver("");
+        let driver = desk.driver("settle = \"1s\"");
         ready(&driver).await;
         let script = async {
             plug.server.answer_poll().await;
@@ -100,9 +104,14 @@ async fn unplugged_after_the_frame_a_card_is_a_doubt_and_a_reading_a_failure() {
         };
         let performed = perform(&driver, work, script).await;
         assert_eq!(end(&performed), end_of_it);
+        // The server never saw the cable; what it says now is about the card before.
         let mut plug = desk.plug_in();
+        line_is(&driver, "line_settling").await;
+        plug.server.say(&frame("CN1|1|0LD")).await;
         ready(&driver).await;
-        success(perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1")).await);
+        let performed =
+            perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1|NEW")).await;
+        assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
     }
 }
 
@@ -159,6 +168,18 @@ async fn a_late_answer_is_thrown_away_while_the_line_settles_and_never_matched_t
 }
 
 #[tokio::test]
+async fn a_run_that_ended_without_an_answer_makes_the_next_one_settle_first() {
+    let desk = Desk::new();
+    let mut plug = desk.plug_in();
+    let driver = desk.driver_after("settle = \"1s\"", Past::AnswerMayCome);
+    line_is(&driver, "line_settling").await;
+    plug.server.say(&frame("CN1|1|0LD")).await;
+    ready(&driver).await;
+    let performed = perform(&driver, override_with(card()), plug.server.serve(FIRST_CARD, "CN1|1|NEW")).await;
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("NEW"));
+}
+
+#[tokio::test]
 async fn what_was_written_before_the_port_was_opened_is_cleared() {
     let desk = Desk::new();
     let mut plug = desk.plug_in();
@@ -188,8 +209,12 @@ impl Desk {
     }
 
     fn driver(&self, more: &str) -> SaltoIs {
+        self.driver_after(more, Past::Answered)
+    }
+
+    fn driver_after(&self, more: &str, past: Past) -> SaltoIs {
         let config = config(&format!("serial = {:?}", self.link.to_str().unwrap()), more);
-        SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(7))
+        SaltoIs::start(&config, name(), oslo(), past, clock(), Random::seeded(7))
     }
 
     fn plug_in(&self) -> Plug {

@@ -1,6 +1,9 @@
 //! Over real TCP sockets.
 
-use latchd::{drivers::salto_is::SaltoIs, seams::Random};
+use latchd::{
+    drivers::salto_is::{Past, SaltoIs},
+    seams::Random,
+};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -62,7 +65,10 @@ impl Site {
     async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = config(&format!("tcp = \"{}\"", listener.local_addr().unwrap()), "");
-        Self { driver: SaltoIs::start(&config, name(), oslo(), clock(), Random::seeded(7)), listener }
+        Self {
+            driver: SaltoIs::start(&config, name(), oslo(), Past::Answered, clock(), Random::seeded(7)),
+            listener,
+        }
     }
 
     async fn accept(&self) -> Server<TcpStream> {

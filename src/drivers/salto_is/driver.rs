@@ -46,6 +46,16 @@ pub struct SaltoIs {
     stopping: watch::Sender<bool>,
 }
 
+/// What is known of the line's past when its driver starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Every command had its answer.
+    Answered,
+    /// The last run ended while a command was under way: its answer may still come over a serial line, and must not be
+    /// taken for the next command's.
+    AnswerMayCome,
+}
+
 impl SaltoIs {
     /// Begins to keep the line open. Needs a running tokio runtime; dropping the driver closes the line.
     ///
@@ -56,10 +66,11 @@ impl SaltoIs {
         config: &SaltoIsConfig,
         system: SystemName,
         time_zone: TimeZone,
+        past: Past,
         clock: Clock,
         random: Random,
     ) -> Self {
-        Self::start_over(Arc::new(SystemNet), config, system, time_zone, clock, random)
+        Self::start_over(Arc::new(SystemNet), config, system, time_zone, past, clock, random)
     }
 
     /// [`Self::start`] with TCP connections made over `net`.
@@ -69,6 +80,7 @@ impl SaltoIs {
         config: &SaltoIsConfig,
         system: SystemName,
         time_zone: TimeZone,
+        past: Past,
         clock: Clock,
         random: Random,
     ) -> Self {
@@ -79,6 +91,7 @@ impl SaltoIs {
             system: system.clone(),
             ack_timeout: config.ack_timeout,
             settle: config.settle,
+            answer_may_come: past == Past::AnswerMayCome,
             net,
             clock: clock.clone(),
             random,

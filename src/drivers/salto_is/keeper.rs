@@ -60,6 +60,8 @@ pub(super) struct Keeper {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) line: watch::Sender<Line>,
+    /// A command left and its answer was not seen: over a serial line it may still come after the line was reopened.
+    pub(super) answer_may_come: bool,
 }
 
 /// The first wait before opening a line again.
@@ -168,6 +170,15 @@ impl Keeper {
     async fn hold(&mut self, port: &mut Port, target: &Target, probe_first: bool) -> Parting {
         let opened = Instant::now();
         let mut heard = false;
+        if self.answer_may_come && !target.is_tcp() {
+            self.publish_settling(target);
+            match self.meanwhile(discard_for(port, self.settle)).await {
+                None => return Parting::DriverGone,
+                Some(false) => return self.closed(target, heard, false),
+                Some(true) => {}
+            }
+        }
+        self.answer_may_come = false;
         if probe_first {
             match self.meanwhile(probe(port, self.ack_timeout)).await {
                 None => return Parting::DriverGone,
@@ -196,20 +207,19 @@ impl Keeper {
                         return parting;
                     }
                     let Request { mut conversation, stages, came } = request;
+                    // Until its end is known; a panic does not tell.
+                    self.answer_may_come = true;
                     let ending = self.converse(port, &mut conversation, &stages).await;
                     heard |= ending.heard;
+                    self.answer_may_come = ending.line.answer_may_come();
                     let parting = match ending.line {
                         LineAfter::Quiet => None,
-                        LineAfter::Closed => Some(self.closed(target, heard, true)),
+                        LineAfter::Closed | LineAfter::ClosedUnanswered => {
+                            Some(self.closed(target, heard, true))
+                        }
                         LineAfter::Silent => Some(self.silent(target)),
                         LineAfter::AnswerMayCome => {
-                            self.publish_down(
-                                "line_settling",
-                                format!(
-                                    "{target} did not answer a command; the line is used again when a late answer \
-                                     can no longer be taken for the next one's"
-                                ),
-                            );
+                            self.publish_settling(target);
                             target.is_tcp().then_some(Parting::AnswerMayCome)
                         }
                     };
@@ -222,7 +232,10 @@ impl Keeper {
                         match self.meanwhile(discard_for(port, self.settle)).await {
                             None => return Parting::DriverGone,
                             Some(false) => return self.closed(target, heard, false),
-                            Some(true) => self.publish(Line::Ready),
+                            Some(true) => {
+                                self.answer_may_come = false;
+                                self.publish(Line::Ready);
+                            }
                         }
                     }
                 }
@@ -291,6 +304,16 @@ impl Keeper {
             );
         }
         Parting::Closed { heard: heard || !refused }
+    }
+
+    fn publish_settling(&self, target: &Target) {
+        self.publish_down(
+            "line_settling",
+            format!(
+                "{target} did not answer a command; the line is used again when a late answer can no longer be taken \
+                 for the next one's"
+            ),
+        );
     }
 
     fn silent(&self, target: &Target) -> Parting {

@@ -15,4 +15,4 @@ mod keeper;
 pub mod session;
 pub mod sim;
 
-pub use driver::SaltoIs;
+pub use driver::{Past, SaltoIs};

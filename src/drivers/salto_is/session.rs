@@ -81,6 +81,19 @@ pub enum LineAfter {
     AnswerMayCome,
     /// It is closed.
     Closed,
+    /// It is closed, and the answer may still come once it is open again.
+    ClosedUnanswered,
+}
+
+impl LineAfter {
+    /// Whether an answer to this conversation's command may still come.
+    #[must_use]
+    pub fn answer_may_come(self) -> bool {
+        match self {
+            Self::AnswerMayCome | Self::ClosedUnanswered => true,
+            Self::Quiet | Self::Silent | Self::Closed => false,
+        }
+    }
 }
 
 /// One conversation.
@@ -228,7 +241,7 @@ impl Conversation {
                 self.end_unanswered(
                     Code::LineLost,
                     "the line to the lock server closed before the answer",
-                    LineAfter::Closed,
+                    LineAfter::ClosedUnanswered,
                 );
             }
             State::Acknowledge(ending) | State::Over(ending) => {

@@ -71,14 +71,14 @@ fn silence_after_the_frame_is_a_doubt_for_what_writes_and_a_failure_for_a_readin
 #[test]
 fn a_hang_up_after_the_frame_is_a_doubt_for_what_writes_and_a_failure_for_a_reading() {
     for (command, end) in [
-        (write_card(), "doubt:line_lost closed"),
-        (check_out(), "doubt:line_lost closed"),
-        (modify_stay(), "doubt:line_lost closed"),
-        (read_card(), "refused:line_lost closed"),
+        (write_card(), "doubt:line_lost closed unanswered"),
+        (check_out(), "doubt:line_lost closed unanswered"),
+        (modify_stay(), "doubt:line_lost closed unanswered"),
+        (read_card(), "refused:line_lost closed unanswered"),
     ] {
         check(command, "ack close", "enq leaves frame", end);
     }
-    check(write_card(), "ack ack close", "enq leaves frame card?", "doubt:line_lost closed");
+    check(write_card(), "ack ack close", "enq leaves frame card?", "doubt:line_lost closed unanswered");
 }
 
 #[test]
@@ -323,6 +323,7 @@ impl Rehearsal {
             LineAfter::Silent => "silent",
             LineAfter::AnswerMayCome => "answer_may_come",
             LineAfter::Closed => "closed",
+            LineAfter::ClosedUnanswered => "closed unanswered",
         };
         match &ending.result {
             Result::NothingSent(refusal) => format!("nothing_sent:{} {line}", refusal.code),
