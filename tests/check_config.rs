@@ -38,6 +38,15 @@ fn mistakes_end_with_one_and_are_shown_with_line_and_way_out() {
 }
 
 #[test]
+fn a_name_that_the_system_could_not_be_told_is_a_mistake() {
+    let text = fs::read_to_string("config/latchd.example.toml").unwrap();
+    let text = text.replacen("rooms = [", "rooms = [\"Suite №1\", ", 1);
+    let (code, out, err) = check_config(&text, &[]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("system salto:") && err.contains("Suite №1"), "{err}");
+}
+
+#[test]
 fn a_role_given_by_hand_decides_whose_file_it_is() {
     let (code, _, err) = check_config(include_str!("../config/cloud.example.toml"), &["--as", "agent"]);
     assert_eq!(code, Some(1));

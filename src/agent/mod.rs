@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{AgentConfig, DriverConfig, StorageConfig},
+    config::{AgentConfig, DriverConfig, StorageConfig, SystemConfig},
     dispatch::Dispatch,
     drivers::{
         Driver,
@@ -41,6 +41,9 @@ use crate::{
 pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let (clock, random) = (Clock::system(), Random::system());
     let started = clock.now();
+    if let Some(mistake) = mistakes(&config).first() {
+        anyhow::bail!("{mistake}; `latchd check-config` shows all that is wrong");
+    }
     // First of all: from here on a signal stops the agent in order.
     let stop = stop_signals()?;
 
@@ -81,6 +84,17 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     ended.map_err(Into::into)
 }
 
+/// What the drivers have against a configuration, each with its system's name.
+#[must_use]
+pub fn mistakes(config: &AgentConfig) -> Vec<String> {
+    let of_system = |system: &SystemConfig| {
+        let DriverConfig::SaltoIs(salto) = &system.driver;
+        let name = system.name.clone();
+        SaltoIs::mistakes(salto).into_iter().map(move |mistake| format!("system {name}: {mistake}"))
+    };
+    config.systems.iter().flat_map(of_system).collect()
+}
+
 /// The folder and the key of a store, as configured.
 ///
 /// # Errors
@@ -117,7 +131,7 @@ fn drivers(
     clock: &Clock,
     random: &Random,
 ) -> Vec<Arc<dyn Driver>> {
-    let start = |system: &crate::config::SystemConfig| {
+    let start = |system: &SystemConfig| {
         let past = match in_doubt.contains(&system.name) {
             true => Past::AnswerMayCome,
             false => Past::Answered,

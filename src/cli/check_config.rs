@@ -40,7 +40,17 @@ pub(super) fn run(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
             Some(Role::Cloud) => CloudConfig::load(file).map(|config| AnyConfig::Cloud(Box::new(config))),
         };
         match read {
-            Ok(config) => print(&format!("{}: {}\n", file.display(), in_short(&config)))?,
+            Ok(config) => {
+                let mistakes = against(&config);
+                if mistakes.is_empty() {
+                    print(&format!("{}: {}\n", file.display(), in_short(&config)))?;
+                    continue;
+                }
+                code = ExitCode::FAILURE;
+                for mistake in mistakes {
+                    writeln!(io::stderr(), "error: {mistake}\n --> {}", file.display())?;
+                }
+            }
             Err(error) => {
                 code = ExitCode::FAILURE;
                 let text = match &error {
@@ -52,6 +62,14 @@ pub(super) fn run(args: &CheckConfigArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(code)
+}
+
+/// What only the drivers can tell.
+fn against(config: &AnyConfig) -> Vec<String> {
+    match config {
+        AnyConfig::Agent(agent) => crate::agent::mistakes(agent),
+        AnyConfig::Cloud(_) => Vec::new(),
+    }
 }
 
 fn in_short(config: &AnyConfig) -> String {

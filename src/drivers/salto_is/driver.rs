@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     answer::{self, CardShown, CopyNumber, GuestCard},
     codec::{Trailer, carries},
-    command::{Command, DateForm, Eject, MAX_ROOMS, OPERATOR_LENGTH, Serials, Stay, WriteCard, symbol},
+    command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, symbol},
     keeper::{Keeper, Request},
     session::{Conversation, Manners, Result as Came},
 };
@@ -103,40 +103,14 @@ impl SaltoIs {
         Self { system, config: config.clone(), time_zone, clock, requests, line, stopping }
     }
 
-    /// What a person should correct in a configuration before it is used; every mistake at once.
+    /// Names that this protocol cannot say, each with what to do; everything else about a configuration is judged where
+    /// it is read.
     #[must_use]
     pub fn mistakes(config: &SaltoIsConfig) -> Vec<String> {
-        let mut mistakes: Vec<String> =
-            Target::from_config(&config.line).err().map(|error| error.to_string()).into_iter().collect();
         let rooms = config.rooms.iter().map(|room| ("room", room.name.as_str()));
-        let common = config.common.iter().map(|common| ("common door", common.name.as_str()));
-        let doors: Vec<_> = rooms.clone().chain(common).collect();
-        for (at, (what, name)) in doors.iter().enumerate() {
-            if doors[..at].iter().any(|(_, earlier)| earlier == name) {
-                mistakes.push(format!("{what} {name:?} has the name of another door"));
-            }
-        }
         let encoders = config.encoders.iter().map(|encoder| ("encoder", encoder.name.as_str()));
-        mistakes.extend(
-            rooms
-                .chain(encoders)
-                .filter_map(|(what, name)| check_text(what, name).err())
-                .map(|refusal| refusal.message),
-        );
-        for (at, common) in config.common.iter().enumerate() {
-            let number = common.authorisation;
-            let name = &common.name;
-            if symbol(number).is_none() {
-                mistakes.push(format!("common door {name} has authorisation {number}; it must be 1 to 62"));
-            }
-            if config.common[..at].iter().any(|earlier| earlier.authorisation == number) {
-                mistakes.push(format!("common door {name} has the authorisation {number} of another door"));
-            }
-        }
-        if OPERATOR_LENGTH < config.operator.chars().count() {
-            mistakes.push(format!("`operator` is longer than {OPERATOR_LENGTH} characters"));
-        }
-        mistakes
+        let unsayable = |(what, name)| check_text(what, name).err().map(|refusal| refusal.message);
+        rooms.chain(encoders).filter_map(unsayable).collect()
     }
 
     /// What the protocol can do; the same for every site.
