@@ -62,6 +62,8 @@ const MIGRATIONS: &[&str] = &[include_str!("queue.sql")];
 
 /// How long a job waits for another lane's job in the same room. Cards take seconds, so a person hardly notices.
 const ROOM_AT_WORK: SignedDuration = SignedDuration::from_secs(1);
+/// No pause between two attempts is longer. A later one was written under a clock that has since been put back.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Jobs that one call of [`Queue::expire`] ends, so that no commit is held up.
 const EXPIRED_AT_ONCE: usize = 256;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
 use super::{
-    Queue, ledger,
+    LONGEST_PAUSE, Queue, ledger,
     policy::{self, Event},
 };
 use crate::{
@@ -205,14 +205,18 @@ impl Queue {
             .exists([lane.as_str()])?)
     }
 
-    /// Lets jobs be sent whose pause is over.
+    /// Lets jobs be sent whose pause is over, or cannot be one.
     pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<(), StoreError> {
         self.connection
             .prepare_cached(
                 "UPDATE job SET retry_at = NULL \
-                 WHERE lane = ?1 AND state = 'waiting' AND retry_at IS NOT NULL AND retry_at <= ?2",
+                 WHERE lane = ?1 AND state = 'waiting' AND (retry_at <= ?2 OR retry_at > ?3)",
             )?
-            .execute(params![lane.as_str(), now.as_millisecond()])?;
+            .execute(params![
+                lane.as_str(),
+                now.as_millisecond(),
+                now.saturating_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX).as_millisecond()
+            ])?;
         Ok(())
     }
 
