@@ -219,7 +219,7 @@ impl Queue {
         admission: Result<Admission, Refusal>,
         may_send: bool,
     ) -> Result<Accepted, StoreError> {
-        if !self.take_order(position)? || self.holds(job.job_id)? {
+        if !self.take_order(now, position)? || self.holds(job.job_id)? {
             return Ok(Accepted::Duplicate);
         }
         let job_id = job.job_id;
@@ -270,7 +270,7 @@ impl Queue {
         job_id: Option<JobId>,
         refusal: Refusal,
     ) -> Result<(), StoreError> {
-        if !self.take_order(Some(position))? {
+        if !self.take_order(now, Some(position))? {
             return Ok(());
         }
         match job_id {
@@ -337,7 +337,7 @@ impl Queue {
         position: Option<Position>,
         job_id: JobId,
     ) -> Result<CancelAnswer, StoreError> {
-        let is_new = self.take_order(position)?;
+        let is_new = self.take_order(now, position)?;
         let Some(row) = self.find(job_id)? else {
             if is_new {
                 self.cancel_ahead(now, job_id)?;

@@ -319,6 +319,15 @@ impl Queue {
         Ok(count.cast_unsigned())
     }
 
+    /// How many jobs wait or are at work.
+    pub(super) fn unfinished(&self) -> Result<u64, StoreError> {
+        let count: i64 = self
+            .connection
+            .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state IN ('waiting', 'sent')")?
+            .query_row([], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
+    }
+
     /// How many cards were sent since an instant; counts no further than `limit`.
     pub(super) fn cards_sent_since(&self, since: Timestamp, limit: u32) -> Result<u32, StoreError> {
         Ok(self
