@@ -361,8 +361,8 @@ async fn a_line_that_went_down_with_a_job_is_not_given_the_next_one() {
     house.reaches(2, JobState::Waiting).await;
     house.driver.line.send_replace(down());
     done.send(Performed::Ended(Outcome::unknown(Code::LineLost, "unplugged"))).unwrap();
-    house.reaches(1, JobState::Unknown).await;
-    house.rests().await;
+    soon(house.reaches(1, JobState::Unknown)).await;
+    soon(house.rests()).await;
     assert!(house.begun.try_recv().is_err());
     house.reaches(2, JobState::Waiting).await;
 }
