@@ -351,6 +351,34 @@ fn a_full_queue_refuses_by_name_what_would_have_to_wait() {
 }
 
 #[test]
+fn the_cloud_may_send_no_more_orders_than_have_room_to_wait() {
+    let mut site = Site::with(|rules| rules.limits.waiting_jobs = 3);
+    let limit = |site: &Site| site.queue.orders_limit(256).unwrap();
+    assert_eq!(limit(&site), 3);
+    for number in 1..=3 {
+        let n = u64::try_from(number).unwrap();
+        site.queue
+            .accept(at(0), Some(order(1, n)), job(number, read()), Ok(admission(&read())), number == 1)
+            .unwrap();
+    }
+    assert_eq!(limit(&site), 3);
+    site.queue.unsend(at(0), id(1), &line_down()).unwrap();
+    assert_eq!(limit(&site), 3);
+    site.queue.cancel(at(0), None, id(2)).unwrap();
+    assert_eq!(limit(&site), 4);
+    assert_eq!(site.queue.orders_limit(0).unwrap(), 3);
+}
+
+#[test]
+fn a_clock_that_is_put_back_keeps_no_job_from_its_next_attempt() {
+    let mut site = Site::new();
+    site.send(10_000, job(1, read()));
+    site.queue.unsend(at(10_000), id(1), &line_down()).unwrap();
+    assert!(site.claim(10_000).is_none());
+    assert!(site.claim(1_000).is_some());
+}
+
+#[test]
 fn finished_jobs_are_purged_in_slices_but_never_doubts_or_what_could_come_again() {
     let mut site = Site::new();
     site.send(0, job(1, read()));

@@ -10,7 +10,7 @@ use latchd::{
     model::{
         Code, DoorName, JobState, Order, Outcome, ReservationKey, Resolution, StayModify, Treatment, Verdict,
     },
-    protocol::Message,
+    protocol::{EpochReason, Message, Position},
     queue::{Accepted, Claimed, Sharing},
 };
 use proptest::prelude::*;
@@ -218,6 +218,33 @@ fn a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it()
     assert_eq!(site.refused(2, job(2, card(&["101"], "a"))), Code::RoomStateUnknown);
     site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
     assert_eq!(site.done(4, job(3, card(&["101"], "a"))).treatment, Treatment::Join);
+}
+
+#[test]
+fn a_new_epoch_of_the_orders_makes_rooms_uncertain_once_unless_the_cloud_says_that_it_forgot() {
+    use EpochReason::{ReceiverBehind, SenderBehind};
+    for (reason, certain) in [(Some(ReceiverBehind), false), (Some(SenderBehind), true), (None, false)] {
+        let mut site = Site::new();
+        assert!(!site.queue.continue_orders(at(0), 1, None).unwrap(), "a first meeting");
+        site.done(0, job(1, card(&["101"], "a")));
+        assert!(!site.queue.continue_orders(at(1), 1, None).unwrap());
+        assert_eq!(site.queue.continue_orders(at(1), 2, reason).unwrap(), !certain, "{reason:?}");
+        assert_eq!(holder(&site, "101"), (Some("a".into()), certain), "{reason:?}");
+        assert_eq!(site.queue.memory().unwrap().orders_received, Position { epoch: 2, n: 0 });
+        site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+        assert!(!site.queue.continue_orders(at(4), 2, None).unwrap());
+        assert_eq!(holder(&site, "101"), (Some("a".into()), true), "{reason:?}");
+    }
+}
+
+#[test]
+fn an_order_of_an_epoch_that_was_not_announced_makes_rooms_uncertain_too() {
+    let mut site = Site::new();
+    let order = |epoch| Some(Position { epoch, n: 1 });
+    site.queue.cancel(at(0), order(1), id(7)).unwrap();
+    site.done(0, job(1, card(&["101"], "a")));
+    site.queue.cancel(at(1), order(2), id(8)).unwrap();
+    assert_eq!(holder(&site, "101"), (Some("a".into()), false));
 }
 
 /// What happens in the world, and what the agent hears of it.

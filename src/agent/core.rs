@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -23,8 +23,8 @@ use crate::{
     link::{self, Link},
     model::{Inventory, Severity, SystemInventory, SystemName},
     protocol::{
-        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Status,
-        StreamName, VERSIONS, Welcome,
+        Envelope, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Status, StreamName, VERSIONS,
+        Welcome,
         stream::{self, Resume},
     },
     queue::Queue,
@@ -34,6 +34,15 @@ use crate::{
 
 /// How long the last outcomes may take to reach the cloud once all lanes are quiet.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long until the queue is asked again after it could not answer.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
+/// How long finished jobs and audit lines are kept. An order that comes again is known by its job for as long, and for
+/// as long as its deadline lies ahead.
+const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How often it is looked for what need not be kept.
+const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// And how long the queue is left to others between two slices of it.
+const PURGE_SLICES: Duration = Duration::from_secs(1);
 /// A host clock further off than this is worth a condition.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -45,10 +54,43 @@ type Task = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// What the queue answered to a question of this loop.
 enum Answer {
     Memory(Result<Hello, StoreError>, oneshot::Sender<Hello>),
-    Resumed { connection: u64, limit: u64, result: Result<Position, StoreError> },
-    Reports(Result<Vec<(Position, Message)>, StoreError>),
+    Resumed { connection: u64, reports_limit: u64, result: Result<Resumed, StoreError> },
+    Reports { after: Position, result: Result<Vec<(Position, Message)>, StoreError> },
+    OrdersLimit(Result<u64, StoreError>),
+    AskAgain,
+    Purged(Result<usize, StoreError>),
     Done(Result<(), StoreError>),
     Told,
+}
+
+/// How both streams go on with a cloud that has welcomed us.
+struct Resumed {
+    /// The last report that it holds.
+    reports_after: Position,
+    /// Whether this side may remember less than it once did.
+    forgot: bool,
+}
+
+/// One question to the queue at a time. What happens while it is under way may be missing from its answer, so it is
+/// asked again.
+#[derive(Default)]
+struct Asking {
+    under_way: bool,
+    again: bool,
+}
+
+impl Asking {
+    /// Whether it is to be asked now.
+    fn begin(&mut self) -> bool {
+        self.again = self.under_way;
+        !std::mem::replace(&mut self.under_way, true)
+    }
+
+    /// It was answered. Says whether it was wanted again meanwhile.
+    fn end(&mut self) -> bool {
+        self.under_way = false;
+        std::mem::take(&mut self.again)
+    }
 }
 
 /// Everything the loop owns.
@@ -68,10 +110,14 @@ struct State {
     uplink: uplink::Uplink,
     conditions: Conditions,
     link: LinkView,
-    asking_reports: bool,
+    /// The connection that stands, from its welcome on. The uplink speaks on it once the queue has said how.
+    standing: Option<u64>,
+    asking_reports: Asking,
+    asking_orders_limit: Asking,
     tasks: FuturesUnordered<Task>,
     stop_at: Option<Instant>,
     quiet_until: Option<Instant>,
+    purge_at: Instant,
 }
 
 impl Core {
@@ -85,10 +131,13 @@ impl Core {
             uplink: uplink::Uplink::default(),
             conditions: Conditions::default(),
             link: LinkView { state: LinkState::Connecting, since: now, workspace: None, trouble: None },
-            asking_reports: false,
+            standing: None,
+            asking_reports: Asking::default(),
+            asking_orders_limit: Asking::default(),
             tasks: FuturesUnordered::new(),
             stop_at: None,
             quiet_until: None,
+            purge_at: Instant::now() + PURGE_SLICES,
         };
         state.conditions.set(
             now,
@@ -102,7 +151,7 @@ impl Core {
             if state.stop_at.is_some() && self.may_end(&mut state) {
                 return Ok(());
             }
-            let deadline = state.quiet_until.or(state.stop_at);
+            let deadline = state.quiet_until.into_iter().chain(state.stop_at).min();
             tokio::select! {
                 biased;
                 Some(()) = self.stop.recv() => {
@@ -116,8 +165,10 @@ impl Core {
                     self.service_manager.stopping();
                     state.stop_at = Some(Instant::now() + within);
                 }
+                // Before all that may keep the loop busy: a busy agent is alive.
+                () = self.service_manager.beat() => {}
                 happening = self.dispatch.next() => self.happened(&mut state, happening),
-                event = self.link.events.recv() => match event {
+                event = self.link.events.recv(), if self.dispatch.takes_orders() => match event {
                     Some(event) => self.link_event(&mut state, event),
                     None => return Err(io::Error::other("the link's task has ended")),
                 },
@@ -130,7 +181,7 @@ impl Core {
                     self.ask_reports(&mut state);
                 }
                 Some((request, reply)) = self.requests.recv() => self.administer(&mut state, request, reply),
-                () = self.service_manager.beat() => {}
+                () = sleep_until(state.purge_at), if state.stop_at.is_none() => self.purge(&mut state),
                 () = at(deadline) => {}
             }
         }
@@ -153,19 +204,24 @@ impl Core {
             return false;
         }
         let until = *state.quiet_until.get_or_insert(now + LAST_WORDS);
-        let nothing_to_say = !state.uplink.has_next() && !state.asking_reports && state.tasks.is_empty();
-        (state.uplink.connection().is_none() || nothing_to_say) || until <= now
+        let nothing_to_say = !state.uplink.has_next() && state.tasks.is_empty();
+        state.uplink.connection().is_none() || nothing_to_say || until <= now
     }
 
     fn happened(&mut self, state: &mut State, happening: Happening) {
         match happening {
-            Happening::Held(position) => state.uplink.held(position),
+            Happening::Held(position) => {
+                state.uplink.held(position);
+                self.ask_orders_limit(state);
+            }
             Happening::OrdersInterrupted { why } => state.uplink.refuse(Frame::Refused(Refused {
                 code: RefusedCode::Restarting,
                 message: format!("an order could not be stored ({why}); it has to be sent again"),
             })),
             Happening::Reports => {
                 self.ask_reports(state);
+                // A job that ended makes room.
+                self.ask_orders_limit(state);
                 // Outcomes are stored again, so the disk works.
                 state.conditions.clear("store", "store_failed");
             }
@@ -210,18 +266,19 @@ impl Core {
                             epoch: memory.reports.last.epoch,
                             n: memory.reports.acknowledged,
                         },
-                        orders_limit: memory.orders_received.n + uplink::ORDERS_WINDOW,
+                        orders_limit: queue.orders_limit(uplink::ORDERS_WINDOW)?,
                     })
                 });
                 state.tasks.push(Box::pin(async move { Answer::Memory(committed(memory).await, reply) }));
             }
             link::Event::Up { connection, welcome } => self.link_up(state, connection, welcome),
             link::Event::Frame { connection, frame } => {
-                if state.uplink.connection().is_none_or(|current| current <= connection) {
+                if state.standing == Some(connection) {
                     self.frame(state, frame);
                 }
             }
             link::Event::Down(trouble) => {
+                state.standing = None;
                 state.uplink.down();
                 let now = self.time.now();
                 if state.link.state == LinkState::Up {
@@ -238,6 +295,7 @@ impl Core {
 
     fn link_up(&mut self, state: &mut State, connection: u64, welcome: Welcome) {
         self.time.anchor(welcome.time);
+        state.standing = Some(connection);
         state.link = LinkView {
             state: LinkState::Up,
             since: self.time.now(),
@@ -253,29 +311,23 @@ impl Core {
                 format!("this host's clock is {ahead:#} ahead of the cloud's: set up time synchronisation");
             state.conditions.set(self.time.now(), "clock", "clock_skewed", Severity::Warning, message);
         }
-        let forgot = welcome.orders_epoch_reason == Some(EpochReason::ReceiverBehind);
-        if forgot {
-            let message = "this agent remembers less than it once acknowledged (restored backup, rolled-back \
-                           machine): every room's state is held for uncertain until a card was read";
-            state.conditions.set(self.time.now(), "memory", "memory_behind", Severity::Error, message);
-        }
-        let (now, received) = (self.time.now(), welcome.reports_received);
+        let Welcome { orders_resume_after, orders_epoch_reason, reports_received, reports_limit, .. } =
+            welcome;
+        let now = self.time.now();
         let resumed = self.queue.submit(move |queue: &mut Queue| {
-            if forgot {
-                queue.forgot(now)?;
-            }
-            match stream::resume(&queue.memory()?.reports, received) {
-                Resume::Continue { after } => Ok(after),
+            let forgot = queue.continue_orders(now, orders_resume_after.epoch, orders_epoch_reason)?;
+            let reports_after = match stream::resume(&queue.memory()?.reports, reports_received) {
+                Resume::Continue { after } => after,
                 Resume::NewEpoch { epoch, reason } => {
                     tracing::warn!(epoch, ?reason, "reports begin a new epoch");
                     queue.begin_reports_epoch(epoch)?;
-                    Ok(Position { epoch, n: 0 })
+                    Position { epoch, n: 0 }
                 }
-            }
+            };
+            Ok(Resumed { reports_after, forgot })
         });
-        let limit = welcome.reports_limit;
         state.tasks.push(Box::pin(async move {
-            Answer::Resumed { connection, limit, result: committed(resumed).await }
+            Answer::Resumed { connection, reports_limit, result: committed(resumed).await }
         }));
     }
 
@@ -315,41 +367,122 @@ impl Core {
         let Some(after) = state.uplink.wants_reports_after() else {
             return;
         };
-        if state.asking_reports {
+        if !state.asking_reports.begin() {
             return;
         }
-        state.asking_reports = true;
         let reports =
             self.queue.submit(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
-        state.tasks.push(Box::pin(async move { Answer::Reports(committed(reports).await) }));
+        state
+            .tasks
+            .push(Box::pin(async move { Answer::Reports { after, result: committed(reports).await } }));
+    }
+
+    fn ask_orders_limit(&self, state: &mut State) {
+        if !state.uplink.wants_orders_limit() || !state.asking_orders_limit.begin() {
+            return;
+        }
+        let limit = self.queue.submit(|queue: &mut Queue| queue.orders_limit(uplink::ORDERS_WINDOW));
+        state.tasks.push(Box::pin(async move { Answer::OrdersLimit(committed(limit).await) }));
+    }
+
+    /// Deletes a slice of what nobody asks for any more.
+    fn purge(&self, state: &mut State) {
+        // Not before the answer.
+        state.purge_at = Instant::now() + PURGE_EVERY;
+        // The earlier of both clocks: one that is ahead must not cost what is still of use.
+        let now = self.time.now();
+        let earlier =
+            now.saturating_add(self.time.host_is_ahead_by().min(SignedDuration::ZERO)).unwrap_or(now);
+        let before = earlier.saturating_sub(KEPT).unwrap_or(Timestamp::MIN);
+        let purged = self.queue.submit(move |queue: &mut Queue| queue.purge(before));
+        state.tasks.push(Box::pin(async move { Answer::Purged(committed(purged).await) }));
     }
 
     fn answered(&mut self, state: &mut State, answer: Answer) {
         match answer {
             Answer::Memory(Ok(hello), reply) => {
+                state.uplink.greets(hello.orders_received, hello.orders_limit);
                 // The connection may be gone already; the next one asks again.
                 let _ = reply.send(hello);
             }
-            Answer::Resumed { connection, limit, result: Ok(after) } => {
-                let announced = uplink::ORDERS_WINDOW;
-                state.uplink.up(connection, after, limit, announced);
+            Answer::Resumed { connection, reports_limit, result: Ok(Resumed { reports_after, forgot }) } => {
+                if forgot {
+                    let message = "this agent remembers less than it once acknowledged (restored backup, \
+                                   rolled-back machine): every room's state is held for uncertain until a card \
+                                   was read";
+                    state.conditions.set(
+                        self.time.now(),
+                        "memory",
+                        "memory_behind",
+                        Severity::Error,
+                        message,
+                    );
+                }
+                if state.standing != Some(connection) {
+                    return;
+                }
+                state.uplink.up(connection, reports_after, reports_limit);
                 state.uplink.inventory(self.inventory());
                 state.uplink.status(Status { conditions: state.conditions.all() });
                 self.ask_reports(state);
+                self.ask_orders_limit(state);
             }
-            Answer::Reports(Ok(reports)) => {
-                state.asking_reports = false;
-                state.uplink.reports(reports);
+            Answer::Resumed { connection, result: Err(error), .. } => {
+                state.uplink.up_in_vain(
+                    connection,
+                    Frame::Refused(Refused {
+                        code: RefusedCode::Restarting,
+                        message: format!(
+                            "the agent's queue cannot be used at the moment ({error}); try again"
+                        ),
+                    }),
+                );
+                self.store_failed(state, &error);
             }
-            Answer::Done(Ok(())) | Answer::Told => {}
-            Answer::Memory(Err(error), _)
-            | Answer::Resumed { result: Err(error), .. }
-            | Answer::Done(Err(error)) => self.store_failed(state, &error),
-            Answer::Reports(Err(error)) => {
-                state.asking_reports = false;
+            Answer::Reports { after, result } => {
+                let wanted_again = state.asking_reports.end();
+                match result {
+                    Ok(reports) => {
+                        if !state.uplink.reports(after, reports) || wanted_again {
+                            self.ask_reports(state);
+                        }
+                    }
+                    Err(error) => self.ask_again_later(state, &error),
+                }
+            }
+            Answer::OrdersLimit(result) => {
+                let wanted_again = state.asking_orders_limit.end();
+                match result {
+                    Ok(limit) => {
+                        state.uplink.orders_limit(limit);
+                        if wanted_again {
+                            self.ask_orders_limit(state);
+                        }
+                    }
+                    Err(error) => self.ask_again_later(state, &error),
+                }
+            }
+            Answer::AskAgain => {
+                self.ask_reports(state);
+                self.ask_orders_limit(state);
+            }
+            Answer::Purged(Ok(0)) | Answer::Done(Ok(())) | Answer::Told => {}
+            Answer::Purged(Ok(rows)) => {
+                tracing::debug!(rows, "old jobs and audit lines deleted");
+                state.purge_at = Instant::now() + PURGE_SLICES;
+            }
+            Answer::Memory(Err(error), _) | Answer::Purged(Err(error)) | Answer::Done(Err(error)) => {
                 self.store_failed(state, &error);
             }
         }
+    }
+
+    fn ask_again_later(&self, state: &mut State, error: &StoreError) {
+        self.store_failed(state, error);
+        state.tasks.push(Box::pin(async {
+            tokio::time::sleep(STORE_AGAIN).await;
+            Answer::AskAgain
+        }));
     }
 
     fn administer(&self, state: &mut State, request: Request, reply: oneshot::Sender<Response>) {
@@ -410,7 +543,10 @@ async fn committed<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Resul
 
 async fn at(deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use crate::{
     protocol::{Envelope, Frame, Limit, Message, Position, Progress, Stage, Status, StreamName},
 };
 
-/// How many orders the cloud may have on the way to us.
+/// How many orders the cloud may have on the way to us, if so many have room to wait.
 pub(super) const ORDERS_WINDOW: u64 = 256;
 /// How many reports are taken from the outbox at once.
 pub(super) const REPORTS_BATCH: usize = 64;
@@ -24,7 +24,9 @@ pub(super) struct Uplink {
     /// The last order held; acknowledged when it is newer than what was.
     held: Option<Position>,
     acknowledged: Option<Position>,
+    /// How far the cloud knows that it may send orders, and how far it may.
     orders_announced: u64,
+    orders_limit: u64,
     /// The last report handed to the connection, and how far the cloud lets us go.
     cursor: Position,
     reports_limit: u64,
@@ -33,21 +35,29 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
+    /// The cloud is told what we hold of its orders, and how far it may send them.
+    pub(super) fn greets(&mut self, held: Position, orders_limit: u64) {
+        if 0 < held.n {
+            self.held(held);
+        }
+        self.orders_announced = orders_limit;
+        self.orders_limit = orders_limit;
+    }
+
     /// A connection stands; reports go on after `cursor`.
-    pub(super) fn up(
-        &mut self,
-        connection: u64,
-        cursor: Position,
-        reports_limit: u64,
-        orders_announced: u64,
-    ) {
+    pub(super) fn up(&mut self, connection: u64, cursor: Position, reports_limit: u64) {
         self.connection = Some(connection);
         self.refusal = None;
         self.cursor = cursor;
         self.reports_limit = reports_limit;
-        self.orders_announced = orders_announced;
         self.acknowledged = None;
         self.reports.clear();
+    }
+
+    /// A connection stands on which nothing can be said but why it has to begin again.
+    pub(super) fn up_in_vain(&mut self, connection: u64, refusal: Frame) {
+        self.up(connection, self.cursor, 0);
+        self.refusal = Some(refusal);
     }
 
     /// The connection is gone; what was durable stays so.
@@ -104,15 +114,27 @@ impl Uplink {
         may.then_some(self.cursor)
     }
 
-    /// Reports that the outbox gave for `wants_reports_after`.
-    pub(super) fn reports(&mut self, reports: Vec<(Position, Message)>) {
-        for (position, message) in reports {
-            let follows = position.epoch == self.cursor.epoch
-                && position.n > self.reports.back().map_or(self.cursor.n, |(last, _)| last.n);
-            if follows && position.n <= self.reports_limit {
-                self.reports.push_back((position, message));
-            }
+    /// Reports that the outbox gave after a position. Says whether they were of use: not if the conversation has
+    /// moved on since it was asked.
+    pub(super) fn reports(&mut self, after: Position, reports: Vec<(Position, Message)>) -> bool {
+        if self.wants_reports_after() != Some(after) {
+            return false;
         }
+        let allowed = |(position, _): &(Position, Message)| {
+            position.epoch == after.epoch && position.n <= self.reports_limit
+        };
+        self.reports = reports.into_iter().take_while(allowed).collect();
+        true
+    }
+
+    /// Whether the cloud may soon need to know that it may send more orders.
+    pub(super) fn wants_orders_limit(&self) -> bool {
+        self.connection.is_some() && self.orders_left() <= ORDERS_WINDOW / 2
+    }
+
+    /// The cloud may send orders up to this number.
+    pub(super) fn orders_limit(&mut self, up_to: u64) {
+        self.orders_limit = self.orders_limit.max(up_to);
     }
 
     /// Whether there is something to say and somebody to say it to.
@@ -130,14 +152,16 @@ impl Uplink {
     /// The next frame, with the connection it is meant for.
     pub(super) fn next(&mut self) -> Option<(u64, Frame)> {
         let connection = self.connection?;
+        if let Some(refusal) = self.refusal.take() {
+            // The last word.
+            self.down();
+            return Some((connection, refusal));
+        }
         let frame = self.next_frame()?;
         Some((connection, frame))
     }
 
     fn next_frame(&mut self) -> Option<Frame> {
-        if let Some(refusal) = self.refusal.take() {
-            return Some(refusal);
-        }
         if let Some(inventory) = self.inventory.take() {
             return Some(Frame::Inventory(inventory));
         }
@@ -164,9 +188,16 @@ impl Uplink {
         self.held.filter(|held| Some(*held) > self.acknowledged)
     }
 
+    /// In large steps while there is room, and in any step when the cloud is about to wait for it.
     fn limit_due(&self) -> Option<u64> {
-        let up_to = self.held?.n + ORDERS_WINDOW;
-        (up_to >= self.orders_announced + ORDERS_WINDOW / 2).then_some(up_to)
+        let more = self.orders_limit.checked_sub(self.orders_announced).filter(|more| 0 < *more)?;
+        let is_due = ORDERS_WINDOW / 2 <= more || self.orders_left() <= ORDERS_WINDOW / 4;
+        is_due.then_some(self.orders_limit)
+    }
+
+    /// How many orders the cloud may still send, as far as it knows.
+    fn orders_left(&self) -> u64 {
+        self.orders_announced.saturating_sub(self.held.map_or(0, |held| held.n))
     }
 }
 
@@ -184,7 +215,8 @@ mod tests {
 
     fn up() -> Uplink {
         let mut uplink = Uplink::default();
-        uplink.up(1, at(0), 10, ORDERS_WINDOW);
+        uplink.greets(at(0), ORDERS_WINDOW);
+        uplink.up(1, at(0), 10);
         uplink
     }
 
@@ -197,23 +229,60 @@ mod tests {
             .collect()
     }
 
+    fn acknowledged(uplink: &mut Uplink) -> Vec<Position> {
+        std::iter::from_fn(|| uplink.next())
+            .filter_map(|(_, frame)| match frame {
+                Frame::Envelope(envelope) => envelope.message().ok(),
+                _ => None,
+            })
+            .filter_map(|message| match message {
+                Message::Acknowledgement { stream: StreamName::Orders, position } => Some(position),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn limits(uplink: &mut Uplink) -> Vec<u64> {
+        std::iter::from_fn(|| uplink.next())
+            .filter_map(|(_, frame)| match frame {
+                Frame::Limit(limit) => Some(limit.up_to),
+                _ => None,
+            })
+            .collect()
+    }
+
     #[test]
     fn a_report_read_twice_is_sent_once() {
         let mut uplink = up();
-        uplink.reports(vec![report(1), report(2)]);
-        uplink.reports(vec![report(1), report(2), report(3)]);
-        assert_eq!(positions(&mut uplink), [1, 2, 3]);
+        assert!(uplink.reports(at(0), vec![report(1), report(2)]));
+        assert!(!uplink.reports(at(0), vec![report(1), report(2), report(3)]));
+        assert_eq!(positions(&mut uplink), [1, 2]);
+        assert!(!uplink.reports(at(0), vec![report(1), report(2), report(3)]));
+        assert!(uplink.reports(at(2), vec![report(3)]));
+        assert_eq!(positions(&mut uplink), [3]);
         assert_eq!(uplink.wants_reports_after(), Some(at(3)));
+    }
+
+    #[test]
+    fn reports_asked_for_on_an_older_connection_leave_no_gap_on_the_newer_one() {
+        let mut uplink = up();
+        assert!(uplink.reports(at(0), vec![report(1), report(2)]));
+        assert_eq!(positions(&mut uplink), [1, 2]);
+        uplink.down();
+        uplink.up(2, at(1), 10);
+        assert!(!uplink.reports(at(2), vec![report(3)]));
+        assert!(uplink.reports(at(1), vec![report(2), report(3)]));
+        assert_eq!(positions(&mut uplink), [2, 3]);
     }
 
     #[test]
     fn no_report_goes_beyond_the_clouds_limit_until_it_grows() {
         let mut uplink = up();
-        uplink.reports((1..=12).map(report).collect());
+        assert!(uplink.reports(at(0), (1..=12).map(report).collect()));
         assert_eq!(positions(&mut uplink), (1..=10).collect::<Vec<_>>());
         assert_eq!(uplink.wants_reports_after(), None);
         uplink.allow_reports(12);
-        uplink.reports((11..=12).map(report).collect());
+        assert!(uplink.reports(at(10), (11..=12).map(report).collect()));
         assert_eq!(positions(&mut uplink), [11, 12]);
     }
 
@@ -223,36 +292,36 @@ mod tests {
         uplink.held(at(4));
         uplink.held(at(9));
         uplink.held(at(7));
-        let acknowledgements = |uplink: &mut Uplink| {
-            std::iter::from_fn(|| uplink.next())
-                .filter_map(|(_, frame)| match frame {
-                    Frame::Envelope(envelope) => envelope.message().ok(),
-                    _ => None,
-                })
-                .collect::<Vec<_>>()
-        };
-        let nine = Message::Acknowledgement { stream: StreamName::Orders, position: at(9) };
-        assert_eq!(acknowledgements(&mut uplink), std::slice::from_ref(&nine));
+        assert_eq!(acknowledged(&mut uplink), [at(9)]);
         assert!(!uplink.has_next());
-        uplink.up(2, at(0), 10, ORDERS_WINDOW);
-        assert_eq!(acknowledgements(&mut uplink), [nine]);
+        uplink.up(2, at(0), 10);
+        assert_eq!(acknowledged(&mut uplink), [at(9)]);
     }
 
     #[test]
     fn the_orders_limit_moves_in_half_windows() {
         let mut uplink = up();
-        uplink.held(at(10));
-        let limits = |uplink: &mut Uplink| {
-            std::iter::from_fn(|| uplink.next())
-                .filter_map(|(_, frame)| match frame {
-                    Frame::Limit(limit) => Some(limit.up_to),
-                    _ => None,
-                })
-                .collect::<Vec<_>>()
-        };
+        uplink.held(at(ORDERS_WINDOW / 4));
+        assert!(!uplink.wants_orders_limit());
+        uplink.orders_limit(ORDERS_WINDOW + ORDERS_WINDOW / 4);
         assert_eq!(limits(&mut uplink), [] as [u64; 0]);
         uplink.held(at(ORDERS_WINDOW / 2));
+        assert!(uplink.wants_orders_limit());
+        uplink.orders_limit(ORDERS_WINDOW + ORDERS_WINDOW / 2);
         assert_eq!(limits(&mut uplink), [ORDERS_WINDOW + ORDERS_WINDOW / 2]);
+    }
+
+    #[test]
+    fn where_few_orders_have_room_each_that_goes_lets_the_cloud_send_another() {
+        let mut uplink = Uplink::default();
+        uplink.greets(at(7), 9);
+        uplink.up(1, at(0), 10);
+        uplink.held(at(9));
+        assert!(uplink.wants_orders_limit());
+        uplink.orders_limit(9);
+        assert_eq!(limits(&mut uplink), [] as [u64; 0]);
+        uplink.orders_limit(10);
+        assert_eq!(limits(&mut uplink), [10]);
     }
 
     #[test]

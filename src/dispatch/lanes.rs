@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::model::{JobId, LaneName, SystemName};
 
@@ -21,8 +21,10 @@ pub enum LaneState {
 struct Lane {
     system: SystemName,
     state: LaneState,
-    /// When a job that waits for another attempt becomes ready.
-    retry_at: Option<Timestamp>,
+    /// When a job that waits for another attempt becomes ready. Monotonic: a clock that is put right moves no retry.
+    retry_at: Option<Instant>,
+    /// Somebody wanted it while it was reserved: the answer under way may not know of the latest job.
+    wanted: bool,
 }
 
 /// All lanes of the site, in the order of their names.
@@ -31,7 +33,7 @@ pub struct Lanes(BTreeMap<LaneName, Lane>);
 
 impl Lanes {
     pub(super) fn add(&mut self, lane: LaneName, system: SystemName) {
-        self.0.insert(lane, Lane { system, state: LaneState::Free, retry_at: None });
+        self.0.insert(lane, Lane { system, state: LaneState::Free, retry_at: None, wanted: false });
     }
 
     /// Every lane with its system and state.
@@ -39,13 +41,18 @@ impl Lanes {
         self.0.iter().map(|(name, lane)| (name, &lane.system, lane.state))
     }
 
-    /// Reserves a free lane whose line is ready.
+    /// Reserves a free lane whose line is ready. One that is reserved already is remembered as wanted.
     pub(super) fn reserve(&mut self, lane: &LaneName, ready: impl Fn(&SystemName) -> bool) -> bool {
         match self.0.get_mut(lane) {
             Some(lane) if lane.state == LaneState::Free && ready(&lane.system) => {
                 lane.state = LaneState::Reserved;
                 lane.retry_at = None;
+                lane.wanted = false;
                 true
+            }
+            Some(lane) if lane.state == LaneState::Reserved => {
+                lane.wanted = true;
+                false
             }
             _ => false,
         }
@@ -59,29 +66,25 @@ impl Lanes {
         self.set(lane, LaneState::Busy(job_id));
     }
 
-    pub(super) fn free(&mut self, lane: &LaneName, retry_at: Option<Timestamp>) {
+    /// Frees a lane. Says whether it was wanted meanwhile, so that the queue has to be asked again.
+    pub(super) fn free(&mut self, lane: &LaneName, retry_at: Option<Instant>) -> bool {
         self.set(lane, LaneState::Free);
-        if let Some(lane) = self.0.get_mut(lane) {
+        self.0.get_mut(lane).is_some_and(|lane| {
             lane.retry_at = retry_at;
-        }
-    }
-
-    pub(super) fn free_all<'a>(&mut self, lanes: impl IntoIterator<Item = &'a LaneName>) {
-        for lane in lanes {
-            self.free(lane, None);
-        }
+            std::mem::take(&mut lane.wanted)
+        })
     }
 
     pub(super) fn of(&self, system: &SystemName) -> Vec<LaneName> {
         self.0.iter().filter(|(_, lane)| lane.system == *system).map(|(name, _)| name.clone()).collect()
     }
 
-    pub(super) fn next_retry(&self) -> Option<Timestamp> {
+    pub(super) fn next_retry(&self) -> Option<Instant> {
         self.0.values().filter(|lane| lane.state == LaneState::Free).filter_map(|lane| lane.retry_at).min()
     }
 
     /// Lanes whose retry is due; each is given once.
-    pub(super) fn due(&mut self, now: Timestamp) -> Vec<LaneName> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<LaneName> {
         let mut due = Vec::new();
         for (name, lane) in &mut self.0 {
             if lane.state == LaneState::Free && lane.retry_at.is_some_and(|at| at <= now) {
@@ -127,14 +130,25 @@ mod tests {
     #[test]
     fn a_retry_is_due_once_and_forgotten_when_the_lane_takes_work() {
         let mut lanes = one();
-        let at = Timestamp::from_second(100).unwrap();
+        let now = Instant::now();
+        let at = now + std::time::Duration::from_secs(1);
         lanes.free(&lane("desk"), Some(at));
         assert_eq!(lanes.next_retry(), Some(at));
-        assert!(lanes.due(Timestamp::from_second(99).unwrap()).is_empty());
+        assert!(lanes.due(now).is_empty());
         assert_eq!(lanes.due(at), [lane("desk")]);
         assert_eq!(lanes.next_retry(), None);
         lanes.free(&lane("desk"), Some(at));
         assert!(lanes.reserve(&lane("desk"), |_| true));
         assert_eq!(lanes.next_retry(), None);
+    }
+
+    #[test]
+    fn a_lane_that_is_wanted_while_it_is_reserved_says_so_once_when_it_is_freed() {
+        let mut lanes = one();
+        assert!(lanes.reserve(&lane("desk"), |_| true));
+        assert!(!lanes.reserve(&lane("desk"), |_| true));
+        assert!(lanes.free(&lane("desk"), None));
+        assert!(lanes.reserve(&lane("desk"), |_| true));
+        assert!(!lanes.free(&lane("desk"), None));
     }
 }

@@ -32,17 +32,18 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
     task::{Id, JoinSet},
+    time::Instant,
 };
 
 use crate::{
     drivers::{Driver, Line, Performed, Work},
     model::{Admission, Code, JobId, LaneName, Order, Outcome, Refusal, Success, SystemName},
     protocol::{Envelope, Message, Position, Stage},
-    queue::{Accepted, CancelAnswer, Claimed, Queue},
+    queue::{Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, Queue},
     seams::TrustedTime,
     store::{StoreError, WriterHandle},
 };
@@ -132,8 +133,12 @@ struct End {
     performed: Performed,
 }
 
-/// How long until an outcome that could not be stored is tried again.
+/// How long until the store is tried again after it failed.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
+/// A wall clock that is put right may bring a deadline nearer; it is looked at this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Answers of the queue that may be outstanding before further orders should wait outside.
+const MOST_ANSWERS: usize = 256;
 
 /// The next job of a lane, or when to ask again.
 struct NextJob {
@@ -309,8 +314,34 @@ impl Dispatch {
         self.running.is_empty() && self.answers.is_empty()
     }
 
+    /// Whether further orders should be handed in. They may be all the same: this bounds memory, not what is allowed.
+    #[must_use]
+    pub fn takes_orders(&self) -> bool {
+        self.answers.len() < MOST_ANSWERS
+    }
+
     fn reserve(&mut self, lane: &LaneName) -> bool {
-        !self.stopping && self.lanes.reserve(lane, |system| self.lines.get(system) == Some(&Line::Ready))
+        let drivers = &self.drivers;
+        !self.stopping && self.lanes.reserve(lane, |system| is_ready(drivers, system))
+    }
+
+    /// Gives a lane back for which the queue had no job, and asks again where it may have one by now.
+    fn free(&mut self, lane: &LaneName, retry_at: Option<Instant>) {
+        if self.lanes.free(lane, retry_at) {
+            self.ask(lane);
+        }
+    }
+
+    /// When to ask again for a job that may be sent at `at`.
+    fn instant_of(&self, at: Timestamp) -> Instant {
+        let wait = Duration::try_from(at.duration_since(self.time.now())).unwrap_or(Duration::ZERO);
+        Instant::now() + wait.min(LONGEST_PAUSE)
+    }
+
+    /// Gives a lane back that an order had reserved, and asks for its next job.
+    fn ask_again(&mut self, lane: &LaneName) {
+        self.lanes.free(lane, None);
+        self.ask(lane);
     }
 
     /// Asks the queue for a lane's next job, if the lane may take one.
@@ -326,35 +357,37 @@ impl Dispatch {
     fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Accepted { position, lane, reserved, result } => {
-                let lane_to_free = lane.as_ref().filter(|_| reserved);
+                let reserved = lane.clone().filter(|_| reserved);
                 match result {
                     Ok(Accepted::Sent(claimed)) => {
                         let lane = lane.expect("a job is sent to the lane it was admitted to");
                         self.begin(lane, claimed);
                     }
                     Ok(Accepted::Waiting) => {
-                        self.lanes.free_all(lane_to_free);
                         self.next_expiry = Some(Timestamp::MIN);
-                        if let Some(lane) = lane {
-                            self.ask(&lane);
+                        match (reserved, lane) {
+                            (Some(reserved), _) => self.ask_again(&reserved),
+                            (None, Some(lane)) => self.ask(&lane),
+                            (None, None) => {}
                         }
                     }
                     Ok(Accepted::Ended(outcome)) => {
                         tracing::info!(state = %outcome.state(), "order ended on arrival");
                         self.told.push_back(Happening::Reports);
-                        self.lanes.free_all(lane_to_free);
-                        if let Some(lane) = lane.filter(|_| reserved) {
-                            self.ask(&lane);
+                        if let Some(lane) = &reserved {
+                            self.ask_again(lane);
                         }
                     }
                     Ok(Accepted::Duplicate) => {
-                        self.lanes.free_all(lane_to_free);
-                        if let Some(lane) = lane.filter(|_| reserved) {
-                            self.ask(&lane);
+                        if let Some(lane) = &reserved {
+                            self.ask_again(lane);
                         }
                     }
                     Err(error) => {
-                        self.lanes.free_all(lane_to_free);
+                        // Others may wait in the lane; taking it has cancelled their retry.
+                        if let Some(lane) = &reserved {
+                            self.free(lane, Some(Instant::now() + STORE_AGAIN));
+                        }
                         self.not_stored(&error);
                         return;
                     }
@@ -383,14 +416,16 @@ impl Dispatch {
             Answer::Claimed { lane, result } => match result {
                 Ok(next) => self.go_on(lane, next),
                 Err(error) => {
-                    let later = self.time.now() + SignedDuration::from_secs(1);
-                    self.lanes.free(&lane, Some(later));
+                    self.lanes.free(&lane, Some(Instant::now() + STORE_AGAIN));
                     self.told.push_back(Happening::StoreFailed { why: chain(&error) });
                 }
             },
             Answer::Settled { lane, end, result } => match result {
                 Ok(next) => {
-                    self.told.push_back(Happening::Reports);
+                    if matches!(end.performed, Performed::NothingSent(_)) {
+                        // It waits again, and its deadline with it.
+                        self.next_expiry = Some(Timestamp::MIN);
+                    }
                     self.go_on(lane, next);
                 }
                 Err(error) => {
@@ -401,14 +436,16 @@ impl Dispatch {
                 }
             },
             Answer::Expired(Ok((ended, next))) => {
-                self.next_expiry = next;
+                // What was asked for meanwhile stands.
+                self.next_expiry = self.next_expiry.into_iter().chain(next).min();
                 if !ended.is_empty() {
                     tracing::warn!(jobs = ended.len(), "jobs expired before anything was sent");
                     self.told.push_back(Happening::Reports);
                 }
             }
             Answer::Expired(Err(error)) => {
-                self.next_expiry = Some(self.time.now() + SignedDuration::from_secs(1));
+                let later = self.time.now().saturating_add(STORE_AGAIN).unwrap_or(Timestamp::MAX);
+                self.next_expiry = Some(later);
                 self.told.push_back(Happening::StoreFailed { why: chain(&error) });
             }
         }
@@ -418,7 +455,10 @@ impl Dispatch {
         let why = chain(error);
         tracing::error!(error = why, "an order could not be stored");
         self.told.push_back(Happening::OrdersInterrupted { why: why.clone() });
-        self.told.push_back(Happening::StoreFailed { why });
+        // A gap is what follows from an order that was not stored, or the cloud's fault; never the disk's.
+        if !matches!(error, StoreError::Gap { .. }) {
+            self.told.push_back(Happening::StoreFailed { why });
+        }
     }
 
     fn begin(&mut self, lane: LaneName, claimed: Claimed) {
@@ -457,7 +497,6 @@ impl Dispatch {
             Performed::Ended(outcome) => log_outcome(job.job_id, outcome),
             Performed::NothingSent(why) => {
                 tracing::warn!(job = %job.job_id, error = %why, "nothing was sent; the job waits again");
-                self.next_expiry = Some(Timestamp::MIN);
             }
         }
         self.lanes.reserve_again(&lane);
@@ -467,7 +506,7 @@ impl Dispatch {
     /// Makes the end of a job durable, and asks for the lane's next one in the same commit.
     fn settle(&mut self, lane: LaneName, end: End, after: Duration) {
         let (queue, time) = (self.queue.clone(), self.time.clone());
-        let may_ask = !self.stopping && self.lines.get(&end.system) == Some(&Line::Ready);
+        let may_ask = !self.stopping && is_ready(&self.drivers, &end.system);
         let work = (lane.clone(), end.clone());
         let end = Box::new(end);
         let submit = move || {
@@ -497,7 +536,8 @@ impl Dispatch {
         match next.claimed {
             Some(claimed) => self.begin(lane, claimed),
             None => {
-                self.lanes.free(&lane, next.retry_at);
+                let retry_at = next.retry_at.map(|at| self.instant_of(at));
+                self.free(&lane, retry_at);
                 // The line may have opened while the queue was asked without leave to claim.
                 if next.asked {
                     self.told.push_back(Happening::LinesChanged);
@@ -530,9 +570,12 @@ impl Dispatch {
         if self.stopping {
             return None;
         }
-        let at = self.lanes.next_retry().into_iter().chain(self.next_expiry).min()?;
-        let wait = at.duration_since(self.time.now());
-        Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
+        let retry = self.lanes.next_retry().map(|at| at.saturating_duration_since(Instant::now()));
+        let expiry = self.next_expiry.map(|at| {
+            let wait = at.duration_since(self.time.now());
+            Duration::try_from(wait).unwrap_or(Duration::ZERO).min(LOOK_AGAIN)
+        });
+        retry.into_iter().chain(expiry).min()
     }
 
     fn woken(&mut self) {
@@ -544,7 +587,7 @@ impl Dispatch {
                 self.queue.submit(move |queue: &mut Queue| Ok((queue.expire(now)?, queue.next_expiry()?)));
             self.answers.push(Box::pin(async move { Answer::Expired(answered(answer).await) }));
         }
-        for lane in self.lanes.due(now) {
+        for lane in self.lanes.due(Instant::now()) {
             self.ask(&lane);
         }
     }
@@ -557,6 +600,11 @@ impl std::fmt::Debug for Dispatch {
             .field("lines", &self.lines)
             .finish_non_exhaustive()
     }
+}
+
+/// How a system's line stands at this very moment; what was told of it may be older.
+fn is_ready(drivers: &BTreeMap<SystemName, Arc<dyn Driver>>, system: &SystemName) -> bool {
+    drivers.get(system).is_some_and(|driver| *driver.line().borrow() == Line::Ready)
 }
 
 fn record(queue: &mut Queue, now: Timestamp, end: End) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! The dispatcher over a real queue file and a driver that does what the test says.
 
-use std::sync::Mutex;
+use std::{future::Future, sync::Mutex};
 
 use tokio::sync::watch;
 
@@ -69,6 +69,7 @@ struct House {
     dispatch: Dispatch,
     queue: WriterHandle<Queue>,
     driver: Arc<Scripted>,
+    clock: Clock,
     begun: mpsc::UnboundedReceiver<(Work, oneshot::Sender<Performed>)>,
     n: u64,
     _folder: tempfile::TempDir,
@@ -102,9 +103,10 @@ fn house() -> House {
         begun: sender,
         stopped: Mutex::default(),
     });
-    let time = TrustedTime::new(Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap()));
+    let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+    let time = TrustedTime::new(clock.clone());
     let dispatch = Dispatch::new(queue.clone(), time, vec![Arc::clone(&driver) as Arc<dyn Driver>]);
-    House { dispatch, queue, driver, begun, n: 0, _folder: folder, _writer: writer }
+    House { dispatch, queue, driver, clock, begun, n: 0, _folder: folder, _writer: writer }
 }
 
 fn job(number: u128, room: &str) -> Job {
@@ -158,6 +160,26 @@ impl House {
         }
     }
 
+    /// Lets the dispatcher work until the lane is free and nothing is asked.
+    async fn rests(&mut self) {
+        let rests = |dispatch: &Dispatch| {
+            dispatch.is_quiet() && dispatch.lanes().iter().all(|(_, _, state)| state == LaneState::Free)
+        };
+        while !rests(&self.dispatch) {
+            self.dispatch.next().await;
+        }
+    }
+
+    /// The only job waits for another attempt.
+    async fn waits_again(&mut self) {
+        self.order(&Message::Job(job(1, "101")));
+        let (_, done) = self.begins().await;
+        done.send(Performed::NothingSent(Refusal::new(Code::SystemOffline, "the port closed first")))
+            .unwrap();
+        self.reaches(1, JobState::Waiting).await;
+        self.rests().await;
+    }
+
     async fn outcomes(&self) -> Vec<(JobId, Outcome)> {
         let after = Position { epoch: 1, n: 0 };
         let reports = self.queue.run(move |queue| queue.reports_after(after, 100)).await.unwrap();
@@ -167,6 +189,16 @@ impl House {
         };
         reports.into_iter().map(outcome).collect()
     }
+}
+
+/// Long enough for any machine; what is waited for comes within two seconds.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it happens soon")
+}
+
+fn down() -> Line {
+    let since = "2026-11-22T12:00:00Z".parse().unwrap();
+    Line::Down(Trouble { code: "line_down", message: "unplugged".into(), since })
 }
 
 #[tokio::test]
@@ -198,12 +230,7 @@ async fn a_lane_does_one_job_at_a_time_in_the_order_of_arrival() {
 #[tokio::test]
 async fn a_line_that_is_down_gets_no_work_until_it_opens() {
     let mut house = house();
-    let since = "2026-11-22T12:00:00Z".parse().unwrap();
-    house.driver.line.send_replace(Line::Down(Trouble {
-        code: "line_down",
-        message: "unplugged".into(),
-        since,
-    }));
+    house.driver.line.send_replace(down());
     house.order(&Message::Job(job(1, "101")));
     house.reaches(1, JobState::Waiting).await;
     assert!(house.begun.try_recv().is_err());
@@ -303,4 +330,55 @@ async fn after_stop_nothing_begins_and_what_runs_is_still_recorded() {
     }
     assert!(house.begun.try_recv().is_err());
     house.reaches(2, JobState::Waiting).await;
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_stored_does_not_cost_another_job_its_retry() {
+    let mut house = house();
+    house.waits_again().await;
+    // Leaves a gap.
+    house.n += 1;
+    house.order(&Message::Job(job(2, "102")));
+    let (work, _done) = soon(house.begins()).await;
+    assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(1)));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_back_strands_no_job_that_waits_for_another_attempt() {
+    let mut house = house();
+    house.waits_again().await;
+    house.clock.jump_to("2026-11-22T09:00:00Z".parse().unwrap());
+    let (work, _done) = soon(house.begins()).await;
+    assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(1)));
+}
+
+#[tokio::test]
+async fn a_line_that_went_down_with_a_job_is_not_given_the_next_one() {
+    let mut house = house();
+    house.order(&Message::Job(job(1, "101")));
+    house.order(&Message::Job(job(2, "102")));
+    let (_, done) = house.begins().await;
+    house.reaches(2, JobState::Waiting).await;
+    house.driver.line.send_replace(down());
+    done.send(Performed::Ended(Outcome::unknown(Code::LineLost, "unplugged"))).unwrap();
+    soon(house.reaches(1, JobState::Unknown)).await;
+    soon(house.rests()).await;
+    assert!(house.begun.try_recv().is_err());
+    house.reaches(2, JobState::Waiting).await;
+}
+
+#[tokio::test]
+async fn a_gap_is_no_trouble_of_the_disk() {
+    let mut house = house();
+    house.n += 1;
+    house.order(&Message::Job(job(1, "101")));
+    loop {
+        match house.dispatch.next().await {
+            Happening::OrdersInterrupted { .. } => break,
+            Happening::StoreFailed { why } => panic!("{why}"),
+            _ => {}
+        }
+    }
+    house.rests().await;
+    assert!(!house.dispatch.told.iter().any(|told| matches!(told, Happening::StoreFailed { .. })));
 }

@@ -62,6 +62,8 @@ const MIGRATIONS: &[&str] = &[include_str!("queue.sql")];
 
 /// How long a job waits for another lane's job in the same room. Cards take seconds, so a person hardly notices.
 const ROOM_AT_WORK: SignedDuration = SignedDuration::from_secs(1);
+/// No pause between two attempts is longer. A later one was written under a clock that has since been put back.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Jobs that one call of [`Queue::expire`] ends, so that no commit is held up.
 const EXPIRED_AT_ONCE: usize = 256;
 
@@ -217,7 +219,7 @@ impl Queue {
         admission: Result<Admission, Refusal>,
         may_send: bool,
     ) -> Result<Accepted, StoreError> {
-        if !self.take_order(position)? || self.holds(job.job_id)? {
+        if !self.take_order(now, position)? || self.holds(job.job_id)? {
             return Ok(Accepted::Duplicate);
         }
         let job_id = job.job_id;
@@ -268,7 +270,7 @@ impl Queue {
         job_id: Option<JobId>,
         refusal: Refusal,
     ) -> Result<(), StoreError> {
-        if !self.take_order(Some(position))? {
+        if !self.take_order(now, Some(position))? {
             return Ok(());
         }
         match job_id {
@@ -335,7 +337,7 @@ impl Queue {
         position: Option<Position>,
         job_id: JobId,
     ) -> Result<CancelAnswer, StoreError> {
-        let is_new = self.take_order(position)?;
+        let is_new = self.take_order(now, position)?;
         let Some(row) = self.find(job_id)? else {
             if is_new {
                 self.cancel_ahead(now, job_id)?;

@@ -7,7 +7,7 @@ use super::{Memory, Queue};
 use crate::{
     model::{JobId, Report},
     protocol::{
-        Message, Position,
+        EpochReason, Message, Position,
         stream::{self, Arrival, Sent},
     },
     store::StoreError,
@@ -41,6 +41,45 @@ impl Queue {
             memory.reports.acknowledged = memory.reports.acknowledged.max(self.acknowledged.n);
         }
         Ok(memory)
+    }
+
+    /// How far the cloud may send orders: `window` beyond the last one held, but never more than have room to wait. It
+    /// only grows inside an epoch.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn orders_limit(&self, window: u64) -> Result<u64, StoreError> {
+        // A job that is at work may come back to wait.
+        let room = u64::from(self.rules.limits.waiting_jobs).saturating_sub(self.unfinished()?);
+        Ok(self.memory()?.orders_received.n + window.min(room))
+    }
+
+    /// The cloud's orders go on in this epoch. If it is a newer one, and it is not certain that it was the cloud that
+    /// had forgotten something, then this side may have: see [`Queue::forgot`]. Says whether it was taken so.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn continue_orders(
+        &mut self,
+        now: Timestamp,
+        epoch: u64,
+        reason: Option<EpochReason>,
+    ) -> Result<bool, StoreError> {
+        let held = self.memory()?.orders_received;
+        if epoch <= held.epoch {
+            return Ok(false);
+        }
+        self.hold_orders(Position { epoch, n: 0 })?;
+        // The reason is said once; the connection may have broken before it was heard or stored.
+        let is_behind = match reason {
+            Some(EpochReason::ReceiverBehind) => true,
+            Some(EpochReason::SenderBehind) => false,
+            None => held.epoch > 0,
+        };
+        if is_behind {
+            self.forgot(now)?;
+        }
+        Ok(is_behind)
     }
 
     /// Remembers what the cloud holds of the reports. The rows go with a later change, never in a commit of their
@@ -145,7 +184,11 @@ impl Queue {
     }
 
     /// Takes the position of an order. Says whether the order is new.
-    pub(super) fn take_order(&mut self, position: Option<Position>) -> Result<bool, StoreError> {
+    pub(super) fn take_order(
+        &mut self,
+        now: Timestamp,
+        position: Option<Position>,
+    ) -> Result<bool, StoreError> {
         let Some(position) = position else {
             return Ok(true);
         };
@@ -159,10 +202,17 @@ impl Queue {
             }
             Arrival::Next => {}
         }
+        // An epoch that nobody announced: the welcome's words were not stored.
+        self.continue_orders(now, position.epoch, None)?;
+        self.hold_orders(position)?;
+        Ok(true)
+    }
+
+    fn hold_orders(&mut self, position: Position) -> Result<(), StoreError> {
         self.connection
             .prepare_cached("UPDATE memory SET orders_epoch = ?1, orders_n = ?2")?
             .execute([position.epoch.cast_signed(), position.n.cast_signed()])?;
-        Ok(true)
+        Ok(())
     }
 
     /// Deletes reports that the cloud holds; part of a change that is committed anyway.

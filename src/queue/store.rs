@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
 use super::{
-    Queue, ledger,
+    LONGEST_PAUSE, Queue, ledger,
     policy::{self, Event},
 };
 use crate::{
@@ -205,14 +205,18 @@ impl Queue {
             .exists([lane.as_str()])?)
     }
 
-    /// Lets jobs be sent whose pause is over.
+    /// Lets jobs be sent whose pause is over, or cannot be one.
     pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<(), StoreError> {
         self.connection
             .prepare_cached(
                 "UPDATE job SET retry_at = NULL \
-                 WHERE lane = ?1 AND state = 'waiting' AND retry_at IS NOT NULL AND retry_at <= ?2",
+                 WHERE lane = ?1 AND state = 'waiting' AND (retry_at <= ?2 OR retry_at > ?3)",
             )?
-            .execute(params![lane.as_str(), now.as_millisecond()])?;
+            .execute(params![
+                lane.as_str(),
+                now.as_millisecond(),
+                now.saturating_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX).as_millisecond()
+            ])?;
         Ok(())
     }
 
@@ -311,6 +315,15 @@ impl Queue {
         let count: i64 = self
             .connection
             .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting'")?
+            .query_row([], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
+    }
+
+    /// How many jobs wait or are at work.
+    pub(super) fn unfinished(&self) -> Result<u64, StoreError> {
+        let count: i64 = self
+            .connection
+            .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state IN ('waiting', 'sent')")?
             .query_row([], |row| row.get(0))?;
         Ok(count.cast_unsigned())
     }

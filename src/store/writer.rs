@@ -157,6 +157,11 @@ fn group<S: Store>(store: &mut S, first: Operation<S>, operations: &mpsc::Receiv
         let mut next = Some(first);
         while let Some(operation) = next {
             replies.push(operation(store));
+            // A full disk may undo the whole transaction from inside a statement. What ran before is gone then, and
+            // what ran now would be stored by itself and called lost.
+            if store.connection().is_autocommit() {
+                return Err(StoreError::Commit("the transaction was undone on the way".into()));
+            }
             next = if replies.len() < GROUP && started.elapsed() < GATHER {
                 operations.try_recv().ok()
             } else {
@@ -265,6 +270,31 @@ mod tests {
         assert!(matches!(panics.await.unwrap(), Err(StoreError::Stopped)));
         assert!(also_fine.await.unwrap().is_ok());
         assert_eq!(count(&storage), 2);
+        drop(handle);
+        writer.join();
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_is_undone_on_the_way_is_reported_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let (writer, handle) = Writer::start("test", plain(&storage));
+        // Holds the thread until the others are in its queue, so that they share a transaction.
+        let (go, held) = mpsc::channel::<()>();
+        let holds = handle.submit(move |_: &mut Plain| Ok(held.recv().is_ok()));
+        let before = handle.submit(insert(1));
+        let undoes = handle.submit(|store: &mut Plain| -> Result<(), StoreError> {
+            store.0.execute_batch("ROLLBACK")?;
+            Err(StoreError::Stopped)
+        });
+        let after = handle.submit(insert(2));
+        go.send(()).unwrap();
+        let _ = holds.await.unwrap();
+        assert!(undoes.await.unwrap().is_err());
+        let stored = [before.await.unwrap(), after.await.unwrap()].iter().filter(|told| told.is_ok()).count();
+        assert_eq!(count(&storage), i64::try_from(stored).unwrap());
+        handle.run(insert(3)).await.unwrap();
+        assert_eq!(count(&storage), i64::try_from(stored).unwrap() + 1);
         drop(handle);
         writer.join();
     }
