@@ -139,6 +139,9 @@ impl Tenant<'_> {
             IdentityRef::New(person) => self.add_person(now, person)?.id,
         };
         self.write_grant(now, command, identity, &spaces, &plan)?;
+        if let Some(key) = &command.reservation_key {
+            self.keep_rooms(now, key)?;
+        }
         self.tell(now, &plan.events)?;
         let grant = self.grant(&GrantName::Id(plan.id))?;
         Ok(grant.ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was made"))?)

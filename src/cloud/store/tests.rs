@@ -139,6 +139,11 @@ impl Property {
         self.tenant().delete_grant(now, grant.id).unwrap().unwrap();
     }
 
+    fn checkouts(&self) -> Vec<JobId> {
+        let all = "SELECT job_id FROM ordered_checkout ORDER BY rowid";
+        self.db.all(all, [], |row| rows::id(row, "job_id")).unwrap()
+    }
+
     fn still_there(&mut self, grant: &Grant) -> bool {
         self.tenant().grant(&GrantName::Id(grant.id)).unwrap().is_some()
     }
@@ -354,17 +359,67 @@ fn the_last_grant_of_a_stay_frees_the_room_and_then_the_cards_are_forgotten() {
     let second = property.grant("stay-1", &["101"], 24);
     let (_, job) = property.encode(first.methods[0].id);
     property.report(job, written());
-    let checkouts = |property: &Property| -> Vec<JobId> {
-        let all = "SELECT job_id FROM ordered_checkout";
-        property.db.all(all, [], |row| rows::id(row, "job_id")).unwrap()
-    };
     property.delete(&first);
-    assert!(checkouts(&property).is_empty(), "the second grant still lives");
+    assert!(property.checkouts().is_empty(), "the second grant still lives");
     property.delete(&second);
-    let [job] = checkouts(&property)[..] else { panic!("one room, one check-out") };
+    let [job] = property.checkouts()[..] else { panic!("one room, one check-out") };
     assert!(property.still_there(&first));
     property.report(job, Outcome::Succeeded(Success::default()));
     assert!(!property.still_there(&first));
+}
+
+#[test]
+fn a_stay_that_lives_again_keeps_the_rooms_that_were_to_be_freed() {
+    let mut property = Property::new();
+    let first = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(first.methods[0].id);
+    property.report(job, written());
+    property.delete(&first);
+    let [waiting] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    let again = property.grant("stay-1", &["101"], 24);
+    assert_eq!(property.db.standing(waiting).unwrap(), Some(Standing::Over), "it never left");
+    assert!(property.checkouts().is_empty());
+
+    property.delete(&again);
+    assert!(property.still_there(&first));
+    let [handed] = property.checkouts()[..] else { panic!("the earlier card is left to be freed") };
+    property.hand(handed);
+    let again = property.grant("stay-1", &["101"], 24);
+    let cancels = "SELECT job_id FROM bridge_order WHERE what = 'cancel'";
+    let cancelled = property.db.all(cancels, [], |row| rows::id::<JobId>(row, "job_id")).unwrap();
+    assert_eq!(cancelled, [handed]);
+    property.report(handed, Outcome::Cancelled);
+
+    property.delete(&again);
+    let [last] = property.checkouts()[..] else { panic!("what became of the earlier ones is forgotten") };
+    property.report(last, Outcome::Succeeded(Success::default()));
+    assert!(!property.still_there(&first));
+}
+
+#[test]
+fn a_room_that_is_freed_takes_no_card_along_that_is_still_being_written() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (attempt, job) = property.encode(grant.methods[0].id);
+    property.delete(&grant);
+    let [checkout] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    property.report(checkout, Outcome::Succeeded(Success::default()));
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "success");
+    assert!(property.still_there(&grant));
+}
+
+#[test]
+fn a_bridges_word_counts_more_than_the_belief_that_it_never_heard_of_a_job() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let (attempt, job) = property.order(method);
+    property.later(HOUR);
+    assert_eq!(property.attempt(attempt), "bridge_disconnected");
+    // The database was a restored one: before it was set back, the job had been handed out.
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "bridge_disconnected");
+    assert!(property.method(method).unwrap().is_issued);
 }
 
 #[test]
