@@ -12,6 +12,7 @@ use latchd::{
         BridgeId, Capabilities, CardFacts, Code, Door, DoorKind, DoorName, Encoder, EncoderName, Inventory,
         JobId, Outcome, ProofLevel, Report, Success, SystemInventory, SystemKind, SystemName, Written,
     },
+    protocol::{Hello, Position},
     seams::{Clock, Random, Storage, SystemNet},
     store::{StoreError, WriterHandle, open_reader},
 };
@@ -84,7 +85,7 @@ impl Cloud {
         let bridge = self.bridge;
         self.apply(move |db| {
             let now = Timestamp::now();
-            db.bridge_up(now, bridge)?;
+            db.meet(now, bridge, 1, &hello())?;
             db.apply_inventory(now, bridge, &inventory())
         });
     }
@@ -226,6 +227,18 @@ fn text(value: &Value) -> String {
 
 fn in_hours(hours: i64) -> String {
     (Timestamp::now() + SignedDuration::from_hours(hours)).to_string()
+}
+
+/// A bridge without a memory that takes no orders.
+fn hello() -> Hello {
+    Hello {
+        versions: vec![1],
+        agent: "test".into(),
+        orders_received: Position::default(),
+        reports_sent: Position::default(),
+        reports_acknowledged: Position::default(),
+        orders_limit: 0,
+    }
 }
 
 fn inventory() -> Inventory {

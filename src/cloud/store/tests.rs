@@ -11,6 +11,7 @@ use crate::{
         Report, ReservationKey, Resolution, RoomState, Severity, Success, SystemInventory, SystemKind,
         SystemName, Verdict, Written,
     },
+    protocol::{Hello, Position},
 };
 
 /// A property with rooms 101 to 103, a lobby and two encoders; the wall clock stands at noon until it is moved.
@@ -33,7 +34,7 @@ impl Property {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let workspace = db.found(now, "Home", [1; 32], [2; 32]).unwrap();
         let bridge = db.the_bridge(now, workspace).unwrap();
-        db.bridge_up(now, bridge).unwrap();
+        meet(&mut db, now, bridge, 1);
         db.apply_inventory(now, bridge, &inventory(&["101", "102", "103"])).unwrap();
         Self { db, workspace, bridge, now, folder }
     }
@@ -152,6 +153,19 @@ impl Property {
         self.now += by;
         self.db.end_overdue(self.now).unwrap()
     }
+}
+
+/// A bridge says hello, and takes no orders yet.
+fn meet(db: &mut Db, now: Timestamp, bridge: BridgeId, connection: u64) {
+    let hello = Hello {
+        versions: vec![1],
+        agent: "test".into(),
+        orders_received: Position::default(),
+        reports_sent: Position::default(),
+        reports_acknowledged: Position::default(),
+        orders_limit: 0,
+    };
+    db.meet(now, bridge, connection, &hello).unwrap();
 }
 
 fn inventory(rooms: &[&str]) -> Inventory {
@@ -460,15 +474,30 @@ fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
     property.db.apply_status(now, bridge, std::slice::from_ref(&down)).unwrap();
     property.db.apply_status(now, bridge, &[down]).unwrap();
     assert_eq!(troubles(&mut property), ["acs_system_disconnected"]);
-    property.db.bridge_down(now, bridge).unwrap();
+    property.db.part(now, bridge, 1).unwrap();
     assert_eq!(troubles(&mut property)[0], "bridge_disconnected");
-    property.db.bridge_up(now, bridge).unwrap();
+    meet(&mut property.db, now, bridge, 2);
     property.db.apply_status(now, bridge, &[]).unwrap();
     assert!(troubles(&mut property).is_empty());
     let told = property.told();
     let of = |wanted: &str| told.iter().filter(|kind| *kind == wanted).count();
     assert_eq!(of("acs_system.disconnected"), 1);
     assert_eq!(of("acs_system.connected"), 2);
+}
+
+#[test]
+fn a_bridge_for_which_nobody_speaks_is_not_taken_for_connected() {
+    let mut property = Property::new();
+    let (now, bridge) = (property.now, property.bridge);
+    assert!(!property.later(HOUR).changed);
+    // It parted, and that could not be stored.
+    property.db.part(now, bridge, 1).unwrap();
+    property.db.execute("UPDATE site SET up = 1", []).unwrap();
+    property.db.execute("UPDATE acs_system SET connected = 1", []).unwrap();
+    assert!(property.later(HOUR).changed);
+    let systems = property.tenant().systems(None, None).unwrap();
+    assert_eq!(systems[0].troubles[0].code, "bridge_disconnected");
+    assert_eq!(property.told().last().unwrap(), "acs_system.disconnected");
 }
 
 #[test]
