@@ -123,7 +123,6 @@ pub async fn start(
     let seal = SealKey::from_file_or_new(&key_file, random.clone())?;
     let mut db = Db::open(&Storage::folder(folder), seal, random.clone())?;
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
-    db.all_bridges_down(now)?;
 
     let mut certificates = Certificates {
         folder: folder.clone(),
@@ -145,6 +144,8 @@ pub async fn start(
     };
     let api_listener = listen(config.api.listen, "API").await?;
     let bridges_listener = listen(bridges.listen, "bridges").await?;
+    // Not before both addresses are ours: whoever holds them may be serving from this database.
+    db.all_bridges_down(now)?;
     let scheme = if config.api.plain { "http" } else { "https" };
     let api_url = format!("{scheme}://{}", reachable(api_listener.address()));
     let bridges_url = format!("wss://{}", reachable(bridges_listener.address()));

@@ -129,6 +129,7 @@ CREATE TABLE access_grant(
     UNIQUE(workspace_id, access_grant_key)
 ) STRICT;
 CREATE INDEX access_grant_by_reservation ON access_grant(workspace_id, reservation_key);
+CREATE INDEX access_grant_deleted ON access_grant(deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE grant_entrance(
     workspace_id TEXT NOT NULL,

@@ -74,6 +74,7 @@ impl Tenant<'_> {
             mode: method.mode,
             system: &system,
             targets: &targets,
+            lost_room: self.lost_room(grant.id, method.system)?,
             reservation_key: grant.reservation_key.as_ref(),
             window: grant.window,
             deleted: grant.deleted_at.is_some(),

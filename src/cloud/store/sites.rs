@@ -351,7 +351,12 @@ impl Tenant<'_> {
             "acs_entrance" => "kind = excluded.kind, ",
             _ => "",
         };
+        let mut seen = BTreeSet::new();
         for (name, display_name, kind) in picture {
+            // A lock system's list may name a door twice; it is one door all the same.
+            if !seen.insert(name) {
+                continue;
+            }
             let before = known.remove(name);
             let own = before.map_or_else(|| self.db.random.uuid(), |(id, _)| id);
             let sql = format!(

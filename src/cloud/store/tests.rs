@@ -456,6 +456,36 @@ fn a_door_that_disappears_comes_back_as_itself() {
 }
 
 #[test]
+fn a_card_is_not_written_without_a_room_that_its_guest_was_promised() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101", "102", "lobby"], 24).methods[0].id;
+    let (now, bridge, encoder) = (property.now, property.bridge, property.encoder(0));
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "103"])).unwrap();
+    let refused = property.tenant().encode(now, method, encoder).unwrap().unwrap_err();
+    assert_eq!(refused.name(), "access_method_not_ready_for_encoding");
+    assert!(refused.to_string().contains("102"), "{refused}");
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "102"])).unwrap();
+    property.order(method);
+}
+
+#[test]
+fn a_door_that_a_lock_system_lists_twice_is_one_door() {
+    let mut property = Property::new();
+    let (now, bridge) = (property.now, property.bridge);
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "104", "104"])).unwrap();
+    assert_eq!(property.entrances().iter().filter(|door| door.name == "104").count(), 1);
+}
+
+#[test]
+fn the_feed_is_read_from_an_instant_on_without_looking_at_what_came_before() {
+    let property = Property::new();
+    let explain = format!("EXPLAIN QUERY PLAN {}", events::EVENTS);
+    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 11]);
+    let plan = property.db.all(&explain, nothing, |row| row.get::<_, String>("detail")).unwrap().join("\n");
+    assert!(plan.contains("event_by_time") && !plan.contains("B-TREE"), "{plan}");
+}
+
+#[test]
 fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
     let mut property = Property::new();
     let (now, bridge) = (property.now, property.bridge);
