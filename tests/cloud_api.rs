@@ -616,3 +616,14 @@ async fn an_api_in_the_clear_is_refused_where_others_can_listen() {
     let error = started.unwrap_err().to_string();
     assert!(error.contains("needs a loopback address"), "{error}");
 }
+
+#[test]
+fn a_second_start_by_mistake_does_not_tell_that_the_bridges_of_the_first_are_away() {
+    let cloud = Cloud::with_property();
+    let mut again = config(&cloud.folder, true);
+    again.api.listen = cloud.url.trim_start_matches("http://").parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let started = runtime.block_on(cloud::start(&again, &SystemNet, Clock::system(), Random::system()));
+    assert!(matches!(started, Err(cloud::CloudError::Listen { .. })));
+    assert_eq!(cloud.ok("/acs/systems/list", &json!({}))["acs_systems"][0]["errors"], json!([]));
+}
