@@ -33,6 +33,10 @@ use crate::{
 const LONGEST_HOLD: Duration = Duration::from_secs(25);
 /// How often certificates of ours are looked at.
 const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+/// How often what is long over is looked for.
+const FORGETTING: Duration = Duration::from_secs(3600);
+/// And how long others have the database to themselves while there is much of it.
+const BETWEEN_SLICES: Duration = Duration::from_secs(1);
 /// Deadlines are by the wall clock, which may be set; so none is slept for longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// After the database refused, it is asked again this much later.
@@ -172,6 +176,7 @@ pub async fn start(
         stop.clone(),
     ));
     tasks.spawn(end_overdue(handle.clone(), signals.clone(), clock.clone(), stop.clone()));
+    tasks.spawn(forget(handle.clone(), clock.clone(), stop.clone()));
     tasks.spawn(renew(certificates.leaves, clock, stop));
     Ok(Running {
         api: api_url,
@@ -276,6 +281,30 @@ async fn end_overdue(db: WriterHandle<Db>, signals: Signals, clock: Clock, mut s
             biased;
             _ = stop.changed() => {}
             changed = changes.changed() => if changed.is_err() { return },
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Forgets what is long over, slice by slice, with room for others in between.
+async fn forget(db: WriterHandle<Db>, clock: Clock, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        let now = clock.now();
+        let pause = match db.run(move |db| db.forget(now)).await {
+            Ok(true) => BETWEEN_SLICES,
+            Ok(false) => FORGETTING,
+            Err(StoreError::Stopped) => return,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "what is long over could not be forgotten"
+                );
+                FORGETTING
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stop.changed() => {}
             () = sleep(pause) => {}
         }
     }

@@ -237,6 +237,8 @@ CREATE TABLE action_attempt(
     ended_at INTEGER
 ) STRICT;
 CREATE INDEX action_attempt_pending ON action_attempt(access_method_id) WHERE status = 'pending';
+CREATE INDEX action_attempt_ended ON action_attempt(ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX action_attempt_card ON action_attempt(acs_credential_id) WHERE acs_credential_id IS NOT NULL;
 CREATE INDEX action_attempt_deadline ON action_attempt(unsent_at) WHERE status = 'pending';
 
 -- What a job was ordered for. `revision` is that of the last report applied to it; 0 = none yet.

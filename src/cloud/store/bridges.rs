@@ -8,7 +8,7 @@
 //! What a connection does to a stream carries the connection's number; once a newer one has met the cloud, the older
 //! one's operations change nothing.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
 use super::Db;
@@ -21,10 +21,6 @@ use crate::{
     store::StoreError,
 };
 
-/// How long an order is kept after its job's end: long enough to look at, and to know a late repetition.
-const KEPT_AFTER_END: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How many old orders go with each new one: more than come, so that they cannot pile up.
-const SWEPT_AT_ONCE: u32 = 16;
 /// How many orders are handed out in one commit.
 const HANDED_AT_ONCE: u64 = 64;
 
@@ -147,7 +143,6 @@ impl Db {
     /// # Errors
     /// Those of the database; also when there is no such bridge.
     pub fn enqueue_job(&mut self, now: Timestamp, bridge: BridgeId, job: &Job) -> Result<(), StoreError> {
-        self.sweep(now)?;
         self.enqueue(now, bridge, job.job_id, "job", &Message::Job(job.clone()))
     }
 
@@ -544,19 +539,6 @@ impl Db {
                 "UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND bridge_id = ? AND over_at IS NULL",
             )?
             .execute(params![now.as_millisecond(), job_id.to_string(), bridge.to_string()])?;
-        Ok(())
-    }
-
-    /// Forgets some orders that are long over and that no resumption can ask for.
-    fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        let before = now.saturating_sub(KEPT_AFTER_END).unwrap_or(Timestamp::MIN);
-        self.connection
-            .prepare_cached(
-                "DELETE FROM bridge_order WHERE id IN (
-                     SELECT bridge_order.id FROM bridge_order JOIN bridge ON bridge.id = bridge_id
-                     WHERE over_at < ? AND (position IS NULL OR position <= orders_acknowledged) LIMIT ?)",
-            )?
-            .execute(params![before.as_millisecond(), SWEPT_AT_ONCE])?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::*;
+use super::{rows::ms, *};
 use crate::{
     grants::Mode,
     model::{
@@ -550,6 +550,51 @@ fn the_copy_of_the_door_ledger_keeps_the_newer_word() {
     assert_eq!(tell(1, 0, "stay-1"), "stay-1");
     assert_eq!(tell(2, 2, "stay-3"), "stay-3");
     assert_eq!(tell(3, 1, "stay-2"), "stay-3");
+}
+
+#[test]
+fn what_is_long_over_is_forgotten_in_slices_and_what_still_matters_is_not() {
+    let mut property = Property::new();
+    let done = property.grant("stay-1", &["101"], 24);
+    let doubtful = property.grant("stay-2", &["102"], 24);
+    let (ended, job) = property.encode(done.methods[0].id);
+    property.report(job, written());
+    let (in_doubt, open) = property.encode(doubtful.methods[0].id);
+    property.report(open, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.delete(&done);
+    let [checkout] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    property.report(checkout, Outcome::Succeeded(Success::default()));
+    // A property that comes and goes fills the feed.
+    let (now, bridge) = (property.now, property.bridge);
+    property.db.execute("BEGIN", []).unwrap();
+    for connection in 2..400 {
+        property.db.part(now, bridge, connection - 1).unwrap();
+        meet(&mut property.db, now, bridge, connection);
+    }
+    property.db.execute("COMMIT", []).unwrap();
+    property.db.execute("UPDATE bridge_order SET over_at = ?1 WHERE over_at IS NULL", [ms(now)]).unwrap();
+    let count = |property: &Property, table: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        property.db.one(&sql, [], |row| row.get(0)).unwrap().unwrap()
+    };
+
+    let days = |days: i64| now + HOUR * 24 * i32::try_from(days).unwrap();
+    assert!(!property.db.forget(days(7)).unwrap());
+    assert_eq!(count(&property, "bridge_order"), 3);
+    assert!(!property.db.forget(days(8)).unwrap());
+    assert_eq!((count(&property, "bridge_order"), count(&property, "ordered_checkout")), (0, 0));
+    assert_eq!(property.attempt(ended), "success");
+
+    let events = count(&property, "event");
+    assert!(property.db.forget(days(91)).unwrap(), "there is more");
+    assert_eq!(count(&property, "event"), events - 500);
+    assert!(!property.db.forget(days(91)).unwrap());
+    assert_eq!(count(&property, "event"), 0);
+    assert!(property.tenant().attempt(ended).unwrap().is_none());
+    assert_eq!((count(&property, "ordered_card"), count(&property, "acs_credential")), (1, 0));
+    assert_eq!(property.attempt(in_doubt), "encoding_interrupted");
+    property.resolve(open, Verdict::Done);
+    assert!(property.method(doubtful.methods[0].id).unwrap().is_issued, "a doubt is settled however late");
 }
 
 #[test]

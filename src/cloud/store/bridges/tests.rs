@@ -338,10 +338,9 @@ fn orders_are_forgotten_a_week_after_their_end_but_never_before_they_were_acknow
     cloud.report(1, 1, 1);
     cloud.report(1, 2, 2);
     let week = 7 * 24 * 3600;
-    let bridge = cloud.bridge;
-    cloud.db.enqueue_job(at(week), bridge, &job(3)).unwrap();
+    cloud.db.forget(at(week)).unwrap();
     assert_eq!(cloud.standing(1), Some(Standing::Over));
-    cloud.db.enqueue_job(at(week + 3), bridge, &job(4)).unwrap();
+    cloud.db.forget(at(week + 3)).unwrap();
     assert_eq!(cloud.standing(1), None);
     assert_eq!(cloud.standing(2), Some(Standing::Over));
     assert_eq!(cloud.sent(1).first(), Some(&((1, 2), -2)));
