@@ -31,8 +31,9 @@ use crate::{
 
 /// A held request must be answered before clients give up, at 30 s.
 const LONGEST_HOLD: Duration = Duration::from_secs(25);
-/// How often certificates of ours are looked at.
-const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+/// How often certificates of ours are looked at: a clock that is set after the start must not keep bridges out for
+/// long.
+const RENEWAL: Duration = Duration::from_secs(60);
 /// How often what is long over is looked for.
 const FORGETTING: Duration = Duration::from_secs(3600);
 /// And how long others have the database to themselves while there is much of it.
