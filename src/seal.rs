@@ -170,10 +170,39 @@ impl SealKey {
 /// # Errors
 /// `AlreadyExists` where there is one, and those of the file system.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_new(path, bytes, 0o600)
+}
+
+/// Writes a new file whole or not at all, with these permission bits, and makes it and its name durable: what is cut
+/// off half-way leaves no file that the next start would take for the real one.
+///
+/// # Errors
+/// `AlreadyExists` where there is one, and those of the file system.
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     use io::Write;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    // Asked first, because the folder of a file that is there may be one where nothing can be written.
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.new", std::process::id()));
+    let draft = PathBuf::from(draft);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = (|| {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(bytes)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        // Unlike a rename, a link never replaces a file that somebody else has made meanwhile.
+        fs::hard_link(&draft, path)
+    })();
+    let removed = fs::remove_file(&draft);
+    written.and(removed)?;
+    fs::File::open(folder)?.sync_all()
 }
 
 fn decode_hex(text: &str) -> Option<[u8; 32]> {
@@ -236,6 +265,21 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = SealKey::from_file(&path, Random::seeded(1)).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_private_file_is_there_whole_or_not_at_all_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let draft = folder.path().join(format!("key.{}.new", std::process::id()));
+        fs::write(&draft, b"cut off half-w").unwrap();
+        write_private(&path, b"whole").unwrap();
+        let error = write_private(&path, b"another").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        let names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(names, ["key"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use latchd::{
         BridgeId, Capabilities, CardFacts, Code, Door, DoorKind, DoorName, Encoder, EncoderName, Inventory,
         JobId, Outcome, ProofLevel, Report, Success, SystemInventory, SystemKind, SystemName, Written,
     },
+    protocol::{Hello, Position},
     seams::{Clock, Random, Storage, SystemNet},
     store::{StoreError, WriterHandle, open_reader},
 };
@@ -84,7 +85,7 @@ impl Cloud {
         let bridge = self.bridge;
         self.apply(move |db| {
             let now = Timestamp::now();
-            db.bridge_up(now, bridge)?;
+            db.meet(now, bridge, 1, &hello())?;
             db.apply_inventory(now, bridge, &inventory())
         });
     }
@@ -226,6 +227,18 @@ fn text(value: &Value) -> String {
 
 fn in_hours(hours: i64) -> String {
     (Timestamp::now() + SignedDuration::from_hours(hours)).to_string()
+}
+
+/// A bridge without a memory that takes no orders.
+fn hello() -> Hello {
+    Hello {
+        versions: vec![1],
+        agent: "test".into(),
+        orders_received: Position::default(),
+        reports_sent: Position::default(),
+        reports_acknowledged: Position::default(),
+        orders_limit: 0,
+    }
 }
 
 fn inventory() -> Inventory {
@@ -602,4 +615,15 @@ async fn an_api_in_the_clear_is_refused_where_others_can_listen() {
     let started = cloud::start(&config, &SystemNet, Clock::system(), Random::system()).await;
     let error = started.unwrap_err().to_string();
     assert!(error.contains("needs a loopback address"), "{error}");
+}
+
+#[test]
+fn a_second_start_by_mistake_does_not_tell_that_the_bridges_of_the_first_are_away() {
+    let cloud = Cloud::with_property();
+    let mut again = config(&cloud.folder, true);
+    again.api.listen = cloud.url.trim_start_matches("http://").parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let started = runtime.block_on(cloud::start(&again, &SystemNet, Clock::system(), Random::system()));
+    assert!(matches!(started, Err(cloud::CloudError::Listen { .. })));
+    assert_eq!(cloud.ok("/acs/systems/list", &json!({}))["acs_systems"][0]["errors"], json!([]));
 }

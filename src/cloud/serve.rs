@@ -31,8 +31,13 @@ use crate::{
 
 /// A held request must be answered before clients give up, at 30 s.
 const LONGEST_HOLD: Duration = Duration::from_secs(25);
-/// How often certificates of ours are looked at.
-const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+/// How often certificates of ours are looked at: a clock that is set after the start must not keep bridges out for
+/// long.
+const RENEWAL: Duration = Duration::from_secs(60);
+/// How often what is long over is looked for.
+const FORGETTING: Duration = Duration::from_secs(3600);
+/// And how long others have the database to themselves while there is much of it.
+const BETWEEN_SLICES: Duration = Duration::from_secs(1);
 /// Deadlines are by the wall clock, which may be set; so none is slept for longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// After the database refused, it is asked again this much later.
@@ -123,7 +128,6 @@ pub async fn start(
     let seal = SealKey::from_file_or_new(&key_file, random.clone())?;
     let mut db = Db::open(&Storage::folder(folder), seal, random.clone())?;
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
-    db.all_bridges_down(now)?;
 
     let mut certificates = Certificates {
         folder: folder.clone(),
@@ -145,6 +149,8 @@ pub async fn start(
     };
     let api_listener = listen(config.api.listen, "API").await?;
     let bridges_listener = listen(bridges.listen, "bridges").await?;
+    // Not before both addresses are ours: whoever holds them may be serving from this database.
+    db.all_bridges_down(now)?;
     let scheme = if config.api.plain { "http" } else { "https" };
     let api_url = format!("{scheme}://{}", reachable(api_listener.address()));
     let bridges_url = format!("wss://{}", reachable(bridges_listener.address()));
@@ -171,6 +177,7 @@ pub async fn start(
         stop.clone(),
     ));
     tasks.spawn(end_overdue(handle.clone(), signals.clone(), clock.clone(), stop.clone()));
+    tasks.spawn(forget(handle.clone(), clock.clone(), stop.clone()));
     tasks.spawn(renew(certificates.leaves, clock, stop));
     Ok(Running {
         api: api_url,
@@ -275,6 +282,30 @@ async fn end_overdue(db: WriterHandle<Db>, signals: Signals, clock: Clock, mut s
             biased;
             _ = stop.changed() => {}
             changed = changes.changed() => if changed.is_err() { return },
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Forgets what is long over, slice by slice, with room for others in between.
+async fn forget(db: WriterHandle<Db>, clock: Clock, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        let now = clock.now();
+        let pause = match db.run(move |db| db.forget(now)).await {
+            Ok(true) => BETWEEN_SLICES,
+            Ok(false) => FORGETTING,
+            Err(StoreError::Stopped) => return,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "what is long over could not be forgotten"
+                );
+                FORGETTING
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stop.changed() => {}
             () = sleep(pause) => {}
         }
     }

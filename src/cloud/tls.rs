@@ -24,7 +24,11 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{config::TlsFiles, seal::write_private, seams::Random};
+use crate::{
+    config::TlsFiles,
+    seal::{write_new, write_private},
+    seams::Random,
+};
 
 /// How long a certificate of ours is good for; clients of some makes refuse more than 825 days.
 const LEAF: SignedDuration = SignedDuration::from_hours(397 * 24);
@@ -154,6 +158,7 @@ impl Authority {
 pub struct Leaf {
     authority: Arc<Authority>,
     names: Vec<String>,
+    /// With when it was made.
     current: RwLock<(Arc<CertifiedKey>, Timestamp)>,
 }
 
@@ -168,24 +173,20 @@ impl Leaf {
         now: Timestamp,
     ) -> Result<Arc<Self>, TlsError> {
         let key = Arc::new(authority.leaf(&names, now)?);
-        Ok(Arc::new(Self {
-            authority: Arc::clone(authority),
-            names,
-            current: RwLock::new((key, now + LEAF)),
-        }))
+        Ok(Arc::new(Self { authority: Arc::clone(authority), names, current: RwLock::new((key, now)) }))
     }
 
-    /// Makes it anew if it ends soon.
+    /// Makes it anew if it ends soon, or if it was made while the clock was ahead and does not hold yet.
     ///
     /// # Errors
     /// When it cannot be made; the old one stays in use.
     pub fn renew(&self, now: Timestamp) -> Result<bool, TlsError> {
-        let ends = self.current.read().expect("no panic while held").1;
-        if now + RENEW_BEFORE < ends {
+        let made = self.current.read().expect("no panic while held").1;
+        if made - BACKDATED <= now && now + RENEW_BEFORE < made + LEAF {
             return Ok(false);
         }
         let key = Arc::new(self.authority.leaf(&self.names, now)?);
-        *self.current.write().expect("no panic while held") = (key, now + LEAF);
+        *self.current.write().expect("no panic while held") = (key, now);
         Ok(true)
     }
 }
@@ -276,8 +277,7 @@ fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
 }
 
 fn write_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_private(path, bytes)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+    write_new(path, bytes, 0o644)
 }
 
 #[cfg(test)]
@@ -301,6 +301,8 @@ mod tests {
         assert!(!leaf.renew(days(300)).unwrap());
         assert!(leaf.renew(days(340)).unwrap());
         assert!(!leaf.renew(days(340)).unwrap());
+        assert!(!leaf.renew(days(338)).unwrap());
+        assert!(leaf.renew(days(0)).unwrap(), "the clock had been ahead");
     }
 
     #[test]

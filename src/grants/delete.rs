@@ -127,11 +127,10 @@ pub fn plan_delete(facts: &DeleteFacts<'_>, now: Timestamp, random: &Random) -> 
                 plan.ended.push(pending.attempt);
             }
         }
-        let opens = method.card.may_open(now);
-        if opens {
+        // A card that is being written may open as well. Its bridge frees nothing that another stay holds, so that
+        // a room for which no card comes of it is safe.
+        if method.card.may_open(now) || method.pending.is_some_and(|pending| pending.handed) {
             systems.push(method.system);
-        }
-        if opens || method.pending.is_some_and(|pending| pending.handed) {
             plan.kept.push(method.id);
         } else {
             plan.gone.push(method.id);
@@ -213,6 +212,13 @@ mod tests {
         assert_eq!(kept(OPENS, None), 1);
         let opens_until = Some(at(0));
         assert_eq!(kept(CardFate::MayExist { opens_until }, None), 0);
+    }
+
+    #[test]
+    fn a_room_is_freed_also_for_a_card_that_is_being_written() {
+        let rooms = property(&["101"]);
+        let checkouts = |handed| plan(&rooms, method(&rooms, CardFate::Never, handed), true).checkouts.len();
+        assert_eq!((checkouts(Some(true)), checkouts(Some(false)), checkouts(None)), (1, 0, 0));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     model::{
-        AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, ActionAttemptId, CardEncode, EncoderName,
-        Job, JobId, Order, Priority, Private, ReservationKey, Window,
+        AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, ActionAttemptId, CardEncode, DoorName,
+        EncoderName, Job, JobId, Order, Priority, Private, ReservationKey, Window,
     },
     seams::Random,
 };
@@ -34,6 +34,8 @@ pub struct EncodeFacts<'a> {
     pub system: &'a TargetSystem,
     /// The doors of its grant.
     pub targets: &'a Targets,
+    /// A room of its grant that the system no longer has.
+    pub lost_room: Option<DoorName>,
     /// The stay of its grant.
     pub reservation_key: Option<&'a ReservationKey>,
     /// The window of its grant.
@@ -109,6 +111,11 @@ pub fn plan_encode(facts: EncodeFacts<'_>, now: Timestamp, random: &Random) -> R
     if facts.window.is_over(now) {
         return not_ready("The access grant of this card has ended");
     }
+    if let Some(room) = facts.lost_room {
+        return not_ready(&format!(
+            "The access system no longer has room {room}: a card written now would not open it"
+        ));
+    }
     if doors.is_empty() {
         return not_ready("No door of the access grant is left in the access system of this card");
     }
@@ -160,6 +167,7 @@ mod tests {
             mode: Mode::Card,
             system: &targets.systems[0],
             targets: &targets,
+            lost_room: None,
             reservation_key: Some(&key),
             window: Window::new(at(0), Some(at(100))).unwrap(),
             deleted: false,
@@ -210,6 +218,7 @@ mod tests {
         check(not_ready, |facts| facts.in_doubt = true);
         check(not_ready, |facts| facts.is_issued = true);
         check(not_ready, |facts| facts.deleted = true);
+        check(not_ready, |facts| facts.lost_room = DoorName::new("102").ok());
         check(not_ready, |facts| {
             facts.window = Window::new(at(-100), Some(at(0))).unwrap();
         });

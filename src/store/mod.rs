@@ -14,7 +14,7 @@
 pub mod vfs;
 mod writer;
 
-use std::{io, path::PathBuf};
+use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -116,7 +116,9 @@ impl StoreError {
 /// # Errors
 /// When the file cannot be opened, a setting is not in force, or a newer program wrote it.
 pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connection, StoreError> {
-    std::fs::create_dir_all(storage.path())
+    fs::create_dir_all(storage.path())
+        .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
+    keep_private(&storage.file(name))
         .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
     let mut connection =
         connect(storage, name, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
@@ -144,6 +146,15 @@ pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connec
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection, &path, migrations)?;
     Ok(connection)
+}
+
+/// Makes a database's file, where there is none yet, for its owner alone: its log and index take over the permission
+/// bits, and not every row is sealed.
+fn keep_private(file: &std::path::Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a second connection that only reads.
@@ -196,6 +207,17 @@ mod tests {
         drop(open(&storage, "t.db", &[first, "ALTER TABLE a ADD y"]).unwrap());
         let error = open(&storage, "t.db", &[first]).err().unwrap().to_string();
         assert!(error.contains("schema 2") && error.contains("up to 1"), "{error}");
+    }
+
+    #[test]
+    fn only_its_owner_may_read_a_database_and_its_log() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let _open = open(&Storage::folder(folder.path()), "t.db", &["CREATE TABLE a(x)"]).unwrap();
+        for file in fs::read_dir(folder.path()).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
     }
 
     #[test]

@@ -403,3 +403,20 @@ async fn a_crowd_of_silent_strangers_is_bounded_and_passes() {
     world.pass(Duration::from_secs(11)).await;
     welcomed(&world, cloud.port, (0, 0), 100).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_without_a_word_leaves_no_bridge_that_seems_connected() {
+    let world = World::simulated();
+    let cloud = world.cloud().await;
+    let (_peer, _) = welcomed(&world, cloud.port, (0, 0), 100).await;
+    cloud.order(&world, [1]).await;
+    assert_eq!(cloud.standing(&world, 1).await, Some(Standing::Handed));
+    cloud.abort();
+    // Fewer than its limit: what waits then waits for want of a connection.
+    let mut parted = false;
+    for number in 2..50 {
+        cloud.order(&world, [number]).await;
+        parted |= cloud.standing(&world, number).await == Some(Standing::Waiting);
+    }
+    assert!(parted, "orders are not handed to a connection that is gone");
+}

@@ -301,6 +301,11 @@ impl Cloud {
         (self.folder, self.port)
     }
 
+    /// Ends the hub's task as a panic or a runtime that goes would: nothing of it runs on.
+    pub(super) fn abort(&self) {
+        self.task.abort();
+    }
+
     pub(super) async fn restart(self, world: &World) -> Self {
         let (folder, port) = self.stop(world).await;
         Self::start(world, folder, Some(port)).await

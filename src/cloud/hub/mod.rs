@@ -25,6 +25,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+pub use super::keys::digest as token_hash;
 use super::{Signals, store::Db};
 use crate::{
     model::BridgeId,
@@ -40,13 +41,6 @@ const HELLO_WITHIN: Duration = Duration::from_secs(15);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long connections may take to end when the cloud stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-
-/// The SHA-256 of a bearer token, as [`Db::set_bridge_token`] takes it.
-#[must_use]
-pub fn token_hash(token: &str) -> [u8; 32] {
-    let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-    digest.as_ref().try_into().expect("a SHA-256 has 32 bytes")
-}
 
 /// Serves bridges until `shutdown` becomes true; then each is told to come again and the function returns.
 pub async fn serve(

@@ -134,15 +134,16 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
     let now = hub.clock.now();
     let hello = introduced.hello.clone();
     // Number and operation are given out under one lock, so that the store sees connections in their order.
-    let (connection, met, fenced) = {
+    let (mut speaker, met, fenced) = {
         let mut speakers = hub.speakers.lock().expect("no panic while held");
         speakers.connections += 1;
         let connection = speakers.connections;
         let (fence, fenced) = oneshot::channel();
         speakers.fences.insert(bridge, (connection, fence));
         let met = hub.db.submit(move |db| db.meet(now, bridge, connection, &hello));
-        (connection, met, fenced)
+        (Speaker { hub, bridge, connection, parted: false }, met, fenced)
     };
+    let connection = speaker.connection;
     let end = match committed(met).await {
         Err(error) => End::Store(error),
         Ok(meeting) => {
@@ -156,8 +157,45 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
             }
         }
     };
-    part(hub, bridge, connection).await;
+    if let Err(error) = committed(speaker.part()).await {
+        tracing::error!(%bridge, %error, "note that a bridge parted");
+    }
+    hub.signals.state_changed();
     end
+}
+
+/// The connection that speaks for a bridge, until it is fenced or goes. It parts however its task ends, so that no
+/// bridge is taken for connected that is not.
+struct Speaker<'a> {
+    hub: &'a Hub,
+    bridge: BridgeId,
+    connection: u64,
+    parted: bool,
+}
+
+impl Speaker<'_> {
+    fn part(&mut self) -> oneshot::Receiver<Result<(), StoreError>> {
+        self.parted = true;
+        let (bridge, connection) = (self.bridge, self.connection);
+        if let Ok(mut speakers) = self.hub.speakers.lock()
+            && let Entry::Occupied(entry) = speakers.fences.entry(bridge)
+            && entry.get().0 == connection
+        {
+            entry.remove();
+        }
+        let now = self.hub.clock.now();
+        self.hub.db.submit(move |db| db.part(now, bridge, connection))
+    }
+}
+
+impl Drop for Speaker<'_> {
+    fn drop(&mut self) {
+        if !self.parted {
+            // Nobody is left to wait for it.
+            drop(self.part());
+            self.hub.signals.state_changed();
+        }
+    }
 }
 
 async fn welcome_and_pump(
@@ -202,22 +240,6 @@ async fn welcome_and_pump(
         end = talk.send(meeting.orders_resume_after.n, writer) => end,
         end = talk.read(reader, &begun) => end,
     }
-}
-
-async fn part(hub: &Hub, bridge: BridgeId, connection: u64) {
-    {
-        let mut speakers = hub.speakers.lock().expect("no panic while held");
-        if let Entry::Occupied(entry) = speakers.fences.entry(bridge)
-            && entry.get().0 == connection
-        {
-            entry.remove();
-        }
-    }
-    let now = hub.clock.now();
-    if let Err(error) = hub.db.run(move |db| db.part(now, bridge, connection)).await {
-        tracing::error!(%bridge, %error, "note that a bridge parted");
-    }
-    hub.signals.state_changed();
 }
 
 /// One conversation, as its three loops see it.

@@ -129,6 +129,7 @@ CREATE TABLE access_grant(
     UNIQUE(workspace_id, access_grant_key)
 ) STRICT;
 CREATE INDEX access_grant_by_reservation ON access_grant(workspace_id, reservation_key);
+CREATE INDEX access_grant_deleted ON access_grant(deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE grant_entrance(
     workspace_id TEXT NOT NULL,
@@ -236,6 +237,8 @@ CREATE TABLE action_attempt(
     ended_at INTEGER
 ) STRICT;
 CREATE INDEX action_attempt_pending ON action_attempt(access_method_id) WHERE status = 'pending';
+CREATE INDEX action_attempt_ended ON action_attempt(ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX action_attempt_card ON action_attempt(acs_credential_id) WHERE acs_credential_id IS NOT NULL;
 CREATE INDEX action_attempt_deadline ON action_attempt(unsent_at) WHERE status = 'pending';
 
 -- What a job was ordered for. `revision` is that of the last report applied to it; 0 = none yet.

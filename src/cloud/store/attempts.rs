@@ -179,7 +179,8 @@ struct PendingAttempt {
 }
 
 impl Db {
-    /// Ends attempts that nobody else will end, and forgets deleted grants whose cards open no longer.
+    /// Ends attempts that nobody else will end, forgets deleted grants whose cards open no longer, and sees to it that
+    /// no bridge is taken for connected that is not.
     ///
     /// A job that never reached its bridge ends `bridge_disconnected`; one that did, and of which nothing was heard,
     /// ends `encoding_interrupted`, and its late outcome will move only the method.
@@ -188,6 +189,7 @@ impl Db {
     /// Those of the database.
     pub fn end_overdue(&mut self, now: Timestamp) -> Result<Overdue, StoreError> {
         let (mut changed, mut next) = self.sweep_ended_cards(now)?;
+        changed |= self.silent_bridges_down(now)?;
         let pending = self.all(
             "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",
             [],

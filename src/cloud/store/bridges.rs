@@ -8,7 +8,7 @@
 //! What a connection does to a stream carries the connection's number; once a newer one has met the cloud, the older
 //! one's operations change nothing.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
 use super::Db;
@@ -21,10 +21,6 @@ use crate::{
     store::StoreError,
 };
 
-/// How long an order is kept after its job's end: long enough to look at, and to know a late repetition.
-const KEPT_AFTER_END: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How many old orders go with each new one: more than come, so that they cannot pile up.
-const SWEPT_AT_ONCE: u32 = 16;
 /// How many orders are handed out in one commit.
 const HANDED_AT_ONCE: u64 = 64;
 
@@ -147,7 +143,6 @@ impl Db {
     /// # Errors
     /// Those of the database; also when there is no such bridge.
     pub fn enqueue_job(&mut self, now: Timestamp, bridge: BridgeId, job: &Job) -> Result<(), StoreError> {
-        self.sweep(now)?;
         self.enqueue(now, bridge, job.job_id, "job", &Message::Job(job.clone()))
     }
 
@@ -228,6 +223,7 @@ impl Db {
             match stream::resume(&sent, hello.orders_received) {
                 Resume::Continue { after } => {
                     self.acknowledge(bridge, after)?;
+                    self.put_cancels_first(bridge, after)?;
                     (after, None, Vec::new())
                 }
                 Resume::NewEpoch { epoch, reason } => {
@@ -269,6 +265,9 @@ impl Db {
     /// Hands out: the next orders after `n` of the current epoch, at most `most`, each with its position; nothing at
     /// all for a connection that no longer speaks for the bridge. They may be sent once this is committed.
     ///
+    /// A job whose end is known is never ordered again, not even of a bridge that was set back and no longer knows
+    /// that it did it: its place in the stream is filled by a cancel.
+    ///
     /// # Errors
     /// Those of the database; also when an order's row does not open.
     pub fn orders_to_send(
@@ -285,7 +284,7 @@ impl Db {
         let up_to = signed(live.orders_limit);
         self.hand_out(bridge)?;
         let mut statement = self.connection.prepare_cached(
-            "SELECT orders_epoch, position, job_id, what, body
+            "SELECT orders_epoch, position, job_id, what, body, over_at IS NOT NULL
              FROM bridge_order JOIN bridge ON bridge.id = bridge_id
              WHERE bridge_id = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?",
         )?;
@@ -293,7 +292,13 @@ impl Db {
         let mut orders = Vec::new();
         while let Some(row) = rows.next()? {
             let position = Position { epoch: number(row, 0)?, n: number(row, 1)? };
-            let place = body_place(&row.get::<_, String>(2)?, &row.get::<_, String>(3)?);
+            let job_id: String = row.get(2)?;
+            if row.get(5)? {
+                let cancel = Message::Cancel { job_id: parsed(&job_id, "bridge_order")? };
+                orders.push(Envelope::at(position, &cancel));
+                continue;
+            }
+            let place = body_place(&job_id, &row.get::<_, String>(3)?);
             let body = self.seal.open(&place, row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)?;
             orders.push(Envelope {
                 position: Some(position),
@@ -414,7 +419,8 @@ impl Db {
         self.hand_out(bridge)
     }
 
-    /// Gives positions to waiting orders, as far as the connected bridge lets us.
+    /// Gives positions to waiting orders, as far as the connected bridge lets us; cancels first, as they may be of
+    /// jobs that wait as well.
     fn hand_out(&mut self, bridge: BridgeId) -> Result<(), StoreError> {
         let Some(live) = self.live.get(&bridge) else {
             return Ok(());
@@ -429,7 +435,7 @@ impl Db {
             .connection
             .prepare_cached(
                 "SELECT id FROM bridge_order WHERE bridge_id = ? AND position IS NULL AND over_at IS NULL
-                 ORDER BY id LIMIT ?",
+                 ORDER BY what = 'job', id LIMIT ?",
             )?
             .query_map(params![bridge.to_string(), signed(room)], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
@@ -445,6 +451,33 @@ impl Db {
         self.connection
             .prepare_cached("UPDATE bridge SET orders_last = ? WHERE id = ?")?
             .execute(params![signed(last), bridge.to_string()])?;
+        Ok(())
+    }
+
+    /// Where a bridge holds neither a job nor its cancel yet, the cancel goes first: sent behind the job, it would come
+    /// after an idle lane has begun.
+    fn put_cancels_first(&self, bridge: BridgeId, held: Position) -> Result<(), StoreError> {
+        let overtaken: Vec<(i64, i64, i64, Option<i64>)> = self
+            .connection
+            .prepare_cached(
+                "SELECT job.id, job.position, cancel.id, cancel.position
+                 FROM bridge_order AS cancel JOIN bridge_order AS job USING (job_id)
+                 WHERE cancel.bridge_id = ? AND cancel.what = 'cancel' AND cancel.over_at IS NULL
+                   AND job.what = 'job' AND job.position > ?
+                   AND (cancel.position IS NULL OR cancel.position > job.position)",
+            )?
+            .query_map(params![bridge.to_string(), signed(held.n)], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut place = self
+            .connection
+            .prepare_cached("UPDATE bridge_order SET position = ?, handed = 1 WHERE id = ?")?;
+        for (job, of_job, cancel, of_cancel) in overtaken {
+            place.execute(params![None::<i64>, job])?;
+            place.execute(params![of_job, cancel])?;
+            place.execute(params![of_cancel, job])?;
+        }
         Ok(())
     }
 
@@ -506,19 +539,6 @@ impl Db {
                 "UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND bridge_id = ? AND over_at IS NULL",
             )?
             .execute(params![now.as_millisecond(), job_id.to_string(), bridge.to_string()])?;
-        Ok(())
-    }
-
-    /// Forgets some orders that are long over and that no resumption can ask for.
-    fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        let before = now.saturating_sub(KEPT_AFTER_END).unwrap_or(Timestamp::MIN);
-        self.connection
-            .prepare_cached(
-                "DELETE FROM bridge_order WHERE id IN (
-                     SELECT bridge_order.id FROM bridge_order JOIN bridge ON bridge.id = bridge_id
-                     WHERE over_at < ? AND (position IS NULL OR position <= orders_acknowledged) LIMIT ?)",
-            )?
-            .execute(params![before.as_millisecond(), SWEPT_AT_ONCE])?;
         Ok(())
     }
 }

@@ -6,8 +6,7 @@ use rusqlite::params;
 use crate::{
     grants::{Checkout, Encode, EncodeFacts, Refused, Resource, plan_encode},
     model::{
-        AccessMethodId, AcsEncoderId, AcsSystemId, BridgeId, EncoderName, JobId, Outcome, Private, Report,
-        ReservationKey,
+        AccessMethodId, AcsEncoderId, AcsSystemId, BridgeId, EncoderName, JobId, Private, ReservationKey,
     },
     store::StoreError,
 };
@@ -75,6 +74,7 @@ impl Tenant<'_> {
             mode: method.mode,
             system: &system,
             targets: &targets,
+            lost_room: self.lost_room(grant.id, method.system)?,
             reservation_key: grant.reservation_key.as_ref(),
             window: grant.window,
             deleted: grant.deleted_at.is_some(),
@@ -136,6 +136,12 @@ impl Tenant<'_> {
             |row| id::<BridgeId>(row, "bridge_id"),
         )?;
         let Some(bridge) = bridge else { return Ok(()) };
+        // What became of an earlier check-out of this stay says nothing any more.
+        self.db.execute(
+            "DELETE FROM ordered_checkout
+             WHERE workspace_id = ?1 AND reservation_key = ?2 AND acs_entrance_id = ?3",
+            params![self.workspace, key.map(ReservationKey::as_str), checkout.room.to_string()],
+        )?;
         self.db.execute(
             "INSERT INTO ordered_checkout(job_id, workspace_id, bridge_id, acs_system_id, acs_entrance_id,
                                           reservation_key)
@@ -152,6 +158,25 @@ impl Tenant<'_> {
         self.db.enqueue_job(now, bridge, &checkout.job)
     }
 
+    /// A stay that lives again must not lose its rooms to the check-out that its former last grant ordered.
+    pub(super) fn keep_rooms(&mut self, now: Timestamp, key: &ReservationKey) -> Result<(), StoreError> {
+        let ordered = self.db.all(
+            "SELECT job_id, bridge_id FROM ordered_checkout
+             WHERE workspace_id = ?1 AND reservation_key = ?2 AND revision = 0",
+            params![self.workspace, key.as_str()],
+            |row| Ok((id::<JobId>(row, "job_id")?, id::<BridgeId>(row, "bridge_id")?)),
+        )?;
+        for (job, bridge) in ordered {
+            match self.db.enqueue_cancel(now, bridge, job)? {
+                Cancel::Withdrawn => {
+                    self.db.execute("DELETE FROM ordered_checkout WHERE job_id = ?1", [job.to_string()])?;
+                }
+                Cancel::Ordered | Cancel::TooLate => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a card job back, if nothing was sent yet.
     pub(super) fn cancel(&mut self, now: Timestamp, job: JobId) -> Result<(), StoreError> {
         let bridge = self.db.one(
@@ -162,12 +187,7 @@ impl Tenant<'_> {
         let Some(bridge) = bridge else { return Ok(()) };
         match self.db.enqueue_cancel(now, bridge, job)? {
             // The bridge never heard of it, so nobody else will say how it ended.
-            Cancel::Withdrawn => {
-                let outcome = Outcome::Cancelled;
-                let rooms = Vec::new();
-                let report = Report { job_id: job, revision: 1, at: now, outcome, resolution: None, rooms };
-                self.db.apply_report(now, bridge, &report)
-            }
+            Cancel::Withdrawn => self.db.job_withdrawn(now, bridge, job),
             Cancel::Ordered | Cancel::TooLate => Ok(()),
         }
     }

@@ -9,7 +9,7 @@ use crate::{
         ReservationFacts, Resource, TargetDoor, TargetSystem, Targets, plan_create, plan_delete,
     },
     model::{
-        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, JobId, Private,
+        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, DoorName, JobId, Private,
         ReservationKey, SpaceId, UserIdentityId, Window,
     },
     store::StoreError,
@@ -139,6 +139,9 @@ impl Tenant<'_> {
             IdentityRef::New(person) => self.add_person(now, person)?.id,
         };
         self.write_grant(now, command, identity, &spaces, &plan)?;
+        if let Some(key) = &command.reservation_key {
+            self.keep_rooms(now, key)?;
+        }
         self.tell(now, &plan.events)?;
         let grant = self.grant(&GrantName::Id(plan.id))?;
         Ok(grant.ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was made"))?)
@@ -268,17 +271,31 @@ impl Tenant<'_> {
     pub(super) fn targets_of(&self, grant: AccessGrantId) -> Result<Targets, Fault> {
         let grant = grant.to_string();
         let doors = self.db.all(
-            "SELECT acs_entrance_id FROM (
-               SELECT 0 AS part, place, 0 AS member, acs_entrance_id FROM grant_entrance WHERE access_grant_id = ?1
-               UNION ALL
-               SELECT 1, place, s.rowid, s.acs_entrance_id FROM grant_space JOIN space_entrance s USING(space_id)
-               WHERE access_grant_id = ?1
-             ) JOIN acs_entrance USING(acs_entrance_id)
-             WHERE removed_at IS NULL AND workspace_id = ?2 ORDER BY part, place, member",
+            &format!(
+                "SELECT acs_entrance_id FROM ({DOORS_OF_GRANT}) JOIN acs_entrance USING(acs_entrance_id)
+                 WHERE removed_at IS NULL AND workspace_id = ?2 ORDER BY part, place, member"
+            ),
             params![grant, self.workspace],
             |row| id(row, "acs_entrance_id"),
         )?;
         self.targets(&doors)
+    }
+
+    /// A room of a grant that its system no longer has.
+    pub(super) fn lost_room(
+        &self,
+        grant: AccessGrantId,
+        system: AcsSystemId,
+    ) -> Result<Option<DoorName>, StoreError> {
+        self.db.one(
+            &format!(
+                "SELECT name FROM ({DOORS_OF_GRANT}) JOIN acs_entrance USING(acs_entrance_id)
+                 WHERE removed_at IS NOT NULL AND kind = 'room' AND acs_system_id = ?3 AND workspace_id = ?2
+                 ORDER BY part, place, member LIMIT 1"
+            ),
+            params![grant.to_string(), self.workspace, system.to_string()],
+            |row| parsed(row, "name"),
+        )
     }
 
     fn reservation(&self, key: Option<&ReservationKey>) -> Result<ReservationFacts, StoreError> {
@@ -568,6 +585,13 @@ impl Db {
         Ok((changed, next.flatten()))
     }
 }
+
+/// Every door that a grant names, and those of its spaces, in its order.
+const DOORS_OF_GRANT: &str = "
+    SELECT 0 AS part, place, 0 AS member, acs_entrance_id FROM grant_entrance WHERE access_grant_id = ?1
+    UNION ALL
+    SELECT 1, place, s.rowid, s.acs_entrance_id FROM grant_space JOIN space_entrance s USING(space_id)
+    WHERE access_grant_id = ?1";
 
 const METHODS: &str = "
     SELECT m.access_method_id, m.access_grant_id, m.place, m.acs_system_id, m.mode, m.created_at,

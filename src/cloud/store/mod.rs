@@ -13,6 +13,7 @@ mod events;
 mod grants;
 mod people;
 mod reports;
+mod retention;
 mod rows;
 mod sites;
 mod spaces;

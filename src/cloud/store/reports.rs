@@ -54,6 +54,22 @@ impl Db {
         self.copy_ledger(bridge, &report.rooms)
     }
 
+    /// A card job was taken back that its bridge, as far as is known here, never heard of. That is our word, not the
+    /// bridge's: should it report the job after all, because this database was set back, its word counts.
+    pub(super) fn job_withdrawn(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job: JobId,
+    ) -> Result<(), StoreError> {
+        let Some(card) = self.ordered_card(bridge, job)? else {
+            return Ok(());
+        };
+        let (outcome, rooms) = (Outcome::Cancelled, Vec::new());
+        let report = Report { job_id: job, revision: 0, at: now, outcome, resolution: None, rooms };
+        self.tenant(card.workspace).card_reported(now, &card, &report)
+    }
+
     /// The bridge has forgotten jobs that had been handed to it: nobody will ever say how they ended.
     ///
     /// # Errors
@@ -333,6 +349,8 @@ impl Tenant<'_> {
              JOIN access_method m USING(access_grant_id)
              WHERE g.workspace_id = ?1 AND g.reservation_key = ?2 AND g.deleted_at IS NOT NULL
                AND m.acs_system_id = ?3
+               AND NOT EXISTS (SELECT 1 FROM action_attempt a
+                               WHERE a.access_method_id = m.access_method_id AND a.status = 'pending')
                AND NOT EXISTS (SELECT 1 FROM ordered_checkout o WHERE o.workspace_id = ?1
                                  AND o.reservation_key = ?2 AND o.acs_system_id = ?3 AND o.freed = 0)",
             params![self.workspace, key, system.to_string()],

@@ -127,16 +127,28 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub fn all_bridges_down(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let up =
+        self.live.clear();
+        self.silent_bridges_down(now)?;
+        Ok(())
+    }
+
+    /// Notes of bridges for which no connection speaks that they are away, where that could not be stored when they
+    /// parted. Says whether there were any.
+    pub(super) fn silent_bridges_down(&mut self, now: Timestamp) -> Result<bool, StoreError> {
+        let mut up =
             self.all("SELECT bridge_id FROM site WHERE up = 1", [], |row| id::<BridgeId>(row, "bridge_id"))?;
-        up.into_iter().try_for_each(|bridge| self.bridge_down(now, bridge))
+        up.retain(|bridge| !self.live.contains_key(bridge));
+        for bridge in &up {
+            self.bridge_down(now, *bridge)?;
+        }
+        Ok(!up.is_empty())
     }
 
     /// A bridge has said hello.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn bridge_up(&mut self, now: Timestamp, bridge: BridgeId) -> Result<(), StoreError> {
+    pub(super) fn bridge_up(&mut self, now: Timestamp, bridge: BridgeId) -> Result<(), StoreError> {
         self.set_up(now, bridge, true)
     }
 
@@ -144,7 +156,7 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub fn bridge_down(&mut self, now: Timestamp, bridge: BridgeId) -> Result<(), StoreError> {
+    pub(super) fn bridge_down(&mut self, now: Timestamp, bridge: BridgeId) -> Result<(), StoreError> {
         self.set_up(now, bridge, false)
     }
 
@@ -339,7 +351,12 @@ impl Tenant<'_> {
             "acs_entrance" => "kind = excluded.kind, ",
             _ => "",
         };
+        let mut seen = BTreeSet::new();
         for (name, display_name, kind) in picture {
+            // A lock system's list may name a door twice; it is one door all the same.
+            if !seen.insert(name) {
+                continue;
+            }
             let before = known.remove(name);
             let own = before.map_or_else(|| self.db.random.uuid(), |(id, _)| id);
             let sql = format!(

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::*;
+use super::{rows::ms, *};
 use crate::{
     grants::Mode,
     model::{
@@ -11,6 +11,7 @@ use crate::{
         Report, ReservationKey, Resolution, RoomState, Severity, Success, SystemInventory, SystemKind,
         SystemName, Verdict, Written,
     },
+    protocol::{Hello, Position},
 };
 
 /// A property with rooms 101 to 103, a lobby and two encoders; the wall clock stands at noon until it is moved.
@@ -33,7 +34,7 @@ impl Property {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let workspace = db.found(now, "Home", [1; 32], [2; 32]).unwrap();
         let bridge = db.the_bridge(now, workspace).unwrap();
-        db.bridge_up(now, bridge).unwrap();
+        meet(&mut db, now, bridge, 1);
         db.apply_inventory(now, bridge, &inventory(&["101", "102", "103"])).unwrap();
         Self { db, workspace, bridge, now, folder }
     }
@@ -139,6 +140,11 @@ impl Property {
         self.tenant().delete_grant(now, grant.id).unwrap().unwrap();
     }
 
+    fn checkouts(&self) -> Vec<JobId> {
+        let all = "SELECT job_id FROM ordered_checkout ORDER BY rowid";
+        self.db.all(all, [], |row| rows::id(row, "job_id")).unwrap()
+    }
+
     fn still_there(&mut self, grant: &Grant) -> bool {
         self.tenant().grant(&GrantName::Id(grant.id)).unwrap().is_some()
     }
@@ -147,6 +153,19 @@ impl Property {
         self.now += by;
         self.db.end_overdue(self.now).unwrap()
     }
+}
+
+/// A bridge says hello, and takes no orders yet.
+fn meet(db: &mut Db, now: Timestamp, bridge: BridgeId, connection: u64) {
+    let hello = Hello {
+        versions: vec![1],
+        agent: "test".into(),
+        orders_received: Position::default(),
+        reports_sent: Position::default(),
+        reports_acknowledged: Position::default(),
+        orders_limit: 0,
+    };
+    db.meet(now, bridge, connection, &hello).unwrap();
 }
 
 fn inventory(rooms: &[&str]) -> Inventory {
@@ -354,17 +373,67 @@ fn the_last_grant_of_a_stay_frees_the_room_and_then_the_cards_are_forgotten() {
     let second = property.grant("stay-1", &["101"], 24);
     let (_, job) = property.encode(first.methods[0].id);
     property.report(job, written());
-    let checkouts = |property: &Property| -> Vec<JobId> {
-        let all = "SELECT job_id FROM ordered_checkout";
-        property.db.all(all, [], |row| rows::id(row, "job_id")).unwrap()
-    };
     property.delete(&first);
-    assert!(checkouts(&property).is_empty(), "the second grant still lives");
+    assert!(property.checkouts().is_empty(), "the second grant still lives");
     property.delete(&second);
-    let [job] = checkouts(&property)[..] else { panic!("one room, one check-out") };
+    let [job] = property.checkouts()[..] else { panic!("one room, one check-out") };
     assert!(property.still_there(&first));
     property.report(job, Outcome::Succeeded(Success::default()));
     assert!(!property.still_there(&first));
+}
+
+#[test]
+fn a_stay_that_lives_again_keeps_the_rooms_that_were_to_be_freed() {
+    let mut property = Property::new();
+    let first = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(first.methods[0].id);
+    property.report(job, written());
+    property.delete(&first);
+    let [waiting] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    let again = property.grant("stay-1", &["101"], 24);
+    assert_eq!(property.db.standing(waiting).unwrap(), Some(Standing::Over), "it never left");
+    assert!(property.checkouts().is_empty());
+
+    property.delete(&again);
+    assert!(property.still_there(&first));
+    let [handed] = property.checkouts()[..] else { panic!("the earlier card is left to be freed") };
+    property.hand(handed);
+    let again = property.grant("stay-1", &["101"], 24);
+    let cancels = "SELECT job_id FROM bridge_order WHERE what = 'cancel'";
+    let cancelled = property.db.all(cancels, [], |row| rows::id::<JobId>(row, "job_id")).unwrap();
+    assert_eq!(cancelled, [handed]);
+    property.report(handed, Outcome::Cancelled);
+
+    property.delete(&again);
+    let [last] = property.checkouts()[..] else { panic!("what became of the earlier ones is forgotten") };
+    property.report(last, Outcome::Succeeded(Success::default()));
+    assert!(!property.still_there(&first));
+}
+
+#[test]
+fn a_room_that_is_freed_takes_no_card_along_that_is_still_being_written() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (attempt, job) = property.encode(grant.methods[0].id);
+    property.delete(&grant);
+    let [checkout] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    property.report(checkout, Outcome::Succeeded(Success::default()));
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "success");
+    assert!(property.still_there(&grant));
+}
+
+#[test]
+fn a_bridges_word_counts_more_than_the_belief_that_it_never_heard_of_a_job() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let (attempt, job) = property.order(method);
+    property.later(HOUR);
+    assert_eq!(property.attempt(attempt), "bridge_disconnected");
+    // The database was a restored one: before it was set back, the job had been handed out.
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "bridge_disconnected");
+    assert!(property.method(method).unwrap().is_issued);
 }
 
 #[test]
@@ -387,6 +456,36 @@ fn a_door_that_disappears_comes_back_as_itself() {
 }
 
 #[test]
+fn a_card_is_not_written_without_a_room_that_its_guest_was_promised() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101", "102", "lobby"], 24).methods[0].id;
+    let (now, bridge, encoder) = (property.now, property.bridge, property.encoder(0));
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "103"])).unwrap();
+    let refused = property.tenant().encode(now, method, encoder).unwrap().unwrap_err();
+    assert_eq!(refused.name(), "access_method_not_ready_for_encoding");
+    assert!(refused.to_string().contains("102"), "{refused}");
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "102"])).unwrap();
+    property.order(method);
+}
+
+#[test]
+fn a_door_that_a_lock_system_lists_twice_is_one_door() {
+    let mut property = Property::new();
+    let (now, bridge) = (property.now, property.bridge);
+    property.db.apply_inventory(now, bridge, &inventory(&["101", "104", "104"])).unwrap();
+    assert_eq!(property.entrances().iter().filter(|door| door.name == "104").count(), 1);
+}
+
+#[test]
+fn the_feed_is_read_from_an_instant_on_without_looking_at_what_came_before() {
+    let property = Property::new();
+    let explain = format!("EXPLAIN QUERY PLAN {}", events::EVENTS);
+    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 11]);
+    let plan = property.db.all(&explain, nothing, |row| row.get::<_, String>("detail")).unwrap().join("\n");
+    assert!(plan.contains("event_by_time") && !plan.contains("B-TREE"), "{plan}");
+}
+
+#[test]
 fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
     let mut property = Property::new();
     let (now, bridge) = (property.now, property.bridge);
@@ -405,15 +504,30 @@ fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
     property.db.apply_status(now, bridge, std::slice::from_ref(&down)).unwrap();
     property.db.apply_status(now, bridge, &[down]).unwrap();
     assert_eq!(troubles(&mut property), ["acs_system_disconnected"]);
-    property.db.bridge_down(now, bridge).unwrap();
+    property.db.part(now, bridge, 1).unwrap();
     assert_eq!(troubles(&mut property)[0], "bridge_disconnected");
-    property.db.bridge_up(now, bridge).unwrap();
+    meet(&mut property.db, now, bridge, 2);
     property.db.apply_status(now, bridge, &[]).unwrap();
     assert!(troubles(&mut property).is_empty());
     let told = property.told();
     let of = |wanted: &str| told.iter().filter(|kind| *kind == wanted).count();
     assert_eq!(of("acs_system.disconnected"), 1);
     assert_eq!(of("acs_system.connected"), 2);
+}
+
+#[test]
+fn a_bridge_for_which_nobody_speaks_is_not_taken_for_connected() {
+    let mut property = Property::new();
+    let (now, bridge) = (property.now, property.bridge);
+    assert!(!property.later(HOUR).changed);
+    // It parted, and that could not be stored.
+    property.db.part(now, bridge, 1).unwrap();
+    property.db.execute("UPDATE site SET up = 1", []).unwrap();
+    property.db.execute("UPDATE acs_system SET connected = 1", []).unwrap();
+    assert!(property.later(HOUR).changed);
+    let systems = property.tenant().systems(None, None).unwrap();
+    assert_eq!(systems[0].troubles[0].code, "bridge_disconnected");
+    assert_eq!(property.told().last().unwrap(), "acs_system.disconnected");
 }
 
 #[test]
@@ -436,6 +550,51 @@ fn the_copy_of_the_door_ledger_keeps_the_newer_word() {
     assert_eq!(tell(1, 0, "stay-1"), "stay-1");
     assert_eq!(tell(2, 2, "stay-3"), "stay-3");
     assert_eq!(tell(3, 1, "stay-2"), "stay-3");
+}
+
+#[test]
+fn what_is_long_over_is_forgotten_in_slices_and_what_still_matters_is_not() {
+    let mut property = Property::new();
+    let done = property.grant("stay-1", &["101"], 24);
+    let doubtful = property.grant("stay-2", &["102"], 24);
+    let (ended, job) = property.encode(done.methods[0].id);
+    property.report(job, written());
+    let (in_doubt, open) = property.encode(doubtful.methods[0].id);
+    property.report(open, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.delete(&done);
+    let [checkout] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    property.report(checkout, Outcome::Succeeded(Success::default()));
+    // A property that comes and goes fills the feed.
+    let (now, bridge) = (property.now, property.bridge);
+    property.db.execute("BEGIN", []).unwrap();
+    for connection in 2..400 {
+        property.db.part(now, bridge, connection - 1).unwrap();
+        meet(&mut property.db, now, bridge, connection);
+    }
+    property.db.execute("COMMIT", []).unwrap();
+    property.db.execute("UPDATE bridge_order SET over_at = ?1 WHERE over_at IS NULL", [ms(now)]).unwrap();
+    let count = |property: &Property, table: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        property.db.one(&sql, [], |row| row.get(0)).unwrap().unwrap()
+    };
+
+    let days = |days: i64| now + HOUR * 24 * i32::try_from(days).unwrap();
+    assert!(!property.db.forget(days(7)).unwrap());
+    assert_eq!(count(&property, "bridge_order"), 3);
+    assert!(!property.db.forget(days(8)).unwrap());
+    assert_eq!((count(&property, "bridge_order"), count(&property, "ordered_checkout")), (0, 0));
+    assert_eq!(property.attempt(ended), "success");
+
+    let events = count(&property, "event");
+    assert!(property.db.forget(days(91)).unwrap(), "there is more");
+    assert_eq!(count(&property, "event"), events - 500);
+    assert!(!property.db.forget(days(91)).unwrap());
+    assert_eq!(count(&property, "event"), 0);
+    assert!(property.tenant().attempt(ended).unwrap().is_none());
+    assert_eq!((count(&property, "ordered_card"), count(&property, "acs_credential")), (1, 0));
+    assert_eq!(property.attempt(in_doubt), "encoding_interrupted");
+    property.resolve(open, Verdict::Done);
+    assert!(property.method(doubtful.methods[0].id).unwrap().is_issued, "a doubt is settled however late");
 }
 
 #[test]

@@ -122,6 +122,7 @@ async fn create(request: Request) -> Answer {
     };
     let now = request.api.clock.now();
     let grant = request.ask(move |tenant| tenant.create_grant(now, &command)).await?;
+    request.api.signals.orders_queued();
     request.api.signals.state_changed();
     one("access_grant", answers::grant(request.workspace, &grant, now))
 }

@@ -195,6 +195,42 @@ fn a_cancel_withdraws_what_nobody_knows_of_and_follows_what_somebody_may() {
 }
 
 #[test]
+fn a_cancel_overtakes_a_job_that_the_bridge_does_not_hold_yet() {
+    let mut cloud = Cloud::new();
+    cloud.meet(Position::default(), 100);
+    for number in 1..=3 {
+        cloud.order(number);
+    }
+    assert_eq!(cloud.cancel(1), Cancel::Ordered);
+    assert_eq!(cloud.cancel(2), Cancel::Ordered);
+    cloud.db.part(at(2), cloud.bridge, cloud.connection).unwrap();
+    assert_eq!(cloud.cancel(3), Cancel::Ordered);
+    // It held the first job when the line broke.
+    cloud.meet(position(1, 1), 100);
+    assert_eq!(cloud.sent(1), [((1, 2), -2), ((1, 3), -3), ((1, 4), -1), ((1, 5), 2), ((1, 6), 3)]);
+    cloud.meet(position(1, 1), 100);
+    assert_eq!(cloud.sent(1), [((1, 2), -2), ((1, 3), -3), ((1, 4), -1), ((1, 5), 2), ((1, 6), 3)]);
+    // A new epoch keeps that order.
+    cloud.meet(position(1, 9), 100);
+    assert_eq!(
+        cloud.sent(0),
+        [((2, 1), -1), ((2, 2), -2), ((2, 3), -3), ((2, 4), 1), ((2, 5), 2), ((2, 6), 3)]
+    );
+}
+
+#[test]
+fn a_job_whose_end_is_known_is_not_ordered_again_of_a_bridge_that_was_set_back() {
+    let mut cloud = Cloud::new();
+    cloud.meet(Position::default(), 100);
+    cloud.order(1);
+    cloud.order(2);
+    cloud.acknowledge(1, 1);
+    cloud.report(1, 1, 2);
+    cloud.meet(position(1, 1), 100);
+    assert_eq!(cloud.sent(1), [((1, 2), -2)]);
+}
+
+#[test]
 fn a_bridge_that_lost_its_memory_gets_nothing_twice() {
     let mut cloud = Cloud::new();
     cloud.meet(Position::default(), 3);
@@ -302,13 +338,12 @@ fn orders_are_forgotten_a_week_after_their_end_but_never_before_they_were_acknow
     cloud.report(1, 1, 1);
     cloud.report(1, 2, 2);
     let week = 7 * 24 * 3600;
-    let bridge = cloud.bridge;
-    cloud.db.enqueue_job(at(week), bridge, &job(3)).unwrap();
+    cloud.db.forget(at(week)).unwrap();
     assert_eq!(cloud.standing(1), Some(Standing::Over));
-    cloud.db.enqueue_job(at(week + 3), bridge, &job(4)).unwrap();
+    cloud.db.forget(at(week + 3)).unwrap();
     assert_eq!(cloud.standing(1), None);
     assert_eq!(cloud.standing(2), Some(Standing::Over));
-    assert_eq!(cloud.sent(1).first(), Some(&((1, 2), 2)));
+    assert_eq!(cloud.sent(1).first(), Some(&((1, 2), -2)));
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! What is forgotten, and when.
+//!
+//! Nothing here decides about access: grants, methods, people, and doubts that nobody has settled stay until somebody
+//! asks for their end. What goes is the record of what is over.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::params;
+
+use crate::store::StoreError;
+
+use super::{Db, rows::ms};
+
+/// How long the feed reaches back: a client that was away for a whole season still finds out what it missed.
+const EVENTS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// How long a finished attempt and the card it made stay readable: as long as the feed that speaks of them.
+const ATTEMPTS_KEPT: SignedDuration = EVENTS_KEPT;
+/// How long an order is kept after its job's end: long enough to look at, and to know a late repetition. It carries
+/// the guest's name, so not longer.
+const ORDERS_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Rows of one kind that go at once: some milliseconds, so that nobody at a desk waits behind them.
+const SLICE: u32 = 500;
+
+impl Db {
+    /// Forgets some of what is long over. Says whether more may be left; then it wants to be called again.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget(&mut self, now: Timestamp) -> Result<bool, StoreError> {
+        let before = |kept| ms(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
+        // Orders before check-outs, attempts before cards: the later ones go when nothing speaks of them any more.
+        let forgotten = [
+            self.execute(
+                "DELETE FROM event WHERE n IN (
+                   SELECT n FROM workspace JOIN event USING(workspace_id) WHERE occurred_at < ?1 LIMIT ?2)",
+                params![before(EVENTS_KEPT), SLICE],
+            )?,
+            // What a resumption could still ask for leaves no gap.
+            self.execute(
+                "DELETE FROM bridge_order WHERE id IN (
+                   SELECT bridge_order.id FROM bridge_order JOIN bridge ON bridge.id = bridge_id
+                   WHERE over_at < ?1 AND (position IS NULL OR position <= orders_acknowledged) LIMIT ?2)",
+                params![before(ORDERS_KEPT), SLICE],
+            )?,
+            self.execute(
+                "DELETE FROM ordered_checkout WHERE rowid IN (
+                   SELECT o.rowid FROM ordered_checkout o
+                   WHERE revision > 0
+                     AND NOT EXISTS (SELECT 1 FROM bridge_order b WHERE b.job_id = o.job_id)
+                     AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.workspace_id = o.workspace_id
+                                       AND g.reservation_key = o.reservation_key AND g.deleted_at IS NOT NULL)
+                   LIMIT ?1)",
+                [SLICE],
+            )?,
+            self.forget_attempts(before(ATTEMPTS_KEPT))?,
+            self.execute(
+                "DELETE FROM acs_credential WHERE rowid IN (
+                   SELECT c.rowid FROM acs_credential c
+                   WHERE issued_at < ?1
+                     AND NOT EXISTS (SELECT 1 FROM access_method m WHERE m.access_method_id = c.access_method_id)
+                     AND NOT EXISTS (SELECT 1 FROM action_attempt a
+                                     WHERE a.acs_credential_id = c.acs_credential_id)
+                   LIMIT ?2)",
+                params![before(ATTEMPTS_KEPT), SLICE],
+            )?,
+        ];
+        Ok(forgotten.contains(&(SLICE as usize)))
+    }
+
+    /// An attempt goes with what its job was ordered for, unless its card is still in doubt: then what settles the
+    /// doubt must find its way to the method, however late it comes.
+    fn forget_attempts(&self, ended_before: i64) -> Result<usize, StoreError> {
+        let jobs = self.all(
+            "DELETE FROM action_attempt WHERE rowid IN (
+               SELECT a.rowid FROM action_attempt a
+               WHERE ended_at < ?1
+                 AND NOT EXISTS (SELECT 1 FROM card_state c
+                                 WHERE c.access_method_id = a.access_method_id AND c.in_doubt = 1)
+               LIMIT ?2)
+             RETURNING job_id",
+            params![ended_before, SLICE],
+            |row| row.get::<_, String>("job_id"),
+        )?;
+        for job in &jobs {
+            self.execute("DELETE FROM ordered_card WHERE job_id = ?1", [job])?;
+        }
+        Ok(jobs.len())
+    }
+}
