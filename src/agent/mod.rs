@@ -28,7 +28,7 @@ use crate::{
     queue::{Queue, Rules},
     seal::SealKey,
     seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::Writer,
+    store::{FolderLock, Writer},
 };
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
@@ -41,7 +41,7 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     // First of all: from here on a signal stops the agent in order.
     let stop = stop_signals()?;
 
-    let queue = open_queue(&config, &random)?;
+    let (_lock, queue) = open_queue(&config, &random)?;
     let (writer, queue) = Writer::start("queue", queue);
     let time = TrustedTime::new(clock.clone());
     let doubts = queue.run(move |queue: &mut Queue| queue.recover(started)).await?;
@@ -81,23 +81,27 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     ended.map_err(Into::into)
 }
 
-/// The folder and the key of a store, as configured.
+/// The folder of a store and the right to use it, and its key, as configured.
 ///
 /// # Errors
-/// When the folder cannot be made or the key cannot be used.
-pub(crate) fn open_storage(config: &StorageConfig, random: &Random) -> anyhow::Result<(Storage, SealKey)> {
+/// When the folder cannot be made or is in use, or the key cannot be used.
+pub(crate) fn open_storage(
+    config: &StorageConfig,
+    random: &Random,
+) -> anyhow::Result<(FolderLock, Storage, SealKey)> {
     fs::create_dir_all(&config.folder)
         .with_context(|| format!("make the folder {}", config.folder.display()))?;
+    let lock = FolderLock::take(&config.folder)?;
     let seal = match &config.key_file {
         Some(path) => SealKey::from_file(path, random.clone())?,
         None => SealKey::from_file_or_new(&config.folder.join("seal.key"), random.clone())?,
     };
-    Ok((Storage::folder(&config.folder), seal))
+    Ok((lock, Storage::folder(&config.folder), seal))
 }
 
-fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<Queue> {
-    let (storage, seal) = open_storage(&config.storage, random)?;
-    Ok(Queue::open(&storage, seal, random.clone(), Rules::from(config))?)
+fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<(FolderLock, Queue)> {
+    let (lock, storage, seal) = open_storage(&config.storage, random)?;
+    Ok((lock, Queue::open(&storage, seal, random.clone(), Rules::from(config))?))
 }
 
 fn drivers(
