@@ -23,8 +23,8 @@ use crate::{
     link::{self, Link},
     model::{Inventory, Severity, SystemInventory, SystemName},
     protocol::{
-        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Status,
-        StreamName, VERSIONS, Welcome,
+        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, Status, StreamName, VERSIONS,
+        Welcome,
         stream::{self, Resume},
     },
     queue::Queue,
@@ -160,8 +160,8 @@ impl Core {
     fn happened(&mut self, state: &mut State, happening: Happening) {
         match happening {
             Happening::Held(position) => state.uplink.held(position),
-            Happening::OrdersInterrupted { why } => state.uplink.refuse(Frame::Refused(Refused {
-                code: RefusedCode::Restarting,
+            Happening::OrdersInterrupted { code, why } => state.uplink.refuse(Frame::Refused(Refused {
+                code,
                 message: format!("an order could not be stored ({why}); it has to be sent again"),
             })),
             Happening::Reports => {

@@ -41,7 +41,7 @@ use tokio::{
 use crate::{
     drivers::{Driver, Line, Performed, Work},
     model::{Admission, Code, JobId, LaneName, Order, Outcome, Refusal, Success, SystemName},
-    protocol::{Envelope, Message, Position, Stage},
+    protocol::{Envelope, Message, Position, RefusedCode, Stage},
     queue::{Accepted, CancelAnswer, Claimed, Queue},
     seams::TrustedTime,
     store::{StoreError, WriterHandle},
@@ -56,6 +56,8 @@ pub enum Happening {
     Held(Position),
     /// A message left a gap, or could not be stored: the link must begin again from what is held.
     OrdersInterrupted {
+        /// What the cloud is told.
+        code: RefusedCode,
         /// For a person and the log.
         why: String,
     },
@@ -416,8 +418,15 @@ impl Dispatch {
 
     fn not_stored(&mut self, error: &StoreError) {
         let why = chain(error);
+        if let StoreError::Gap { .. } = error {
+            // The cloud's mistake: the disk is well.
+            tracing::warn!(error = why, "an order does not follow the last one; nothing of it was stored");
+            self.told.push_back(Happening::OrdersInterrupted { code: RefusedCode::StreamGap, why });
+            return;
+        }
         tracing::error!(error = why, "an order could not be stored");
-        self.told.push_back(Happening::OrdersInterrupted { why: why.clone() });
+        let code = RefusedCode::Restarting;
+        self.told.push_back(Happening::OrdersInterrupted { code, why: why.clone() });
         self.told.push_back(Happening::StoreFailed { why });
     }
 

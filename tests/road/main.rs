@@ -5,11 +5,18 @@
 
 mod alone;
 mod bad_input;
+mod checkout;
+mod desk;
+mod frames;
 mod happy;
 mod kill;
 mod ledger;
+#[expect(unreachable_pub, reason = "a module of a test has no public face")]
+mod peers;
 mod secrets;
+mod service;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod site;
 mod stop;
+mod tcp;
 mod unplug;
