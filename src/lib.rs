@@ -31,10 +31,6 @@
 //!
 //! The rules that can be read off the sources' imports are tested in `tests/rooms.rs`.
 
-#![cfg_attr(all(feature = "failpoints", not(debug_assertions)), doc = "refused in release builds")]
-#[cfg(all(feature = "failpoints", not(debug_assertions)))]
-compile_error!("fail points are for debug builds and tests only; a release build must not have them");
-
 pub mod agent;
 pub mod cli;
 pub mod cloud;

@@ -214,8 +214,8 @@ impl Core {
                 state.uplink.held(position);
                 self.ask_orders_limit(state);
             }
-            Happening::OrdersInterrupted { why } => state.uplink.refuse(Frame::Refused(Refused {
-                code: RefusedCode::Restarting,
+            Happening::OrdersInterrupted { code, why } => state.uplink.refuse(Frame::Refused(Refused {
+                code,
                 message: format!("an order could not be stored ({why}); it has to be sent again"),
             })),
             Happening::Reports => {

@@ -31,7 +31,7 @@ use crate::{
     queue::{Queue, Rules},
     seal::SealKey,
     seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::{StoreError, Writer},
+    store::{FolderLock, StoreError, Writer},
 };
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
@@ -47,7 +47,7 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     // First of all: from here on a signal stops the agent in order.
     let stop = stop_signals()?;
 
-    let queue = open_queue(&config, &random)?;
+    let (_lock, queue) = open_queue(&config, &random)?;
     let (writer, queue) = Writer::start("queue", queue);
     let time = TrustedTime::new(clock.clone());
     let in_doubt = queue.run(move |queue: &mut Queue| recover(queue, started)).await?;
@@ -95,23 +95,27 @@ pub fn mistakes(config: &AgentConfig) -> Vec<String> {
     config.systems.iter().flat_map(of_system).collect()
 }
 
-/// The folder and the key of a store, as configured.
+/// The folder of a store and the right to use it, and its key, as configured.
 ///
 /// # Errors
-/// When the folder cannot be made or the key cannot be used.
-pub(crate) fn open_storage(config: &StorageConfig, random: &Random) -> anyhow::Result<(Storage, SealKey)> {
+/// When the folder cannot be made or is in use, or the key cannot be used.
+pub(crate) fn open_storage(
+    config: &StorageConfig,
+    random: &Random,
+) -> anyhow::Result<(FolderLock, Storage, SealKey)> {
     fs::create_dir_all(&config.folder)
         .with_context(|| format!("make the folder {}", config.folder.display()))?;
+    let lock = FolderLock::take(&config.folder)?;
     let seal = match &config.key_file {
         Some(path) => SealKey::from_file(path, random.clone())?,
         None => SealKey::from_file_or_new(&config.folder.join("seal.key"), random.clone())?,
     };
-    Ok((Storage::folder(&config.folder), seal))
+    Ok((lock, Storage::folder(&config.folder), seal))
 }
 
-fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<Queue> {
-    let (storage, seal) = open_storage(&config.storage, random)?;
-    Ok(Queue::open(&storage, seal, random.clone(), Rules::from(config))?)
+fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<(FolderLock, Queue)> {
+    let (lock, storage, seal) = open_storage(&config.storage, random)?;
+    Ok((lock, Queue::open(&storage, seal, random.clone(), Rules::from(config))?))
 }
 
 /// Settles the jobs that were at work when the last run ended, and gives their systems.

@@ -26,7 +26,7 @@ use crate::{
     config::{CloudConfig, TlsFiles},
     seal::{SealError, SealKey},
     seams::{Clock, Net, Random, Storage},
-    store::{StoreError, Writer, WriterHandle},
+    store::{FolderLock, StoreError, Writer, WriterHandle},
 };
 
 /// A held request must be answered before clients give up, at 30 s.
@@ -105,6 +105,7 @@ pub struct Running {
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
     writer: Writer,
+    _lock: FolderLock,
 }
 
 /// Opens everything and starts to serve.
@@ -123,6 +124,7 @@ pub async fn start(
     let folder = &config.storage.folder;
     let private = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     private.map_err(|source| CloudError::Folder { path: folder.clone(), source })?;
+    let lock = FolderLock::take(folder)?;
     let now = clock.now();
     let key_file = config.storage.key_file.clone().unwrap_or_else(|| folder.join("seal.key"));
     let seal = SealKey::from_file_or_new(&key_file, random.clone())?;
@@ -191,6 +193,7 @@ pub async fn start(
         shutdown,
         tasks,
         writer,
+        _lock: lock,
     })
 }
 

@@ -42,7 +42,7 @@ use tokio::{
 use crate::{
     drivers::{Driver, Line, Performed, Work},
     model::{Admission, Code, JobId, LaneName, Order, Outcome, Refusal, Success, SystemName},
-    protocol::{Envelope, Message, Position, Stage},
+    protocol::{Envelope, Message, Position, RefusedCode, Stage},
     queue::{Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, Queue},
     seams::TrustedTime,
     store::{StoreError, WriterHandle},
@@ -57,6 +57,8 @@ pub enum Happening {
     Held(Position),
     /// A message left a gap, or could not be stored: the link must begin again from what is held.
     OrdersInterrupted {
+        /// What the cloud is told.
+        code: RefusedCode,
         /// For a person and the log.
         why: String,
     },
@@ -453,12 +455,16 @@ impl Dispatch {
 
     fn not_stored(&mut self, error: &StoreError) {
         let why = chain(error);
-        tracing::error!(error = why, "an order could not be stored");
-        self.told.push_back(Happening::OrdersInterrupted { why: why.clone() });
-        // A gap is what follows from an order that was not stored, or the cloud's fault; never the disk's.
-        if !matches!(error, StoreError::Gap { .. }) {
-            self.told.push_back(Happening::StoreFailed { why });
+        if let StoreError::Gap { .. } = error {
+            // The cloud's mistake: the disk is well.
+            tracing::warn!(error = why, "an order does not follow the last one; nothing of it was stored");
+            self.told.push_back(Happening::OrdersInterrupted { code: RefusedCode::StreamGap, why });
+            return;
         }
+        tracing::error!(error = why, "an order could not be stored");
+        let code = RefusedCode::Restarting;
+        self.told.push_back(Happening::OrdersInterrupted { code, why: why.clone() });
+        self.told.push_back(Happening::StoreFailed { why });
     }
 
     fn begin(&mut self, lane: LaneName, claimed: Claimed) {

@@ -7,6 +7,7 @@
 //! WAL with `synchronous=FULL`, nothing less: a commit costs exactly one sync, and what was acknowledged survives a
 //! power cut. Every pragma is read back, because SQLite may ignore one without an error.
 
+mod lock;
 #[expect(
     unsafe_code,
     reason = "SQLite's file layer is C; counting its syncs needs a VFS, and this is the only place with one"
@@ -18,6 +19,7 @@ use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+pub use lock::FolderLock;
 pub use writer::{Writer, WriterHandle};
 
 use crate::seams::Storage;
@@ -34,6 +36,25 @@ pub enum StoreError {
     /// The folder cannot be made.
     #[error("create folder {}", path.display())]
     Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process has the folder.
+    #[error(
+        "the folder {} is in use by another latchd{}: one folder belongs to one process; stop that one, or give this \
+         one a folder of its own (storage.folder)", path.display(), holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    InUse {
+        /// Which folder.
+        path: PathBuf,
+        /// Who has it, if it said so.
+        holder: Option<u32>,
+    },
+    /// The folder cannot be locked.
+    #[error("lock folder {}", path.display())]
+    Lock {
         /// Which folder.
         path: PathBuf,
         /// Why not.

@@ -3,12 +3,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod alone;
 mod bad_input;
+mod checkout;
+mod desk;
+mod frames;
 mod happy;
 mod kill;
 mod ledger;
+#[expect(unreachable_pub, reason = "a module of a test has no public face")]
+mod peers;
 mod secrets;
+mod service;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod site;
 mod stop;
+mod tcp;
 mod unplug;

@@ -37,7 +37,7 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(folder: &Path, name: &str, command: &mut Command) -> Self {
+    pub fn start(folder: &Path, name: &str, command: &mut Command) -> Self {
         let stdout = folder.join(format!("{name}.out"));
         let stderr = folder.join(format!("{name}.err"));
         let append = |path: &Path| fs::File::options().create(true).append(true).open(path).unwrap();
@@ -87,12 +87,15 @@ impl Drop for Process {
 /// The whole property.
 pub struct Site {
     pub folder: tempfile::TempDir,
-    _sim: Process,
+    sim: Option<Process>,
+    sim_options: Vec<String>,
     pub cloud: Option<Process>,
     pub agent: Option<Process>,
     pub said: Value,
     control: PathBuf,
-    tty: String,
+    pub tty: String,
+    /// Where the simulator takes TCP clients, if it does.
+    pub tcp: Option<String>,
     http: ureq::Agent,
     key: String,
     extra: String,
@@ -109,15 +112,18 @@ impl Site {
 
     /// Starts simulator and cloud only.
     pub fn without_agent() -> Self {
+        Self::without_agent_at(&[])
+    }
+
+    /// Starts a simulator that was told more than to have a serial port, and the cloud.
+    pub fn without_agent_at(sim_options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let property = folder.path().join("property");
-        fs::create_dir(&property).unwrap();
-        let mut sim_command = latchd();
-        sim_command.args(["sim", "salto-is", "--pty", "--dir"]).arg(&property);
-        let sim = Process::start(folder.path(), "sim", &mut sim_command);
-        let said = first_line(&sim);
+        fs::create_dir(folder.path().join("property")).unwrap();
+        let sim_options: Vec<String> = sim_options.iter().map(ToString::to_string).collect();
+        let (sim, said) = start_sim(folder.path(), &sim_options);
         let control = PathBuf::from(said["control"].as_str().unwrap());
         let tty = said["tty"].as_str().unwrap().to_owned();
+        let tcp = said["tcp"].as_str().map(str::to_owned);
         write_cloud_config(folder.path(), 0, 0);
         let cloud = start_cloud(folder.path());
         let said = first_line(&cloud);
@@ -129,12 +135,14 @@ impl Site {
         let http = https(Path::new(said["ca_file"].as_str().unwrap()));
         let mut site = Self {
             folder,
-            _sim: sim,
+            sim: Some(sim),
+            sim_options,
             cloud: Some(cloud),
             agent: None,
             said,
             control,
             tty,
+            tcp,
             http,
             key,
             extra: String::new(),
@@ -145,6 +153,12 @@ impl Site {
 
     /// Writes the agent's configuration, with more text at its end (limits, for example).
     pub fn configure(&mut self, extra: &str) {
+        let line = format!("serial = \"{}\"", self.tty);
+        self.configure_line(&line, extra);
+    }
+
+    /// The same, with another line to the lock server.
+    pub fn configure_line(&mut self, line: &str, extra: &str) {
         self.extra = extra.to_owned();
         let said = |key: &str| self.said[key].as_str().unwrap().to_owned();
         let text = format!(
@@ -165,7 +179,7 @@ impl Site {
             name = "house"
             kind = "salto_is"
             exclusive = true
-            line = {{ serial = "{tty}" }}
+            line = {{ {line} }}
             settle = "1s"
             encoders = ["1", "2"]
             rooms = ["101", "102", "103", "104", "105"]
@@ -176,9 +190,23 @@ impl Site {
             token = said("bridge_token_file"),
             ca = said("ca_file"),
             folder = self.folder.path().display(),
-            tty = self.tty,
         );
         fs::write(self.folder.path().join("agent.toml"), text).unwrap();
+    }
+
+    /// `kill -9` of the lock server.
+    pub fn kill_sim(&mut self) {
+        self.sim = None;
+    }
+
+    /// Starts the lock server again, at the same port and the same address; it has forgotten every card.
+    pub fn restart_sim(&mut self) {
+        let mut options = self.sim_options.clone();
+        if let (Some(at), Some(tcp)) = (options.iter().position(|option| option == "--tcp"), &self.tcp) {
+            options[at + 1].clone_from(tcp);
+        }
+        fs::remove_file(self.folder.path().join("sim.out")).unwrap();
+        self.sim = Some(start_sim(self.folder.path(), &options).0);
     }
 
     pub fn start_agent(&mut self) {
@@ -421,6 +449,14 @@ pub fn latchd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchd"));
     command.env_remove("NOTIFY_SOCKET").env_remove("LATCHD_LOG");
     command
+}
+
+fn start_sim(folder: &Path, options: &[String]) -> (Process, Value) {
+    let mut command = latchd();
+    command.args(["sim", "salto-is", "--pty", "--dir"]).arg(folder.join("property")).args(options);
+    let sim = Process::start(folder, "sim", &mut command);
+    let said = first_line(&sim);
+    (sim, said)
 }
 
 fn start_cloud(folder: &Path) -> Process {

@@ -13,10 +13,15 @@ use std::{
 
 use anyhow::{Context, bail};
 use jiff::tz::TimeZone;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    signal::{
+        self,
+        unix::{SignalKind, signal},
+    },
     time::timeout,
 };
 
@@ -24,6 +29,8 @@ use self::{http::Api, property::Property};
 
 /// How long a process may take until it says that it is up.
 const START: Duration = Duration::from_secs(30);
+/// How long one may take to end by itself; above the agent's `stop_deadline`.
+const END: Duration = Duration::from_secs(5);
 /// The simulated property lies in Oslo.
 const ZONE: &str = "Europe/Oslo";
 
@@ -41,11 +48,13 @@ pub struct DemoArgs {
     pub fault: Option<String>,
 }
 
-/// Runs the demo.
+/// Runs the demo. However it ends, by itself or by a signal, its processes end with it, and its folder goes unless it
+/// was to be kept.
 ///
 /// # Errors
-/// When a process does not start, or a step of the story does not hold.
+/// When a process does not start, a step of the story does not hold, or a signal comes before the end of the story.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
     let scratch = tempfile::tempdir().context("make a folder for the demo")?;
     let folder = match &args.keep {
         Some(folder) => {
@@ -54,10 +63,29 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         }
         None => scratch.path().to_owned(),
     };
+    let mut processes = Vec::new();
+    let shown = tokio::select! {
+        biased;
+        () = signals.any() => Err(anyhow::anyhow!("told to stop before the end of the story")),
+        shown = show(&args, &folder, &mut processes) => shown,
+    };
+    let ended = match shown {
+        Ok(said) if !args.once => stay(&said, &mut signals, &mut processes).await,
+        shown => shown.map(drop),
+    };
+    end(processes).await;
+    ended
+}
+
+/// Starts the three processes and tells the story.
+async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> anyhow::Result<CloudSaid> {
     println!("latchd demo: a property, its agent and its cloud, three processes on this machine");
-    let (mut sim, property) = start_property(&folder).await?;
-    let (mut cloud, said) = start_cloud(&folder).await?;
-    let mut agent = start_agent(&folder, &said, &property)?;
+    let (sim, property) = start_property(folder).await?;
+    processes.push(Process { name: "property", child: sim });
+    let (cloud, said) = start_cloud(folder).await?;
+    processes.push(Process { name: "cloud", child: cloud });
+    let agent = start_agent(folder, &said, &property)?;
+    processes.push(Process { name: "agent", child: agent });
     println!("  property    SALTO SPACE, simulated: serial {} and TCP {}", property.tty, property.tcp);
     println!("  cloud       {} (its own certificate authority)", said.api);
     println!("  agent       dials {} by itself", said.bridges);
@@ -71,22 +99,77 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let zone = TimeZone::get(ZONE)?;
     let told = tokio::select! {
         told = story::tell(&api, &property, &zone) => told,
-        status = agent.wait() => Err(anyhow::anyhow!("the agent ended early: {}", status?)),
-        status = cloud.wait() => Err(anyhow::anyhow!("the cloud ended early: {}", status?)),
-        status = sim.wait() => Err(anyhow::anyhow!("the property ended early: {}", status?)),
+        early = one_ends(processes) => Err(early),
     };
     if let Err(error) = told {
         println!("\n  FAILED      {error:#}");
         for name in ["agent", "cloud", "property"] {
-            last_words(&folder, name);
+            last_words(folder, name);
         }
         bail!("a step of the demo did not hold");
     }
     println!("\nEvery step held.");
-    if !args.once {
-        stay(&said).await?;
+    Ok(said)
+}
+
+/// A process of the demo.
+struct Process {
+    name: &'static str,
+    child: Child,
+}
+
+/// Waits until a process ends that should not.
+async fn one_ends(processes: &mut [Process]) -> anyhow::Error {
+    let ends = processes.iter_mut().map(|Process { name, child }| {
+        Box::pin(async move {
+            match child.wait().await {
+                Ok(status) => anyhow::anyhow!("the {name} ended early: {status}"),
+                Err(error) => anyhow::Error::from(error).context(format!("wait for the {name}")),
+            }
+        })
+    });
+    futures_util::future::select_all(ends).await.0
+}
+
+/// Ends the processes, the last one first, and waits until each is gone.
+async fn end(mut processes: Vec<Process>) {
+    while let Some(Process { name, mut child }) = processes.pop() {
+        // None once it was waited for: its number may be somebody else's by now.
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+        if asked && timeout(END, child.wait()).await.is_ok() {
+            continue;
+        }
+        if let Err(error) = child.kill().await {
+            tracing::debug!(name, %error, "a process of the demo could not be ended");
+        }
     }
-    Ok(())
+}
+
+/// What a person, a service manager or a closing terminal sends.
+struct Signals {
+    interrupt: signal::unix::Signal,
+    terminate: signal::unix::Signal,
+    hangup: signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }
 
 /// What the cloud says when it is up.
@@ -166,7 +249,8 @@ fn start_agent(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::
 
 fn latchd() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command.stdin(Stdio::null()).kill_on_drop(true).env_remove("NOTIFY_SOCKET");
+    // In a group of its own: what a terminal sends reaches the demo alone, which then ends the others in order.
+    command.stdin(Stdio::null()).kill_on_drop(true).process_group(0).env_remove("NOTIFY_SOCKET");
     Ok(command)
 }
 
@@ -210,7 +294,7 @@ fn last_words(folder: &Path, name: &str) {
     }
 }
 
-async fn stay(said: &CloudSaid) -> anyhow::Result<()> {
+async fn stay(said: &CloudSaid, signals: &mut Signals, processes: &mut [Process]) -> anyhow::Result<()> {
     println!("\nIt stays up until you press Ctrl-C. Try it:\n");
     println!("  URL  {}", said.api);
     println!("  key  {}  (its file; the key itself: `cat` it)", said.api_key_file.display());
@@ -220,6 +304,9 @@ async fn stay(said: &CloudSaid) -> anyhow::Result<()> {
         said.api_key_file.display(),
         said.api
     );
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+    tokio::select! {
+        biased;
+        () = signals.any() => Ok(()),
+        early = one_ends(processes) => Err(early),
+    }
 }

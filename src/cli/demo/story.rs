@@ -18,13 +18,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(super) async fn tell(api: &Api, property: &Property, zone: &TimeZone) -> anyhow::Result<()> {
     let clock = Clock::system();
     let story = Story { api, property, zone, started: clock.now(), clock };
-    story.everything_connects().await?;
-    let first = story.a_guest_arrives().await?;
-    story.a_second_guest_joins().await?;
-    story.the_next_stay_overrides().await?;
-    story.another_desk_over_tcp().await?;
-    story.the_encoder_is_unplugged_and_comes_back().await?;
-    story.what_the_feed_says(&first).await
+    story.everything_connects().await.context("everything connects")?;
+    let first = story.a_guest_arrives().await.context("a guest arrives")?;
+    story.a_second_guest_joins().await.context("a second guest joins the stay")?;
+    story.the_next_stay_overrides().await.context("the next stay overrides")?;
+    story.another_desk_over_tcp().await.context("at the annex, over TCP")?;
+    story.the_encoder_is_unplugged_and_comes_back().await.context("somebody pulls the serial cable")?;
+    story.what_the_feed_says(&first).await.context("what the event feed says")
 }
 
 struct Story<'a> {
