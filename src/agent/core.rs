@@ -68,7 +68,6 @@ struct State {
     uplink: uplink::Uplink,
     conditions: Conditions,
     link: LinkView,
-    asking_reports: bool,
     tasks: FuturesUnordered<Task>,
     stop_at: Option<Instant>,
     quiet_until: Option<Instant>,
@@ -85,7 +84,6 @@ impl Core {
             uplink: uplink::Uplink::default(),
             conditions: Conditions::default(),
             link: LinkView { state: LinkState::Connecting, since: now, workspace: None, trouble: None },
-            asking_reports: false,
             tasks: FuturesUnordered::new(),
             stop_at: None,
             quiet_until: None,
@@ -153,7 +151,7 @@ impl Core {
             return false;
         }
         let until = *state.quiet_until.get_or_insert(now + LAST_WORDS);
-        let nothing_to_say = !state.uplink.has_next() && !state.asking_reports && state.tasks.is_empty();
+        let nothing_to_say = !state.uplink.has_next() && !state.uplink.is_reading() && state.tasks.is_empty();
         (state.uplink.connection().is_none() || nothing_to_say) || until <= now
     }
 
@@ -312,13 +310,9 @@ impl Core {
     }
 
     fn ask_reports(&self, state: &mut State) {
-        let Some(after) = state.uplink.wants_reports_after() else {
+        let Some(after) = state.uplink.read_reports() else {
             return;
         };
-        if state.asking_reports {
-            return;
-        }
-        state.asking_reports = true;
         let reports =
             self.queue.submit(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
         state.tasks.push(Box::pin(async move { Answer::Reports(committed(reports).await) }));
@@ -338,15 +332,16 @@ impl Core {
                 self.ask_reports(state);
             }
             Answer::Reports(Ok(reports)) => {
-                state.asking_reports = false;
-                state.uplink.reports(reports);
+                if state.uplink.reports(reports) {
+                    self.ask_reports(state);
+                }
             }
             Answer::Done(Ok(())) | Answer::Told => {}
             Answer::Memory(Err(error), _)
             | Answer::Resumed { result: Err(error), .. }
             | Answer::Done(Err(error)) => self.store_failed(state, &error),
             Answer::Reports(Err(error)) => {
-                state.asking_reports = false;
+                state.uplink.reading_failed();
                 self.store_failed(state, &error);
             }
         }

@@ -29,7 +29,16 @@ pub(super) struct Uplink {
     cursor: Position,
     reports_limit: u64,
     reports: VecDeque<(Position, Message)>,
+    reading: Option<Reading>,
     progress: VecDeque<Progress>,
+}
+
+/// The outbox is being read.
+#[derive(Debug)]
+struct Reading {
+    after: Position,
+    /// Something happened meanwhile that the answer may not know of.
+    outdated: bool,
 }
 
 impl Uplink {
@@ -98,14 +107,33 @@ impl Uplink {
         self.refusal = Some(frame);
     }
 
-    /// After which report the outbox should be read, if more may be sent now.
-    pub(super) fn wants_reports_after(&self) -> Option<Position> {
+    /// There may be more in the outbox: after which report it is to be read now, if it is.
+    pub(super) fn read_reports(&mut self) -> Option<Position> {
+        if let Some(reading) = &mut self.reading {
+            reading.outdated = true;
+            return None;
+        }
         let may = self.connection.is_some() && self.reports.is_empty() && self.cursor.n < self.reports_limit;
-        may.then_some(self.cursor)
+        let after = may.then_some(self.cursor)?;
+        self.reading = Some(Reading { after, outdated: false });
+        Some(after)
     }
 
-    /// Reports that the outbox gave for `wants_reports_after`.
-    pub(super) fn reports(&mut self, reports: Vec<(Position, Message)>) {
+    /// Whether the outbox is being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// What the outbox gave. Says whether there may be more in it by now.
+    #[must_use]
+    pub(super) fn reports(&mut self, reports: Vec<(Position, Message)>) -> bool {
+        let Some(Reading { after, outdated }) = self.reading.take() else {
+            return false;
+        };
+        if after != self.cursor {
+            // Read for a connection that is gone: a gap could lie before it.
+            return true;
+        }
         for (position, message) in reports {
             let follows = position.epoch == self.cursor.epoch
                 && position.n > self.reports.back().map_or(self.cursor.n, |(last, _)| last.n);
@@ -113,6 +141,12 @@ impl Uplink {
                 self.reports.push_back((position, message));
             }
         }
+        outdated
+    }
+
+    /// The outbox could not be read.
+    pub(super) fn reading_failed(&mut self) {
+        self.reading = None;
     }
 
     /// Whether there is something to say and somebody to say it to.
@@ -197,23 +231,52 @@ mod tests {
             .collect()
     }
 
+    /// Reads the outbox, which gives this; says whether it has to be read once more.
+    fn read(uplink: &mut Uplink, reports: Vec<(Position, Message)>) -> bool {
+        uplink.read_reports().expect("it may be read");
+        uplink.reports(reports)
+    }
+
     #[test]
     fn a_report_read_twice_is_sent_once() {
         let mut uplink = up();
-        uplink.reports(vec![report(1), report(2)]);
-        uplink.reports(vec![report(1), report(2), report(3)]);
+        assert!(!read(&mut uplink, vec![report(1), report(2), report(1), report(2), report(3)]));
         assert_eq!(positions(&mut uplink), [1, 2, 3]);
-        assert_eq!(uplink.wants_reports_after(), Some(at(3)));
+        assert_eq!(uplink.read_reports(), Some(at(3)));
+    }
+
+    #[test]
+    fn a_report_stored_while_the_outbox_is_read_is_read_next() {
+        let mut uplink = up();
+        assert_eq!(uplink.read_reports(), Some(at(0)));
+        // A card was refused at once: its outcome is stored behind the reading that is under way.
+        assert_eq!(uplink.read_reports(), None);
+        assert!(uplink.reports(Vec::new()));
+        assert!(!read(&mut uplink, vec![report(1)]));
+        assert_eq!(positions(&mut uplink), [1]);
+    }
+
+    #[test]
+    fn what_was_read_for_an_earlier_connection_is_read_anew() {
+        let mut uplink = Uplink::default();
+        uplink.up(1, at(5), 10, ORDERS_WINDOW);
+        assert_eq!(uplink.read_reports(), Some(at(5)));
+        uplink.down();
+        uplink.up(2, at(3), 10, ORDERS_WINDOW);
+        assert_eq!(uplink.read_reports(), None);
+        assert!(uplink.reports(vec![report(6)]));
+        assert!(!read(&mut uplink, vec![report(4), report(5), report(6)]));
+        assert_eq!(positions(&mut uplink), [4, 5, 6]);
     }
 
     #[test]
     fn no_report_goes_beyond_the_clouds_limit_until_it_grows() {
         let mut uplink = up();
-        uplink.reports((1..=12).map(report).collect());
+        assert!(!read(&mut uplink, (1..=12).map(report).collect()));
         assert_eq!(positions(&mut uplink), (1..=10).collect::<Vec<_>>());
-        assert_eq!(uplink.wants_reports_after(), None);
+        assert_eq!(uplink.read_reports(), None);
         uplink.allow_reports(12);
-        uplink.reports((11..=12).map(report).collect());
+        assert!(!read(&mut uplink, (11..=12).map(report).collect()));
         assert_eq!(positions(&mut uplink), [11, 12]);
     }
 
