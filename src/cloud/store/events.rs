@@ -35,6 +35,7 @@ pub(crate) struct EventFilter {
     pub(crate) grants: Option<Vec<AccessGrantId>>,
     pub(crate) methods: Option<Vec<AccessMethodId>>,
     pub(crate) systems: Option<Vec<AcsSystemId>>,
+    pub(crate) account: Option<String>,
     pub(crate) entrance: Option<AcsEntranceId>,
     pub(crate) encoder: Option<AcsEncoderId>,
     pub(crate) limit: u32,
@@ -167,7 +168,9 @@ impl Tenant<'_> {
                AND (?8 IS NULL OR acs_system_id IN (SELECT value FROM json_each(?8)))
                AND (?9 IS NULL OR acs_entrance_id = ?9)
                AND (?10 IS NULL OR acs_encoder_id = ?10)
-             ORDER BY n LIMIT ?11",
+               AND (?11 IS NULL OR acs_system_id IN
+                     (SELECT acs_system_id FROM acs_system WHERE connected_account_id = ?11))
+             ORDER BY n LIMIT ?12",
             params![
                 self.workspace,
                 filter.since.map(ms),
@@ -179,6 +182,7 @@ impl Tenant<'_> {
                 id_list(filter.systems.as_deref()),
                 filter.entrance.map(|id| id.to_string()),
                 filter.encoder.map(|id| id.to_string()),
+                filter.account,
                 filter.limit,
             ],
             |row| {
