@@ -493,6 +493,34 @@ fn spaces_carry_their_doors_into_a_grant() {
 }
 
 #[test]
+fn a_filter_that_fits_nothing_gives_nothing_and_never_everything() {
+    let cloud = Cloud::with_property();
+    let body = json!({"name": "A", "customer_key": "ours", "acs_entrance_ids": [cloud.entrance("101")]});
+    cloud.ok("/spaces/create", &body);
+    cloud.grant("stay-1");
+    let count =
+        |path: &str, key: &str, filter: Value| cloud.ok(path, &filter)[key].as_array().map(Vec::len).unwrap();
+    for (path, key) in [("/acs/systems/list", "acs_systems"), ("/acs/entrances/list", "acs_entrances")] {
+        assert_eq!(count(path, key, json!({"customer_key": "ours"})), 1, "{path}");
+        assert_eq!(count(path, key, json!({"customer_key": "theirs"})), 0, "{path}");
+    }
+    let events = |name: &str, value: Value| {
+        let mut filter = json!({"since": "2020-01-01T00:00:00Z"});
+        filter[name] = value;
+        count("/events/list", "events", filter)
+    };
+    let other = "5b1ed5a0-7a30-4d6f-9d0e-000000000001";
+    for name in ["device_id", "space_id", "user_identity_id", "acs_credential_id", "connected_account_id"] {
+        assert_eq!(events(name, json!(other)), 0, "{name}");
+    }
+    assert_eq!(events("device_ids", json!([other])), 0);
+    assert_eq!(events("customer_key", json!("ours")), 0);
+    let systems = cloud.ok("/acs/systems/list", &json!({}));
+    let account = systems["acs_systems"][0]["connected_account_id"].clone();
+    assert!(events("connected_account_id", account) > 0);
+}
+
+#[test]
 fn what_cannot_be_right_is_refused_by_name_and_place() {
     let cloud = Cloud::with_property();
     let (room, lobby) = (cloud.entrance("101"), cloud.entrance("lobby"));

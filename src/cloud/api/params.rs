@@ -65,6 +65,10 @@ type Errors = Vec<(Vec<String>, String)>;
 pub(super) struct Args(Map<String, Value>);
 
 impl Args {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.0.get(name)?.as_str().map(str::to_owned)
     }
@@ -228,7 +232,7 @@ fn of_query(
             Ok(Some(several.iter().map(|text| Value::String((*text).to_owned())).collect()))
         }
         (_, [""]) => Ok(Some(Value::Null)),
-        (Kind::Count(_), [one]) => match one.parse::<u64>() {
+        (Kind::Count(_), [one]) => match one.strip_suffix(".0").unwrap_or(one).parse::<u64>() {
             Ok(number) => Ok(Some(number.into())),
             Err(_) => Err("Expected number, received nan".into()),
         },
@@ -268,8 +272,8 @@ fn check_object(
 fn check_value(kind: &Kind, value: Value, path: &[String], errors: &mut Errors) -> Option<Value> {
     match (kind, value) {
         (Kind::Any, value) => return Some(value),
-        (Kind::Count(most), Value::Number(number)) => match number.as_u64() {
-            Some(count) if (1..=u64::from(*most)).contains(&count) => return Some(number.into()),
+        (Kind::Count(most), Value::Number(number)) => match whole(&number) {
+            Some(count) if (1..=u64::from(*most)).contains(&count) => return Some(count.into()),
             _ => errors.push((path.to_vec(), format!("Expected a whole number from 1 to {most}"))),
         },
         (Kind::List(_), Value::Array(list)) if list.len() > LONGEST_LIST => {
@@ -293,6 +297,11 @@ fn check_value(kind: &Kind, value: Value, path: &[String], errors: &mut Errors) 
             .push((path.to_vec(), format!("Expected {}, received {}", expected(kind), received(&value)))),
     }
     None
+}
+
+/// Some languages have no whole numbers, or write them as `10.0`.
+fn whole(number: &serde_json::Number) -> Option<u64> {
+    number.as_u64().or_else(|| number.to_string().strip_suffix(".0")?.parse().ok())
 }
 
 fn check_text(kind: &Kind, text: &str) -> Result<(), String> {
@@ -430,6 +439,7 @@ mod tests {
         let check = |text: &str, expected: Value| assert_eq!(query(text), Ok(expected), "{text}");
         check("", json!({}));
         check("&limit=1&_strict=true", json!({"limit": 1}));
+        check("&limit=10.0&_strict=true", json!({"limit": 10}));
         check("&include=a&include=b&_strict=true", json!({"include": ["a", "b"]}));
         check("&include=a,b", json!({"include": ["a", "b"]}));
         check("&include=a%2Cb&_strict=true", json!({"include": ["a,b"]}));
@@ -473,6 +483,17 @@ mod tests {
             args.time("since").unwrap().to_string()
         };
         assert_eq!(since(r#"{"since":"2026-11-22T01:00:00.123456+01:00"}"#), "2026-11-22T00:00:00.123Z");
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        let limit = |text: &str| {
+            let args = from_body(&[optional("limit", Kind::Count(500))], text.as_bytes());
+            args.ok().and_then(|args| args.count("limit"))
+        };
+        assert_eq!(limit(r#"{"limit": 10.0}"#), Some(10));
+        assert_eq!(limit(r#"{"limit": 10.5}"#), None);
+        assert_eq!(limit(r#"{"limit": 1e300}"#), None);
     }
 
     proptest! {

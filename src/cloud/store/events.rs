@@ -36,7 +36,9 @@ pub(super) const EVENTS: &str = "
       AND (?8 IS NULL OR acs_system_id IN (SELECT value FROM json_each(?8)))
       AND (?9 IS NULL OR acs_entrance_id = ?9)
       AND (?10 IS NULL OR acs_encoder_id = ?10)
-    ORDER BY occurred_at, n LIMIT ?11";
+      AND (?11 IS NULL OR acs_system_id IN
+            (SELECT acs_system_id FROM acs_system WHERE connected_account_id = ?11))
+    ORDER BY occurred_at, n LIMIT ?12";
 
 /// Which events.
 #[derive(Debug, Default)]
@@ -48,6 +50,7 @@ pub(crate) struct EventFilter {
     pub(crate) grants: Option<Vec<AccessGrantId>>,
     pub(crate) methods: Option<Vec<AccessMethodId>>,
     pub(crate) systems: Option<Vec<AcsSystemId>>,
+    pub(crate) account: Option<String>,
     pub(crate) entrance: Option<AcsEntranceId>,
     pub(crate) encoder: Option<AcsEncoderId>,
     pub(crate) limit: u32,
@@ -181,6 +184,7 @@ impl Tenant<'_> {
                 id_list(filter.systems.as_deref()),
                 filter.entrance.map(|id| id.to_string()),
                 filter.encoder.map(|id| id.to_string()),
+                filter.account,
                 filter.limit,
             ],
             |row| {

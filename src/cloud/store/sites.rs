@@ -83,6 +83,8 @@ pub(crate) struct EntranceFilter {
     pub(crate) method: Option<String>,
     /// The doors of the card with this id.
     pub(crate) credential: Option<String>,
+    /// The doors in spaces of this customer.
+    pub(crate) customer: Option<String>,
 }
 
 /// An encoder.
@@ -426,12 +428,17 @@ impl Tenant<'_> {
         &mut self,
         account: Option<&str>,
         search: Option<&str>,
+        customer: Option<&str>,
     ) -> Result<Vec<System>, StoreError> {
         let mut systems = self.db.all(
             "SELECT * FROM acs_system WHERE workspace_id = ?1 AND (?2 IS NULL OR connected_account_id = ?2)
                AND (?3 IS NULL OR instr(lower(name), lower(?3)) > 0)
+               AND (?4 IS NULL OR acs_system_id IN (
+                     SELECT e.acs_system_id FROM space JOIN space_entrance USING(space_id)
+                     JOIN acs_entrance e USING(acs_entrance_id)
+                     WHERE customer_key = ?4 AND space.workspace_id = ?1))
              ORDER BY rowid",
-            params![self.workspace, account, search],
+            params![self.workspace, account, search, customer],
             |row| {
                 Ok(System {
                     id: id(row, "acs_system_id")?,
@@ -471,7 +478,10 @@ impl Tenant<'_> {
                      UNION SELECT se.acs_entrance_id FROM grant_space gs JOIN space_entrance se USING(space_id)
                      JOIN access_method m USING(access_grant_id)
                      WHERE m.access_method_id = ?8 AND m.acs_system_id = e.acs_system_id))
-             ORDER BY e.rowid LIMIT ?9",
+               AND (?9 IS NULL OR e.acs_entrance_id IN (
+                     SELECT acs_entrance_id FROM space JOIN space_entrance USING(space_id)
+                     WHERE customer_key = ?9 AND space.workspace_id = ?1))
+             ORDER BY e.rowid LIMIT ?10",
             params![
                 self.workspace,
                 page.after,
@@ -484,6 +494,7 @@ impl Tenant<'_> {
                     Some(credential) => Some(self.method_of_credential(credential)?),
                     None => filter.method.clone(),
                 },
+                filter.customer,
                 page.limit + 1,
             ],
             |row| Ok((row.get("place")?, entrance(row)?)),

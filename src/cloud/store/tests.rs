@@ -490,7 +490,7 @@ fn a_bridge_or_a_line_that_is_down_is_an_error_of_the_system_and_told_once() {
     let mut property = Property::new();
     let (now, bridge) = (property.now, property.bridge);
     let troubles = |property: &mut Property| -> Vec<&'static str> {
-        let systems = property.tenant().systems(None, None).unwrap();
+        let systems = property.tenant().systems(None, None, None).unwrap();
         systems[0].troubles.iter().map(|trouble| trouble.code).collect()
     };
     assert!(troubles(&mut property).is_empty());
@@ -525,7 +525,7 @@ fn a_bridge_for_which_nobody_speaks_is_not_taken_for_connected() {
     property.db.execute("UPDATE site SET up = 1", []).unwrap();
     property.db.execute("UPDATE acs_system SET connected = 1", []).unwrap();
     assert!(property.later(HOUR).changed);
-    let systems = property.tenant().systems(None, None).unwrap();
+    let systems = property.tenant().systems(None, None, None).unwrap();
     assert_eq!(systems[0].troubles[0].code, "bridge_disconnected");
     assert_eq!(property.told().last().unwrap(), "acs_system.disconnected");
 }
@@ -607,7 +607,7 @@ fn another_workspace_sees_and_touches_nothing() {
     let page = Page { limit: 10, after: 0 };
     assert!(theirs.grant(&GrantName::Id(grant.id)).unwrap().is_none());
     assert!(theirs.method(grant.methods[0].id).unwrap().is_none());
-    assert!(theirs.systems(None, None).unwrap().is_empty());
+    assert!(theirs.systems(None, None, None).unwrap().is_empty());
     assert!(theirs.entrances(&EntranceFilter::default(), page).unwrap().rows.is_empty());
     assert!(theirs.encode(now, grant.methods[0].id, encoder).unwrap().is_err());
     assert!(theirs.delete_grant(now, grant.id).unwrap().is_err());

@@ -32,6 +32,7 @@ pub(super) const CALLS: &[Call] = &[
             optional("acs_entrance_ids", IDS),
             optional("connected_account_id", Kind::Id),
             optional("space_id", Kind::Id),
+            optional("location_id", Kind::Id),
             optional("customer_key", Kind::Text),
             optional("search", Kind::Text),
             PAGED[0],
@@ -74,7 +75,10 @@ pub(super) const CALLS: &[Call] = &[
 async fn list_systems(request: Request) -> Answer {
     let account = request.args.id_text("connected_account_id");
     let search = request.args.text("search");
-    let systems = request.store(move |tenant| tenant.systems(account.as_deref(), search.as_deref())).await?;
+    let customer = request.args.text("customer_key");
+    let systems = request
+        .store(move |tenant| tenant.systems(account.as_deref(), search.as_deref(), customer.as_deref()))
+        .await?;
     let shown = systems.iter().map(|system| answers::system(request.workspace, system));
     one("acs_systems", shown.collect())
 }
@@ -85,10 +89,11 @@ async fn list_entrances(request: Request) -> Answer {
         system: args.id_text("acs_system_id"),
         account: args.id_text("connected_account_id"),
         ids: args.ids("acs_entrance_ids"),
-        space: args.id_text("space_id"),
+        space: args.id_text("space_id").or_else(|| args.id_text("location_id")),
         search: args.text("search"),
         method: args.id_text("access_method_id"),
         credential: args.id_text("acs_credential_id"),
+        customer: args.text("customer_key"),
     };
     let page = request.page(900)?;
     let listed = request.store(move |tenant| tenant.entrances(&filter, page)).await?;
