@@ -589,8 +589,14 @@ impl Dispatch {
         if self.next_expiry.is_some_and(|at| at <= now) {
             // Asked once; the answer says when to ask again.
             self.next_expiry = None;
-            let answer =
-                self.queue.submit(move |queue: &mut Queue| Ok((queue.expire(now)?, queue.next_expiry()?)));
+            let trouble = |(system, line): (&SystemName, &Line)| match line {
+                Line::Down(trouble) => Some((system.clone(), trouble.message.clone())),
+                Line::Opening | Line::Ready => None,
+            };
+            let troubles: BTreeMap<_, _> = self.lines.iter().filter_map(trouble).collect();
+            let answer = self.queue.submit(move |queue: &mut Queue| {
+                Ok((queue.expire_for(now, &troubles)?, queue.next_expiry()?))
+            });
             self.answers.push(Box::pin(async move { Answer::Expired(answered(answer).await) }));
         }
         for lane in self.lanes.due(Instant::now()) {

@@ -382,3 +382,19 @@ async fn a_gap_is_no_trouble_of_the_disk() {
     house.rests().await;
     assert!(!house.dispatch.told.iter().any(|told| matches!(told, Happening::StoreFailed { .. })));
 }
+
+#[tokio::test]
+async fn a_job_that_waited_in_vain_for_its_line_says_so() {
+    let mut house = house();
+    house.driver.line.send_replace(down());
+    house.order(&Message::Job(job(1, "101")));
+    house.reaches(1, JobState::Waiting).await;
+    house.rests().await;
+    house.clock.jump_to("2026-11-22T12:11:00Z".parse().unwrap());
+    // As when its wait is over.
+    house.dispatch.next_expiry = Some(Timestamp::MIN);
+    soon(house.reaches(1, JobState::Expired)).await;
+    let outcomes = house.outcomes().await;
+    let Some((_, Outcome::Expired(why))) = outcomes.first() else { panic!("{outcomes:?}") };
+    assert!(why.message.ends_with(": unplugged"), "{}", why.message);
+}

@@ -412,9 +412,30 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn expire(&mut self, now: Timestamp) -> Result<Vec<JobId>, StoreError> {
+        self.expire_for(now, &BTreeMap::new())
+    }
+
+    /// [`Queue::expire`], where some systems are in trouble: a person at the desk is told what the job waited for.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn expire_for(
+        &mut self,
+        now: Timestamp,
+        troubles: &BTreeMap<SystemName, String>,
+    ) -> Result<Vec<JobId>, StoreError> {
         let late = self.ids_expired(now, EXPIRED_AT_ONCE)?;
         for job_id in &late {
-            self.finish(now, *job_id, expired())?;
+            let row = self.known(*job_id)?;
+            let trouble = row.body.as_ref().and_then(|body| troubles.get(&body.job.system));
+            let outcome = match trouble {
+                Some(trouble) => {
+                    let message = format!("its deadline passed before anything was sent: {trouble}");
+                    Outcome::Expired(Refusal::new(Code::Expired, message))
+                }
+                None => expired(),
+            };
+            self.end(now, &row, &outcome)?;
         }
         Ok(late)
     }
