@@ -652,6 +652,6 @@ fn a_second_start_by_mistake_does_not_tell_that_the_bridges_of_the_first_are_awa
     again.api.listen = cloud.url.trim_start_matches("http://").parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let started = runtime.block_on(cloud::start(&again, &SystemNet, Clock::system(), Random::system()));
-    assert!(matches!(started, Err(cloud::CloudError::Listen { .. })));
+    assert!(matches!(started, Err(cloud::CloudError::Store(StoreError::InUse { .. }))));
     assert_eq!(cloud.ok("/acs/systems/list", &json!({}))["acs_systems"][0]["errors"], json!([]));
 }

@@ -480,7 +480,7 @@ fn a_door_that_a_lock_system_lists_twice_is_one_door() {
 fn the_feed_is_read_from_an_instant_on_without_looking_at_what_came_before() {
     let property = Property::new();
     let explain = format!("EXPLAIN QUERY PLAN {}", events::EVENTS);
-    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 11]);
+    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 12]);
     let plan = property.db.all(&explain, nothing, |row| row.get::<_, String>("detail")).unwrap().join("\n");
     assert!(plan.contains("event_by_time") && !plan.contains("B-TREE"), "{plan}");
 }
