@@ -41,7 +41,7 @@ use tokio::{
 
 use crate::{
     drivers::{Driver, Line, Performed, Work},
-    model::{Admission, Code, JobId, LaneName, Order, Outcome, Refusal, Success, SystemName},
+    model::{Admission, Code, JobId, LaneName, Order, Outcome, Refusal, Success, SystemName, Window},
     protocol::{Envelope, Message, Position, RefusedCode, Stage},
     queue::{Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, Queue},
     seams::TrustedTime,
@@ -213,10 +213,7 @@ impl Dispatch {
                 self.refuse_unreadable(position, None, why);
             }
             Err(error) => {
-                let why = Refusal::new(
-                    Code::Unsupported,
-                    format!("this version of the agent cannot read the order ({error}): update it"),
-                );
+                let why = unreadable(&envelope.body, &error);
                 self.refuse_unreadable(position, job_id_of(&envelope.body), why);
             }
         }
@@ -661,6 +658,31 @@ fn job_id_of(body: &str) -> Option<JobId> {
         job_id: JobId,
     }
     serde_json::from_str::<Named>(body).ok().map(|named| named.job_id)
+}
+
+/// Why an order cannot be read, in words that hold nothing of it but the name of its kind and its times: a reader's own
+/// words quote what stands where something else was due, which may be a PIN or a guest's name.
+fn unreadable(body: &str, error: &serde_json::Error) -> Refusal {
+    let order = serde_json::from_str::<serde_json::Value>(body).map(|mut body| body["order"].take());
+    let order = order.unwrap_or_default();
+    let time = |name: &str| order["window"][name].as_str()?.parse::<Timestamp>().ok();
+    if let Some(starts_at) = time("starts_at")
+        && let Err(wrong) = Window::new(starts_at, time("ends_at"))
+    {
+        return Refusal::new(Code::BadDates, wrong.to_string());
+    }
+    let known = |kind: &&str| {
+        kind.len() <= 32 && kind.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte))
+    };
+    let kind = order["kind"].as_str().filter(known).unwrap_or("without a known kind");
+    let (line, column) = (error.line(), error.column());
+    Refusal::new(
+        Code::Unsupported,
+        format!(
+            "this version of the agent cannot read the order ({kind}, at line {line} column {column}): if the cloud \
+             is newer, update the agent"
+        ),
+    )
 }
 
 fn log_outcome(job_id: JobId, outcome: &Outcome) {

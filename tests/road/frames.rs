@@ -163,13 +163,19 @@ fn an_agent_names_what_a_bad_cloud_says_and_does_what_is_good_before_and_after_o
     unknown_kind["order"]["kind"] = json!("card.staff");
     let mut backwards = card(3, "101");
     backwards["order"]["window"]["ends_at"] = json!("2020-01-01T00:00:00Z");
+    let mut telltale = card(6, "101");
+    telltale["order"] = json!({
+        "kind": "slot.put", "device": "lobby", "slot": "1", "content": {"pin": 90_210_471}, "generation": 1,
+        "window": telltale["order"]["window"],
+    });
     let mut elsewhere = card(5, "101");
     elsewhere["system"] = json!("annex");
     for (n, id, job, code, word) in [
         (4, 2, unknown_kind, "unsupported", "card.staff"),
-        (5, 3, backwards, "unsupported", "must be after starts_at"),
+        (5, 3, backwards, "bad_dates", "must be after starts_at"),
         (6, 4, card(4, "999"), "entrance_unknown", "999"),
         (7, 5, elsewhere, "system_unknown", "annex"),
+        (8, 6, telltale, "unsupported", "slot.put"),
     ] {
         order(&mut peer, n, &job.to_string());
         let heard = peer.hear_until("the refusal", is_outcome_of(id)).pop().unwrap();
@@ -179,8 +185,10 @@ fn an_agent_names_what_a_bad_cloud_says_and_does_what_is_good_before_and_after_o
             "{heard}"
         );
         assert!(heard["outcome"]["message"].as_str().unwrap().contains(word), "{heard}");
+        assert!(!heard.to_string().contains("90210471"), "a refusal quotes no PIN: {heard}");
     }
-    order(&mut peer, 8, &card(8, "102").to_string());
+    assert!(!site.agent().errors().contains("90210471"), "a log quotes no PIN");
+    order(&mut peer, 9, &card(8, "102").to_string());
     written(&site, &mut peer, 8);
     assert_eq!(site.writing_frames(), 2);
 
@@ -191,7 +199,7 @@ fn an_agent_names_what_a_bad_cloud_says_and_does_what_is_good_before_and_after_o
     assert!(!conditions.contains("store_failed"), "{conditions}");
     drop(peer);
     let (mut peer, hello) = cloud.welcome(0);
-    assert_eq!(hello["orders_received"], json!({"epoch": 1, "n": 8}), "{hello}");
+    assert_eq!(hello["orders_received"], json!({"epoch": 1, "n": 9}), "{hello}");
 
     // Frames that end the conversation: the agent says why, comes again, and remembers what it held. What was not
     // acknowledged to it here is told again, and changes nothing.
@@ -203,15 +211,15 @@ fn an_agent_names_what_a_bad_cloud_says_and_does_what_is_good_before_and_after_o
         assert_eq!(peer.refused(), code);
         let hello;
         (peer, hello) = cloud.welcome(0);
-        assert_eq!(hello["orders_received"], json!({"epoch": 1, "n": 8}), "{hello}");
+        assert_eq!(hello["orders_received"], json!({"epoch": 1, "n": 9}), "{hello}");
         peer.hear_until("the last report again", is_outcome_of(8));
         // Delivered a second time, and done no second time.
         order(&mut peer, 1, &card(1, "101").to_string());
     }
-    order(&mut peer, 9, &card(9, "103").to_string());
+    order(&mut peer, 10, &card(9, "103").to_string());
     written(&site, &mut peer, 9);
     assert_eq!(site.frames("CN"), 3);
     assert_eq!(site.writing_frames(), 3);
     let count = |state| site.jobs(state).unwrap();
-    assert_eq!((count("succeeded"), count("failed"), count("unknown")), (3, 4, 0));
+    assert_eq!((count("succeeded"), count("failed"), count("unknown")), (3, 5, 0));
 }
