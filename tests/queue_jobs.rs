@@ -272,6 +272,26 @@ fn reports_are_numbered_kept_until_acknowledged_and_dropped_with_a_later_change(
 }
 
 #[test]
+fn a_cloud_that_orders_again_what_is_over_is_told_again_how_it_ended() {
+    let mut site = Site::new();
+    site.done(0, job(1, read()));
+    let told = site.reports();
+    site.queue.acknowledge_reports(order(1, 1));
+    let again = |site: &mut Site, n| {
+        let accepted = site
+            .queue
+            .accept(at(1), Some(order(2, n)), job(1, read()), Ok(admission(&read())), true)
+            .unwrap();
+        assert_eq!(accepted, Accepted::Duplicate);
+        site.reports()
+    };
+    let reports = again(&mut site, 1);
+    assert_eq!(reports.len(), 1);
+    assert_eq!((reports[0].0, &reports[0].1), (order(1, 2), &told[0].1));
+    assert_eq!(again(&mut site, 2), reports, "what waits in the outbox already is not doubled");
+}
+
+#[test]
 fn a_rolled_back_change_does_not_lose_the_acknowledgement() {
     let mut site = Site::new();
     site.done(0, job(1, read()));

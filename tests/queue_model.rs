@@ -85,6 +85,8 @@ struct Known {
     /// Not to be sent before the next wait.
     pauses: bool,
     cancel_wanted: bool,
+    /// What was reported of it, by revision.
+    told: Vec<(u8, JobState)>,
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +104,20 @@ struct Model {
 impl Model {
     fn end(&mut self, number: u128, state: JobState) {
         self.jobs.get_mut(&number).unwrap().state = state;
-        self.reports.push((number, 1, state));
+        self.tell(number, 1, state);
+    }
+
+    fn tell(&mut self, number: u128, revision: u8, state: JobState) {
+        self.jobs.get_mut(&number).unwrap().told.push((revision, state));
+        self.reports.push((number, revision, state));
+    }
+
+    /// An order for a job that the site knows: it is told again, unless it is about to be told anyway.
+    fn ordered_again(&mut self, number: u128) {
+        if self.reports[self.acknowledged..].iter().all(|(told, _, _)| *told != number) {
+            let told = self.jobs[&number].told.iter();
+            self.reports.extend(told.map(|(revision, state)| (number, *revision, *state)));
+        }
     }
 
     fn ready(&self, lane: u8) -> Option<u128> {
@@ -176,6 +191,9 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
                 site.commit(|queue| queue.accept(now, Some(position), job, Ok(admission), may_send)).unwrap();
             if again || model.jobs.contains_key(&number) {
                 assert_eq!(accepted, Accepted::Duplicate);
+                if !again {
+                    model.ordered_again(number);
+                }
                 return;
             }
             let known = Known {
@@ -187,6 +205,7 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
                 attempt: 0,
                 pauses: false,
                 cancel_wanted: false,
+                told: Vec::new(),
             };
             assert_eq!(state_of(&accepted), model.accept(number, known, may_send));
         }
@@ -279,7 +298,7 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
             assert_eq!(answer.is_ok(), doubtful.is_some(), "{answer:?}");
             if let Some(job) = doubtful {
                 job.state = state;
-                model.reports.push((number, 2, state));
+                model.tell(number, 2, state);
             }
         }
         Step::Acknowledge { part } => {

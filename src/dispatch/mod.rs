@@ -378,6 +378,8 @@ impl Dispatch {
                         }
                     }
                     Ok(Accepted::Duplicate) => {
+                        // A job that is over is reported once more.
+                        self.told.push_back(Happening::Reports);
                         if let Some(lane) = &reserved {
                             self.ask_again(lane);
                         }

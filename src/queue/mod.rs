@@ -179,6 +179,14 @@ impl Store for Queue {
     }
 }
 
+/// How a job in doubt ended after all, by what settled it.
+fn resolved(row: &Row, resolution: &Resolution) -> Outcome {
+    match resolution.verdict {
+        Verdict::Done => row.resolved_success(),
+        Verdict::NotDone => Outcome::failed(row.code, format!("{} says that it was not done", resolution.by)),
+    }
+}
+
 /// What came of trying to send a job.
 enum Sending {
     Sent(Claimed),
@@ -219,7 +227,11 @@ impl Queue {
         admission: Result<Admission, Refusal>,
         may_send: bool,
     ) -> Result<Accepted, StoreError> {
-        if !self.take_order(now, position)? || self.holds(job.job_id)? {
+        if !self.take_order(now, position)? {
+            return Ok(Accepted::Duplicate);
+        }
+        if self.holds(job.job_id)? {
+            self.report_again(now, job.job_id)?;
             return Ok(Accepted::Duplicate);
         }
         let job_id = job.job_id;
@@ -376,13 +388,11 @@ impl Queue {
                 false => ResolveRefused::NotInDoubt(row.state),
             }));
         };
-        let (settled, outcome) = match resolution.verdict {
-            Verdict::Done => (row.done(None), row.resolved_success()),
-            Verdict::NotDone => {
-                let message = format!("{} says that it was not done", resolution.by);
-                (Settled::NotDone, Outcome::failed(row.code, message))
-            }
+        let settled = match resolution.verdict {
+            Verdict::Done => row.done(None),
+            Verdict::NotDone => Settled::NotDone,
         };
+        let outcome = resolved(&row, &resolution);
         let rooms = self.settle(now, &row, settled)?;
         self.mark_resolved(&row, state, &resolution)?;
         let verdict = match resolution.verdict {
@@ -568,6 +578,24 @@ impl Queue {
             resolution: None,
             rooms,
         })
+    }
+
+    /// Says once more how a job ended: a cloud that orders it again has forgotten it.
+    fn report_again(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
+        self.drop_acknowledged()?;
+        if self.has_report(job_id)? {
+            return Ok(());
+        }
+        let (Some(row), Some(detail)) = (self.find(job_id)?, self.job(job_id)?) else {
+            return Ok(());
+        };
+        let Some(outcome) = detail.outcome else { return Ok(()) };
+        let at = detail.view.ended_at.unwrap_or(now);
+        let first = Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new() };
+        self.report(&first)?;
+        let Some(resolution) = detail.resolution else { return Ok(()) };
+        let outcome = resolved(&row, &resolution);
+        self.report(&Report { revision: 2, outcome, resolution: Some(resolution), ..first })
     }
 
     /// Carries the end of a job's work into its rooms.

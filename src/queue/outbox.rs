@@ -183,6 +183,12 @@ impl Queue {
         Ok(())
     }
 
+    /// Whether a report about a job is in the outbox.
+    pub(super) fn has_report(&self, job_id: JobId) -> Result<bool, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT 1 FROM report WHERE job_id = ?1")?;
+        Ok(statement.exists([job_id.0.as_bytes()])?)
+    }
+
     /// Takes the position of an order. Says whether the order is new.
     pub(super) fn take_order(
         &mut self,
