@@ -418,7 +418,7 @@ impl Dispatch {
                 Ok(next) => self.go_on(lane, next),
                 Err(error) => {
                     self.lanes.free(&lane, Some(Instant::now() + STORE_AGAIN));
-                    self.told.push_back(Happening::StoreFailed { why: chain(&error) });
+                    self.told.push_back(Happening::StoreFailed { why: error.chain() });
                 }
             },
             Answer::Settled { lane, end, result } => match result {
@@ -431,8 +431,8 @@ impl Dispatch {
                 }
                 Err(error) => {
                     // The lane stays taken: nothing else is done there before this end is durable.
-                    tracing::error!(job = %end.job_id, error = chain(&error), "an outcome could not be stored yet");
-                    self.told.push_back(Happening::StoreFailed { why: chain(&error) });
+                    tracing::error!(job = %end.job_id, error = error.chain(), "an outcome could not be stored yet");
+                    self.told.push_back(Happening::StoreFailed { why: error.chain() });
                     self.settle(lane, *end, STORE_AGAIN);
                 }
             },
@@ -447,13 +447,13 @@ impl Dispatch {
             Answer::Expired(Err(error)) => {
                 let later = self.time.now().saturating_add(STORE_AGAIN).unwrap_or(Timestamp::MAX);
                 self.next_expiry = Some(later);
-                self.told.push_back(Happening::StoreFailed { why: chain(&error) });
+                self.told.push_back(Happening::StoreFailed { why: error.chain() });
             }
         }
     }
 
     fn not_stored(&mut self, error: &StoreError) {
-        let why = chain(error);
+        let why = error.chain();
         if let StoreError::Gap { .. } = error {
             // The cloud's mistake: the disk is well.
             tracing::warn!(error = why, "an order does not follow the last one; nothing of it was stored");
@@ -703,17 +703,6 @@ fn log_outcome(job_id: JobId, outcome: &Outcome) {
             tracing::info!(job = %job_id, state = %outcome.state(), "job ended");
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -124,6 +124,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The whole story: what was being done, and what was behind it.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
     /// A row that does not hold what it should.
     pub fn corrupt(place: impl Into<String>, what: impl ToString) -> Self {
         Self::Corrupt { place: place.into(), what: what.to_string() }

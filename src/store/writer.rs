@@ -173,7 +173,7 @@ fn group<S: Store>(store: &mut S, first: Operation<S>, operations: &mpsc::Receiv
     let fate = match committed {
         Ok(()) => Ok(()),
         Err(error) => {
-            let why = chain(&error);
+            let why = error.chain();
             tracing::error!(
                 error = why,
                 operations = replies.len(),
@@ -195,17 +195,6 @@ fn fold_log(connection: &Connection) {
     if let Err(error) = folded {
         tracing::warn!(error = %error, "the log could not be folded back; it will be later");
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod property;
 mod story;
 
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -297,7 +298,11 @@ fn last_words(folder: &Path, name: &str) {
 async fn stay(said: &CloudSaid, signals: &mut Signals, processes: &mut [Process]) -> anyhow::Result<()> {
     println!("\nIt stays up until you press Ctrl-C. Try it:\n");
     println!("  URL  {}", said.api);
-    println!("  key  {}  (its file; the key itself: `cat` it)", said.api_key_file.display());
+    // The key itself only for a person's eyes, never into a log.
+    match std::io::stdout().is_terminal() {
+        true => println!("  key  {}", std::fs::read_to_string(&said.api_key_file)?.trim()),
+        false => println!("  key  in {}", said.api_key_file.display()),
+    }
     println!(
         "\n  curl --cacert {} -H \"authorization: Bearer $(cat {})\" -X POST {}/acs/entrances/list\n",
         said.ca_file.display(),
