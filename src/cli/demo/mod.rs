@@ -301,7 +301,7 @@ async fn stay(said: &CloudSaid, signals: &mut Signals, processes: &mut [Process]
     // The key itself only for a person's eyes, never into a log.
     match std::io::stdout().is_terminal() {
         true => println!("  key  {}", std::fs::read_to_string(&said.api_key_file)?.trim()),
-        false => println!("  key  in {}", said.api_key_file.display()),
+        false => println!("  key  {}", said.api_key_file.display()),
     }
     println!(
         "\n  curl --cacert {} -H \"authorization: Bearer $(cat {})\" -X POST {}/acs/entrances/list\n",
