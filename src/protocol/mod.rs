@@ -1,4 +1,4 @@
-//! Version 1 of the language between a bridge and its cloud. Draft until the trust issue closes.
+//! Version 1 of the language between a bridge and its cloud. A draft until every message is signed.
 //!
 //! This room spells messages. It opens no socket, reads no clock and stores nothing.
 //!

@@ -101,3 +101,38 @@ fn a_room_that_the_lock_server_does_not_know_is_its_own_named_error() {
     let message = ended["error"]["message"].as_str().unwrap();
     assert!(message.contains("room_unknown") && message.contains("TD"), "{ended}");
 }
+
+#[test]
+fn a_space_that_outgrows_its_cards_is_told_by_the_grant_and_the_feed_and_no_card_is_ordered() {
+    let site = Site::start();
+    let four = site.entrances(&["101", "102", "103", "104"]);
+    let space = site.ok("/spaces/create", json!({ "name": "Wing", "acs_entrance_ids": four }), "space");
+    let now = jiff::Timestamp::now();
+    let grant = json!({
+        "user_identity": { "full_name": "Jane Doe" },
+        "space_ids": [space["space_id"]],
+        "requested_access_methods": [{ "mode": "card" }],
+        "reservation_key": "stay-1",
+        "ends_at": now + jiff::SignedDuration::from_hours(24),
+    });
+    let grant = site.ok("/access_grants/create", grant, "access_grant");
+    assert_eq!(grant["errors"], json!([]), "{grant}");
+
+    let fifth = json!({ "space_id": space["space_id"], "acs_entrance_ids": site.entrances(&["105"]) });
+    assert_eq!(site.call("/spaces/add_acs_entrances", fifth.clone()), (200, json!({ "ok": true })));
+    let ask = json!({ "access_grant_id": grant["access_grant_id"] });
+    let seen = site.ok("/access_grants/get", ask, "access_grant");
+    assert_eq!(seen["errors"][0]["error_code"], "cannot_create_requested_access_methods", "{seen}");
+    let body =
+        json!({ "access_method_id": grant["access_method_ids"][0], "acs_encoder_id": site.encoder("1") });
+    let (status, answer) = site.call("/access_methods/encode", body);
+    assert_eq!(status, 400, "{answer}");
+
+    // Said once, also when the same door is added again.
+    assert_eq!(site.call("/spaces/add_acs_entrances", fifth).0, 200);
+    let ask = json!({ "since": "2020-01-01T00:00:00Z", "access_grant_id": grant["access_grant_id"] });
+    let events = site.ok("/events/list", ask, "events");
+    let told = "access_grant.could_not_create_requested_access_methods";
+    assert_eq!(events.as_array().unwrap().iter().filter(|event| event["event_type"] == told).count(), 1);
+    assert_eq!(site.writing_frames(), 0);
+}

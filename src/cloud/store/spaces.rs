@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use rusqlite::params;
 
 use crate::{
-    grants::{Refused, Resource},
-    model::{AcsEntranceId, SpaceId},
+    grants::{Mode, Refused, Resource, plan_space_change},
+    model::{AccessGrantId, AcsEntranceId, SpaceId},
     store::StoreError,
 };
 
 use super::{
-    Fault, Tenant,
+    Fault, GrantName, Tenant,
     rows::{id, ms},
     split,
 };
@@ -76,6 +76,58 @@ impl Tenant<'_> {
             created_at: now,
             entrance_count: doors.len(),
         })
+    }
+
+    /// Adds doors to a space. Grants that name the space follow it at their next encoding; one whose card cannot carry
+    /// the doors any more says so.
+    pub(crate) fn add_doors(
+        &mut self,
+        now: Timestamp,
+        space: SpaceId,
+        doors: &[AcsEntranceId],
+    ) -> Result<Result<(), Refused>, StoreError> {
+        split(self.try_add_doors(now, space, doors))
+    }
+
+    fn try_add_doors(
+        &mut self,
+        now: Timestamp,
+        space: SpaceId,
+        doors: &[AcsEntranceId],
+    ) -> Result<(), Fault> {
+        self.doors_of_space(space)?.ok_or_else(|| Refused::not_found(Resource::Space, space))?;
+        self.targets(doors)?;
+        for door in doors {
+            self.db.execute(
+                "INSERT INTO space_entrance VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                params![self.workspace, space.to_string(), door.to_string()],
+            )?;
+        }
+        let grants = self.db.all(
+            "SELECT access_grant_id FROM grant_space JOIN access_grant USING(access_grant_id)
+             WHERE space_id = ?1 AND access_grant.workspace_id = ?2 AND deleted_at IS NULL
+             ORDER BY access_grant.rowid",
+            params![space.to_string(), self.workspace],
+            |row| id::<AccessGrantId>(row, "access_grant_id"),
+        )?;
+        grants.into_iter().try_for_each(|grant| self.space_changed(now, grant))
+    }
+
+    fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), Fault> {
+        let Some(known) = self.grant(&GrantName::Id(grant))? else { return Ok(()) };
+        if known.methods.iter().all(|method| method.mode != Mode::Card) {
+            return Ok(());
+        }
+        let targets = self.targets_of(grant)?;
+        let key = known.reservation_key.as_ref();
+        let change = plan_space_change(grant, &known.window, key, &targets, !known.errors.is_empty());
+        if let Some(problem) = change.problem {
+            self.db.execute(
+                "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+                params![self.workspace, grant.to_string(), problem.code, problem.message, ms(now)],
+            )?;
+        }
+        Ok(self.tell(now, &change.events)?)
     }
 
     pub(super) fn space_by_key(&self, key: &str) -> Result<Option<SpaceId>, StoreError> {

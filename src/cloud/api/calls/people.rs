@@ -1,6 +1,7 @@
 //! `user_identities` and `spaces`.
 
 use hyper::Method;
+use serde_json::Map;
 
 use super::{Answer, Call, Request, one};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
         store::{NewSpace, Person},
     },
     grants::{Refused, Resource},
-    model::DeviceId,
+    model::{DeviceId, SpaceId},
 };
 
 /// The fields of a person.
@@ -69,6 +70,12 @@ pub(super) const CALLS: &[Call] = &[
         ],
         run: |request| Box::pin(create_space(request)),
     },
+    Call {
+        path: "/spaces/add_acs_entrances",
+        method: Method::PUT,
+        params: &[required("space_id", Kind::Id), required("acs_entrance_ids", IDS)],
+        run: |request| Box::pin(add_entrances(request)),
+    },
 ];
 
 async fn create_identity(request: Request) -> Answer {
@@ -89,4 +96,13 @@ async fn create_space(request: Request) -> Answer {
     let now = request.api.clock.now();
     let space = request.ask(move |tenant| tenant.create_space(now, new)).await?;
     one("space", answers::space(request.workspace, &space))
+}
+
+async fn add_entrances(request: Request) -> Answer {
+    let space: SpaceId = request.args.the_id("space_id")?;
+    let doors = request.args.ids("acs_entrance_ids").unwrap_or_default();
+    let now = request.api.clock.now();
+    request.ask(move |tenant| tenant.add_doors(now, space, &doors)).await?;
+    request.api.signals.state_changed();
+    Ok(Map::new())
 }
