@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::{
     admin::{
-        JobDetail, JobLine, LaneReport, LaneState, LinkReport, LinkState, StateCount, StatusReport, Step,
-        SystemReport, TroubleReport,
+        JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState, LinkReport, LinkState, Response, StateCount,
+        StatusReport, Step, SystemReport, TroubleReport,
     },
     conditions::Conditions,
 };
@@ -14,8 +14,8 @@ use crate::{
     dispatch::{self, Dispatch},
     drivers::Line,
     link,
-    model::{JobId, JobState, LaneName, Order, Report, SystemKind},
-    queue::{Counts, JobFilter, JobView, Queue},
+    model::{JobId, JobState, LaneName, Order, Report, Resolution, SystemKind, Verdict},
+    queue::{Counts, JobFilter, JobView, Queue, ResolveRefused},
     store::StoreError,
 };
 
@@ -144,6 +144,41 @@ pub(super) fn job(queue: &Queue, job_id: JobId) -> Result<Option<JobDetail>, Sto
         history,
         reports: report.into_iter().collect(),
     }))
+}
+
+/// Settles a doubt by a person's word.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn resolve(
+    queue: &mut Queue,
+    now: Timestamp,
+    job_id: JobId,
+    verdict: Verdict,
+    by: &str,
+) -> Result<Response, StoreError> {
+    let by = by.trim();
+    if by.is_empty() || by.chars().count() > LONGEST_NAME || by.chars().any(char::is_control) {
+        let message = format!("say who settles it in 1 to {LONGEST_NAME} printable characters");
+        return Ok(Response::refused("name_invalid", message));
+    }
+    let resolved = queue.resolve(now, job_id, Resolution { verdict, by: by.to_owned() })?;
+    Ok(match resolved {
+        Ok(()) => {
+            tracing::warn!(job = %job_id, ?verdict, by, "a doubt was settled by a person");
+            let state = match verdict {
+                Verdict::Done => JobState::Succeeded,
+                Verdict::NotDone => JobState::Failed,
+            };
+            Response::Resolved { state }
+        }
+        Err(ResolveRefused::NotKnown) => {
+            Response::refused("no_such_job", format!("there is no job {job_id}"))
+        }
+        Err(why @ (ResolveRefused::NotInDoubt(_) | ResolveRefused::Resolved(_))) => {
+            Response::refused("not_in_doubt", why.to_string())
+        }
+    })
 }
 
 fn job_line(queue: &Queue, view: &JobView) -> Result<JobLine, StoreError> {

@@ -466,7 +466,9 @@ impl Core {
                 self.ask_reports(state);
                 self.ask_orders_limit(state);
             }
-            Answer::Purged(Ok(0)) | Answer::Done(Ok(())) | Answer::Told => {}
+            Answer::Purged(Ok(0)) | Answer::Done(Ok(())) => {}
+            // A doubt may have been settled: that is a report.
+            Answer::Told => self.ask_reports(state),
             Answer::Purged(Ok(rows)) => {
                 tracing::debug!(rows, "old jobs and audit lines deleted");
                 state.purge_at = Instant::now() + PURGE_SLICES;
@@ -507,6 +509,9 @@ impl Core {
                     None => Response::refused("no_such_job", format!("there is no job {job_id}")),
                 })
             }),
+            Request::Resolve { job_id, verdict, by } => {
+                self.queue.submit(move |queue: &mut Queue| answers::resolve(queue, now, job_id, verdict, &by))
+            }
         };
         state.tasks.push(Box::pin(async move {
             let answer = committed(answer).await;

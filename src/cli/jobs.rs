@@ -1,7 +1,8 @@
-//! `latchd jobs list` and `latchd jobs show`
+//! `latchd jobs list`, `latchd jobs show` and `latchd jobs resolve`
 
 use std::fmt::Write;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::{
@@ -30,6 +31,11 @@ pub enum What {
     List(ListArgs),
     /// One job with its story: every state, the outcome, and what settled a doubt.
     Show(ShowArgs),
+    /// Settle a doubt: say what became of a job that is `unknown`.
+    ///
+    /// Look first: read the card, or try it at the door. What you say is final, is kept with your name, and moves the
+    /// room and the access method accordingly; nothing is written to any card by it.
+    Resolve(ResolveArgs),
 }
 
 /// Which jobs.
@@ -64,6 +70,32 @@ pub struct ShowArgs {
     json: bool,
 }
 
+/// What became of a job.
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    /// The job's id, as `latchd jobs list --state unknown` shows it.
+    #[arg(value_name = "JOB_ID")]
+    job_id: JobId,
+    #[command(flatten)]
+    verdict: VerdictArgs,
+    /// Who says so [default: the user who runs this].
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    #[command(flatten)]
+    agent: AgentAddress,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct VerdictArgs {
+    /// It had been done: the card is written.
+    #[arg(long)]
+    done: bool,
+    /// It had not been done: the card is as it was.
+    #[arg(long)]
+    not_done: bool,
+}
+
 fn state(text: &str) -> Result<JobState, String> {
     let found = JobState::ALL.into_iter().find(|state| state.as_str() == text);
     found.ok_or_else(|| format!("known are {}", JobState::ALL.map(JobState::as_str).join(", ")))
@@ -84,6 +116,17 @@ pub(super) async fn run(args: &JobsArgs) -> anyhow::Result<()> {
             Response::Job(job) => Ok(print(&told(&job))?),
             _ => anyhow::bail!("the agent answered another question"),
         },
+        What::Resolve(args) => {
+            let verdict = if args.verdict.done { Verdict::Done } else { Verdict::NotDone };
+            let user = || ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
+            let by = args.by.clone().or_else(user).context("say with --by who settles the doubt")?;
+            match args.agent.ask(&Request::Resolve { job_id: args.job_id, verdict, by }).await? {
+                Response::Resolved { state } => {
+                    Ok(print(&format!("Settled: job {} is {state} now.\n", args.job_id))?)
+                }
+                _ => anyhow::bail!("the agent answered another question"),
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::site::{Gate, Site, until};
+use crate::site::{Gate, Site, latchd, until};
 
 fn unknown_jobs(site: &Site) -> u64 {
     until("the agent answers", || site.jobs("unknown"))
@@ -206,4 +206,52 @@ fn an_outcome_that_a_cloud_committed_and_did_not_acknowledge_changes_nothing_the
     assert_eq!(ended["status"], "success", "{ended}");
     assert_eq!(issued_events(&site, &method), 1);
     assert_eq!(site.writing_frames(), 1);
+}
+
+/// `latchd jobs resolve` of the one job in doubt; what it printed, and its exit code.
+fn resolve(site: &Site, verdict: &str) -> (Option<i32>, String) {
+    let socket = site.folder.path().join("agent.sock");
+    let listed =
+        latchd().args(["jobs", "list", "--json", "--state", "unknown", "--socket"]).arg(&socket).output();
+    let jobs: Value = serde_json::from_slice(&listed.unwrap().stdout).unwrap();
+    let job = jobs[0]["job_id"].as_str().unwrap_or("00000000-0000-4000-8000-000000000000");
+    let output = latchd()
+        .args(["jobs", "resolve", job, verdict, "--by", "Ada", "--socket"])
+        .arg(&socket)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn a_doubt_that_a_person_settles_moves_the_method_and_the_room_and_is_settled_once() {
+    for (verdict, issued) in [("--not-done", false), ("--done", true)] {
+        let mut site = Site::start();
+        let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
+        let attempt = site.encode(&method, "2");
+        site.waits_for_card("2");
+        site.agent().kill();
+        site.control("set card-wait 1000");
+        site.control("place jane on 2");
+        site.control("wait idle 2");
+        site.restart_agent();
+        assert_eq!(site.ended(&attempt)["error"]["type"], "encoding_interrupted");
+        site.healthy();
+        let (code, told) = resolve(&site, verdict);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.starts_with("Settled: job "), "{told}");
+        until("the method has moved", || {
+            let ask = json!({ "access_method_id": method });
+            let method = site.ok("/access_methods/get", ask, "access_method");
+            (method["is_issued"] == issued && method["is_ready_for_encoding"] == !issued).then_some(())
+        });
+        assert_eq!(resolve(&site, verdict).0, Some(1), "a doubt is settled once");
+        // The finished attempt stays as it ended, and the room takes the stay's next card: as its first, or as one
+        // that joins.
+        assert_eq!(site.ended(&attempt)["error"]["type"], "encoding_interrupted");
+        let before = (site.frames("CN"), site.frames("CC"));
+        site.card("john", "stay-1", &["101"]);
+        let joined = u64::from(issued);
+        assert_eq!((site.frames("CN"), site.frames("CC")), (before.0 + 1 - joined, before.1 + joined));
+    }
 }

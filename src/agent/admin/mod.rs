@@ -18,7 +18,7 @@ use std::{io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{JobId, JobState, LaneName};
+use crate::model::{JobId, JobState, LaneName, Verdict};
 
 pub use client::ask;
 pub use report::{
@@ -32,6 +32,9 @@ pub const VERSION: u16 = 1;
 
 /// The longest line a client may send.
 const LONGEST_REQUEST: usize = 4 * 1024;
+
+/// The longest name of a person who settles a doubt, in characters.
+pub const LONGEST_NAME: usize = 64;
 
 /// The longest line a client reads: some thousand jobs.
 const LONGEST_RESPONSE: usize = 4 * 1024 * 1024;
@@ -58,6 +61,15 @@ pub enum Request {
         /// Which.
         job_id: JobId,
     },
+    /// A person says what became of a job in doubt.
+    Resolve {
+        /// Which.
+        job_id: JobId,
+        /// What is so.
+        verdict: Verdict,
+        /// Who says so; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
 }
 
 /// What the agent answers.
@@ -75,9 +87,14 @@ pub enum Response {
     },
     /// To [`Request::Job`].
     Job(Box<JobDetail>),
+    /// To [`Request::Resolve`]: the doubt is settled, and that is durable.
+    Resolved {
+        /// Where the job stands now.
+        state: JobState,
+    },
     /// The question could not be answered.
     Refused {
-        /// The stable name: `no_such_job`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
+        /// The stable name: `no_such_job`, `not_in_doubt`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
         /// For a person.
         message: String,
