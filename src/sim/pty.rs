@@ -5,15 +5,20 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use rustix::{
     fs::{Mode, OFlags},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{OptionalActions, tcgetattr, tcsetattr},
+    termios::{OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
+
+/// How long a client's exclusive mode may outlive it.
+const EXCLUSIVE_FOR: Duration = Duration::from_millis(50);
 
 /// The device's end of a serial line. Dropping it is pulling the plug: the link goes, and whoever has the port open
 /// reads zero bytes.
@@ -23,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 pub struct Pty {
     master: AsyncFd<OwnedFd>,
     // Without a holder of our own, reading the master fails whenever no client has the port open.
-    _slave: OwnedFd,
+    _slave: Arc<OwnedFd>,
     target: PathBuf,
     link: PathBuf,
 }
@@ -63,7 +68,24 @@ impl Pty {
             reason = "unsound only for a type that swaps its descriptor; ours is an `OwnedFd`, and the successor is unsafe"
         )]
         let master = AsyncFd::new(master)?;
+        let slave = Arc::new(slave);
+        tokio::spawn(keep_open_to_all(Arc::downgrade(&slave)));
         Ok(Self { master, _slave: slave, target, link: link.to_owned() })
+    }
+}
+
+/// Takes back the exclusive mode that clients set. On a real port it ends with the last descriptor; here ours stays
+/// open, and a client that was killed would shut out every later one that is not root. Clients still see each other by
+/// the lock on the file.
+async fn keep_open_to_all(slave: Weak<OwnedFd>) {
+    let mut ticks = tokio::time::interval(EXCLUSIVE_FOR);
+    loop {
+        ticks.tick().await;
+        let Some(slave) = slave.upgrade() else { return };
+        if let Err(error) = ioctl_tiocnxcl(&*slave) {
+            tracing::warn!(%error, "the pretend port stays exclusive");
+            return;
+        }
     }
 }
 
