@@ -160,7 +160,8 @@ impl Cloud {
         let (bridge, job_id): (_, JobId) = (self.bridge, job.parse().unwrap());
         self.apply(move |db| {
             let at = Timestamp::now();
-            let report = Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new() };
+            let report =
+                Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new(), local: None };
             db.apply_report(at, bridge, &report)
         });
     }
@@ -261,6 +262,8 @@ fn inventory() -> Inventory {
                 modify_stay: None,
                 read_card: proven,
                 open_end: None,
+                slots: None,
+                unlock: None,
                 max_rooms: 2,
                 max_common: 62,
                 answer_means_written: true,
@@ -274,6 +277,7 @@ fn inventory() -> Inventory {
                 door("lobby", DoorKind::Common),
             ],
             encoders: vec![encoder("1", "Front Desk"), encoder("2", "Back Office")],
+            devices: Vec::new(),
         }],
     }
 }

@@ -118,6 +118,7 @@ pub(super) fn job(queue: &Queue, job_id: JobId) -> Result<Option<JobDetail>, Sto
         outcome,
         resolution: None,
         rooms: Vec::new(),
+        local: None,
     });
     let order = detail.job.as_ref().map(|job| &job.order);
     let (encoder, doors) = match order {

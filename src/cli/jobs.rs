@@ -276,6 +276,7 @@ mod tests {
                 outcome: Outcome::unknown(Code::NoAnswer, "the card may have been written: read it"),
                 resolution: None,
                 rooms: Vec::new(),
+                local: None,
             }],
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     agent::admin::{LaneState, LineState, LinkState, Request, Response, StatusReport, TroubleReport},
-    model::{Severity, SystemKind},
+    model::Severity,
 };
 
 /// What `latchd status` is told.
@@ -78,10 +78,9 @@ fn told(report: &StatusReport) -> String {
                 LineState::Ready => "ready",
                 LineState::Down => "DOWN",
             };
-            let SystemKind::SaltoIs = system.kind;
             vec![
                 system.name.to_string(),
-                "salto_is".into(),
+                system.kind.as_str().into(),
                 line.into(),
                 system.doors.to_string(),
                 system.encoders.to_string(),
@@ -146,7 +145,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::admin::{LaneReport, LinkReport, StateCount, SystemReport},
-        model::{Condition, JobId, JobState, LaneName, SystemName},
+        model::{Condition, JobId, JobState, LaneName, SystemKind, SystemName},
     };
 
     fn time(text: &str) -> jiff::Timestamp {

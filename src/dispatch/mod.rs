@@ -500,6 +500,9 @@ impl Dispatch {
         let (lane, Claimed { job, .. }) = self.at_work.remove(&id).expect("every task was put to work here");
         match &performed {
             Performed::Ended(outcome) => log_outcome(job.job_id, outcome),
+            Performed::MayRepeat(why) => {
+                tracing::warn!(job = %job.job_id, error = %why, "the job may be repeated")
+            }
             Performed::NothingSent(why) => {
                 tracing::warn!(job = %job.job_id, error = %why, "nothing was sent; the job waits again");
             }
@@ -622,6 +625,7 @@ fn record(queue: &mut Queue, now: Timestamp, end: End) -> Result<(), StoreError>
     let End { job_id, system, performed } = end;
     match performed {
         Performed::NothingSent(why) => queue.unsend(now, job_id, &why),
+        Performed::MayRepeat(why) => queue.finish(now, job_id, Outcome::Unknown(why)),
         Performed::Ended(outcome) => {
             let seen = match &outcome {
                 Outcome::Succeeded(Success { seen, .. }) => seen.clone(),

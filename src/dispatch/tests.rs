@@ -41,7 +41,7 @@ impl Driver for Scripted {
 
     fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
         match order {
-            Order::CardEncode(card) => Ok(Admission { lane: lane(), rooms: card.doors.clone() }),
+            Order::CardEncode(card) => Ok(Admission::to(lane(), card.doors.clone())),
             _ => Err(Refusal::new(Code::Unsupported, "cards only")),
         }
     }

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    model::{Admission, JobId, LaneName, Order, Outcome, Refusal, SystemInventory, SystemName, Treatment},
+    model::{
+        Admission, JobId, LaneName, Order, Outcome, Refusal, Success, SystemInventory, SystemName, Treatment,
+    },
     protocol::Stage,
     seams::BoxFuture,
 };
@@ -39,6 +41,13 @@ pub trait Driver: Send + Sync {
     /// Does the work. Cancel-safe in this sense only: whoever drops the future must treat the job as `unknown`.
     fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed>;
 
+    /// Looks for proof of what became of work that was marked `sent` and whose end nobody knows, after a crash or a
+    /// doubt. It only reads; it may take as long as reading takes. A driver that can read nothing back proves nothing.
+    fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
+        let _ = work;
+        Box::pin(async { Proof::None })
+    }
+
     /// Asks the driver to begin nothing new: work whose command has not left yet comes back as
     /// [`Performed::NothingSent`].
     fn stop(&self);
@@ -65,6 +74,20 @@ pub enum Performed {
     Ended(Outcome),
     /// Proven: no byte of the command was written. The job may wait and be tried again.
     NothingSent(Refusal),
+    /// It may have been done, and doing it again is harmless: the device's table ends the same. Only for kinds that are
+    /// repeatable; the job stays `sent` and is tried again after a pause.
+    MayRepeat(Refusal),
+}
+
+/// What a device's own memory says about work whose end nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// It was done.
+    Done(Success),
+    /// It was not done, and will not be by itself.
+    NotDone(Refusal),
+    /// The device says nothing about it, or could not be asked.
+    None,
 }
 
 /// Whether a line is open.

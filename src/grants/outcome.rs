@@ -144,6 +144,7 @@ mod tests {
             outcome: Outcome::unknown(Code::LineLost, "cut"),
             resolution: verdict.map(|verdict| Resolution { verdict, by: "desk".into() }),
             rooms: Vec::new(),
+            local: None,
         };
         assert_eq!(card_end(&report(None)), CardEnd::InDoubt);
         assert_eq!(card_end(&report(Some(Verdict::NotDone))), CardEnd::NotWritten);

@@ -201,6 +201,8 @@ pub(super) mod tests {
             modify_stay: None,
             read_card: proven,
             open_end: None,
+            slots: None,
+            unlock: None,
             max_rooms: 2,
             max_common: 2,
             answer_means_written: true,

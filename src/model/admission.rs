@@ -1,5 +1,7 @@
 //! What a driver says to an order that is possible.
 
+use std::time::Duration;
+
 use super::{DoorName, LaneName};
 
 /// What a driver says to an order that is possible.
@@ -9,4 +11,14 @@ pub struct Admission {
     pub lane: LaneName,
     /// Its doors that follow reservations, the main one first. The door ledger decides their treatment.
     pub rooms: Vec<DoorName>,
+    /// How long before its window begins a `slot.put` may be done. Zero for orders that are done at once.
+    pub lead: Duration,
+}
+
+impl Admission {
+    /// An order that is done at once.
+    #[must_use]
+    pub fn to(lane: LaneName, rooms: Vec<DoorName>) -> Self {
+        Self { lane, rooms, lead: Duration::ZERO }
+    }
 }

@@ -42,6 +42,18 @@ codes! {
     EncoderBusy = "encoder_busy",
     /// The line to the system is not open.
     SystemOffline = "system_offline",
+    /// The card was taken away before it was written.
+    CardRemoved = "card_removed",
+    /// Somebody at the desk cancelled it.
+    CancelledAtDesk = "cancelled_at_desk",
+    /// The device does not answer.
+    DeviceOffline = "device_offline",
+    /// The device is at work for somebody else.
+    DeviceBusy = "device_busy",
+    /// The device has no free slot.
+    SlotsFull = "slots_full",
+    /// The device holds the same PIN or card under another key.
+    ContentTaken = "content_taken",
     /// The lock system has no such room.
     RoomUnknown = "room_unknown",
     /// The lock system says that the room is out of service.
@@ -64,6 +76,8 @@ codes! {
     LineLost = "line_lost",
     /// The agent stopped between the durable mark and the proof: it may have been done.
     AgentStopped = "agent_stopped",
+    /// A backup was restored, or the machine set back, after the job may have been done.
+    MemoryRestored = "memory_restored",
     /// The job names a system that the site does not have.
     SystemUnknown = "system_unknown",
     /// The job names a door that the site does not have.
@@ -92,6 +106,8 @@ codes! {
     SiteCardLimit = "site_card_limit",
     /// The site's longest validity is exceeded.
     SiteValidityLimit = "site_validity_limit",
+    /// The disk is full: what runs may end, nothing new is taken.
+    DiskFull = "disk_full",
     /// Too many jobs wait already.
     QueueFull = "queue_full",
     /// The deadline passed before anything was sent.

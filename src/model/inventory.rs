@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DoorName, EncoderName, SystemName};
+use super::{DeviceName, DoorName, EncoderName, SystemName};
 
 /// Everything behind one bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct SystemInventory {
     pub doors: Vec<Door>,
     /// Its encoders.
     pub encoders: Vec<Encoder>,
+    /// Its devices with slots of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
 }
 
 /// Which make of access system.
@@ -37,6 +40,19 @@ pub struct SystemInventory {
 pub enum SystemKind {
     /// SALTO SPACE by its "Industry Standard" PMS interface.
     SaltoIs,
+    /// The keypad lock of `latchd sim lock`.
+    SimLock,
+}
+
+impl SystemKind {
+    /// The name on the wire and in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SaltoIs => "salto_is",
+            Self::SimLock => "sim_lock",
+        }
+    }
 }
 
 /// One door.
@@ -71,6 +87,18 @@ pub struct Encoder {
     pub display_name: Option<String>,
 }
 
+/// A device that holds PINs or card numbers in slots of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name in the system; also its local id.
+    pub name: DeviceName,
+    /// What people call it, where that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// How many slots it has.
+    pub slots: u16,
+}
+
 /// What a driver can do with its system, each with how well that is proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
@@ -88,6 +116,12 @@ pub struct Capabilities {
     pub read_card: Option<ProofLevel>,
     /// Cards without a printed end.
     pub open_end: Option<ProofLevel>,
+    /// PINs or card numbers in a device's slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<ProofLevel>,
+    /// Opening a door now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock: Option<ProofLevel>,
     /// Reservation-capable doors on one card.
     pub max_rooms: u16,
     /// Common doors on one card.

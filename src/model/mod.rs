@@ -21,12 +21,13 @@ pub use code::Code;
 pub use condition::{Condition, Severity};
 pub use id::*;
 pub use inventory::{
-    Capabilities, Door, DoorKind, Encoder, Inventory, ProofLevel, SystemInventory, SystemKind,
+    Capabilities, Device, Door, DoorKind, Encoder, Inventory, ProofLevel, SystemInventory, SystemKind,
 };
 pub use job::{CardEncode, CardRead, Job, Kind, Order, Priority, SlotContent, SlotPut, StayModify};
 pub use name::{DeviceName, DoorName, EncoderName, LaneName, NameError, ReservationKey, SystemName};
 pub use outcome::{
-    CardFacts, CardSeen, Outcome, Refusal, Report, Resolution, RoomState, Success, Verdict, Written,
+    CardFacts, CardSeen, LocalJob, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, Verdict,
+    Written,
 };
 pub use private::{Private, on_the_wire, on_the_wire_optional};
 pub use state::JobState;

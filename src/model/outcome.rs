@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Code, DoorName, JobId, JobState, ReservationKey, SystemName};
+use super::{Code, DoorName, JobId, JobState, Kind, ReservationKey, SystemName};
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +167,40 @@ pub struct Report {
     /// The door ledger of the rooms this job touched, as it stands now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rooms: Vec<RoomState>,
+    /// What the job was, where the cloud did not order it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalJob>,
+}
+
+/// A job that was made at the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalJob {
+    /// Who wanted it.
+    pub origin: Origin,
+    /// The access system or device family it is for.
+    pub system: SystemName,
+    /// What it asks for.
+    pub kind: Kind,
+    /// The device or encoder, where it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The job whose place it takes: a person said to do that one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<JobId>,
+}
+
+/// Who wanted a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The cloud ordered it.
+    Cloud,
+    /// A person at the site.
+    Person,
+    /// The agent's own timer: what a slot holds has come to its end.
+    Timer,
 }
 
 /// What settled a doubt.

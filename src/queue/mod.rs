@@ -400,7 +400,15 @@ impl Queue {
             Verdict::NotDone => "not done",
         };
         self.audit_line(now, "resolved", Some(job_id), &format!("{verdict}, says {}", resolution.by))?;
-        self.report(&Report { job_id, revision: 2, at: now, outcome, resolution: Some(resolution), rooms })?;
+        self.report(&Report {
+            job_id,
+            revision: 2,
+            at: now,
+            outcome,
+            resolution: Some(resolution),
+            rooms,
+            local: None,
+        })?;
         Ok(Ok(()))
     }
 
@@ -577,6 +585,7 @@ impl Queue {
             outcome: outcome.clone(),
             resolution: None,
             rooms,
+            local: None,
         })
     }
 
@@ -591,7 +600,8 @@ impl Queue {
         };
         let Some(outcome) = detail.outcome else { return Ok(()) };
         let at = detail.view.ended_at.unwrap_or(now);
-        let first = Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new() };
+        let first =
+            Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new(), local: None };
         self.report(&first)?;
         let Some(resolution) = detail.resolution else { return Ok(()) };
         let outcome = resolved(&row, &resolution);

@@ -386,6 +386,7 @@ pub(super) fn report(number: u128) -> Report {
         outcome: Outcome::Cancelled,
         resolution: None,
         rooms: Vec::new(),
+        local: None,
     }
 }
 

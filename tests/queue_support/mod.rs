@@ -160,7 +160,7 @@ pub(crate) fn admission(order: &Order) -> Admission {
         Order::CardRead(read) => (read.encoder.as_str(), Vec::new()),
         _ => ("1", Vec::new()),
     };
-    Admission { lane: lane(encoder), rooms }
+    Admission::to(lane(encoder), rooms)
 }
 
 pub(crate) fn job(number: u128, order: Order) -> Job {

@@ -150,6 +150,7 @@ pub(crate) fn success(performed: Performed) -> Success {
 pub(crate) fn end(performed: &Performed) -> String {
     match performed {
         Performed::NothingSent(refusal) => format!("nothing_sent {}", refusal.code),
+        Performed::MayRepeat(refusal) => format!("may_repeat {}", refusal.code),
         Performed::Ended(Outcome::Failed(refusal)) => format!("failed {}", refusal.code),
         Performed::Ended(Outcome::Unknown(refusal)) => format!("unknown {}", refusal.code),
         Performed::Ended(other) => other.state().to_string(),

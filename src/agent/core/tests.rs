@@ -40,6 +40,8 @@ impl Driver for Scripted {
                 modify_stay: None,
                 read_card: None,
                 open_end: None,
+                slots: None,
+                unlock: None,
                 max_rooms: 1,
                 max_common: 0,
                 answer_means_written: true,
@@ -48,6 +50,7 @@ impl Driver for Scripted {
             checkout_on_last_grant: false,
             doors: Vec::new(),
             encoders: Vec::new(),
+            devices: Vec::new(),
         }
     }
 
@@ -57,7 +60,7 @@ impl Driver for Scripted {
 
     fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
         let Order::CardEncode(card) = order else { unreachable!("cards only") };
-        Ok(Admission { lane: LaneName::new("desk").unwrap(), rooms: card.doors.clone() })
+        Ok(Admission::to(LaneName::new("desk").unwrap(), card.doors.clone()))
     }
 
     fn line(&self) -> tokio::sync::watch::Receiver<Line> {
@@ -499,7 +502,7 @@ async fn a_second_signal_leaves_at_once_and_the_job_stays_sent() {
 async fn finished_jobs_are_deleted_after_their_time() {
     let world = World::begin(time("2026-12-30T12:00:00Z"), |queue| {
         let old = job(1, "101");
-        let admission = Admission { lane: LaneName::new("desk").unwrap(), rooms: Vec::new() };
+        let admission = Admission::to(LaneName::new("desk").unwrap(), Vec::new());
         queue.accept(noon(), None, old, Ok(admission), true).unwrap();
         queue.finish(noon(), id(1), written()).unwrap();
     });

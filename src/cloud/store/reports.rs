@@ -66,7 +66,8 @@ impl Db {
             return Ok(());
         };
         let (outcome, rooms) = (Outcome::Cancelled, Vec::new());
-        let report = Report { job_id: job, revision: 0, at: now, outcome, resolution: None, rooms };
+        let report =
+            Report { job_id: job, revision: 0, at: now, outcome, resolution: None, rooms, local: None };
         self.tenant(card.workspace).card_reported(now, &card, &report)
     }
 

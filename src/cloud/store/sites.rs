@@ -13,7 +13,7 @@ use crate::{
     grants::{Event, Subject},
     model::{
         AcsEncoderId, AcsEntranceId, AcsSystemId, BridgeId, Condition, ConnectedAccountId, DoorKind,
-        Inventory, Severity, SpaceId, SystemInventory, SystemKind, WorkspaceId,
+        Inventory, Severity, SpaceId, SystemInventory, WorkspaceId,
     },
     store::StoreError,
 };
@@ -295,9 +295,7 @@ impl Tenant<'_> {
             |row| id::<AcsSystemId>(row, "acs_system_id"),
         )?;
         let key = known.unwrap_or_else(|| AcsSystemId(self.db.random.uuid()));
-        let kind = match system.kind {
-            SystemKind::SaltoIs => "salto_is",
-        };
+        let kind = system.kind.as_str();
         let capabilities = serde_json::to_string(&system.capabilities)
             .map_err(|error| StoreError::corrupt("acs_system.capabilities", error))?;
         self.db.execute(

@@ -186,6 +186,8 @@ fn inventory(rooms: &[&str]) -> Inventory {
                 modify_stay: None,
                 read_card: proven,
                 open_end: None,
+                slots: None,
+                unlock: None,
                 max_rooms: 4,
                 max_common: 62,
                 answer_means_written: true,
@@ -198,6 +200,7 @@ fn inventory(rooms: &[&str]) -> Inventory {
                 .chain([door("lobby", DoorKind::Common)])
                 .collect(),
             encoders: vec![encoder("1"), encoder("2")],
+            devices: Vec::new(),
         }],
     }
 }
@@ -211,7 +214,7 @@ fn written() -> Outcome {
 }
 
 fn report(at: Timestamp, job_id: JobId, outcome: Outcome) -> Report {
-    Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new() }
+    Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new(), local: None }
 }
 
 #[test]

@@ -124,6 +124,8 @@ impl SaltoIs {
             modify_stay: None,
             read_card: Some(ProofLevel::Vector),
             open_end: None,
+            slots: None,
+            unlock: None,
             max_rooms: MAX_ROOMS as u16,
             max_common: 62,
             answer_means_written: true,
@@ -473,6 +475,7 @@ impl Driver for SaltoIs {
             capabilities: Self::capabilities(),
             doors: rooms.chain(common).collect(),
             encoders: encoders.collect(),
+            devices: Vec::new(),
         }
     }
 
@@ -503,7 +506,7 @@ impl Driver for SaltoIs {
             | Order::DeviceUnlock { .. }
             | Order::DeviceRead { .. } => return Err(unsupported(order)),
         };
-        Ok(Admission { lane: lane(&self.system), rooms })
+        Ok(Admission::to(lane(&self.system), rooms))
     }
 
     fn line(&self) -> watch::Receiver<Line> {

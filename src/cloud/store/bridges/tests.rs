@@ -72,6 +72,7 @@ impl Cloud {
             outcome: Outcome::Cancelled,
             resolution: None,
             rooms: Vec::new(),
+            local: None,
         };
         self.db.take_report(at(2), self.bridge, self.connection, Position { epoch, n }, &report).unwrap()
     }
