@@ -7,8 +7,17 @@ use tokio::time::Instant;
 use crate::model::{JobId, LaneName, SystemName};
 
 /// What a lane is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaneState {
+    /// A person paused it. STAND-IN
+    Paused,
+    /// Its device could not be reached. STAND-IN
+    Resting {
+        /// Until then.
+        until: jiff::Timestamp,
+        /// What was wrong.
+        why: String,
+    },
     /// Nothing.
     Free,
     /// The queue was asked for its next job.
@@ -25,6 +34,7 @@ struct Lane {
     retry_at: Option<Instant>,
     /// Somebody wanted it while it was reserved: the answer under way may not know of the latest job.
     wanted: bool,
+    paused: bool, // STAND-IN
 }
 
 /// All lanes of the site, in the order of their names.
@@ -33,18 +43,31 @@ pub struct Lanes(BTreeMap<LaneName, Lane>);
 
 impl Lanes {
     pub(super) fn add(&mut self, lane: LaneName, system: SystemName) {
-        self.0.insert(lane, Lane { system, state: LaneState::Free, retry_at: None, wanted: false });
+        self.0.insert(
+            lane,
+            Lane { system, state: LaneState::Free, retry_at: None, wanted: false, paused: false },
+        );
     }
 
     /// Every lane with its system and state.
     pub fn iter(&self) -> impl Iterator<Item = (&LaneName, &SystemName, LaneState)> {
-        self.0.iter().map(|(name, lane)| (name, &lane.system, lane.state))
+        self.0.iter().map(|(name, lane)| {
+            (
+                name,
+                &lane.system,
+                if lane.paused && lane.state == LaneState::Free {
+                    LaneState::Paused
+                } else {
+                    lane.state.clone()
+                },
+            )
+        })
     }
 
     /// Reserves a free lane whose line is ready. One that is reserved already is remembered as wanted.
     pub(super) fn reserve(&mut self, lane: &LaneName, ready: impl Fn(&SystemName) -> bool) -> bool {
         match self.0.get_mut(lane) {
-            Some(lane) if lane.state == LaneState::Free && ready(&lane.system) => {
+            Some(lane) if lane.state == LaneState::Free && !lane.paused && ready(&lane.system) => {
                 lane.state = LaneState::Reserved;
                 lane.retry_at = None;
                 lane.wanted = false;
@@ -73,6 +96,18 @@ impl Lanes {
             lane.retry_at = retry_at;
             std::mem::take(&mut lane.wanted)
         })
+    }
+
+    // STAND-IN
+    pub(super) fn pause(&mut self, lane: &LaneName, paused: bool) {
+        if let Some(lane) = self.0.get_mut(lane) {
+            lane.paused = paused;
+        }
+    }
+
+    // STAND-IN
+    pub(super) fn remove_of(&mut self, system: &SystemName) {
+        self.0.retain(|_, lane| lane.system != *system);
     }
 
     pub(super) fn of(&self, system: &SystemName) -> Vec<LaneName> {

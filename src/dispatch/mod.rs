@@ -22,6 +22,7 @@
 //! queue come back through [`Dispatch::next`].
 
 mod lanes;
+mod standin; // STAND-IN
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -49,6 +50,7 @@ use crate::{
 };
 
 pub use lanes::{LaneState, Lanes};
+pub use standin::LocalOrder; // STAND-IN
 
 /// What the rest of the agent learns from the dispatcher.
 #[derive(Debug)]
@@ -88,6 +90,7 @@ pub struct Dispatch {
     lanes: Lanes,
     lines: BTreeMap<SystemName, Line>,
     line_changes: mpsc::UnboundedReceiver<(SystemName, Line)>,
+    line_changed_to: mpsc::UnboundedSender<(SystemName, Line)>, // STAND-IN
     running: JoinSet<Performed>,
     at_work: BTreeMap<Id, (LaneName, Claimed)>,
     answers: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
@@ -186,6 +189,7 @@ impl Dispatch {
             lanes,
             lines,
             line_changes,
+            line_changed_to: changed, // STAND-IN
             running: JoinSet::new(),
             at_work: BTreeMap::new(),
             answers: FuturesUnordered::new(),

@@ -24,7 +24,9 @@
 mod ledger;
 mod limits;
 mod outbox;
+mod people;
 pub mod policy;
+mod standin; // STAND-IN
 mod store;
 #[cfg(test)]
 mod testing;
@@ -35,6 +37,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
+pub use standin::{PausedLane, RetryRefused, SlotView}; // STAND-IN
 pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView};
 
 use self::{
