@@ -1,6 +1,6 @@
 //! The agent's one loop: link, dispatcher, administration and clock meet here. It decides nothing; it carries.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    admin::{LinkState, Question, Request, Response},
+    admin::{LinkState, NewJob, Question, Request, Response, Watched, Watchers},
     answers::{self, LinkView},
     conditions::Conditions,
     notify::ServiceManager,
@@ -18,17 +18,17 @@ use super::{
 };
 use crate::{
     config::{AgentConfig, Checkout},
-    dispatch::{Dispatch, Happening},
+    dispatch::{Dispatch, Happening, LocalOrder},
     drivers::{Driver, Line},
     link::{self, Link},
-    model::{Inventory, Severity, SystemInventory, SystemName},
+    model::{Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
     protocol::{
-        Envelope, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Status, StreamName, VERSIONS,
-        Welcome,
+        Envelope, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Stage, Status, StreamName,
+        VERSIONS, Welcome,
         stream::{self, Resume},
     },
-    queue::Queue,
-    seams::TrustedTime,
+    queue::{Accepted, CancelAnswer, Queue},
+    seams::{Random, TrustedTime},
     store::{StoreError, WriterHandle},
 };
 
@@ -50,17 +50,28 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 const MOST_JOBS: usize = 1000;
 
 type Task = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Reply = Pin<Box<dyn Future<Output = Result<Response, StoreError>> + Send>>;
 
 /// What the queue answered to a question of this loop.
 enum Answer {
     Memory(Result<Hello, StoreError>, oneshot::Sender<Hello>),
-    Resumed { connection: u64, reports_limit: u64, result: Result<Resumed, StoreError> },
-    Reports { after: Position, result: Result<Vec<(Position, Message)>, StoreError> },
+    Resumed {
+        connection: u64,
+        reports_limit: u64,
+        result: Result<Resumed, StoreError>,
+    },
+    Reports {
+        after: Position,
+        result: Result<Vec<(Position, Message)>, StoreError>,
+    },
     OrdersLimit(Result<u64, StoreError>),
     AskAgain,
     Purged(Result<usize, StoreError>),
     Done(Result<(), StoreError>),
     Told,
+    /// A watcher has begun; ends after this report are for it.
+    Watching(Position),
+    Ends(Result<(Vec<Watched>, Position, bool), StoreError>),
 }
 
 /// How both streams go on with a cloud that has welcomed us.
@@ -100,7 +111,9 @@ pub(super) struct Core {
     pub(super) dispatch: Dispatch,
     pub(super) link: Link,
     pub(super) time: TrustedTime,
+    pub(super) random: Random,
     pub(super) requests: mpsc::Receiver<Question>,
+    pub(super) watchers: Watchers,
     pub(super) stop: mpsc::Receiver<()>,
     pub(super) service_manager: ServiceManager,
     pub(super) started: Timestamp,
@@ -114,6 +127,11 @@ struct State {
     standing: Option<u64>,
     asking_reports: Asking,
     asking_orders_limit: Asking,
+    asking_ends: Asking,
+    /// The last report that watchers were told of, while there are any.
+    watched: Option<Position>,
+    /// Since when jobs at work have been waiting for a card.
+    cards: BTreeMap<JobId, Timestamp>,
     tasks: FuturesUnordered<Task>,
     stop_at: Option<Instant>,
     quiet_until: Option<Instant>,
@@ -134,6 +152,9 @@ impl Core {
             standing: None,
             asking_reports: Asking::default(),
             asking_orders_limit: Asking::default(),
+            asking_ends: Asking::default(),
+            watched: None,
+            cards: BTreeMap::new(),
             tasks: FuturesUnordered::new(),
             stop_at: None,
             quiet_until: None,
@@ -220,12 +241,23 @@ impl Core {
             })),
             Happening::Reports => {
                 self.ask_reports(state);
+                self.ask_ends(state);
                 // A job that ended makes room.
                 self.ask_orders_limit(state);
                 // Outcomes are stored again, so the disk works.
                 state.conditions.clear("store", "store_failed");
             }
-            Happening::Progress { job_id, stage } => state.uplink.progress(job_id, stage),
+            Happening::Progress { job_id, stage } => {
+                state.uplink.progress(job_id, stage);
+                let (now, job) = (self.time.now(), self.dispatch.at_work(job_id));
+                if self.watchers.any() {
+                    self.watchers.tell(answers::step(now, job_id, job, stage));
+                }
+                state.cards.retain(|waits, _| self.dispatch.at_work(*waits).is_some());
+                if stage == Stage::WaitingForCard && job.is_some() {
+                    state.cards.insert(job_id, now);
+                }
+            }
             Happening::LinesChanged => self.lines_changed(state),
             Happening::StoreFailed { why } => {
                 let message = format!("the queue cannot be written ({why}): free space or mend the disk");
@@ -385,6 +417,21 @@ impl Core {
         state.tasks.push(Box::pin(async move { Answer::OrdersLimit(committed(limit).await) }));
     }
 
+    /// Looks for jobs that ended since watchers were last told.
+    fn ask_ends(&self, state: &mut State) {
+        if !self.watchers.any() {
+            state.watched = None;
+        }
+        let Some(after) = state.watched else {
+            return;
+        };
+        if !state.asking_ends.begin() {
+            return;
+        }
+        let ends = self.queue.submit(move |queue: &mut Queue| answers::ends_after(queue, after));
+        state.tasks.push(Box::pin(async move { Answer::Ends(committed(ends).await) }));
+    }
+
     /// Deletes a slice of what nobody asks for any more.
     fn purge(&self, state: &mut State) {
         // Not before the answer.
@@ -465,10 +512,35 @@ impl Core {
             Answer::AskAgain => {
                 self.ask_reports(state);
                 self.ask_orders_limit(state);
+                self.ask_ends(state);
             }
             Answer::Purged(Ok(0)) | Answer::Done(Ok(())) => {}
             // A doubt may have been settled: that is a report.
-            Answer::Told => self.ask_reports(state),
+            Answer::Told => {
+                self.ask_reports(state);
+                self.ask_ends(state);
+            }
+            Answer::Watching(seen) => {
+                state.watched.get_or_insert(seen);
+                self.ask_ends(state);
+            }
+            Answer::Ends(result) => {
+                let wanted_again = state.asking_ends.end();
+                match result {
+                    Ok((ends, last, more)) => {
+                        if state.watched.is_some() {
+                            state.watched = Some(last);
+                        }
+                        for end in ends {
+                            self.watchers.tell(end);
+                        }
+                        if more || wanted_again {
+                            self.ask_ends(state);
+                        }
+                    }
+                    Err(error) => self.ask_again_later(state, &error),
+                }
+            }
             Answer::Purged(Ok(rows)) => {
                 tracing::debug!(rows, "old jobs and audit lines deleted");
                 state.purge_at = Instant::now() + PURGE_SLICES;
@@ -487,39 +559,146 @@ impl Core {
         }));
     }
 
-    fn administer(&self, state: &mut State, request: Request, reply: oneshot::Sender<Response>) {
+    fn administer(&mut self, state: &mut State, request: Request, reply: oneshot::Sender<Response>) {
+        let by = match request.by().map(answers::name_of).transpose() {
+            Ok(by) => by.unwrap_or_default(),
+            Err(refused) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(refused);
+                return;
+            }
+        };
         let now = self.time.now();
-        let answer = match request {
+        let answer: Reply = match request {
+            Request::Watch { job_id } => {
+                let cards = state.cards.clone();
+                let begun =
+                    self.queue.submit(move |queue: &mut Queue| answers::watching(queue, now, job_id, &cards));
+                state.tasks.push(Box::pin(async move {
+                    match committed(begun).await {
+                        Ok((response, seen)) => {
+                            tell(reply, Ok(response));
+                            Answer::Watching(seen)
+                        }
+                        Err(error) => {
+                            tell(reply, Err(error));
+                            Answer::Told
+                        }
+                    }
+                }));
+                return;
+            }
             Request::Status => {
                 let (config, dispatch) = (&self.config, &self.dispatch);
                 let report =
                     answers::status(config, self.started, now, &state.link, dispatch, &state.conditions);
-                self.queue.submit(move |queue: &mut Queue| {
-                    Ok(Response::Status(Box::new(answers::with_queue(report, queue)?)))
-                })
+                self.asked(move |queue| Ok(Response::Status(Box::new(answers::with_queue(report, queue)?))))
             }
-            Request::Jobs { state, lane, limit } => self.queue.submit(move |queue: &mut Queue| {
+            Request::Jobs { state, lane, limit } => self.asked(move |queue| {
                 let limit = usize::from(limit).min(MOST_JOBS);
                 let (jobs, more) = answers::jobs(queue, state, lane.as_ref(), limit)?;
                 Ok(Response::Jobs { jobs, more })
             }),
-            Request::Job { job_id } => self.queue.submit(move |queue: &mut Queue| {
+            Request::Job { job_id } => self.asked(move |queue| {
                 Ok(match answers::job(queue, job_id)? {
                     Some(job) => Response::Job(Box::new(job)),
-                    None => Response::refused("no_such_job", format!("there is no job {job_id}")),
+                    None => answers::no_such_job(job_id),
                 })
             }),
-            Request::Resolve { job_id, verdict, by } => {
-                self.queue.submit(move |queue: &mut Queue| answers::resolve(queue, now, job_id, verdict, &by))
+            Request::Slots { system } => self.asked(move |queue| answers::slots(queue, system.as_ref())),
+            Request::Lanes => {
+                let lanes = answers::lanes(&self.dispatch);
+                self.asked(move |queue| {
+                    Ok(Response::Lanes { lanes: answers::lanes_with_queue(lanes, queue)? })
+                })
+            }
+            Request::Resolve { job_id, verdict, .. } => {
+                self.asked(move |queue| answers::resolve(queue, now, job_id, verdict, &by))
+            }
+            Request::Cancel { job_id, .. } => self.cancel(job_id, by),
+            Request::Retry { job_id, not_done, .. } => {
+                let retried = match not_done {
+                    true => self.dispatch.resolve_and_retry(job_id, &by),
+                    false => self.dispatch.retry(job_id, &by),
+                };
+                Box::pin(async move { Ok(answers::retried(job_id, committed(retried).await?)) })
+            }
+            Request::Add { job, .. } => self.add(*job, by),
+            Request::PauseLane { lane, .. } => {
+                self.after_lane(lane, |dispatch, lane| dispatch.pause(lane, &by))
+            }
+            Request::ResumeLane { lane, .. } => {
+                self.after_lane(lane, |dispatch, lane| dispatch.resume(lane, &by))
             }
         };
         state.tasks.push(Box::pin(async move {
-            let answer = committed(answer).await;
-            let answer = answer.unwrap_or_else(|error| Response::refused("unavailable", error.to_string()));
-            // Whoever asked may have gone.
-            let _ = reply.send(answer);
+            tell(reply, answer.await);
             Answer::Told
         }));
+    }
+
+    /// What the queue answers.
+    fn asked(
+        &self,
+        question: impl FnOnce(&mut Queue) -> Result<Response, StoreError> + Send + 'static,
+    ) -> Reply {
+        Box::pin(committed(self.queue.submit(question)))
+    }
+
+    /// Takes a job back, by a person's word.
+    fn cancel(&mut self, job_id: JobId, by: String) -> Reply {
+        let (now, queue) = (self.time.now(), self.queue.clone());
+        let answer = self.dispatch.cancel_local(job_id);
+        Box::pin(async move {
+            let answer = committed(answer).await?;
+            let cancelled = queue.submit(move |queue: &mut Queue| {
+                if answer == CancelAnswer::Cancelled {
+                    queue.note_person(now, "cancelled", job_id, &by)?;
+                }
+                answers::cancelled(queue, job_id, answer)
+            });
+            committed(cancelled).await
+        })
+    }
+
+    /// Takes a person's own job.
+    fn add(&mut self, wanted: NewJob, by: String) -> Reply {
+        let (now, queue) = (self.time.now(), self.queue.clone());
+        let job_id = wanted.job_id.unwrap_or_else(|| JobId(self.random.uuid()));
+        let job = answers::new_job(now, job_id, wanted);
+        let answer = self.dispatch.local(LocalOrder { job, origin: Origin::Person, retries: None });
+        Box::pin(async move {
+            let accepted = committed(answer).await?;
+            if accepted != Accepted::Duplicate {
+                let noted =
+                    queue.submit(move |queue: &mut Queue| queue.note_person(now, "added", job_id, &by));
+                committed(noted).await?;
+            }
+            Ok(answers::added(job_id, accepted))
+        })
+    }
+
+    /// Changes a lane, and tells how it stands then.
+    fn after_lane<T: Send + 'static>(
+        &mut self,
+        lane: LaneName,
+        change: impl FnOnce(&mut Dispatch, LaneName) -> oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Reply {
+        if !self.dispatch.lanes().iter().any(|(known, ..)| *known == lane) {
+            let refused = answers::no_such_lane(&lane, &self.dispatch);
+            return Box::pin(async move { Ok(refused) });
+        }
+        let changed = change(&mut self.dispatch, lane.clone());
+        let mut lanes = answers::lanes(&self.dispatch);
+        lanes.retain(|report| report.lane == lane);
+        let queue = self.queue.clone();
+        Box::pin(async move {
+            committed(changed).await?;
+            let lanes = queue.submit(move |queue: &mut Queue| {
+                Ok(Response::Lanes { lanes: answers::lanes_with_queue(lanes, queue)? })
+            });
+            committed(lanes).await
+        })
     }
 
     fn store_failed(&self, state: &mut State, error: &StoreError) {
@@ -544,6 +723,12 @@ impl Core {
 
 async fn committed<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
     answer.await.unwrap_or(Err(StoreError::Stopped))
+}
+
+/// Answers whoever asked; they may have gone.
+fn tell(reply: oneshot::Sender<Response>, answer: Result<Response, StoreError>) {
+    let answer = answer.unwrap_or_else(|error| Response::refused("unavailable", error.chain()));
+    let _ = reply.send(answer);
 }
 
 async fn at(deadline: Option<Instant>) {

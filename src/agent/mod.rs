@@ -60,12 +60,13 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
         .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
     let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
     let settings = link::Settings::new(&config.cloud.url, &Private::new(token), Arc::new(tls))?;
-    let link = link::start(settings, Arc::new(SystemNet), clock, random);
+    let link = link::start(settings, Arc::new(SystemNet), clock, random.clone());
 
     let server = admin::Server::bind(&config.admin.socket).await?;
     let (questions, requests) = mpsc::channel(16);
     let (close_admin, admin_closed) = oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(questions, async move {
+    let watchers = admin::Watchers::default();
+    let serving = tokio::spawn(server.run(questions, watchers.clone(), async move {
         // Closed by its drop as well: both mean the end.
         let _ = admin_closed.await;
     }));
@@ -73,7 +74,19 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let core = core::Core { config, queue, dispatch, link, time, requests, stop, service_manager, started };
+    let core = core::Core {
+        config,
+        queue,
+        dispatch,
+        link,
+        time,
+        random,
+        requests,
+        watchers,
+        stop,
+        service_manager,
+        started,
+    };
     let ended = core.run().await;
     drop(close_admin);
     // Removes the socket's file.

@@ -4,11 +4,15 @@ mod check_config;
 pub mod cloud;
 pub mod demo;
 mod jobs;
+mod lanes;
 mod logging;
+mod order;
 mod run;
 pub mod sim;
+mod slots;
 mod status;
 mod table;
+mod watch;
 
 use std::{
     future::Future,
@@ -32,7 +36,8 @@ Exit codes:
   0  done
   1  it went wrong, and the last lines on standard error say how
   2  the command line itself is wrong
-  3  `latchd status`: the agent answers, and something needs a person
+  3  `latchd status`: the agent answers, and something needs a person;
+     `latchd jobs watch JOB_ID`: the job ended in doubt
 
 Environment:
   LATCHD_LOG   what is logged, e.g. info, debug, or info,latchd::link=debug;
@@ -46,6 +51,7 @@ Examples:
   latchd run --config latchd.toml             bring a property to its cloud
   latchd status                               what works, what does not, since when
   latchd jobs list --state unknown            what a person must look at
+  latchd jobs watch                           every step of every job, live
 ";
 
 /// Brings a property's access systems to the cloud: hotel locks, card encoders.
@@ -99,11 +105,20 @@ pub enum Command {
     /// To whom the property is enrolled, the link to the cloud, each access system, each lane, and what needs a person.
     /// Ends with code 3 where something does, so that a monitor can ask too.
     Status(status::StatusArgs),
-    /// Look at the running agent's jobs.
+    /// Look at the running agent's jobs, and act on them.
     ///
-    /// What was ordered, where it stands, and why. A job that is `unknown` may have been done: read the card, or look,
-    /// before anything is ordered again.
+    /// What was ordered, where it stands, and why; live, too. A job that is `unknown` may have been done: read the card,
+    /// or look, before anything is ordered again.
     Jobs(jobs::JobsArgs),
+    /// Look at the running agent's lanes, and pause them.
+    ///
+    /// A lane is one encoder, lock or shared line: one job is at work there at a time. A paused lane begins nothing new
+    /// until it is resumed, also after a restart; its jobs wait, and expire at their deadlines.
+    Lanes(lanes::LanesArgs),
+    /// List the slots of locks that the running agent looks after.
+    ///
+    /// Which slot of which device, what is known of it, and when it will be emptied. Never the code in it.
+    Slots(slots::SlotsArgs),
 }
 
 /// Runs the command line of this process.
@@ -148,7 +163,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(args) => return check_config::run(&args),
         Command::Status(args) => return in_runtime(status::run(&args)),
-        Command::Jobs(args) => in_runtime(jobs::run(&args))?,
+        Command::Jobs(args) => return in_runtime(jobs::run(&args)),
+        Command::Lanes(args) => in_runtime(lanes::run(&args))?,
+        Command::Slots(args) => in_runtime(slots::run(&args))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -193,6 +210,25 @@ impl AgentAddress {
         let socket: &Path = &self.socket()?;
         Ok(admin::ask(socket, request).await?)
     }
+}
+
+/// Who wants something changed.
+#[derive(Debug, Args)]
+pub struct Person {
+    /// Who wants it, for the audit [default: the user who runs this].
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+impl Person {
+    fn name(&self) -> anyhow::Result<String> {
+        let user = || ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
+        self.by.clone().or_else(user).context("say with --by who wants it")
+    }
+}
+
+fn other_answer<T>() -> anyhow::Result<T> {
+    anyhow::bail!("the agent answered another question")
 }
 
 /// Writes to standard output what people or scripts asked for.
