@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::{
     admin::{
         JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState, LinkReport, LinkState, Moment, NewJob,
-        Pause, Response, Rest, SlotReport, StateCount, StatusReport, Step, SystemReport, TroubleReport,
-        Watched,
+        Pause, Response, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport,
+        TroubleReport, Watched,
     },
     conditions::Conditions,
 };
@@ -67,7 +68,7 @@ pub(super) fn status(
             trouble: link.trouble.as_ref().map(TroubleReport::from),
         },
         systems: config.systems.iter().map(|system| system_report(system, dispatch)).collect(),
-        lanes: lanes(dispatch),
+        lanes: lanes(now, dispatch),
         jobs: Vec::new(),
         unacknowledged: 0,
         conditions,
@@ -261,11 +262,10 @@ pub(super) fn retried(job_id: JobId, answer: Result<JobId, RetryRefused>) -> Res
     match answer {
         Ok(job_id) => Response::Retried { job_id },
         Err(RetryRefused::NotKnown) => no_such_job(job_id),
-        Err(RetryRefused::InDoubt) => Response::refused(
-            "in_doubt",
-            "the job may have been done: look first, then say `latchd jobs resolve JOB_ID --retry` if it was not",
-        ),
-        Err(why) => Response::refused("not_retriable", why.to_string()),
+        Err(why @ RetryRefused::Not(JobState::Unknown)) => Response::refused("in_doubt", why.to_string()),
+        Err(why @ (RetryRefused::Not(_) | RetryRefused::Unreadable)) => {
+            Response::refused("not_retriable", why.to_string())
+        }
     }
 }
 
@@ -276,7 +276,7 @@ pub(super) fn no_such_job(job_id: JobId) -> Response {
 
 /// The refusal of a question about a lane that is not there.
 pub(super) fn no_such_lane(lane: &LaneName, dispatch: &Dispatch) -> Response {
-    let known: Vec<_> = dispatch.lanes().iter().map(|(lane, ..)| lane.as_str()).collect();
+    let known: Vec<_> = dispatch.lanes().iter().map(|lane| lane.name.as_str()).collect();
     let known = if known.is_empty() { "none".into() } else { known.join(", ") };
     Response::refused("no_such_lane", format!("there is no lane {lane}; there are: {known}"))
 }
@@ -291,7 +291,13 @@ pub(super) fn slots(queue: &Queue, system: Option<&SystemName>) -> Result<Respon
         system: slot.system,
         device: slot.device,
         slot: slot.slot,
-        state: slot.state.to_string(),
+        state: match (slot.uncertain, slot.may_open) {
+            (true, _) => SlotState::Uncertain,
+            (false, true) => SlotState::Filled,
+            (false, false) => SlotState::Empty,
+        },
+        since: slot.changed_at,
+        job_id: slot.decided_by,
         ends_at: slot.ends_at,
     };
     Ok(Response::Slots { slots: shown.map(report).collect() })
@@ -383,6 +389,15 @@ pub(super) fn step(now: Timestamp, job_id: JobId, job: Option<&Job>, stage: Stag
     watched(now, job_id, job, moment)
 }
 
+/// A job that has just begun to wait, if it still does.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn waits(queue: &Queue, now: Timestamp, job_id: JobId) -> Result<Option<Watched>, StoreError> {
+    let detail = queue.job(job_id)?.filter(|detail| detail.view.state == JobState::Waiting);
+    Ok(detail.map(|detail| watched(now, job_id, detail.job.as_ref(), Moment::Queued)))
+}
+
 /// How long a person may take to lay a card down, in seconds.
 fn card_wait(job: &Job) -> u16 {
     match &job.order {
@@ -458,9 +473,9 @@ fn job_line(queue: &Queue, view: &JobView) -> Result<JobLine, StoreError> {
         created_at: job.as_ref().map_or(view.received_at, |job| job.created_at),
         changed_at: view.ended_at.or(view.sent_at).unwrap_or(view.received_at),
         code: view.code,
-        origin: view.origin(),
-        due_at: view.due_at(),
-        retries: view.retries(),
+        origin: view.origin,
+        due_at: view.due_at,
+        retries: view.retries,
     })
 }
 
@@ -487,21 +502,22 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
 }
 
 /// How the lanes stand, as far as the dispatcher knows.
-pub(super) fn lanes(dispatch: &Dispatch) -> Vec<LaneReport> {
-    let report = |(lane, system, state): (&LaneName, &SystemName, dispatch::LaneState)| {
-        let ready = dispatch.lines().get(system) == Some(&Line::Ready);
-        let (state, job, rest) = match state {
-            dispatch::LaneState::Busy(job) => (LaneState::Busy, Some(job), None),
-            dispatch::LaneState::Paused => (LaneState::Paused, None, None),
-            dispatch::LaneState::Resting { until, why } => {
-                (LaneState::Resting, None, Some(Rest { until, why }))
-            }
-            dispatch::LaneState::Free | dispatch::LaneState::Reserved if ready => {
-                (LaneState::Idle, None, None)
-            }
-            dispatch::LaneState::Free | dispatch::LaneState::Reserved => (LaneState::Blocked, None, None),
+pub(super) fn lanes(now: Timestamp, dispatch: &Dispatch) -> Vec<LaneReport> {
+    let report = |lane: dispatch::LaneView<'_>| {
+        let left = |rest: &dispatch::Rest| rest.until.saturating_duration_since(Instant::now());
+        let rest = lane.rest.filter(|rest| !left(rest).is_zero()).map(|rest| Rest {
+            until: now.saturating_add(left(rest)).unwrap_or(now),
+            why: rest.why.message.clone(),
+        });
+        let ready = dispatch.lines().get(lane.system) == Some(&Line::Ready);
+        let (state, job) = match lane.state {
+            dispatch::LaneState::Busy(job) => (LaneState::Busy, Some(job)),
+            _ if lane.paused => (LaneState::Paused, None),
+            _ if rest.is_some() => (LaneState::Resting, None),
+            dispatch::LaneState::Free | dispatch::LaneState::Reserved if ready => (LaneState::Idle, None),
+            dispatch::LaneState::Free | dispatch::LaneState::Reserved => (LaneState::Blocked, None),
         };
-        LaneReport { lane: lane.clone(), state, job, waiting: 0, paused: None, rest }
+        LaneReport { lane: lane.name.clone(), state, job, waiting: 0, paused: None, rest }
     };
     dispatch.lanes().iter().map(report).collect()
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{AgentConfig, Checkout},
-    dispatch::{Dispatch, Happening, LocalOrder},
+    dispatch::{Dispatch, Happening},
     drivers::{Driver, Line},
     link::{self, Link},
     model::{Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
@@ -27,7 +27,7 @@ use crate::{
         VERSIONS, Welcome,
         stream::{self, Resume},
     },
-    queue::{Accepted, CancelAnswer, Queue},
+    queue::{Accepted, LocalOrder, Queue},
     seams::{Random, TrustedTime},
     store::{StoreError, WriterHandle},
 };
@@ -71,6 +71,7 @@ enum Answer {
     Told,
     /// A watcher has begun; ends after this report are for it.
     Watching(Position),
+    Waits(Result<Option<Watched>, StoreError>),
     Ends(Result<(Vec<Watched>, Position, bool), StoreError>),
 }
 
@@ -211,10 +212,10 @@ impl Core {
     fn may_end(&self, state: &mut State) -> bool {
         let now = Instant::now();
         if state.stop_at.is_some_and(|at| at <= now) {
-            for (lane, _, lane_state) in self.dispatch.lanes().iter() {
-                if let crate::dispatch::LaneState::Busy(job) = lane_state {
+            for lane in self.dispatch.lanes().iter() {
+                if let crate::dispatch::LaneState::Busy(job) = lane.state {
                     tracing::warn!(
-                        job = %job, lane = %lane,
+                        job = %job, lane = %lane.name,
                         "stopped with the job at work: it stays `sent` and is settled at the next start"
                     );
                 }
@@ -250,8 +251,15 @@ impl Core {
             Happening::Progress { job_id, stage } => {
                 state.uplink.progress(job_id, stage);
                 let (now, job) = (self.time.now(), self.dispatch.at_work(job_id));
-                if self.watchers.any() {
-                    self.watchers.tell(answers::step(now, job_id, job, stage));
+                match job {
+                    _ if !self.watchers.any() => {}
+                    // One that waits is not held in memory.
+                    None if stage == Stage::Queued => {
+                        let waits =
+                            self.queue.submit(move |queue: &mut Queue| answers::waits(queue, now, job_id));
+                        state.tasks.push(Box::pin(async move { Answer::Waits(committed(waits).await) }));
+                    }
+                    job => self.watchers.tell(answers::step(now, job_id, job, stage)),
                 }
                 state.cards.retain(|waits, _| self.dispatch.at_work(*waits).is_some());
                 if stage == Stage::WaitingForCard && job.is_some() {
@@ -468,6 +476,7 @@ impl Core {
                 if state.standing != Some(connection) {
                     return;
                 }
+                self.dispatch.welcomed();
                 state.uplink.up(connection, reports_after, reports_limit);
                 state.uplink.inventory(self.inventory());
                 state.uplink.status(Status { conditions: state.conditions.all() });
@@ -524,6 +533,12 @@ impl Core {
                 state.watched.get_or_insert(seen);
                 self.ask_ends(state);
             }
+            Answer::Waits(Ok(waits)) => {
+                // It may have been begun while it was asked about.
+                if let Some(waits) = waits.filter(|waits| self.dispatch.at_work(waits.job_id).is_none()) {
+                    self.watchers.tell(waits);
+                }
+            }
             Answer::Ends(result) => {
                 let wanted_again = state.asking_ends.end();
                 match result {
@@ -545,7 +560,10 @@ impl Core {
                 tracing::debug!(rows, "old jobs and audit lines deleted");
                 state.purge_at = Instant::now() + PURGE_SLICES;
             }
-            Answer::Memory(Err(error), _) | Answer::Purged(Err(error)) | Answer::Done(Err(error)) => {
+            Answer::Memory(Err(error), _)
+            | Answer::Purged(Err(error))
+            | Answer::Done(Err(error))
+            | Answer::Waits(Err(error)) => {
                 self.store_failed(state, &error);
             }
         }
@@ -607,7 +625,7 @@ impl Core {
             }),
             Request::Slots { system } => self.asked(move |queue| answers::slots(queue, system.as_ref())),
             Request::Lanes => {
-                let lanes = answers::lanes(&self.dispatch);
+                let lanes = answers::lanes(self.time.now(), &self.dispatch);
                 self.asked(move |queue| {
                     Ok(Response::Lanes { lanes: answers::lanes_with_queue(lanes, queue)? })
                 })
@@ -615,7 +633,7 @@ impl Core {
             Request::Resolve { job_id, verdict, .. } => {
                 self.asked(move |queue| answers::resolve(queue, now, job_id, verdict, &by))
             }
-            Request::Cancel { job_id, .. } => self.cancel(job_id, by),
+            Request::Cancel { job_id, .. } => self.cancel(job_id, &by),
             Request::Retry { job_id, not_done, .. } => {
                 let retried = match not_done {
                     true => self.dispatch.resolve_and_retry(job_id, &by),
@@ -646,18 +664,13 @@ impl Core {
     }
 
     /// Takes a job back, by a person's word.
-    fn cancel(&mut self, job_id: JobId, by: String) -> Reply {
-        let (now, queue) = (self.time.now(), self.queue.clone());
-        let answer = self.dispatch.cancel_local(job_id);
+    fn cancel(&mut self, job_id: JobId, by: &str) -> Reply {
+        let queue = self.queue.clone();
+        let answer = self.dispatch.cancel_local(job_id, by);
         Box::pin(async move {
             let answer = committed(answer).await?;
-            let cancelled = queue.submit(move |queue: &mut Queue| {
-                if answer == CancelAnswer::Cancelled {
-                    queue.note_person(now, "cancelled", job_id, &by)?;
-                }
-                answers::cancelled(queue, job_id, answer)
-            });
-            committed(cancelled).await
+            let told = queue.submit(move |queue: &mut Queue| answers::cancelled(queue, job_id, answer));
+            committed(told).await
         })
     }
 
@@ -670,8 +683,7 @@ impl Core {
         Box::pin(async move {
             let accepted = committed(answer).await?;
             if accepted != Accepted::Duplicate {
-                let noted =
-                    queue.submit(move |queue: &mut Queue| queue.note_person(now, "added", job_id, &by));
+                let noted = queue.submit(move |queue: &mut Queue| queue.note_ordered_here(now, job_id, &by));
                 committed(noted).await?;
             }
             Ok(answers::added(job_id, accepted))
@@ -682,14 +694,14 @@ impl Core {
     fn after_lane<T: Send + 'static>(
         &mut self,
         lane: LaneName,
-        change: impl FnOnce(&mut Dispatch, LaneName) -> oneshot::Receiver<Result<T, StoreError>>,
+        change: impl FnOnce(&mut Dispatch, &LaneName) -> oneshot::Receiver<Result<T, StoreError>>,
     ) -> Reply {
-        if !self.dispatch.lanes().iter().any(|(known, ..)| *known == lane) {
+        if !self.dispatch.lanes().has(&lane) {
             let refused = answers::no_such_lane(&lane, &self.dispatch);
             return Box::pin(async move { Ok(refused) });
         }
-        let changed = change(&mut self.dispatch, lane.clone());
-        let mut lanes = answers::lanes(&self.dispatch);
+        let changed = change(&mut self.dispatch, &lane);
+        let mut lanes = answers::lanes(self.time.now(), &self.dispatch);
         lanes.retain(|report| report.lane == lane);
         let queue = self.queue.clone();
         Box::pin(async move {

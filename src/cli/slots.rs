@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{AgentAddress, other_answer, print, print_json, table::columns};
 use crate::{
-    agent::admin::{Request, Response, SlotReport},
+    agent::admin::{Request, Response, SlotReport, SlotState},
     model::SystemName,
 };
 
@@ -50,8 +50,13 @@ fn listed(slots: &[SlotReport]) -> String {
         return "No slots.\n".into();
     }
     let row = |slot: &SlotReport| {
-        let ends_at = slot.ends_at.map_or_else(|| "never".into(), |ends_at| ends_at.to_string());
-        vec![slot.system.to_string(), slot.device.to_string(), slot.slot.clone(), slot.state.clone(), ends_at]
+        let state = match slot.state {
+            SlotState::Empty => "empty",
+            SlotState::Filled => "filled",
+            SlotState::Uncertain => "UNCERTAIN",
+        };
+        let ends_at = slot.ends_at.map_or_else(String::new, |ends_at| ends_at.to_string());
+        vec![slot.system.to_string(), slot.device.to_string(), slot.slot.clone(), state.into(), ends_at]
     };
     let rows: Vec<_> = slots.iter().map(row).collect();
     columns(&["System", "Device", "Slot", "State", "Ends"], &rows)
@@ -60,7 +65,7 @@ fn listed(slots: &[SlotReport]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::DeviceName;
+    use crate::model::{DeviceName, JobId};
 
     #[test]
     fn a_slot_is_listed_with_its_state_and_its_end() {
@@ -68,14 +73,16 @@ mod tests {
             system: SystemName::new("annex").unwrap(),
             device: DeviceName::new("door-7").unwrap(),
             slot: "stay-1".into(),
-            state: "held".into(),
+            state: SlotState::Filled,
+            since: "2026-11-20T12:00:00Z".parse().unwrap(),
+            job_id: JobId(uuid::Uuid::nil()),
             ends_at: Some("2026-11-22T12:00:00Z".parse().unwrap()),
         };
         assert_eq!(
             listed(&[slot]),
             "\
-System  Device  Slot    State  Ends
-annex   door-7  stay-1  held   2026-11-22T12:00:00Z
+System  Device  Slot    State   Ends
+annex   door-7  stay-1  filled  2026-11-22T12:00:00Z
 "
         );
     }

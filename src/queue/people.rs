@@ -6,17 +6,11 @@ use super::Queue;
 use crate::{model::JobId, store::StoreError};
 
 impl Queue {
-    /// Writes down that a person did something to a job.
+    /// Writes into the audit who ordered a job at the site.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn note_person(
-        &mut self,
-        now: Timestamp,
-        what: &'static str,
-        job_id: JobId,
-        by: &str,
-    ) -> Result<(), StoreError> {
-        self.audit_line(now, what, Some(job_id), &format!("by {by}"))
+    pub fn note_ordered_here(&mut self, now: Timestamp, job_id: JobId, by: &str) -> Result<(), StoreError> {
+        self.audit_line(now, "ordered_here", Some(job_id), &format!("ordered at the site by {by}"))
     }
 }

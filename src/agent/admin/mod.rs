@@ -28,7 +28,7 @@ use crate::model::{JobId, JobState, LaneName, Order, Priority, SystemName, Verdi
 pub use client::{Watching, ask, watch};
 pub use report::{
     JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport, LinkState, Pause, Rest, SlotReport,
-    StateCount, StatusReport, Step, SystemReport, TroubleReport,
+    SlotState, StateCount, StatusReport, Step, SystemReport, TroubleReport,
 };
 pub use server::{Question, Server, serve};
 pub use watch::{Moment, Watched, Watchers};

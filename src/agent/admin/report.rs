@@ -178,10 +178,26 @@ pub struct SlotReport {
     /// The slot's key.
     pub slot: String,
     /// What is known of it.
-    pub state: String,
-    /// When what it holds ends, where it does.
+    pub state: SlotState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The job that decides what it holds.
+    pub job_id: JobId,
+    /// When it has to be empty, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
+}
+
+/// What is known of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotState {
+    /// Nothing is in it.
+    Empty,
+    /// Something is in it, or is about to be.
+    Filled,
+    /// Nobody knows: a job on it ended in doubt.
+    Uncertain,
 }
 
 /// What a lane does.
