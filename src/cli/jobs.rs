@@ -69,7 +69,6 @@ pub enum What {
     /// {"system": "salto", "order": {"kind": "card.read", "encoder": "1"}}. Beside these there may be `priority`
     /// ("desk", the default, or "background"), `expires_in` ("10m", the default) and `job_id`, a UUID: given again, it
     /// is the same job, and nothing is done twice. The site's limits hold for it as for any other.
-    #[command(verbatim_doc_comment)]
     Add(AddArgs),
 }
 
