@@ -44,7 +44,7 @@ use crate::{
     model::{Admission, Code, JobId, LaneName, Order, Outcome, Refusal, Success, SystemName, Window},
     protocol::{Envelope, Message, Position, RefusedCode, Stage},
     queue::{Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, Queue},
-    seams::TrustedTime,
+    seams::{self, TrustedTime},
     store::{StoreError, WriterHandle},
 };
 
@@ -170,7 +170,7 @@ impl Dispatch {
             lines.insert(driver.system().clone(), Line::Opening);
             let (mut line, system, changed) = (driver.line(), driver.system().clone(), changed.clone());
             line.mark_changed();
-            tokio::spawn(async move {
+            seams::spawn(async move {
                 while line.changed().await.is_ok() {
                     let now = line.borrow_and_update().clone();
                     if changed.send((system.clone(), now)).is_err() {
@@ -477,13 +477,13 @@ impl Dispatch {
         self.told.push_back(Happening::Progress { job_id: job.job_id, stage: Stage::Sent });
         let work = Work { job_id: job.job_id, order: job.order.clone(), treatment: claimed.treatment };
         let (job_id, progress) = (job.job_id, self.tell_progress.clone());
-        let running = self.running.spawn(async move {
+        let running = self.running.spawn(seams::task(async move {
             let sink = move |stage| {
                 // The dispatcher may be gone; screens are the only ones who miss it.
                 let _ = progress.send((job_id, stage));
             };
             driver.perform(work, &sink).await
-        });
+        }));
         self.at_work.insert(running.id(), (lane, claimed));
     }
 
