@@ -30,8 +30,8 @@ use crate::{
     model::{Private, SystemName},
     queue::{Queue, Rules},
     seal::SealKey,
-    seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::{FolderLock, Writer},
+    seams::{self, Clock, Net, Random, Storage, SystemNet, TrustedTime},
+    store::{FolderLock, Writer, WriterHandle},
 };
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
@@ -40,7 +40,6 @@ use crate::{
 /// When it cannot start: the queue, the admin socket, the token or the certificate authority cannot be used.
 pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let (clock, random) = (Clock::system(), Random::system());
-    let started = clock.now();
     if let Some(mistake) = mistakes(&config).first() {
         anyhow::bail!("{mistake}; `latchd check-config` shows all that is wrong");
     }
@@ -49,46 +48,87 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
 
     let (_lock, queue) = open_queue(&config, &random)?;
     let (writer, queue) = Writer::start("queue", queue);
-    let time = TrustedTime::new(clock.clone());
-    let past = queue.run(move |queue: &mut Queue| queue.past(started)).await?;
-    for (lane, claimed) in &past.in_doubt {
-        tracing::error!(
-            job = %claimed.job.job_id, lane = %lane,
-            "the last run ended with this job at work: it may have been done"
-        );
-    }
-
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
-    let in_doubt = past.in_doubt.iter().map(|(_, claimed)| claimed.job.system.clone()).collect();
-    let drivers = drivers(&config, &time_zone, &in_doubt, &clock, &random);
-    let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
-
     let token = fs::read_to_string(&config.cloud.token_file)
         .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
     let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
     let settings = link::Settings::new(&config.cloud.url, &Private::new(token), Arc::new(tls))?;
-    let link = link::start(settings, Arc::new(SystemNet), clock, random);
 
     let server = admin::Server::bind(&config.admin.socket).await?;
     let (questions, requests) = mpsc::channel(16);
     let (close_admin, admin_closed) = oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(questions, async move {
+    let serving = seams::spawn(server.run(questions, async move {
         // Closed by its drop as well: both mean the end.
         let _ = admin_closed.await;
     }));
 
-    let service_manager = notify::ServiceManager::from_environment();
-    service_manager.ready(&format!("{} systems", config.systems.len()));
-    tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let core = core::Core { config, queue, dispatch, link, time, requests, stop, service_manager, started };
-    let ended = core.run().await;
+    let parts = Parts { queue, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
+    let ended = work(config, parts, |parts, config, in_doubt| {
+        drivers(config, &time_zone, in_doubt, &parts.clock, &parts.random)
+    });
+    let ended = ended.await;
     drop(close_admin);
     // Removes the socket's file.
     let _ = serving.await;
     // The core's handles are gone: what was submitted is durable when this returns.
     tokio::task::spawn_blocking(move || writer.join()).await?;
     tracing::info!("agent stopped");
-    ended.map_err(Into::into)
+    ended
+}
+
+/// What an agent works with, beside its configuration.
+pub struct Parts {
+    /// Its memory.
+    pub queue: WriterHandle<Queue>,
+    /// Where its cloud is.
+    pub settings: link::Settings,
+    /// The network towards it.
+    pub net: Arc<dyn Net>,
+    /// The host's clock.
+    pub clock: Clock,
+    /// For jitter and ids.
+    pub random: Random,
+    /// Questions of the administration.
+    pub requests: mpsc::Receiver<admin::Question>,
+    /// Each message asks the agent to stop; a second one, at once.
+    pub stop: mpsc::Receiver<()>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// Works until told to stop. `drivers` is asked for the drivers once it is known which systems may still be at work
+/// for the last run.
+///
+/// # Errors
+/// When the queue cannot be read, or the link's task is gone.
+pub async fn work(
+    config: AgentConfig,
+    parts: Parts,
+    drivers: impl FnOnce(&Parts, &AgentConfig, &BTreeSet<SystemName>) -> Vec<Arc<dyn Driver>>,
+) -> anyhow::Result<()> {
+    let started = parts.clock.now();
+    let past = parts.queue.run(move |queue: &mut Queue| queue.past(started)).await?;
+    for (lane, claimed) in &past.in_doubt {
+        tracing::error!(
+            job = %claimed.job.job_id, lane = %lane,
+            "the last run ended with this job at work: it may have been done"
+        );
+    }
+    let in_doubt = past.in_doubt.iter().map(|(_, claimed)| claimed.job.system.clone()).collect();
+    let drivers = drivers(&parts, &config, &in_doubt);
+    let Parts { queue, settings, net, clock, random, requests, stop } = parts;
+    let time = TrustedTime::new(clock.clone());
+    let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
+    let link = link::start(settings, net, clock, random);
+    let service_manager = notify::ServiceManager::from_environment();
+    service_manager.ready(&format!("{} systems", config.systems.len()));
+    tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
+    let core = core::Core { config, queue, dispatch, link, time, requests, stop, service_manager, started };
+    Ok(core.run().await?)
 }
 
 /// What the drivers have against a configuration, each with its system's name.
@@ -152,7 +192,7 @@ fn stop_signals() -> anyhow::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let (told, stop) = mpsc::channel(2);
-    tokio::spawn(async move {
+    seams::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -1,8 +1,8 @@
 //! Opening and closing a line: a serial port or a TCP socket, as one boxed stream.
 //!
 //! Rules for whoever holds a [`Port`]: a read of zero bytes means that it hung up, and so does every read after; never
-//! `flush` or `shutdown` it, on a serial port that blocks the thread until the bytes are out; drop it with [`hang_up`]
-//! before opening it again, else a replugged device gets another name.
+//! `flush` or `shutdown` it, on a serial port that blocks the thread until the bytes are out; close it with
+//! [`Target::hang_up`] before opening it again, else a replugged device gets another name.
 
 use std::{
     fmt, fs, io,
@@ -184,6 +184,17 @@ impl Target {
             Self::Serial(target) => open_serial(target).await,
         }
     }
+
+    /// Closes a line that was opened here. A serial port may take its time, away from the runtime's threads.
+    pub async fn hang_up(&self, port: Port) {
+        if self.is_tcp() {
+            return drop(port);
+        }
+        let closing = spawn_blocking(move || drop(port));
+        if timeout(CLOSE, closing).await.is_err() {
+            tracing::warn!("the line takes long to close; going on without it");
+        }
+    }
 }
 
 impl fmt::Display for Target {
@@ -193,14 +204,6 @@ impl fmt::Display for Target {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Serial(target) => target.path.display().fmt(f),
         }
-    }
-}
-
-/// Closes a line, away from the runtime's threads: a serial port may take its time.
-pub async fn hang_up(port: Port) {
-    let closing = spawn_blocking(move || drop(port));
-    if timeout(CLOSE, closing).await.is_err() {
-        tracing::warn!("the line takes long to close; going on without it");
     }
 }
 
@@ -354,7 +357,7 @@ mod tests {
         assert_eq!(peer.read_u8().await.unwrap(), 5);
         peer.write_all(b"\x06").await.unwrap();
         assert_eq!(port.read_u8().await.unwrap(), 6);
-        hang_up(port).await;
+        target.hang_up(port).await;
         assert_eq!(peer.read(&mut [0; 8]).await.unwrap(), 0);
     }
 }
