@@ -867,7 +867,8 @@ impl Dispatch {
         let may_ask = !self.stopping
             && is_ready(&self.drivers, &end.system)
             && self.lanes.may_go_on(&lane, Instant::now())
-            && self.aside_for(&lane).is_none();
+            && self.aside_for(&lane).is_none()
+            && !self.to_prove.iter().any(|(waiting, _)| *waiting == lane);
         let wish = self.wish_of(&lane);
         let work = (lane.clone(), end.clone());
         let end = Box::new(end);
