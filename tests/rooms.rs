@@ -126,6 +126,13 @@ const RULES: &[Rule] = &[
         never: &["rand", "Timestamp::now", "Zoned::now", "SystemTime::now", "getrandom", "Uuid::new_v4"],
         allowed: &[],
     },
+    Rule {
+        // A task that a simulated crash would not end.
+        inside: EVERYWHERE,
+        except: &["crate::seams", "crate::cli", "crate::sim", "crate::drivers::*::sim"],
+        never: &["tokio::spawn", "tokio::task::spawn"],
+        allowed: &[],
+    },
 ];
 
 const fn rule(inside: &'static [&'static str], never: &'static [&'static str]) -> Rule {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -14,20 +14,21 @@ use super::{
     answers::{self, LinkView},
     conditions::Conditions,
     notify::ServiceManager,
+    reload::{self, Reload},
     uplink,
 };
 use crate::{
-    config::{AgentConfig, Checkout},
-    dispatch::{Dispatch, Happening},
-    drivers::{Driver, Line},
+    config::{AgentConfig, Checkout, SystemConfig},
+    dispatch::{Dispatch, Happening, LaneState, LaneView},
+    drivers::{Driver, Line, salto_is::Past},
     link::{self, Link},
-    model::{Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
+    model::{Inventory, JobId, LaneName, Origin, Private, Severity, SystemInventory, SystemName},
     protocol::{
         Envelope, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Stage, Status, StreamName,
         VERSIONS, Welcome,
         stream::{self, Resume},
     },
-    queue::{Accepted, LocalOrder, Queue},
+    queue::{Accepted, LocalOrder, Queue, Rules},
     seams::{Random, TrustedTime},
     store::{StoreError, WriterHandle},
 };
@@ -72,6 +73,9 @@ enum Answer {
     /// A watcher has begun; ends after this report are for it.
     Watching(Position),
     Waits(Result<Option<Watched>, StoreError>),
+    /// The configuration was read again, or what is wrong with it.
+    Reread(Result<Box<(AgentConfig, Private)>, Vec<String>>),
+    Replaced(Result<(), StoreError>),
     Ends(Result<(Vec<Watched>, Position, bool), StoreError>),
 }
 
@@ -115,6 +119,7 @@ pub(super) struct Core {
     pub(super) random: Random,
     pub(super) requests: mpsc::Receiver<Question>,
     pub(super) watchers: Watchers,
+    pub(super) reload: Option<Reload>,
     pub(super) stop: mpsc::Receiver<()>,
     pub(super) service_manager: ServiceManager,
     pub(super) started: Timestamp,
@@ -129,6 +134,7 @@ struct State {
     asking_reports: Asking,
     asking_orders_limit: Asking,
     asking_ends: Asking,
+    rereading: Asking,
     /// The last report that watchers were told of, while there are any.
     watched: Option<Position>,
     /// Since when jobs at work have been waiting for a card.
@@ -154,6 +160,7 @@ impl Core {
             asking_reports: Asking::default(),
             asking_orders_limit: Asking::default(),
             asking_ends: Asking::default(),
+            rereading: Asking::default(),
             watched: None,
             cards: BTreeMap::new(),
             tasks: FuturesUnordered::new(),
@@ -187,6 +194,7 @@ impl Core {
                     self.service_manager.stopping();
                     state.stop_at = Some(Instant::now() + within);
                 }
+                () = hung_up(&mut self.reload), if state.stop_at.is_none() => self.reread(&mut state),
                 // Before all that may keep the loop busy: a busy agent is alive.
                 () = self.service_manager.beat() => {}
                 happening = self.dispatch.next() => self.happened(&mut state, happening),
@@ -213,7 +221,7 @@ impl Core {
         let now = Instant::now();
         if state.stop_at.is_some_and(|at| at <= now) {
             for lane in self.dispatch.lanes().iter() {
-                if let crate::dispatch::LaneState::Busy(job) = lane.state {
+                if let LaneState::Busy(job) = lane.state {
                     tracing::warn!(
                         job = %job, lane = %lane.name,
                         "stopped with the job at work: it stays `sent` and is settled at the next start"
@@ -539,6 +547,23 @@ impl Core {
                     self.watchers.tell(waits);
                 }
             }
+            Answer::Reread(read) => {
+                match read {
+                    Ok(read) => self.take_over(state, *read),
+                    Err(mistakes) => self.not_taken_over(state, &mistakes),
+                }
+                if state.rereading.end() {
+                    self.reread(state);
+                }
+            }
+            Answer::Replaced(Ok(())) => {
+                tracing::info!(systems = self.config.systems.len(), "configuration taken over");
+                self.service_manager.reloaded();
+            }
+            Answer::Replaced(Err(error)) => {
+                self.store_failed(state, &error);
+                self.service_manager.reloaded();
+            }
             Answer::Ends(result) => {
                 let wanted_again = state.asking_ends.end();
                 match result {
@@ -713,6 +738,81 @@ impl Core {
         })
     }
 
+    /// Reads the configuration again, beside all other work.
+    fn reread(&self, state: &mut State) {
+        let Some(reload) = &self.reload else { return };
+        if !state.rereading.begin() {
+            return;
+        }
+        tracing::info!(file = %reload.path.display(), "reading the configuration again");
+        self.service_manager.reloading();
+        let path = reload.path.clone();
+        let read = tokio::task::spawn_blocking(move || reload::read(&path));
+        state.tasks.push(Box::pin(async move {
+            let broke_down = |error| Err(vec![format!("reading the configuration broke down: {error}")]);
+            Answer::Reread(read.await.unwrap_or_else(broke_down).map(Box::new))
+        }));
+    }
+
+    fn not_taken_over(&self, state: &mut State, mistakes: &[String]) {
+        for mistake in mistakes {
+            tracing::error!(mistake, "the configuration is wrong; the one before stays in force");
+        }
+        let first = mistakes.first().map_or("", String::as_str);
+        let more = match mistakes.len() {
+            0 | 1 => String::new(),
+            count => format!(" ({} more: see `latchd check-config`)", count - 1),
+        };
+        let message = format!(
+            "the configuration is wrong, and the one before stays in force: {first}{more}; mend the file and reload"
+        );
+        state.conditions.set(self.time.now(), "config", "config_invalid", Severity::Error, message);
+        self.tell_status(state);
+        self.service_manager.reloaded();
+    }
+
+    /// Goes on with another configuration, as far as that can be without a restart.
+    fn take_over(&mut self, state: &mut State, (new, token): (AgentConfig, Private)) {
+        let Some(reload) = &self.reload else { return };
+        let now = self.time.now();
+        let mut restart = reload::needs_restart(&self.config, &new);
+        if token != reload.token && !restart.contains(&"cloud.token_file") {
+            restart.push("the token in cloud.token_file");
+        }
+        state.conditions.clear_subject("config");
+        if !restart.is_empty() {
+            let message = format!("restart the agent to change {}", restart.join(", "));
+            tracing::warn!(settings = restart.join(", "), "these settings take a restart");
+            state.conditions.set(now, "config", "restart_needed", Severity::Warning, message);
+        }
+        let unchanged = reload::unchanged(&self.config, &new);
+        for system in &self.config.systems {
+            if !unchanged.contains(&system.name) {
+                tracing::info!(system = %system.name, "system removed or changed");
+                state.conditions.clear_subject(system.name.as_str());
+            }
+        }
+        let zone = TimeZone::get(&new.site.time_zone).unwrap_or(TimeZone::UTC);
+        let busy = |name: &SystemName| {
+            let busy = |lane: LaneView<'_>| lane.system == name && matches!(lane.state, LaneState::Busy(_));
+            self.dispatch.lanes().iter().any(busy)
+        };
+        let driver = |system: &SystemConfig| match self.dispatch.drivers().get(&system.name) {
+            Some(same) if unchanged.contains(&system.name) => Arc::clone(same),
+            _ if busy(&system.name) => (reload.start)(system, &zone, Past::AnswerMayCome),
+            _ => (reload.start)(system, &zone, Past::Answered),
+        };
+        let drivers = new.systems.iter().map(driver).collect();
+        let rules = Rules::from(&new);
+        self.config = reload::in_force(&self.config, new);
+        let replaced = self.dispatch.replace(drivers, rules);
+        state.tasks.push(Box::pin(async move { Answer::Replaced(committed(replaced).await) }));
+        state.uplink.inventory(self.inventory());
+        self.tell_status(state);
+        // There may be room for more, or less.
+        self.ask_orders_limit(state);
+    }
+
     fn store_failed(&self, state: &mut State, error: &StoreError) {
         tracing::error!(error = %error, "the queue could not be read or written");
         let message = format!("the queue cannot be read or written ({error}): free space or mend the disk");
@@ -741,6 +841,16 @@ async fn committed<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Resul
 fn tell(reply: oneshot::Sender<Response>, answer: Result<Response, StoreError>) {
     let answer = answer.unwrap_or_else(|error| Response::refused("unavailable", error.chain()));
     let _ = reply.send(answer);
+}
+
+/// Waits for the wish to have the configuration read again.
+async fn hung_up(reload: &mut Option<Reload>) {
+    if let Some(reload) = reload
+        && reload.hangups.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn at(deadline: Option<Instant>) {

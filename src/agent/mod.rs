@@ -7,10 +7,12 @@ pub mod admin;
 mod answers;
 mod conditions;
 mod core;
+pub mod doctor;
 pub mod notify;
+mod reload;
 mod uplink;
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use anyhow::Context;
 use jiff::tz::TimeZone;
@@ -18,6 +20,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
 };
+
+use reload::Reload;
 
 use crate::{
     config::{AgentConfig, DriverConfig, StorageConfig, SystemConfig},
@@ -30,57 +34,136 @@ use crate::{
     model::{Private, SystemName},
     queue::{Queue, Rules},
     seal::SealKey,
-    seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::{FolderLock, Writer},
+    seams::{self, Clock, Net, Random, Storage, SystemNet, TrustedTime},
+    store::{FolderLock, Writer, WriterHandle},
 };
 
-/// Runs the agent until it is told to stop by SIGTERM or SIGINT.
+/// Runs the agent until it is told to stop by SIGTERM or SIGINT. `path` is where its configuration was read, and is
+/// read again at SIGHUP.
 ///
 /// # Errors
 /// When it cannot start: the queue, the admin socket, the token or the certificate authority cannot be used.
-pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
+pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let (clock, random) = (Clock::system(), Random::system());
-    let started = clock.now();
     if let Some(mistake) = mistakes(&config).first() {
         anyhow::bail!("{mistake}; `latchd check-config` shows all that is wrong");
     }
     // First of all: from here on a signal stops the agent in order.
     let stop = stop_signals()?;
+    let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
 
     let (_lock, queue) = open_queue(&config, &random)?;
     let (writer, queue) = Writer::start("queue", queue);
-    let time = TrustedTime::new(clock.clone());
-    let past = queue.run(move |queue: &mut Queue| queue.past(started)).await?;
+    let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
+    let token = fs::read_to_string(&config.cloud.token_file)
+        .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
+    let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
+    let token = Private::new(token);
+    let settings = link::Settings::new(&config.cloud.url, &token, Arc::new(tls))?;
+
+    let server = admin::Server::bind(&config.admin.socket).await?;
+    let (questions, requests) = mpsc::channel(16);
+    let (close_admin, admin_closed) = oneshot::channel::<()>();
+    let watchers = admin::Watchers::default();
+    let serving = seams::spawn(server.run(questions, watchers.clone(), async move {
+        // Closed by its drop as well: both mean the end.
+        let _ = admin_closed.await;
+    }));
+
+    let start = {
+        let (clock, random) = (clock.clone(), random.clone());
+        move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
+    };
+    let parts = Parts { queue, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
+    let reload = Reload { path: path.to_owned(), token, hangups, start: Box::new(start.clone()) };
+    let people = People { watchers, reload: Some(reload) };
+    let ended = work_with(config, parts, people, |_, config, in_doubt| {
+        let past = |system: &SystemConfig| match in_doubt.contains(&system.name) {
+            true => Past::AnswerMayCome,
+            false => Past::Answered,
+        };
+        config.systems.iter().map(|system| start(system, &time_zone, past(system))).collect()
+    });
+    let ended = ended.await;
+    drop(close_admin);
+    // Removes the socket's file.
+    let _ = serving.await;
+    // The core's handles are gone: what was submitted is durable when this returns.
+    tokio::task::spawn_blocking(move || writer.join()).await?;
+    tracing::info!("agent stopped");
+    ended
+}
+
+/// What an agent works with, beside its configuration.
+pub struct Parts {
+    /// Its memory.
+    pub queue: WriterHandle<Queue>,
+    /// Where its cloud is.
+    pub settings: link::Settings,
+    /// The network towards it.
+    pub net: Arc<dyn Net>,
+    /// The host's clock.
+    pub clock: Clock,
+    /// For jitter and ids.
+    pub random: Random,
+    /// Questions of the administration.
+    pub requests: mpsc::Receiver<admin::Question>,
+    /// Each message asks the agent to stop; a second one, at once.
+    pub stop: mpsc::Receiver<()>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// Works until told to stop. `drivers` is asked for the drivers once it is known which systems may still be at work
+/// for the last run.
+///
+/// # Errors
+/// When the queue cannot be read, or the link's task is gone.
+pub async fn work(
+    config: AgentConfig,
+    parts: Parts,
+    drivers: impl FnOnce(&Parts, &AgentConfig, &BTreeSet<SystemName>) -> Vec<Arc<dyn Driver>>,
+) -> anyhow::Result<()> {
+    work_with(config, parts, People::default(), drivers).await
+}
+
+/// What only people ask of an agent.
+#[derive(Default)]
+struct People {
+    /// Who follows its jobs.
+    watchers: admin::Watchers,
+    /// How it is given another configuration.
+    reload: Option<Reload>,
+}
+
+async fn work_with(
+    config: AgentConfig,
+    parts: Parts,
+    people: People,
+    drivers: impl FnOnce(&Parts, &AgentConfig, &BTreeSet<SystemName>) -> Vec<Arc<dyn Driver>>,
+) -> anyhow::Result<()> {
+    let started = parts.clock.now();
+    let past = parts.queue.run(move |queue: &mut Queue| queue.past(started)).await?;
     for (lane, claimed) in &past.in_doubt {
         tracing::error!(
             job = %claimed.job.job_id, lane = %lane,
             "the last run ended with this job at work: it may have been done"
         );
     }
-
-    let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
     let in_doubt = past.in_doubt.iter().map(|(_, claimed)| claimed.job.system.clone()).collect();
-    let drivers = drivers(&config, &time_zone, &in_doubt, &clock, &random);
+    let drivers = drivers(&parts, &config, &in_doubt);
+    let Parts { queue, settings, net, clock, random, requests, stop } = parts;
+    let time = TrustedTime::new(clock.clone());
     let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
-
-    let token = fs::read_to_string(&config.cloud.token_file)
-        .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
-    let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
-    let settings = link::Settings::new(&config.cloud.url, &Private::new(token), Arc::new(tls))?;
-    let link = link::start(settings, Arc::new(SystemNet), clock, random.clone());
-
-    let server = admin::Server::bind(&config.admin.socket).await?;
-    let (questions, requests) = mpsc::channel(16);
-    let (close_admin, admin_closed) = oneshot::channel::<()>();
-    let watchers = admin::Watchers::default();
-    let serving = tokio::spawn(server.run(questions, watchers.clone(), async move {
-        // Closed by its drop as well: both mean the end.
-        let _ = admin_closed.await;
-    }));
-
+    let link = link::start(settings, net, clock, random.clone());
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
+    let People { watchers, reload } = people;
     let core = core::Core {
         config,
         queue,
@@ -90,18 +173,12 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
         random,
         requests,
         watchers,
+        reload,
         stop,
         service_manager,
         started,
     };
-    let ended = core.run().await;
-    drop(close_admin);
-    // Removes the socket's file.
-    let _ = serving.await;
-    // The core's handles are gone: what was submitted is durable when this returns.
-    tokio::task::spawn_blocking(move || writer.join()).await?;
-    tracing::info!("agent stopped");
-    ended.map_err(Into::into)
+    Ok(core.run().await?)
 }
 
 /// What the drivers have against a configuration, each with its system's name.
@@ -138,34 +215,26 @@ fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<(FolderLo
     Ok((lock, Queue::open(&storage, seal, random.clone(), Rules::from(config))?))
 }
 
-fn drivers(
-    config: &AgentConfig,
-    time_zone: &TimeZone,
-    in_doubt: &BTreeSet<SystemName>,
+fn start(
+    system: &SystemConfig,
+    zone: &TimeZone,
+    past: Past,
     clock: &Clock,
     random: &Random,
-) -> Vec<Arc<dyn Driver>> {
-    let start = |system: &SystemConfig| {
-        let past = match in_doubt.contains(&system.name) {
-            true => Past::AnswerMayCome,
-            false => Past::Answered,
-        };
-        let (name, zone, clock, random) =
-            (system.name.clone(), time_zone.clone(), clock.clone(), random.clone());
-        match &system.driver {
-            DriverConfig::SaltoIs(salto) => {
-                Arc::new(SaltoIs::start(salto, name, zone, past, clock, random)) as Arc<dyn Driver>
-            }
+) -> Arc<dyn Driver> {
+    let (name, zone, clock, random) = (system.name.clone(), zone.clone(), clock.clone(), random.clone());
+    match &system.driver {
+        DriverConfig::SaltoIs(salto) => {
+            Arc::new(SaltoIs::start(salto, name, zone, past, clock, random)) as Arc<dyn Driver>
         }
-    };
-    config.systems.iter().map(start).collect()
+    }
 }
 
 fn stop_signals() -> anyhow::Result<mpsc::Receiver<()>> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let (told, stop) = mpsc::channel(2);
-    tokio::spawn(async move {
+    seams::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}

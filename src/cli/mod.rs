@@ -3,6 +3,7 @@
 mod check_config;
 pub mod cloud;
 pub mod demo;
+mod doctor;
 mod jobs;
 mod lanes;
 mod logging;
@@ -38,6 +39,8 @@ Exit codes:
   2  the command line itself is wrong
   3  `latchd status`: the agent answers, and something needs a person;
      `latchd jobs watch JOB_ID`: the job ended in doubt
+  `latchd doctor` ends with 0 if all is well, 1 if something is worth a look,
+  2 if something does not work
 
 Environment:
   LATCHD_LOG   what is logged, e.g. info, debug, or info,latchd::link=debug;
@@ -50,6 +53,7 @@ Examples:
   latchd check-config latchd.toml             find the mistakes in a configuration
   latchd run --config latchd.toml             bring a property to its cloud
   latchd status                               what works, what does not, since when
+  latchd doctor                               what is missing, and the next step
   latchd jobs list --state unknown            what a person must look at
   latchd jobs watch                           every step of every job, live
 ";
@@ -78,7 +82,8 @@ pub enum Command {
     /// Run the agent: bring this property to its cloud.
     ///
     /// Dials out to the cloud, takes jobs, and does each once. SIGTERM or ctrl-c takes no new work, finishes what runs
-    /// within `stop_deadline`, and leaves; a second signal leaves at once.
+    /// within `stop_deadline`, and leaves; a second signal leaves at once. SIGHUP reads the configuration again: a wrong
+    /// one changes nothing and is told by `latchd status`.
     Run(run::RunArgs),
     /// Run the cloud: the HTTP API, and the place where bridges dial in.
     ///
@@ -105,6 +110,12 @@ pub enum Command {
     /// To whom the property is enrolled, the link to the cloud, each access system, each lane, and what needs a person.
     /// Ends with code 3 where something does, so that a monitor can ask too.
     Status(status::StatusArgs),
+    /// Look at everything the agent needs, and say what is missing.
+    ///
+    /// Configuration, secrets and their permissions, disk, database, clock, the way to the cloud and to each access
+    /// system, and what a running agent has on its mind; each with the next step. Changes nothing and tells no secret.
+    /// Ends with 0 if all is well, 1 if something is worth a look, 2 if something does not work.
+    Doctor(doctor::DoctorArgs),
     /// Look at the running agent's jobs, and act on them.
     ///
     /// What was ordered, where it stands, and why; live, too. A job that is `unknown` may have been done: read the card,
@@ -146,7 +157,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => {
             let config = AgentConfig::load(&args.config)?;
             logging::start(format, "info")?;
-            in_runtime(crate::agent::run(config))?;
+            in_runtime(crate::agent::run(&args.config, config))?;
         }
         Command::Cloud(args) => {
             let config = CloudConfig::load(&args.config)?;
@@ -163,6 +174,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(args) => return check_config::run(&args),
         Command::Status(args) => return in_runtime(status::run(&args)),
+        Command::Doctor(args) => return in_runtime(doctor::run(&args)),
         Command::Jobs(args) => return in_runtime(jobs::run(&args)),
         Command::Lanes(args) => in_runtime(lanes::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,

@@ -11,7 +11,7 @@ mod signals;
 pub mod store;
 pub mod tls;
 
-pub use serve::{CloudError, Running, start};
+pub use serve::{CloudError, Parts, Running, start, work};
 pub use signals::Signals;
 
 /// A time as answers carry it: UTC, with milliseconds.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::{CloudConfig, TlsFiles},
     seal::{SealError, SealKey},
-    seams::{Clock, Net, Random, Storage},
+    seams::{self, Clock, Listener, Net, Random, Storage},
     store::{FolderLock, StoreError, Writer, WriterHandle},
 };
 
@@ -158,28 +158,18 @@ pub async fn start(
     let bridges_url = format!("wss://{}", reachable(bridges_listener.address()));
 
     let (writer, handle) = Writer::start("cloud-db", db);
-    let signals = Signals::default();
     let (shutdown, stop) = watch::channel(false);
-    let api = Arc::new(Api::new(
-        handle.clone(),
-        signals.clone(),
-        clock.clone(),
+    let parts = Parts {
+        db: handle.clone(),
+        signals: Signals::default(),
+        api: (api_listener, api_tls),
+        bridges: (bridges_listener, bridges_tls),
+        clock: clock.clone(),
         random,
-        config.api.hold.min(LONGEST_HOLD),
-        stop.clone(),
-    ));
-    let mut tasks = JoinSet::new();
-    tasks.spawn(api::serve(api_listener, api_tls, api, stop.clone()));
-    tasks.spawn(hub::serve(
-        bridges_listener,
-        bridges_tls,
-        handle.clone(),
-        signals.clone(),
-        clock.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(end_overdue(handle.clone(), signals.clone(), clock.clone(), stop.clone()));
-    tasks.spawn(forget(handle.clone(), clock.clone(), stop.clone()));
+        hold: config.api.hold.min(LONGEST_HOLD),
+    };
+    let signals = parts.signals.clone();
+    let mut tasks = work(parts, &stop);
     tasks.spawn(renew(certificates.leaves, clock, stop));
     Ok(Running {
         api: api_url,
@@ -195,6 +185,48 @@ pub async fn start(
         writer,
         _lock: lock,
     })
+}
+
+/// What a cloud works with.
+pub struct Parts {
+    /// The database, in which [`Db::all_bridges_down`] was noted.
+    pub db: WriterHandle<Db>,
+    /// What wakes hub and held requests.
+    pub signals: Signals,
+    /// Where the API is served, with TLS or in the clear.
+    pub api: (Box<dyn Listener>, Option<TlsAcceptor>),
+    /// Where bridges come in.
+    pub bridges: (Box<dyn Listener>, TlsAcceptor),
+    /// The host's clock.
+    pub clock: Clock,
+    /// For ids.
+    pub random: Random,
+    /// How long a question about a pending attempt may be held open.
+    pub hold: Duration,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// Starts to serve, until `stop` turns true.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn work(parts: Parts, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+    let Parts { db, signals, api, bridges, clock, random, hold } = parts;
+    let ((api_listener, api_tls), (bridges_listener, bridges_tls)) = (api, bridges);
+    let api = Api::new(db.clone(), signals.clone(), clock.clone(), random, hold, stop.clone());
+    let hub =
+        hub::serve(bridges_listener, bridges_tls, db.clone(), signals.clone(), clock.clone(), stop.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(seams::task(api::serve(api_listener, api_tls, Arc::new(api), stop.clone())));
+    tasks.spawn(seams::task(hub));
+    tasks.spawn(seams::task(end_overdue(db.clone(), signals, clock.clone(), stop.clone())));
+    tasks.spawn(seams::task(forget(db, clock, stop.clone())));
+    tasks
 }
 
 /// An address that a program on this machine can connect to.

@@ -59,7 +59,7 @@ use crate::{
         Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, LocalOrder, Past, Queue, Troubles, Wish, policy,
         stopped_at_work,
     },
-    seams::TrustedTime,
+    seams::{self, TrustedTime},
     store::{StoreError, WriterHandle},
 };
 
@@ -296,7 +296,7 @@ impl Dispatch {
         self.lines.insert(system.clone(), Line::Opening);
         let (mut line, name, tell) = (driver.line(), system.clone(), self.tell_line.clone());
         line.mark_changed();
-        tokio::spawn(async move {
+        seams::spawn(async move {
             while line.changed().await.is_ok() {
                 let now = line.borrow_and_update().clone();
                 if tell.send((name.clone(), which, now)).is_err() {
@@ -710,13 +710,13 @@ impl Dispatch {
         self.told.push_back(Happening::Progress { job_id: job.job_id, stage: Stage::Sent });
         let work = work(&claimed);
         let (job_id, progress) = (job.job_id, self.tell_progress.clone());
-        let running = self.running.spawn(async move {
+        let running = self.running.spawn(seams::task(async move {
             let sink = move |stage| {
                 // The dispatcher may be gone; screens are the only ones who miss it.
                 let _ = progress.send((job_id, stage));
             };
             Came::Performed(driver.perform(work, &sink).await)
-        });
+        }));
         let asked = Asked::ToPerform;
         self.at_work.insert(running.id(), AtWork { lane, claimed, tries, asked });
     }
@@ -750,10 +750,10 @@ impl Dispatch {
         let driver = Arc::clone(&self.drivers[&claimed.job.system]);
         self.lanes.begin(&lane, claimed.job.job_id);
         let work = work(&claimed);
-        let running = self.running.spawn(async move {
+        let running = self.running.spawn(seams::task(async move {
             let proof = tokio::time::timeout(PROOF_WITHIN, driver.prove(&work)).await;
             Came::Proof(proof.unwrap_or(Proof::None))
-        });
+        }));
         self.at_work.insert(running.id(), AtWork { lane, claimed, tries, asked });
     }
 
@@ -877,7 +877,8 @@ impl Dispatch {
         let may_ask = !self.stopping
             && is_ready(&self.drivers, &end.system)
             && self.lanes.may_go_on(&lane, Instant::now())
-            && self.aside_for(&lane).is_none();
+            && self.aside_for(&lane).is_none()
+            && !self.to_prove.iter().any(|(waiting, _)| *waiting == lane);
         let wish = self.wish_of(&lane);
         let work = (lane.clone(), end.clone());
         let end = Box::new(end);

@@ -1,5 +1,7 @@
 //! The dispatcher over a real queue file and a driver that does what the test says.
 
+mod patience;
+
 use std::{future::Future, sync::Mutex};
 
 use tokio::sync::watch;

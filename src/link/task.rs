@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     protocol::{Frame, RefusedCode, VERSIONS, Welcome},
-    seams::{Clock, Net, Random, Stream},
+    seams::{self, Clock, Net, Random, Stream},
 };
 
 /// How many events, and how many frames, may wait.
@@ -35,7 +35,7 @@ pub fn start(settings: Settings, net: Arc<dyn Net>, clock: Clock, random: Random
     let (events, agent_events) = mpsc::channel(WAITING);
     let (agent_frames, frames) = mpsc::channel(WAITING);
     let task = Task { settings, net, clock, random, agent: Agent { events, frames } };
-    tokio::spawn(task.run());
+    seams::spawn(task.run());
     Link { events: agent_events, frames: agent_frames }
 }
 

@@ -77,6 +77,9 @@ pub const FILE: &str = "queue.db";
 /// Schema steps; a released one is never edited.
 const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql")];
 
+/// The schema of this version.
+pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
+
 /// How long a job waits for another one in the same room, slot or reservation. Cards take seconds, so a person hardly
 /// notices.
 const AT_WORK: SignedDuration = SignedDuration::from_secs(1);

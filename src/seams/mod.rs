@@ -1,4 +1,4 @@
-//! The places where the outside comes in: time, randomness, the network, storage.
+//! The places where the outside comes in: time, randomness, the network, storage; and where tasks begin.
 //!
 //! Nothing else in the crate asks the operating system for the time or for random numbers, opens a connection to a
 //! peer of the link, or chooses where a database lives. So a whole system can run in one process under simulated
@@ -8,10 +8,12 @@ mod clock;
 mod net;
 mod random;
 mod storage;
+mod tasks;
 mod trusted;
 
 pub use clock::Clock;
 pub use net::{BoxFuture, Listener, MemoryNet, Net, Stream, SystemNet};
 pub use random::Random;
 pub use storage::Storage;
+pub use tasks::{Process, spawn, task};
 pub use trusted::TrustedTime;

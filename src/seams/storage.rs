@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 pub struct Storage {
     folder: PathBuf,
     vfs: Option<String>,
+    is_on_disk: bool,
 }
 
 impl Storage {
     /// A folder on disk, through SQLite's own VFS.
     #[must_use]
     pub fn folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), vfs: None }
+        Self { folder: folder.into(), vfs: None, is_on_disk: true }
     }
 
     /// The same, through a VFS that was registered under this name: one that counts syncs, tears writes or runs full.
@@ -21,6 +22,18 @@ impl Storage {
     pub fn through(mut self, vfs: impl Into<String>) -> Self {
         self.vfs = Some(vfs.into());
         self
+    }
+
+    /// A folder that only a VFS of this name knows of: the file system has nothing of it.
+    #[must_use]
+    pub fn inside(vfs: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), vfs: Some(vfs.into()), is_on_disk: false }
+    }
+
+    /// Whether the file system has it.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        self.is_on_disk
     }
 
     /// The path of a file in it.

@@ -7,6 +7,7 @@
 //! WAL with `synchronous=FULL`, nothing less: a commit costs exactly one sync, and what was acknowledged survives a
 //! power cut. Every pragma is read back, because SQLite may ignore one without an error.
 
+mod inspect;
 mod lock;
 #[expect(
     unsafe_code,
@@ -19,6 +20,7 @@ use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+pub use inspect::{Inspection, inspect};
 pub use lock::FolderLock;
 pub use writer::{Writer, WriterHandle};
 
@@ -144,10 +146,10 @@ impl StoreError {
 /// # Errors
 /// When the file cannot be opened, a setting is not in force, or a newer program wrote it.
 pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connection, StoreError> {
-    fs::create_dir_all(storage.path())
-        .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
-    keep_private(&storage.file(name))
-        .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
+    if storage.is_on_disk() {
+        let made = fs::create_dir_all(storage.path()).and_then(|()| keep_private(&storage.file(name)));
+        made.map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
+    }
     let mut connection =
         connect(storage, name, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     let path = storage.file(name);

@@ -4,6 +4,8 @@
 //! system. Everything but syncs and writes goes straight through to SQLite's default VFS, directory syncs included:
 //! those are not counted.
 
+pub mod memory;
+
 use std::{
     collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},

@@ -8,9 +8,14 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{mpsc as task_mpsc, oneshot},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::{Store, StoreError};
+use crate::seams;
 
 /// At most this many operations share a commit, so that nobody waits behind an endless queue.
 const GROUP: usize = 256;
@@ -30,11 +35,19 @@ pub struct Writer {
 }
 
 /// A way to the store. Cheap to clone.
-pub struct WriterHandle<S>(mpsc::Sender<Operation<S>>);
+pub struct WriterHandle<S>(Way<S>);
+
+enum Way<S> {
+    Thread(mpsc::Sender<Operation<S>>),
+    Task(task_mpsc::UnboundedSender<Operation<S>>),
+}
 
 impl<S> Clone for WriterHandle<S> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(match &self.0 {
+            Way::Thread(sender) => Way::Thread(sender.clone()),
+            Way::Task(sender) => Way::Task(sender.clone()),
+        })
     }
 }
 
@@ -52,7 +65,20 @@ impl Writer {
             .name(name.to_owned())
             .spawn(move || run(store, &operations))
             .expect("the operating system gives a thread at start");
-        (Self { thread }, WriterHandle(sender))
+        (Self { thread }, WriterHandle(Way::Thread(sender)))
+    }
+
+    /// Does the same work in a task of the current runtime, for simulations: no thread takes part whose pace the seed
+    /// does not decide. Every commit's answers are held back for as long as `pace` says a sync takes.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn simulated<S: Store>(
+        store: S,
+        pace: impl FnMut() -> Duration + Send + 'static,
+    ) -> (JoinHandle<()>, WriterHandle<S>) {
+        let (sender, operations) = task_mpsc::unbounded_channel();
+        (seams::spawn(run_as_task(store, operations, pace)), WriterHandle(Way::Task(sender)))
     }
 
     /// Waits until the queue is worked off and the file closed. All handles must be gone, else this waits for them.
@@ -98,7 +124,10 @@ impl<S: Store> WriterHandle<S> {
             })
         });
         // A stopped writer drops the operation and with it the sender: the receiver then says so.
-        let _ = self.0.send(operation);
+        match &self.0 {
+            Way::Thread(sender) => drop(sender.send(operation)),
+            Way::Task(sender) => drop(sender.send(operation)),
+        }
         receiver
     }
 }
@@ -143,30 +172,71 @@ fn run<S: Store>(mut store: S, operations: &mpsc::Receiver<Operation<S>>) {
                 Err(mpsc::RecvError) => break,
             }
         };
-        group(&mut store, first, operations);
+        let started = Instant::now();
+        let next = || if started.elapsed() < GATHER { operations.try_recv().ok() } else { None };
+        group(&mut store, first, next).answer();
         checkpoint_due = true;
     }
     fold_log(store.connection());
 }
 
-fn group<S: Store>(store: &mut S, first: Operation<S>, operations: &mpsc::Receiver<Operation<S>>) {
+async fn run_as_task<S: Store>(
+    mut store: S,
+    mut operations: task_mpsc::UnboundedReceiver<Operation<S>>,
+    mut pace: impl FnMut() -> Duration,
+) {
+    let mut checkpoint_due = false;
+    loop {
+        let wait = if checkpoint_due { IDLE } else { Duration::MAX };
+        match timeout(wait, operations.recv()).await {
+            Ok(Some(first)) => {
+                let ended = group(&mut store, first, || operations.try_recv().ok());
+                sleep(pace()).await;
+                ended.answer();
+                checkpoint_due = true;
+            }
+            Err(_elapsed) => {
+                fold_log(store.connection());
+                checkpoint_due = false;
+            }
+            Ok(None) => break,
+        }
+    }
+    fold_log(store.connection());
+}
+
+/// A transaction that has ended, and who waits to hear of it.
+struct Ended {
+    fate: Result<(), String>,
+    replies: Vec<Reply>,
+}
+
+impl Ended {
+    fn answer(self) {
+        for reply in self.replies {
+            reply(self.fate.as_ref().map(|_| ()).map_err(String::as_str));
+        }
+    }
+}
+
+/// Runs an operation and those that `next` gives in one transaction.
+fn group<S: Store>(
+    store: &mut S,
+    first: Operation<S>,
+    mut next: impl FnMut() -> Option<Operation<S>>,
+) -> Ended {
     let mut replies = Vec::new();
     let begun = execute(store.connection(), "BEGIN IMMEDIATE");
     let committed = begun.and_then(|()| {
-        let started = Instant::now();
-        let mut next = Some(first);
-        while let Some(operation) = next {
+        let mut due = Some(first);
+        while let Some(operation) = due {
             replies.push(operation(store));
             // A full disk may undo the whole transaction from inside a statement. What ran before is gone then, and
             // what ran now would be stored by itself and called lost.
             if store.connection().is_autocommit() {
                 return Err(StoreError::Commit("the transaction was undone on the way".into()));
             }
-            next = if replies.len() < GROUP && started.elapsed() < GATHER {
-                operations.try_recv().ok()
-            } else {
-                None
-            };
+            due = if replies.len() < GROUP { next() } else { None };
         }
         execute(store.connection(), "COMMIT")
     });
@@ -185,9 +255,7 @@ fn group<S: Store>(store: &mut S, first: Operation<S>, operations: &mpsc::Receiv
             Err(why)
         }
     };
-    for reply in replies {
-        reply(fate.as_ref().map(|_| ()).map_err(String::as_str));
-    }
+    Ended { fate, replies }
 }
 
 fn fold_log(connection: &Connection) {
@@ -286,6 +354,27 @@ mod tests {
         assert_eq!(count(&storage), i64::try_from(stored).unwrap() + 1);
         drop(handle);
         writer.join();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_a_task_it_answers_when_the_simulated_sync_is_over_and_ends_with_its_handles() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let sync = Duration::from_millis(7);
+        let (task, handle) = Writer::simulated(plain(&storage), move || sync);
+        let begun = tokio::time::Instant::now();
+        let first = handle.submit(insert(1));
+        let with_it = handle.submit(insert(2));
+        first.await.unwrap().unwrap();
+        let after_it = handle.submit(insert(3));
+        with_it.await.unwrap().unwrap();
+        assert_eq!(begun.elapsed(), sync);
+        assert!(handle.run(insert(1)).await.is_err());
+        after_it.await.unwrap().unwrap();
+        assert_eq!(begun.elapsed(), 2 * sync);
+        drop(handle);
+        task.await.unwrap();
+        assert_eq!(count(&storage), 3);
     }
 
     #[tokio::test]

@@ -1,11 +1,12 @@
 //! Opening and closing a line: a serial port or a TCP socket, as one boxed stream.
 //!
 //! Rules for whoever holds a [`Port`]: a read of zero bytes means that it hung up, and so does every read after; never
-//! `flush` or `shutdown` it, on a serial port that blocks the thread until the bytes are out; drop it with [`hang_up`]
-//! before opening it again, else a replugged device gets another name.
+//! `flush` or `shutdown` it, on a serial port that blocks the thread until the bytes are out; close it with
+//! [`Target::hang_up`] before opening it again, else a replugged device gets another name.
 
 use std::{
     fmt, fs, io,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -184,6 +185,60 @@ impl Target {
             Self::Serial(target) => open_serial(target).await,
         }
     }
+
+    /// Closes a line that was opened here. A serial port may take its time, away from the runtime's threads.
+    pub async fn hang_up(&self, port: Port) {
+        if self.is_tcp() {
+            return drop(port);
+        }
+        let closing = spawn_blocking(move || drop(port));
+        if timeout(CLOSE, closing).await.is_err() {
+            tracing::warn!("the line takes long to close; going on without it");
+        }
+    }
+}
+
+impl Target {
+    /// Looks whether it could be opened. A TCP connection is made and closed again; a serial port is not touched.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub async fn look(&self, net: &dyn Net) -> Result<(), LineError> {
+        match self {
+            Self::Tcp { .. } => self.open(net).await.map(drop),
+            Self::Serial(target) => {
+                let path = target.path.clone();
+                match spawn_blocking(move || look_at(&path)).await {
+                    Ok(looked) => looked,
+                    Err(_panic) => {
+                        Err(LineError::Open { path: target.path.clone(), why: "looking at it failed".into() })
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn look_at(path: &Path) -> Result<(), LineError> {
+    let open = |why: String| LineError::Open { path: path.into(), why };
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(LineError::Missing { path: path.into() });
+        }
+        Err(error) => return Err(open(error.to_string())),
+    };
+    if !found.file_type().is_char_device() {
+        return Err(open("it is not a device".into()));
+    }
+    let allowed = rustix::fs::access(path, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
+    if allowed.is_err() {
+        return Err(refused(path, &io::Error::from(io::ErrorKind::PermissionDenied).into()));
+    }
+    match holder_of(path) {
+        Some(holder) => Err(LineError::Held { path: path.into(), holder }),
+        None => Ok(()),
+    }
 }
 
 impl fmt::Display for Target {
@@ -193,14 +248,6 @@ impl fmt::Display for Target {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Serial(target) => target.path.display().fmt(f),
         }
-    }
-}
-
-/// Closes a line, away from the runtime's threads: a serial port may take its time.
-pub async fn hang_up(port: Port) {
-    let closing = spawn_blocking(move || drop(port));
-    if timeout(CLOSE, closing).await.is_err() {
-        tracing::warn!("the line takes long to close; going on without it");
     }
 }
 
@@ -354,7 +401,7 @@ mod tests {
         assert_eq!(peer.read_u8().await.unwrap(), 5);
         peer.write_all(b"\x06").await.unwrap();
         assert_eq!(port.read_u8().await.unwrap(), 6);
-        hang_up(port).await;
+        target.hang_up(port).await;
         assert_eq!(peer.read(&mut [0; 8]).await.unwrap(), 0);
     }
 }

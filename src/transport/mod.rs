@@ -5,5 +5,5 @@
 mod line;
 mod shell;
 
-pub use line::{LineError, Port, Target, hang_up};
+pub use line::{LineError, Port, Target};
 pub use shell::{Input, Output, Session, run};

@@ -13,6 +13,8 @@ mod kill;
 mod ledger;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod peers;
+mod people;
+mod reload;
 mod secrets;
 mod service;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]

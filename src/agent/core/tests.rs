@@ -197,6 +197,7 @@ impl World {
             random: Random::seeded(2),
             requests,
             watchers: Watchers::default(),
+            reload: None,
             stop: stopped,
             service_manager: ServiceManager::from_environment(),
             started: now,

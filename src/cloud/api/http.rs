@@ -29,7 +29,7 @@ use super::{
 use crate::{
     cloud::keys,
     model::WorkspaceId,
-    seams::{Listener, Stream},
+    seams::{self, Listener, Stream},
 };
 
 /// The largest body of a request.
@@ -71,10 +71,10 @@ pub async fn serve(
         match accepted {
             (Ok((stream, _)), Ok(slot)) => {
                 let (tls, api, shutdown) = (tls.clone(), Arc::clone(&api), shutdown.clone());
-                connections.spawn(async move {
+                connections.spawn(seams::task(async move {
                     connection(stream, tls, api, shutdown).await;
                     drop(slot);
-                });
+                }));
             }
             (Ok(_), Err(_)) => break,
             (Err(error), _) => {

@@ -29,7 +29,7 @@ pub use super::keys::digest as token_hash;
 use super::{Signals, store::Db};
 use crate::{
     model::BridgeId,
-    seams::{Clock, Listener, Stream},
+    seams::{self, Clock, Listener, Stream},
     store::WriterHandle,
 };
 
@@ -71,7 +71,8 @@ pub async fn serve(
             (permit, accepted) = admitted => match accepted {
                 Ok((stream, from)) => {
                     let hub = Arc::clone(&hub);
-                    connections.spawn(async move { hub.connection(stream, from, permit.ok()).await });
+                    let connection = async move { hub.connection(stream, from, permit.ok()).await };
+                    connections.spawn(seams::task(connection));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept a bridge's connection");

@@ -30,7 +30,7 @@ use crate::{
         SystemKind, SystemName, Treatment, Written,
     },
     protocol::Stage,
-    seams::{BoxFuture, Clock, Net, Random, SystemNet},
+    seams::{self, BoxFuture, Clock, Net, Random, SystemNet},
     transport::Target,
 };
 
@@ -99,7 +99,7 @@ impl SaltoIs {
             stopping: told,
             line: line_writer,
         };
-        tokio::spawn(keeper.keep(Target::from_config(&config.line)));
+        seams::spawn(keeper.keep(Target::from_config(&config.line)));
         Self { system, config: config.clone(), time_zone, clock, requests, line, stopping }
     }
 

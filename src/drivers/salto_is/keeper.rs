@@ -36,7 +36,7 @@ use crate::{
     model::{Code, Refusal, SystemName},
     protocol::Stage,
     seams::{Clock, Net, Random},
-    transport::{LineError, Port, Target, hang_up, run},
+    transport::{LineError, Port, Target, run},
 };
 
 /// One conversation to hold.
@@ -132,7 +132,7 @@ impl Keeper {
                     let lasted = REFUSED_WITHIN <= opened.elapsed();
                     let again_at_once = matches!(parting, Parting::AnswerMayCome);
                     match parting {
-                        Parting::DriverGone => return hang_up(port).await,
+                        Parting::DriverGone => return target.hang_up(port).await,
                         Parting::AnswerMayCome => {
                             wait = FIRST_WAIT;
                             probe_first = false;
@@ -150,7 +150,7 @@ impl Keeper {
                             }
                         }
                     }
-                    if self.meanwhile(hang_up(port)).await.is_none() {
+                    if self.meanwhile(target.hang_up(port)).await.is_none() {
                         return;
                     }
                     if again_at_once {
