@@ -7,6 +7,7 @@ mod alone;
 mod bad_input;
 mod checkout;
 mod desk;
+mod doctor;
 mod frames;
 mod happy;
 mod kill;
