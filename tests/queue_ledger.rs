@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
     model::{
-        Code, DoorName, JobState, Order, Outcome, ReservationKey, Resolution, StayModify, Treatment, Verdict,
+        CardEncode, Code, DoorName, JobState, Order, Outcome, ReservationKey, Resolution, StayModify,
+        Treatment, Verdict, Window,
     },
     protocol::{EpochReason, Message, Position},
     queue::{Accepted, Claimed, Sharing},
@@ -404,4 +405,53 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_card_that_was_written_in_doubt_proves_itself_when_it_is_read() {
+    let mut site = Site::new();
+    site.done(0, job(1, ending(card(&["101"], "earlier"), CARD_END - 60)));
+    site.send(1, job(2, card(&["101"], "stay")));
+    site.queue.finish(at(2), id(2), no_answer()).unwrap();
+    site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END - 60)).unwrap();
+    assert_eq!(site.state(2), JobState::Unknown, "the earlier guest's card proves nothing");
+    site.queue.note_card_seen(at(4), &system(), &guest_card("101", CARD_END)).unwrap();
+    assert_eq!(site.state(2), JobState::Succeeded);
+    let room = site.room("101");
+    assert_eq!((room.certain, room.reservation_key.unwrap().as_str()), (true, "stay"));
+    let detail = site.queue.job(id(2)).unwrap().unwrap();
+    assert!(detail.resolution.unwrap().by.contains("read"));
+    assert!(matches!(site.reports().last(), Some((_, Message::Resolution(report))) if report.revision == 2));
+    site.done(5, job(3, card(&["101"], "stay")));
+}
+
+#[test]
+fn a_card_that_could_be_another_one_settles_no_doubt() {
+    // An earlier stay's card with the same end.
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "earlier")));
+    site.send(1, job(2, card(&["101"], "stay")));
+    site.queue.finish(at(2), id(2), no_answer()).unwrap();
+    site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+    assert_eq!(site.state(2), JobState::Unknown);
+    // A room of which nothing is known: there may be cards from before.
+    let mut site = Site::new();
+    site.send(1, job(2, card(&["101"], "stay")));
+    site.queue.finish(at(2), id(2), no_answer()).unwrap();
+    site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+    assert_eq!(site.state(2), JobState::Unknown);
+    // A system on which others make cards too.
+    let mut site = shared(Sharing::Shared);
+    site.done(0, job(1, ending(card(&["101"], "earlier"), CARD_END - 60)));
+    site.send(1, job(2, card(&["101"], "stay")));
+    site.queue.finish(at(2), id(2), no_answer()).unwrap();
+    site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+    assert_eq!(site.state(2), JobState::Unknown);
+}
+
+/// A card whose window ends at this second.
+fn ending(order: Order, ends_at: i64) -> Order {
+    let Order::CardEncode(card) = order else { panic!("{order:?}") };
+    let window = Window::new(card.window.starts_at(), Some(at(ends_at))).unwrap();
+    Order::CardEncode(CardEncode { window, ..card })
 }

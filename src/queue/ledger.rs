@@ -299,6 +299,15 @@ impl Room {
         }
     }
 
+    /// The job in doubt whose card a live guest card with this end would be, if it began the stay in this room: what was
+    /// here before it is certain and did not have that end.
+    pub(super) fn doubted_for(&self, printed_end: Timestamp) -> Option<JobId> {
+        let doubt = self.doubt.as_ref().filter(|doubt| doubt.change == Change::Begin)?;
+        let before = &doubt.before;
+        let is_new = before.certain && !before.printed_ends.contains(&printed_end);
+        (is_new && self.at_work.is_none()).then_some(doubt.job_id)
+    }
+
     /// A live guest card with this end was read in the room: the stay is proven if the card is one of it. Says
     /// whether it was.
     pub(super) fn prove(&mut self, printed_end: Timestamp, now: Timestamp) -> bool {

@@ -312,7 +312,7 @@ impl Queue {
             self.report_again(now, job_id)?;
             return Ok(Accepted::Duplicate);
         }
-        let Admission { lane, rooms, lead } = match admission {
+        let admission = match admission {
             Ok(admission) => admission,
             Err(refusal) => {
                 let row = self.insert(now, job, None, origin, retries)?;
@@ -321,8 +321,9 @@ impl Queue {
                 return self.end_early(now, &row, outcome);
             }
         };
-        let due_at = due_at(&job.order, lead).filter(|due| *due > now);
-        let row = self.insert(now, job, Some((&lane, rooms)), origin, retries)?;
+        let due_at = due_at(&job.order, admission.lead).filter(|due| *due > now);
+        let lane = admission.lane.clone();
+        let row = self.insert(now, job, Some(admission), origin, retries)?;
         if self.was_cancelled_ahead(job_id)? {
             return self.end_early(now, &row, Outcome::Cancelled);
         }
@@ -603,7 +604,8 @@ impl Queue {
     }
 
     /// Settles which stay a room follows, as far as a card that was read proves it: a guest card that its system holds
-    /// for valid in its main room, with an end that was printed on a card of the stay in the ledger. Anything else
+    /// for valid in its main room, with an end that was printed on a card of the stay in the ledger, or that would have
+    /// been printed by a job in doubt and on no card before it. The latter settles that doubt as well. Anything else
     /// proves nothing.
     ///
     /// # Errors
@@ -621,6 +623,20 @@ impl Queue {
         let Some(main) = rooms.first().and_then(|room| DoorName::new(room.as_str()).ok()) else {
             return Ok(());
         };
+        let Some(room) = self.room(system, &main)? else {
+            return Ok(());
+        };
+        if let Some(job_id) = room.doubted_for(*end)
+            && self.rules.systems.get(system) == Some(&Sharing::Exclusive)
+            && let Some(row) = self.find(job_id)?
+            && row.state == JobState::Unknown
+            && row.body.is_some_and(|body| body.printed_end == Some(*end))
+        {
+            let by = "the card of this job, read on an encoder".to_owned();
+            if let Err(refused) = self.resolve(now, job_id, Resolution { verdict: Verdict::Done, by })? {
+                tracing::warn!(job = %job_id, error = %refused, "a card that was read could not settle its job");
+            }
+        }
         let Some(mut room) = self.room(system, &main)? else {
             return Ok(());
         };
@@ -840,7 +856,9 @@ impl Row {
     /// What its success means to its rooms. Without the system's word, the end that was ordered is what is printed.
     fn done(&self, facts: Option<&CardFacts>) -> Settled {
         let ordered = match self.body.as_ref().map(|body| &body.job.order) {
-            Some(Order::CardEncode(card)) => card.window.ends_at(),
+            Some(Order::CardEncode(card)) => {
+                self.body.as_ref().and_then(|body| body.printed_end).or(card.window.ends_at())
+            }
             _ => {
                 return Settled::Done { cards: 0, printed_end: None };
             }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Queue, ledger::Settled, store::Row};
 use crate::{
-    model::{DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SystemName},
+    model::{Admission, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SystemName},
     store::StoreError,
 };
 
@@ -310,7 +310,8 @@ impl Queue {
         lane: &LaneName,
         due_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        let row = self.insert(now, job, Some((lane, Vec::new())), Origin::Timer, None)?;
+        let row =
+            self.insert(now, job, Some(Admission::to(lane.clone(), Vec::new())), Origin::Timer, None)?;
         self.mark_queued(&row, due_at, None)
     }
 

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     model::{
-        Code, DoorName, Job, JobId, JobState, LaneName, Origin, Outcome, Priority, Refusal, ReservationKey,
-        Resolution, SystemName, Treatment,
+        Admission, Code, DoorName, Job, JobId, JobState, LaneName, Origin, Outcome, Priority, Refusal,
+        ReservationKey, Resolution, SystemName, Treatment,
     },
     store::StoreError,
 };
@@ -53,6 +53,9 @@ pub(super) struct Body {
     pub(super) job: Job,
     /// Its doors that follow reservations, as its driver named them.
     pub(super) rooms: Vec<DoorName>,
+    /// The end that its card will carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) printed_end: Option<Timestamp>,
 }
 
 impl Row {
@@ -159,19 +162,21 @@ impl Queue {
             .exists([job_id.0.as_bytes()])?)
     }
 
-    /// Stores a job that was just received; `admitted` is its lane and its doors that follow reservations.
+    /// Stores a job that was just received.
     pub(super) fn insert(
         &mut self,
         now: Timestamp,
         job: Job,
-        admitted: Option<(&LaneName, Vec<DoorName>)>,
+        admission: Option<Admission>,
         origin: Origin,
         retries: Option<JobId>,
     ) -> Result<Row, StoreError> {
         self.drop_acknowledged()?;
         let job_id = job.job_id;
-        let (lane, rooms) = admitted.unzip();
-        let body = Body { job, rooms: rooms.unwrap_or_default() };
+        let lane = admission.as_ref().map(|admission| admission.lane.clone());
+        let (rooms, printed_end) =
+            admission.map(|admission| (admission.rooms, admission.printed_end)).unwrap_or_default();
+        let body = Body { job, rooms, printed_end };
         let sealed = self.sealed(&body_place(job_id), &body);
         let job = &body.job;
         let reservation = ledger::reservation_of(&job.order);
@@ -184,7 +189,7 @@ impl Queue {
                 job_id.0.as_bytes(),
                 job.system.as_str(),
                 job.order.kind().as_str(),
-                lane.map(LaneName::as_str),
+                lane.as_ref().map(LaneName::as_str),
                 job.priority as u8,
                 now.as_millisecond(),
                 job.expires_at.as_millisecond(),
@@ -197,7 +202,7 @@ impl Queue {
         Ok(Row {
             rooms: ledger::rooms_of(&job.order, &body.rooms),
             body: Some(body),
-            lane: lane.cloned(),
+            lane,
             origin,
             retries,
             ..self.received(job_id)

@@ -160,7 +160,11 @@ pub(crate) fn admission(order: &Order) -> Admission {
         Order::CardRead(read) => (read.encoder.as_str(), Vec::new()),
         _ => ("1", Vec::new()),
     };
-    Admission { lead: Duration::from_secs(LEAD as u64), ..Admission::to(lane(encoder), rooms) }
+    let printed_end = match order {
+        Order::CardEncode(card) => card.window.ends_at(),
+        _ => None,
+    };
+    Admission { printed_end, lead: Duration::from_secs(LEAD as u64), ..Admission::to(lane(encoder), rooms) }
 }
 
 /// How many seconds before its window a slot's content is put.

@@ -484,11 +484,12 @@ impl Driver for SaltoIs {
     }
 
     fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
+        let mut printed_end = None;
         let rooms = match order {
             Order::CardEncode(card) => {
                 self.check_encoder(&card.encoder)?;
                 let (rooms, _granted) = self.doors(card)?;
-                self.printed_end(card)?;
+                printed_end = self.end_of(self.printed_end(card)?);
                 rooms
             }
             Order::CardRead(read) => {
@@ -506,7 +507,7 @@ impl Driver for SaltoIs {
             | Order::DeviceUnlock { .. }
             | Order::DeviceRead { .. } => return Err(unsupported(order)),
         };
-        Ok(Admission::to(lane(&self.system), rooms))
+        Ok(Admission { printed_end, ..Admission::to(lane(&self.system), rooms) })
     }
 
     fn line(&self) -> watch::Receiver<Line> {
