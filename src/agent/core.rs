@@ -850,7 +850,7 @@ async fn hung_up(reload: &mut Option<Reload>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -273,6 +273,19 @@ pub enum Stage {
     Other,
 }
 
+impl Stage {
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sent => "sent",
+            Self::WaitingForCard => "waiting_for_card",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// How far the other side may send: a number that only grows inside an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
@@ -294,6 +307,13 @@ mod tests {
         let Frame::Envelope(read) = serde_json::from_str(&wire).unwrap() else { panic!("{wire}") };
         assert_eq!(read.body.as_bytes(), envelope.body.as_bytes());
         assert_eq!(read.message().unwrap(), message);
+    }
+
+    #[test]
+    fn the_name_of_a_stage_is_the_one_on_the_wire() {
+        for stage in [Stage::Queued, Stage::Sent, Stage::WaitingForCard, Stage::Other] {
+            assert_eq!(serde_json::to_value(stage).unwrap(), stage.as_str());
+        }
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn every_step_of_a_cloud_job_reaches_who_watches_and_the_clouds_client_in_order(
     let stands = late.next();
     assert_eq!((&stands["step"], &stands["encoder"]), (&"waiting_for_card".into(), &"1".into()), "{stands}");
     assert!(stands["within_seconds"].as_u64().unwrap() > 0, "{stands}");
-    let ask = json!({ "action_attempt_id": attempt });
+    let ask = json!({ "action_attempt_id": attempt, "stage": "sent" });
     until("the cloud's client sees that a card is waited for", || {
         let pending = site.ok("/action_attempts/get", ask.clone(), "action_attempt");
         assert_eq!(pending["status"], "pending", "{pending}");

@@ -238,7 +238,7 @@ impl Story<'_> {
 
     async fn lay_down(&self, card: &str, encoder: &str, ordered: &Ordered) -> anyhow::Result<()> {
         self.until("the cloud hears that a card is waited for", async || {
-            let ask = json!({ "action_attempt_id": ordered.attempt });
+            let ask = json!({ "action_attempt_id": ordered.attempt, "stage": "sent" });
             let attempt = self.api.get("/action_attempts/get", ask, "action_attempt").await?;
             let asked = attempt["stage"] == "waiting_for_card";
             Ok((asked || attempt["status"] != "pending").then_some(()))

@@ -16,6 +16,7 @@ use crate::{
     },
     grants::{Refused, Resource},
     model::ActionAttemptId,
+    protocol::Stage,
 };
 
 /// Filters by what no event carries yet. A question that names one is about none of our events: answering with all
@@ -73,7 +74,7 @@ pub(super) const CALLS: &[Call] = &[
     Call {
         path: "/action_attempts/get",
         method: Method::GET,
-        params: &[required("action_attempt_id", Kind::Id)],
+        params: &[required("action_attempt_id", Kind::Id), optional("stage", Kind::Text)],
         run: |request| Box::pin(get_attempt(request)),
     },
 ];
@@ -119,14 +120,14 @@ async fn list_events(request: Request) -> Answer {
     one("events", shown.collect())
 }
 
-/// Held open while the attempt is pending and its job's stage stays the same: a person lays a card down more slowly
-/// than clients like to poll, and whoever shows them what to do wants to know at once.
+/// Held open while the attempt is pending: a person lays a card down more slowly than clients like to poll. Who shows
+/// them what to do says which `stage` it knows of (`none` at first), and is answered as soon as it is another.
 async fn get_attempt(request: Request) -> Answer {
     let wanted: ActionAttemptId = request.args.the_id("action_attempt_id")?;
     let until = Instant::now() + request.api.hold;
     let mut changes = request.api.signals.changes();
     let mut shutdown = request.api.shutdown.clone();
-    let mut first_seen = None;
+    let known = request.args.text("stage");
     loop {
         let attempt = request
             .store(move |tenant| tenant.attempt(wanted))
@@ -134,7 +135,8 @@ async fn get_attempt(request: Request) -> Answer {
             .ok_or_else(|| Refused::not_found(Resource::ActionAttempt, wanted))?;
         let stage = request.api.signals.stage(attempt.job);
         let answer = || one("action_attempt", answers::attempt(request.workspace, &attempt, stage));
-        let moved = *first_seen.get_or_insert(stage) != stage;
+        let name = stage.map_or("none", Stage::as_str);
+        let moved = known.as_ref().is_some_and(|known| *known != name);
         if moved || !matches!(attempt.state, AttemptState::Pending) || *shutdown.borrow() {
             return answer();
         }
