@@ -25,6 +25,7 @@ mod ledger;
 mod limits;
 mod outbox;
 pub mod policy;
+mod restore;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -35,7 +36,8 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
-pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView};
+pub use restore::Restored;
+pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, QueueReader};
 
 use self::{
     ledger::{Change, Door, Settled},
@@ -171,11 +173,17 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
+    /// Nothing new is taken.
+    disk_is_full: bool,
 }
 
 impl Store for Queue {
     fn connection(&mut self) -> &mut Connection {
         &mut self.connection
+    }
+
+    fn disk_is_full(&mut self, full: bool) {
+        self.disk_is_full = full;
     }
 }
 
@@ -201,13 +209,17 @@ impl Queue {
     /// # Errors
     /// See [`crate::store::open`].
     pub fn open(storage: &Storage, seal: SealKey, random: Random, rules: Rules) -> Result<Self, StoreError> {
-        let mut queue = Self {
-            connection: crate::store::open(storage, FILE, MIGRATIONS)?,
-            seal,
-            random,
-            rules,
-            acknowledged: Position::default(),
-        };
+        Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random, rules)
+    }
+
+    fn around(
+        connection: Connection,
+        seal: SealKey,
+        random: Random,
+        rules: Rules,
+    ) -> Result<Self, StoreError> {
+        let (acknowledged, disk_is_full) = (Position::default(), false);
+        let mut queue = Self { connection, seal, random, rules, acknowledged, disk_is_full };
         let reports = queue.memory()?.reports;
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)

@@ -122,6 +122,9 @@ impl Queue {
         job: Job,
         admission: Option<&Admission>,
     ) -> Result<Row, StoreError> {
+        if self.disk_is_full {
+            return Err(StoreError::DiskFull);
+        }
         self.drop_acknowledged()?;
         let job_id = job.job_id;
         let admitted = admission.map(|admission| admission.rooms.clone()).unwrap_or_default();

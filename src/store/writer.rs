@@ -8,9 +8,13 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use super::{Store, StoreError};
+use super::{
+    Disk, Health, Reserve, Store, StoreError,
+    health::Watched,
+    reserve::LOOK_AGAIN,
+};
 
 /// At most this many operations share a commit, so that nobody waits behind an endless queue.
 const GROUP: usize = 256;
@@ -20,7 +24,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Runs one operation inside the open transaction; what it gives back is called with the commit's fate.
-type Operation<S> = Box<dyn FnOnce(&mut S) -> Reply + Send>;
+type Operation<S> = Box<dyn FnOnce(&mut S, &mut Seen) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<(), &str>) + Send>;
 
 /// The thread around a store. It ends, with its queue worked off, when the last handle is gone.
@@ -30,11 +34,14 @@ pub struct Writer {
 }
 
 /// A way to the store. Cheap to clone.
-pub struct WriterHandle<S>(mpsc::Sender<Operation<S>>);
+pub struct WriterHandle<S> {
+    operations: mpsc::Sender<Operation<S>>,
+    watched: Watched,
+}
 
 impl<S> Clone for WriterHandle<S> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { operations: self.operations.clone(), watched: self.watched.clone() }
     }
 }
 
@@ -47,12 +54,19 @@ impl<S> std::fmt::Debug for WriterHandle<S> {
 impl Writer {
     /// Moves a store onto a thread of its own.
     pub fn start<S: Store>(name: &str, store: S) -> (Self, WriterHandle<S>) {
+        Self::start_with(name, store, None)
+    }
+
+    /// The same, with room on the disk that is kept for work that is under way when the disk is full.
+    pub fn start_with<S: Store>(name: &str, store: S, reserve: Option<Reserve>) -> (Self, WriterHandle<S>) {
         let (sender, operations) = mpsc::channel();
+        let watched = Watched::default();
+        let mut thread = Thread { store, reserve, watched: watched.clone() };
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(store, &operations))
+            .spawn(move || thread.run(&operations))
             .expect("the operating system gives a thread at start");
-        (Self { thread }, WriterHandle(sender))
+        (Self { thread }, WriterHandle { operations: sender, watched })
     }
 
     /// Waits until the queue is worked off and the file closed. All handles must be gone, else this waits for them.
@@ -86,8 +100,11 @@ impl<S: Store> WriterHandle<S> {
         F: FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, receiver) = oneshot::channel();
-        let operation: Operation<S> = Box::new(move |store| {
+        let operation: Operation<S> = Box::new(move |store, seen| {
             let result = in_savepoint(store, operation);
+            if let Err(error) = &result {
+                seen.note(error);
+            }
             Box::new(move |committed| {
                 let result = match committed {
                     Ok(()) => result,
@@ -98,8 +115,14 @@ impl<S: Store> WriterHandle<S> {
             })
         });
         // A stopped writer drops the operation and with it the sender: the receiver then says so.
-        let _ = self.0.send(operation);
+        let _ = self.operations.send(operation);
         receiver
+    }
+
+    /// How disk and file are; changes as the writer finds out.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.watched.subscribe()
     }
 }
 
@@ -124,69 +147,127 @@ fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn run<S: Store>(mut store: S, operations: &mpsc::Receiver<Operation<S>>) {
-    let mut checkpoint_due = false;
-    loop {
-        let first = if checkpoint_due {
-            match operations.recv_timeout(IDLE) {
-                Ok(operation) => operation,
+/// What operations and commits of a group stumbled over.
+struct Seen {
+    watched: Watched,
+    disk_full: bool,
+}
+
+impl Seen {
+    fn note(&mut self, error: &StoreError) {
+        self.watched.note_damage(error);
+        // The store's own refusal is no news.
+        self.disk_full |= error.is_disk_full() && !matches!(error, StoreError::DiskFull);
+    }
+}
+
+struct Thread<S> {
+    store: S,
+    reserve: Option<Reserve>,
+    watched: Watched,
+}
+
+impl<S: Store> Thread<S> {
+    fn run(&mut self, operations: &mpsc::Receiver<Operation<S>>) {
+        if self.reserve.as_mut().is_some_and(|reserve| !reserve.refill()) {
+            self.disk_is(Disk::Full);
+        }
+        let mut checkpoint_due = false;
+        loop {
+            let patience = match (self.watched.disk(), checkpoint_due) {
+                (Disk::Full, _) => Some(LOOK_AGAIN),
+                (Disk::Room, true) => Some(IDLE),
+                (Disk::Room, false) => None,
+            };
+            let next = match patience {
+                Some(patience) => operations.recv_timeout(patience),
+                None => operations.recv().map_err(mpsc::RecvTimeoutError::from),
+            };
+            match next {
+                Ok(first) => {
+                    self.group(first, operations);
+                    checkpoint_due = true;
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    fold_log(store.connection());
+                    fold_log(self.store.connection());
                     checkpoint_due = false;
-                    continue;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
-        } else {
-            match operations.recv() {
-                Ok(operation) => operation,
-                Err(mpsc::RecvError) => break,
+            self.look_for_room();
+        }
+        fold_log(self.store.connection());
+    }
+
+    fn look_for_room(&mut self) {
+        let is_full = self.watched.disk() == Disk::Full;
+        if is_full && self.reserve.as_mut().is_some_and(Reserve::refill_sometimes) {
+            tracing::info!("there is room on the disk again");
+            self.disk_is(Disk::Room);
+        }
+    }
+
+    /// A commit found no room. What failed is told to have failed; what is tried again finds the reserve's room.
+    fn out_of_room(&mut self) {
+        let Some(reserve) = &mut self.reserve else { return };
+        reserve.release();
+        if self.watched.disk() == Disk::Room {
+            tracing::error!("the disk is full: what runs is recorded in the reserve, and nothing new is taken");
+            self.disk_is(Disk::Full);
+        }
+    }
+
+    fn disk_is(&mut self, disk: Disk) {
+        self.store.disk_is_full(disk == Disk::Full);
+        self.watched.set_disk(disk);
+    }
+
+    fn group(&mut self, first: Operation<S>, operations: &mpsc::Receiver<Operation<S>>) {
+        let store = &mut self.store;
+        let mut seen = Seen { watched: self.watched.clone(), disk_full: false };
+        let mut replies = Vec::new();
+        let begun = execute(store.connection(), "BEGIN IMMEDIATE");
+        let committed = begun.and_then(|()| {
+            let started = Instant::now();
+            let mut next = Some(first);
+            while let Some(operation) = next {
+                replies.push(operation(store, &mut seen));
+                // A full disk may undo the whole transaction from inside a statement. What ran before is gone then,
+                // and what ran now would be stored by itself and called lost.
+                if store.connection().is_autocommit() {
+                    return Err(StoreError::Commit("the transaction was undone on the way".into()));
+                }
+                next = if replies.len() < GROUP && started.elapsed() < GATHER {
+                    operations.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            execute(store.connection(), "COMMIT")
+        });
+        let fate = match committed {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                seen.note(&error);
+                let why = error.chain();
+                tracing::error!(
+                    error = why,
+                    operations = replies.len(),
+                    "a commit failed; nothing of it is stored"
+                );
+                if !store.connection().is_autocommit() {
+                    let _ = execute(store.connection(), "ROLLBACK");
+                }
+                Err(why)
             }
         };
-        group(&mut store, first, operations);
-        checkpoint_due = true;
-    }
-    fold_log(store.connection());
-}
-
-fn group<S: Store>(store: &mut S, first: Operation<S>, operations: &mpsc::Receiver<Operation<S>>) {
-    let mut replies = Vec::new();
-    let begun = execute(store.connection(), "BEGIN IMMEDIATE");
-    let committed = begun.and_then(|()| {
-        let started = Instant::now();
-        let mut next = Some(first);
-        while let Some(operation) = next {
-            replies.push(operation(store));
-            // A full disk may undo the whole transaction from inside a statement. What ran before is gone then, and
-            // what ran now would be stored by itself and called lost.
-            if store.connection().is_autocommit() {
-                return Err(StoreError::Commit("the transaction was undone on the way".into()));
-            }
-            next = if replies.len() < GROUP && started.elapsed() < GATHER {
-                operations.try_recv().ok()
-            } else {
-                None
-            };
+        // Before anybody is told, so that whoever tries again finds room.
+        if seen.disk_full {
+            self.out_of_room();
         }
-        execute(store.connection(), "COMMIT")
-    });
-    let fate = match committed {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let why = error.chain();
-            tracing::error!(
-                error = why,
-                operations = replies.len(),
-                "a commit failed; nothing of it is stored"
-            );
-            if !store.connection().is_autocommit() {
-                let _ = execute(store.connection(), "ROLLBACK");
-            }
-            Err(why)
+        for reply in replies {
+            reply(fate.as_ref().map(|_| ()).map_err(String::as_str));
         }
-    };
-    for reply in replies {
-        reply(fate.as_ref().map(|_| ()).map_err(String::as_str));
     }
 }
 
