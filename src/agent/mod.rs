@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod answers;
+mod backup;
 mod conditions;
 mod core;
 pub mod notify;
@@ -28,11 +29,13 @@ use crate::{
     },
     link,
     model::{Private, SystemName},
-    queue::{Queue, Rules},
+    queue::{FILE, Queue, QueueReader, Rules},
     seal::SealKey,
     seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::{FolderLock, StoreError, Writer},
+    store::{self, FolderLock, ReaderHandle, Reserve, Salvage, StoreError, Writer},
 };
+
+pub use backup::{back_up, restore};
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
 ///
@@ -47,8 +50,10 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     // First of all: from here on a signal stops the agent in order.
     let stop = stop_signals()?;
 
-    let (_lock, queue) = open_queue(&config, &random)?;
-    let (writer, queue) = Writer::start("queue", queue);
+    let Opened { _lock, queue, reserve, reader, salvage, damage } = open_queue(&config, &random, started)?;
+    let is_restored = queue.is_restored()?;
+    let storage = Storage::folder(&config.storage.folder);
+    let (writer, queue) = Writer::start_with("queue", queue, Some(reserve));
     let time = TrustedTime::new(clock.clone());
     let in_doubt = queue.run(move |queue: &mut Queue| recover(queue, started)).await?;
 
@@ -73,7 +78,21 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let core = core::Core { config, queue, dispatch, link, time, requests, stop, service_manager, started };
+    let (health, past) = (queue.health(), core::Past { salvage, is_restored });
+    let file = core::File { storage, reader, health, damage: Some(damage) };
+    let core = core::Core {
+        config,
+        queue,
+        file,
+        past,
+        dispatch,
+        link,
+        time,
+        requests,
+        stop,
+        service_manager,
+        started,
+    };
     let ended = core.run().await;
     drop(close_admin);
     // Removes the socket's file.
@@ -113,9 +132,40 @@ pub(crate) fn open_storage(
     Ok((lock, Storage::folder(&config.folder), seal))
 }
 
-fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<(FolderLock, Queue)> {
+/// The queue with all that belongs to its file.
+struct Opened {
+    _lock: FolderLock,
+    queue: Queue,
+    reserve: Reserve,
+    reader: ReaderHandle<QueueReader>,
+    /// What the file was saved from.
+    salvage: Option<Salvage>,
+    /// Hears of damage that opening did not stumble over.
+    damage: oneshot::Receiver<String>,
+}
+
+fn open_queue(config: &AgentConfig, random: &Random, now: Timestamp) -> anyhow::Result<Opened> {
     let (lock, storage, seal) = open_storage(&config.storage, random)?;
-    Ok((lock, Queue::open(&storage, seal, random.clone(), Rules::from(config))?))
+    let was_left_open = store::was_left_open(&storage, FILE);
+    let mut reserve = Reserve::new(storage.clone(), config.storage.reserve);
+    let rules = Rules::from(config);
+    let open = || Queue::open_or_salvage(&storage, seal.clone(), random.clone(), rules.clone(), now);
+    let (queue, salvage) = match open() {
+        Err(error) if error.is_disk_full() => {
+            reserve.release();
+            open()?
+        }
+        opened => opened?,
+    };
+    let damage = match was_left_open && salvage.is_none() {
+        true => store::examine_aside(storage.clone(), FILE),
+        false => oneshot::channel().1,
+    };
+    let random = random.clone();
+    let reader = ReaderHandle::new("queue-reader", move || {
+        QueueReader::open(&storage, seal.clone(), random.clone(), rules.clone())
+    });
+    Ok(Opened { _lock: lock, queue, reserve, reader, salvage, damage })
 }
 
 /// Settles the jobs that were at work when the last run ended, and gives their systems.

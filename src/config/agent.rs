@@ -212,7 +212,8 @@ fn size(setting: &Setting<'_>) -> Option<u64> {
     let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
     let bytes = bytes.filter(|bytes| unit > 0 && *bytes <= MOST);
     if bytes.is_none() {
-        setting.wrong(format!("{text:?} is not a size up to 1 GiB"), "write it like \"8 MiB\" or \"512 KiB\"");
+        setting
+            .wrong(format!("{text:?} is not a size up to 1 GiB"), "write it like \"8 MiB\" or \"512 KiB\"");
     }
     bytes
 }

@@ -102,10 +102,8 @@ impl Queue {
         now: Timestamp,
     ) -> Result<(Option<PathBuf>, Restored), StoreError> {
         store::restore(storage, FILE, MIGRATIONS, from, now, |connection| {
-            let not_ours =
-                |error: StoreError| StoreError::Backup { path: from.into(), what: error.chain() };
-            let mut queue =
-                Self::around(connection, seal, random, Rules::default()).map_err(not_ours)?;
+            let not_ours = |error: StoreError| StoreError::Backup { path: from.into(), what: error.chain() };
+            let mut queue = Self::around(connection, seal, random, Rules::default()).map_err(not_ours)?;
             queue.try_key()?;
             let restored = queue.restored(now)?;
             Ok((queue.connection, restored))

@@ -16,7 +16,10 @@ pub struct Storage {
 
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Storage").field("folder", &self.folder).field("vfs", &self.vfs).finish_non_exhaustive()
+        f.debug_struct("Storage")
+            .field("folder", &self.folder)
+            .field("vfs", &self.vfs)
+            .finish_non_exhaustive()
     }
 }
 

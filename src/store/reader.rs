@@ -116,7 +116,8 @@ impl<V: Store> Inner<V> {
         }
         let (asked, waiting) = mpsc::sync_channel(WAITING);
         asked.try_send(question).unwrap_or_else(|_| unreachable!("the channel is new"));
-        let thread = thread::Builder::new().name(name.clone()).spawn(move || answer(&open, &waiting, &ourselves));
+        let thread =
+            thread::Builder::new().name(name.clone()).spawn(move || answer(&open, &waiting, &ourselves));
         *questions = thread.is_ok().then_some(asked);
     }
 }
@@ -126,11 +127,7 @@ fn opened<V>(open: &Mutex<Open<V>>) -> Result<V, StoreError> {
     open()
 }
 
-fn answer<V>(
-    open: &Mutex<Open<V>>,
-    questions: &mpsc::Receiver<Question<V>>,
-    handle: &Weak<Mutex<Inner<V>>>,
-) {
+fn answer<V>(open: &Mutex<Open<V>>, questions: &mpsc::Receiver<Question<V>>, handle: &Weak<Mutex<Inner<V>>>) {
     let mut view = opened(open);
     loop {
         let question = match questions.recv_timeout(IDLE) {

@@ -172,7 +172,8 @@ impl Table {
         }
         let (kept, refused) = (into.kept, into.refused);
         // An index may know how many there were.
-        let count = damaged.query_row(&format!("SELECT count(*) FROM \"{}\"", self.name), [], |row| row.get(0));
+        let count =
+            damaged.query_row(&format!("SELECT count(*) FROM \"{}\"", self.name), [], |row| row.get(0));
         let missing = count.map_or(0, |count: i64| count.cast_unsigned().saturating_sub(kept));
         let lost = missing.max(breaks).max(refused);
         if lost > 0 {
@@ -269,7 +270,8 @@ impl Into<'_> {
         let mut statement = damaged.prepare_cached(sql)?;
         let mut rows = statement.query(params)?;
         while let Some(row) = rows.next()? {
-            let values = (0..self.columns).map(|column| row.get(column)).collect::<Result<Vec<Value>, _>>()?;
+            let values =
+                (0..self.columns).map(|column| row.get(column)).collect::<Result<Vec<Value>, _>>()?;
             match self.insert.execute(rusqlite::params_from_iter(values)) {
                 Ok(1) => self.kept += 1,
                 Ok(_) => {}

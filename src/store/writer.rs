@@ -10,11 +10,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::{
-    Disk, Health, Reserve, Store, StoreError,
-    health::Watched,
-    reserve::LOOK_AGAIN,
-};
+use super::{Disk, Health, Reserve, Store, StoreError, health::Watched, reserve::LOOK_AGAIN};
 
 /// At most this many operations share a commit, so that nobody waits behind an endless queue.
 const GROUP: usize = 256;
@@ -119,10 +115,12 @@ impl<S: Store> WriterHandle<S> {
         receiver
     }
 
-    /// How disk and file are; changes as the writer finds out.
+    /// How disk and file are; changes as the writer finds out, and is news once at the beginning.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
-        self.watched.subscribe()
+        let mut health = self.watched.subscribe();
+        health.mark_changed();
+        health
     }
 }
 
@@ -212,7 +210,9 @@ impl<S: Store> Thread<S> {
         let Some(reserve) = &mut self.reserve else { return };
         reserve.release();
         if self.watched.disk() == Disk::Room {
-            tracing::error!("the disk is full: what runs is recorded in the reserve, and nothing new is taken");
+            tracing::error!(
+                "the disk is full: what runs is recorded in the reserve, and nothing new is taken"
+            );
             self.disk_is(Disk::Full);
         }
     }

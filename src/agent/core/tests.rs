@@ -86,8 +86,9 @@ struct World {
     frames: mpsc::Receiver<(u64, Frame)>,
     stop: mpsc::Sender<()>,
     core: tokio::task::JoinHandle<io::Result<()>>,
-    _questions: mpsc::Sender<Question>,
-    _folder: tempfile::TempDir,
+    tell_damage: oneshot::Sender<String>,
+    questions: mpsc::Sender<Question>,
+    folder: tempfile::TempDir,
     _writer: Writer,
 }
 
@@ -179,7 +180,15 @@ impl World {
         let seal = SealKey::new([1; 32], random.clone());
         let mut queue = Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap();
         before(&mut queue);
+        let storage = Storage::folder(folder.path());
         let (writer, queue) = Writer::start("queue", queue);
+        let (tell_damage, damage) = oneshot::channel();
+        let (of_reader, rules) = (storage.clone(), Rules::default());
+        let reader = ReaderHandle::new("reader", move || {
+            let random = Random::seeded(1);
+            QueueReader::open(&of_reader, SealKey::new([1; 32], random.clone()), random, rules.clone())
+        });
+        let file = File { storage, reader, health: queue.health(), damage: Some(damage) };
         let (begins, begun) = mpsc::unbounded_channel();
         let driver = Scripted { line: tokio::sync::watch::channel(Line::Ready).0, begun: begins };
         let trusted = TrustedTime::new(Clock::simulated(now));
@@ -191,6 +200,8 @@ impl World {
         let core = Core {
             config,
             queue: queue.clone(),
+            file,
+            past: Past { salvage: None, is_restored: false },
             dispatch,
             link: Link { events: agent_events, frames: agent_frames },
             time: trusted,
@@ -200,17 +211,7 @@ impl World {
             started: now,
         };
         let core = tokio::spawn(core.run());
-        Self {
-            queue,
-            begun,
-            events,
-            frames,
-            stop,
-            core,
-            _questions: questions,
-            _folder: folder,
-            _writer: writer,
-        }
+        Self { queue, begun, events, frames, stop, core, tell_damage, questions, folder, _writer: writer }
     }
 
     /// Connects as the cloud would welcome it; gives what the agent had said.

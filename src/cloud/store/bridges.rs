@@ -536,7 +536,12 @@ impl Db {
         Ok(lost)
     }
 
-    pub(super) fn end_orders(&self, now: Timestamp, bridge: BridgeId, job_id: JobId) -> Result<(), StoreError> {
+    pub(super) fn end_orders(
+        &self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job_id: JobId,
+    ) -> Result<(), StoreError> {
         self.connection
             .prepare_cached(
                 "UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND bridge_id = ? AND over_at IS NULL",

@@ -78,7 +78,10 @@ impl Db {
             let mut db = Self::around(connection, seal, random);
             db.workspace()
                 .map_err(|error| StoreError::Backup { path: from.into(), what: error.chain() })?
-                .ok_or_else(|| StoreError::Backup { path: from.into(), what: "it has no workspace".into() })?;
+                .ok_or_else(|| StoreError::Backup {
+                    path: from.into(),
+                    what: "it has no workspace".into(),
+                })?;
             if let (_, Some(error)) = db.try_key()? {
                 return Err(error.into());
             }
