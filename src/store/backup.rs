@@ -14,7 +14,7 @@ use super::{StoreError, connect, files, migrate};
 use crate::seams::Storage;
 
 /// How every SQLite file begins.
-const HEADER: &[u8; 16] = b"SQLite format 3\0";
+pub(super) const HEADER: &[u8; 16] = b"SQLite format 3\0";
 
 /// Writes a consistent copy of a database to a new file, while others may go on writing to it: all that was committed
 /// before this call is in the copy. The copy is one file without a log, readable by its owner alone, and durable when

@@ -367,6 +367,39 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_an_older_schema_is_copied_before_it_is_changed_and_the_copy_can_be_put_back() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let migrations = [
+            "CREATE TABLE a(x); INSERT INTO a VALUES (1)",
+            "DROP TABLE a; CREATE TABLE b(y)",
+            "DROP TABLE b",
+        ];
+        let copy = |schema: u32| storage.file(&format!("t.db.schema-{schema}.backup"));
+        let tables = |connection: &Connection| -> Vec<String> {
+            let mut tables =
+                connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+            tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        drop(open(&storage, "t.db", &migrations[..1]).unwrap());
+        drop(open(&storage, "t.db", &migrations[..1]).unwrap());
+        assert!(!copy(0).exists() && !copy(1).exists(), "nothing was changed yet");
+        // The change after the next one fails: what it would have changed is there twice.
+        let broken = [migrations[0], migrations[1], "nonsense"];
+        assert!(open(&storage, "t.db", &broken).is_err());
+        assert_eq!(tables(&open(&storage, "t.db", &migrations[..2]).unwrap()), ["b"]);
+        assert_eq!(copy(1).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(tables(&Connection::open(copy(1)).unwrap()), ["a"]);
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let (aside, ()) =
+            restore(&storage, "t.db", &migrations[..1], &copy(1), now, |copy| Ok((copy, ()))).unwrap();
+        assert_eq!(aside.unwrap(), storage.file("t.db.replaced-20261122T120000Z"));
+        let restored = open(&storage, "t.db", &migrations[..1]).unwrap();
+        assert_eq!(restored.query_row("SELECT x FROM a", [], |row| row.get(0)), Ok(1));
+    }
+
+    #[test]
     fn only_its_owner_may_read_a_database_and_its_log() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();

@@ -166,3 +166,93 @@ fn at_one_moment<V: Store, T>(
     ended?;
     Ok(answered)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::seams::Storage;
+
+    struct Plain(Connection);
+
+    impl Store for Plain {
+        fn connection(&mut self) -> &mut Connection {
+            &mut self.0
+        }
+    }
+
+    fn count(view: &mut Plain) -> Result<i64, StoreError> {
+        Ok(view.0.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn a_reader_sees_what_was_committed_before_it_was_asked_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let of_reader = storage.clone();
+        let open = move || Ok(Plain(super::super::open_reader(&of_reader, "t.db")?));
+        let (reader, inline) = (ReaderHandle::new("test", open.clone()), ReaderHandle::inline(open));
+        // Nothing was opened so far: there is no file. It is tried again with the next question.
+        assert!(matches!(reader.run(count).await, Err(StoreError::Unreadable(_))));
+        let writer = super::super::open(&storage, "t.db", &["CREATE TABLE t(x)"]).unwrap();
+        for round in 1..=3 {
+            writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
+            writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (2)").unwrap();
+            assert_eq!(reader.run(count).await.unwrap(), round);
+            assert_eq!(inline.run(count).await.unwrap(), round);
+            writer.execute_batch("ROLLBACK").unwrap();
+        }
+        let wrote = reader.run(|view: &mut Plain| Ok(view.0.execute("INSERT INTO t VALUES (3)", [])?)).await;
+        assert!(matches!(wrote, Err(StoreError::Sql(_))));
+    }
+
+    #[tokio::test]
+    async fn one_question_reads_of_one_moment_and_a_panic_of_one_harms_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let writer = super::super::open(&storage, "t.db", &["CREATE TABLE t(x)"]).unwrap();
+        let of_reader = storage.clone();
+        let reader =
+            ReaderHandle::new("test", move || Ok(Plain(super::super::open_reader(&of_reader, "t.db")?)));
+        let (looked, has_looked) = mpsc::channel();
+        let (go, goes_on) = mpsc::channel::<()>();
+        let both = reader.submit(move |view: &mut Plain| {
+            let before = count(view)?;
+            looked.send(()).unwrap();
+            goes_on.recv().unwrap();
+            Ok((before, count(view)?))
+        });
+        has_looked.recv().unwrap();
+        // The writer waits for nobody who looks.
+        writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(both.await.unwrap().unwrap(), (0, 0));
+        let panics = reader.run(|_: &mut Plain| -> Result<(), StoreError> { panic!("as a bug would") });
+        assert!(matches!(panics.await, Err(StoreError::Stopped)));
+        assert_eq!(reader.run(count).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn too_many_who_look_are_sent_away_rather_than_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        drop(super::super::open(&storage, "t.db", &["CREATE TABLE t(x)"]).unwrap());
+        let reader =
+            ReaderHandle::new("test", move || Ok(Plain(super::super::open_reader(&storage, "t.db")?)));
+        let (held, holds) = mpsc::channel();
+        let (go, goes_on) = mpsc::channel::<()>();
+        let holder = reader.submit(move |_: &mut Plain| {
+            held.send(()).unwrap();
+            Ok(goes_on.recv().is_ok())
+        });
+        holds.recv().unwrap();
+        let waiting: Vec<_> = (0..WAITING).map(|_| reader.submit(count)).collect();
+        assert!(matches!(reader.run(count).await, Err(StoreError::Busy)));
+        go.send(()).unwrap();
+        assert!(holder.await.unwrap().unwrap());
+        for answer in waiting {
+            assert_eq!(answer.await.unwrap().unwrap(), 0);
+        }
+    }
+}

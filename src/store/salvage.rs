@@ -74,11 +74,12 @@ fn version(damaged: &Connection) -> Option<u32> {
     damaged.pragma_query_value(None, "user_version", |row| row.get(0)).ok()
 }
 
-/// The schema's number where SQLite keeps it in a file: big-endian at byte 60.
+/// The schema's number where SQLite keeps it in a file, big-endian at byte 60, if that is one at all.
 fn version_in_header(storage: &Storage, name: &str) -> Option<u32> {
-    let mut bytes = [0; 4];
-    fs::File::open(storage.file(name)).ok()?.read_exact_at(&mut bytes, 60).ok()?;
-    Some(u32::from_be_bytes(bytes))
+    let mut header = [0; 64];
+    fs::File::open(storage.file(name)).ok()?.read_exact_at(&mut header, 0).ok()?;
+    let (_, number) = header.split_last_chunk::<4>()?;
+    header.starts_with(backup::HEADER).then(|| u32::from_be_bytes(*number))
 }
 
 fn carry_over(damaged: &Connection, fresh: &Connection, salvaged: &mut Salvage) -> Result<(), StoreError> {
