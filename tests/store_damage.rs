@@ -189,6 +189,23 @@ fn a_file_that_is_none_or_empty_is_set_aside_and_the_cloud_hears_of_it() {
 }
 
 #[test]
+fn a_first_page_that_is_lost_costs_nothing_else() {
+    for spoilt in [0x00, 0xA5] {
+        let (folder, storage) = close(filled(20, 30));
+        let file = fs::File::options().write(true).open(storage.file(FILE)).unwrap();
+        file.write_all_at(&[spoilt; PAGE as usize], 0).unwrap();
+        let (queue, salvage) = salvaged(&storage);
+        assert_eq!(salvage.lost, 0, "{salvage:?}");
+        let counts = queue.counts().unwrap().by_state;
+        assert_eq!((counts[&JobState::Succeeded], counts[&JobState::Unknown]), (20, 30));
+        assert_eq!(queue.rooms(None).unwrap().len(), 20);
+        let left =
+            fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        assert!(!left.into_iter().any(|name| name.contains(".patched") || name.contains(".new")));
+    }
+}
+
+#[test]
 fn the_row_without_which_nothing_goes_is_put_back() {
     let mut site = filled(2, 1);
     site.commit(|queue| latchd::store::Store::connection(queue).execute_batch("DELETE FROM memory").unwrap());

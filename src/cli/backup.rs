@@ -28,6 +28,9 @@ pub struct RestoreArgs {
     /// The copy.
     #[arg(value_name = "FILE")]
     from: PathBuf,
+    /// The seal key, where the configuration's path leads to it only while the service runs.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// The agent's configuration, which names its folder.
     #[arg(long, value_name = "FILE", default_value = "/etc/latchd/latchd.toml")]
     config: PathBuf,
@@ -39,7 +42,8 @@ pub(super) fn back_up(args: &BackupArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
-    let config = AgentConfig::load(&args.config)?;
+    let mut config = AgentConfig::load(&args.config)?;
+    config.storage.key_file = args.key_file.clone().or(config.storage.key_file);
     let (aside, restored) = agent::restore(&config, &Random::system(), &args.from, Clock::system().now())?;
     let mut text = put_back(&args.from, aside.as_deref());
     text += &match restored.in_doubt {
@@ -54,7 +58,7 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn cloud(what: &CloudCommand, config: &Path) -> anyhow::Result<()> {
-    let config = CloudConfig::load(config)?;
+    let mut config = CloudConfig::load(config)?;
     match what {
         CloudCommand::Backup { to } => {
             let (bytes, key) = cloud::back_up(&config, to)?;
@@ -65,7 +69,8 @@ pub(super) fn cloud(what: &CloudCommand, config: &Path) -> anyhow::Result<()> {
             );
             Ok(print(&text)?)
         }
-        CloudCommand::Restore { from } => {
+        CloudCommand::Restore { from, key_file } => {
+            config.storage.key_file = key_file.clone().or(config.storage.key_file);
             let (aside, unfinished) =
                 cloud::restore(&config, &Random::system(), from, Clock::system().now())?;
             let mut text = put_back(from, aside.as_deref());

@@ -44,5 +44,8 @@ pub enum CloudCommand {
         /// The copy.
         #[arg(value_name = "FILE")]
         from: PathBuf,
+        /// The seal key, where it is not where the configuration says.
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
     },
 }

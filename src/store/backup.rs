@@ -93,6 +93,7 @@ pub fn restore<T>(
     let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(storage.file(&new));
     let adopted = made.map_err(failed).and_then(|mut copy| {
         io::copy(&mut source, &mut copy).map_err(failed)?;
+        files::give_to_folders_owner(storage, &copy).map_err(failed)?;
         let judged = connect(storage, &new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         if let Some(what) = finding(&judged).unwrap_or_else(|error| Some(error.chain())) {
             return Err(refused(what));

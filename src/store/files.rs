@@ -3,7 +3,11 @@
 //! The new one is made whole and durable under a name of its own. Then a note says that it is to take the place; from
 //! there on every start carries the change through to its end before it opens anything.
 
-use std::{fs, io, path::Path, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, fchown},
+    path::{Path, PathBuf},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 use rusqlite::Connection;
@@ -106,6 +110,15 @@ pub(super) fn remove_all(storage: &Storage, name: &str) -> Result<(), StoreError
         remove(&path).map_err(|source| StoreError::File { path, source })?;
     }
     Ok(())
+}
+
+/// Gives a file that root made to whom its folder belongs: the service works under a user of its own.
+pub(super) fn give_to_folders_owner(storage: &Storage, file: &fs::File) -> io::Result<()> {
+    let (folder, own) = (fs::metadata(storage.path())?, file.metadata()?);
+    if (folder.uid(), folder.gid()) == (own.uid(), own.gid()) {
+        return Ok(());
+    }
+    fchown(file, Some(folder.uid()), Some(folder.gid()))
 }
 
 /// Makes the names in a file's folder durable.

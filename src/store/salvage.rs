@@ -41,7 +41,7 @@ pub fn salvage<T>(
     files::finish(storage, name)?;
     let path = storage.file(name);
     let known = u32::try_from(migrations.len()).expect("there are few migrations");
-    let damaged = open_reader(storage, name).ok();
+    let mut damaged = open_reader(storage, name).ok().filter(has_tables);
     let found = damaged.as_ref().and_then(version).or_else(|| version_in_header(storage, name));
     if let Some(found) = found.filter(|found| *found > known) {
         return Err(StoreError::Newer { path, found, known });
@@ -51,10 +51,14 @@ pub fn salvage<T>(
     files::remove_all(storage, &new)?;
     let mut fresh = ready(storage, &new)?;
     migrate(&mut fresh, &path, &migrations[..schema as usize], None)?;
+    if damaged.is_none() {
+        damaged = with_first_page_of(storage, name, &fresh)?.filter(has_tables);
+    }
     let mut salvaged = Salvage { why: why.chain(), aside: None, kept: 0, lost: 0 };
     if let Some(damaged) = damaged {
         carry_over(&damaged, &fresh, &mut salvaged)?;
     }
+    files::remove_all(storage, &patched_name(name))?;
     migrate(&mut fresh, &path, migrations, None)?;
     let (fresh, adopted) = backup::adopt_in_transaction(fresh, adopt)?;
     files::close(fresh)?;
@@ -68,6 +72,56 @@ pub fn salvage<T>(
         path.display()
     );
     Ok((salvaged, adopted))
+}
+
+/// Whether the first page, where a file says what is in it, can be read.
+fn has_tables(damaged: &Connection) -> bool {
+    damaged
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .is_ok_and(|tables: i64| tables > 0)
+}
+
+fn patched_name(name: &str) -> String {
+    format!("{name}.patched")
+}
+
+/// A copy of a damaged file whose first page is the fresh one's. With vacuuming on, SQLite keeps the roots of tables and
+/// indexes at the beginning of the file in the order of their making, so that they are where the fresh file has them.
+fn with_first_page_of(
+    storage: &Storage,
+    name: &str,
+    fresh: &Connection,
+) -> Result<Option<Connection>, StoreError> {
+    let (new, patched) = (files::new_name(name), patched_name(name));
+    if !storage.file(name).exists() {
+        return Ok(None);
+    }
+    fresh.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    let size: usize = fresh.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    files::remove_all(storage, &patched)?;
+    let copied = (|| {
+        let mut page = vec![0; size];
+        fs::File::open(storage.file(&new))?.read_exact_at(&mut page, 0)?;
+        // The size and the free pages that it tells of are those of the fresh file: a change counter that does not
+        // match says not to believe the one, and none is the other.
+        page[24..28].copy_from_slice(&1_u32.to_be_bytes());
+        page[32..40].fill(0);
+        page[92..96].fill(0);
+        for part in ["", "-wal"] {
+            let from = storage.file(&format!("{name}{part}"));
+            if from.exists() {
+                fs::copy(from, storage.file(&format!("{patched}{part}")))?;
+            }
+        }
+        let file = fs::File::options().write(true).open(storage.file(&patched))?;
+        if file.metadata()?.len() <= page.len() as u64 {
+            return Ok(false);
+        }
+        file.write_all_at(&page, 0)?;
+        Ok(true)
+    })();
+    let is_one = copied.map_err(|source| StoreError::File { path: storage.file(&patched), source })?;
+    Ok(is_one.then(|| open_reader(storage, &patched).ok()).flatten())
 }
 
 fn version(damaged: &Connection) -> Option<u32> {
