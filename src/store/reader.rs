@@ -87,6 +87,7 @@ impl<V: Store> ReaderHandle<V> {
         let question: Question<V> = Box::new(move |view| {
             let answered = match view {
                 Ok(view) => at_one_moment(view, question),
+                Err(StoreError::Busy) => Err(StoreError::Busy),
                 Err(error) => Err(StoreError::Unreadable(error.chain())),
             };
             // Whoever asked may have gone.

@@ -97,10 +97,10 @@ fn with_first_page_of(
         return Ok(None);
     }
     fresh.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    let size: usize = fresh.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let size: u32 = fresh.pragma_query_value(None, "page_size", |row| row.get(0))?;
     files::remove_all(storage, &patched)?;
     let copied = (|| {
-        let mut page = vec![0; size];
+        let mut page = vec![0; size as usize];
         fs::File::open(storage.file(&new))?.read_exact_at(&mut page, 0)?;
         // The size and the free pages that it tells of are those of the fresh file: a change counter that does not
         // match says not to believe the one, and none is the other.
