@@ -158,7 +158,10 @@ impl Queue {
         let mut opened = 0;
         let mut unreadable = Unreadable::default();
         let mut note = |result: Result<(), StoreError>| match result {
-            Ok(()) => Ok(opened += 1).map(|()| false),
+            Ok(()) => {
+                opened += 1;
+                Ok(false)
+            }
             Err(StoreError::Sealed(_) | StoreError::Corrupt { .. }) => Ok(true),
             Err(error) => Err(error),
         };

@@ -220,7 +220,7 @@ impl Table {
         let breaks = if self.has_rowid {
             self.by_rowid(damaged, &mut into)
         } else {
-            self.from_both_ends(damaged, &mut into)
+            self.both_ends(damaged, &mut into)
         };
         if let Some(failed) = into.failed {
             return Err(failed.into());
@@ -288,7 +288,7 @@ impl Table {
     }
 
     /// Reads from the first row on, and where that ends early, from the last one back.
-    fn from_both_ends(&self, damaged: &Connection, into: &mut Into<'_>) -> u64 {
+    fn both_ends(&self, damaged: &Connection, into: &mut Into<'_>) -> u64 {
         let (columns, name) = (quoted(&self.columns), &self.name);
         let order = |direction: &str| {
             let key: Vec<_> = self.key.iter().map(|column| format!("\"{column}\" {direction}")).collect();
