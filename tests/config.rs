@@ -106,6 +106,19 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
 }
 
 #[test]
+fn the_reserve_is_a_size_with_its_unit() {
+    assert_eq!(agent(AGENT).unwrap().storage.reserve, 8 * 1024 * 1024);
+    for (text, bytes) in [("512 KiB", 512 * 1024), ("64MiB", 64 * 1024 * 1024), ("0 MiB", 0)] {
+        let by = format!("[storage]\nreserve = \"{text}\"");
+        assert_eq!(agent(&with(AGENT, "[storage]", &by)).unwrap().storage.reserve, bytes);
+    }
+    for text in ["8", "MiB", "8 MB", "2 GiB", "-1 MiB", "99999999999999999999 KiB"] {
+        let by = format!("[storage]\nreserve = \"{text}\"");
+        check("[storage]", &by, &["storage.reserve", "not a size up to 1 GiB", "\"8 MiB\""]);
+    }
+}
+
+#[test]
 fn unknown_settings_are_refused_at_every_depth_with_place_and_suggestion() {
     check(
         "name = \"Hotel",

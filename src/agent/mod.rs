@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod answers;
+mod backup;
 mod conditions;
 mod core;
 pub mod notify;
@@ -13,7 +14,7 @@ mod uplink;
 use std::{collections::BTreeSet, fs, sync::Arc};
 
 use anyhow::Context;
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -28,11 +29,14 @@ use crate::{
     },
     link,
     model::{Private, SystemName},
-    queue::{Queue, Rules},
+    queue::{FILE, Queue, QueueReader, Rules},
     seal::SealKey,
     seams::{self, Clock, Net, Random, Storage, SystemNet, TrustedTime},
-    store::{FolderLock, Writer, WriterHandle},
+    store::{self, FolderLock, ReaderHandle, Reserve, Salvage, Writer, WriterHandle},
 };
+
+pub use backup::{back_up, restore};
+pub use core::QueueFile;
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
 ///
@@ -40,14 +44,17 @@ use crate::{
 /// When it cannot start: the queue, the admin socket, the token or the certificate authority cannot be used.
 pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let (clock, random) = (Clock::system(), Random::system());
+    let started = clock.now();
     if let Some(mistake) = mistakes(&config).first() {
         anyhow::bail!("{mistake}; `latchd check-config` shows all that is wrong");
     }
     // First of all: from here on a signal stops the agent in order.
     let stop = stop_signals()?;
 
-    let (_lock, queue) = open_queue(&config, &random)?;
-    let (writer, queue) = Writer::start("queue", queue);
+    let Opened { _lock, queue, reserve, reader, salvage, damage } = open_queue(&config, &random, started)?;
+    let is_restored = queue.is_restored()?;
+    let storage = Storage::folder(&config.storage.folder);
+    let (writer, queue) = Writer::start_with("queue", queue, Some(reserve));
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
     let token = fs::read_to_string(&config.cloud.token_file)
         .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
@@ -62,7 +69,9 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
         let _ = admin_closed.await;
     }));
 
-    let parts = Parts { queue, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
+    let file = QueueFile { storage, reader, damage: Some(damage), salvage, is_restored };
+    let net = Arc::new(SystemNet);
+    let parts = Parts { queue, file, settings, net, clock, random, requests, stop };
     let ended = work(config, parts, |parts, config, in_doubt| {
         drivers(config, &time_zone, in_doubt, &parts.clock, &parts.random)
     });
@@ -80,6 +89,8 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
 pub struct Parts {
     /// Its memory.
     pub queue: WriterHandle<Queue>,
+    /// The file of it.
+    pub file: QueueFile,
     /// Where its cloud is.
     pub settings: link::Settings,
     /// The network towards it.
@@ -120,14 +131,27 @@ pub async fn work(
     }
     let in_doubt = past.in_doubt.iter().map(|(_, claimed)| claimed.job.system.clone()).collect();
     let drivers = drivers(&parts, &config, &in_doubt);
-    let Parts { queue, settings, net, clock, random, requests, stop } = parts;
+    let Parts { queue, file, settings, net, clock, random, requests, stop } = parts;
     let time = TrustedTime::new(clock.clone());
     let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
     let link = link::start(settings, net, clock, random);
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let core = core::Core { config, queue, dispatch, link, time, requests, stop, service_manager, started };
+    let health = queue.health();
+    let core = core::Core {
+        config,
+        queue,
+        file,
+        health,
+        dispatch,
+        link,
+        time,
+        requests,
+        stop,
+        service_manager,
+        started,
+    };
     Ok(core.run().await?)
 }
 
@@ -160,9 +184,40 @@ pub(crate) fn open_storage(
     Ok((lock, Storage::folder(&config.folder), seal))
 }
 
-fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<(FolderLock, Queue)> {
+/// The queue with all that belongs to its file.
+struct Opened {
+    _lock: FolderLock,
+    queue: Queue,
+    reserve: Reserve,
+    reader: ReaderHandle<QueueReader>,
+    /// What the file was saved from.
+    salvage: Option<Salvage>,
+    /// Hears of damage that opening did not stumble over.
+    damage: oneshot::Receiver<String>,
+}
+
+fn open_queue(config: &AgentConfig, random: &Random, now: Timestamp) -> anyhow::Result<Opened> {
     let (lock, storage, seal) = open_storage(&config.storage, random)?;
-    Ok((lock, Queue::open(&storage, seal, random.clone(), Rules::from(config))?))
+    let was_left_open = store::was_left_open(&storage, FILE);
+    let mut reserve = Reserve::new(storage.clone(), config.storage.reserve);
+    let rules = Rules::from(config);
+    let open = || Queue::open_or_salvage(&storage, seal.clone(), random.clone(), rules.clone(), now);
+    let (queue, salvage) = match open() {
+        Err(error) if error.is_disk_full() => {
+            reserve.release();
+            open()?
+        }
+        opened => opened?,
+    };
+    let damage = match was_left_open && salvage.is_none() {
+        true => store::examine_aside(storage.clone(), FILE),
+        false => oneshot::channel().1,
+    };
+    let random = random.clone();
+    let reader = ReaderHandle::new("queue-reader", move || {
+        QueueReader::open(&storage, seal.clone(), random.clone(), rules.clone())
+    });
+    Ok(Opened { _lock: lock, queue, reserve, reader, salvage, damage })
 }
 
 fn drivers(

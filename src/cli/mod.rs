@@ -1,5 +1,6 @@
 //! The command line: the only room that prints.
 
+mod backup;
 mod check_config;
 pub mod cloud;
 pub mod demo;
@@ -104,6 +105,16 @@ pub enum Command {
     /// What was ordered, where it stands, and why. A job that is `unknown` may have been done: read the card, or look,
     /// before anything is ordered again.
     Jobs(jobs::JobsArgs),
+    /// Copy the agent's queue to a file, while it works or not.
+    ///
+    /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
+    /// nobody can use it: keep a copy of that elsewhere too, and the configuration and the token with it.
+    Backup(backup::BackupArgs),
+    /// Put a copy back in the place of the agent's queue; the agent must not run.
+    ///
+    /// The copy is judged before anything is touched, and the present queue is kept under another name. What was under
+    /// way at the time of the copy is in doubt afterwards and is not done again: see `latchd jobs list --state unknown`.
+    Restore(backup::RestoreArgs),
 }
 
 /// Runs the command line of this process.
@@ -133,6 +144,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             logging::start(format, "info")?;
             in_runtime(crate::agent::run(config))?;
         }
+        Command::Cloud(run::CloudArgs { what: Some(what), config }) => backup::cloud(&what, &config)?,
         Command::Cloud(args) => {
             let config = CloudConfig::load(&args.config)?;
             logging::start(format, "info")?;
@@ -149,6 +161,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CheckConfig(args) => return check_config::run(&args),
         Command::Status(args) => return in_runtime(status::run(&args)),
         Command::Jobs(args) => in_runtime(jobs::run(&args))?,
+        Command::Backup(args) => backup::back_up(&args)?,
+        Command::Restore(args) => backup::restore(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
