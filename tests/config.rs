@@ -79,7 +79,7 @@ fn settings(errors: &ConfigErrors) -> Vec<&str> {
 }
 
 fn salto(config: &AgentConfig) -> &SaltoIsConfig {
-    let DriverConfig::SaltoIs(salto) = &config.systems[0].driver;
+    let DriverConfig::SaltoIs(salto) = &config.systems[0].driver else { panic!("another make") };
     salto
 }
 
