@@ -277,6 +277,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn locks_run_until_told_to_quit_and_keep_what_they_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("lock.ctl");
+        let dir = folder.path().to_str().unwrap();
+        let words = ["sim", "lock", "--dir", dir, "--locks", "2", "--slots", "7"];
+        for deeds in [2, 3] {
+            let running = tokio::spawn(run(Cli::try_parse_from(words).unwrap().sim));
+            let client = async {
+                loop {
+                    match Client::connect(&control).await {
+                        Ok(client) => return client,
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+            };
+            let mut client = tokio::time::timeout(Duration::from_secs(20), client).await.unwrap();
+            client.send("at lock-2 use 4711").await.unwrap();
+            let ledger = client.send("at lock-2 ledger").await.unwrap();
+            assert_eq!(ledger["ledger"].as_array().unwrap().len(), deeds);
+            client.send("quit").await.unwrap();
+            running.await.unwrap().unwrap();
+            assert!(!control.exists());
+        }
+    }
+
+    #[tokio::test]
     async fn a_property_file_with_an_unknown_key_is_refused_with_its_place() {
         let folder = tempfile::tempdir().unwrap();
         let property = folder.path().join("property.toml");

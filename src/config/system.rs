@@ -74,7 +74,7 @@ impl SystemConfig {
             }
             let (of_system, help) = match &system.driver {
                 DriverConfig::SaltoIs(salto) => (
-                    vec![salto.line.to_string()],
+                    BTreeSet::from([salto.line.to_string()]),
                     "a line belongs to one system; list all its rooms and encoders there",
                 ),
                 DriverConfig::SimLock(locks) => (
@@ -104,8 +104,10 @@ impl SystemConfig {
                 Some(name)
             });
         let driver = section
-            .must("kind", "which make of access system: \"salto_is\"")
+            .must("kind", "which make of access system: \"salto_is\" or \"sim_lock\"")
             .and_then(|setting| setting.one_of(&[("salto_is", Make::SaltoIs), ("sim_lock", Make::SimLock)]));
+        // Where the kind is misspelt, what stands there tells best which mistakes to show.
+        let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
         if let Some(Make::SimLock) = driver {
             return Some(Self {
                 // Keypad locks have no stays: there is nobody to share them with, and no room to free.

@@ -172,7 +172,7 @@ impl Simulator {
         }
     }
 
-    /// Accepts connections until dropped.
+    /// Accepts connections until dropped, or until a network in memory is gone.
     pub async fn accept(&self, mut listener: Box<dyn Listener>) {
         let mut clients = JoinSet::new();
         loop {
@@ -188,6 +188,7 @@ impl Simulator {
                     clients.spawn(async move { simulator.serve(stream).await });
                 }
                 Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotConnected => return,
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -63,7 +63,10 @@ impl Reader {
         let mut asked = Vec::new();
         for byte in bytes {
             if *byte == b'\n' {
-                asked.extend(std::str::from_utf8(&self.line).ok().and_then(request));
+                // What stands before the last colon is noise, or a request that was cut off.
+                let begin = self.line.iter().rposition(|byte| *byte == b':').unwrap_or(self.line.len());
+                let frame = self.line.get(begin + 1..).unwrap_or_default();
+                asked.extend(std::str::from_utf8(frame).ok().and_then(request));
                 self.line.clear();
             } else if self.line.len() < LONGEST_LINE {
                 self.line.push(*byte);
@@ -73,8 +76,7 @@ impl Reader {
     }
 }
 
-fn request(line: &str) -> Option<Asked> {
-    let frame = &line[line.rfind(':')? + 1..];
+fn request(frame: &str) -> Option<Asked> {
     let (length, rest) = frame.split_at_checked(4)?;
     let (body, check) = rest.split_at_checked(rest.len().checked_sub(4)?)?;
     let hex = |digits: &str| {
