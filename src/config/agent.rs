@@ -85,7 +85,7 @@ impl Site {
     }
 }
 
-fn zone(setting: &Setting<'_>) -> Option<String> {
+pub(super) fn zone(setting: &Setting<'_>) -> Option<String> {
     let text = setting.text()?;
     if tz::TimeZone::get(text).is_ok() {
         return Some(text.into());
