@@ -31,7 +31,7 @@ use crate::{
     queue::{Queue, Rules},
     seal::SealKey,
     seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::{FolderLock, StoreError, Writer},
+    store::{FolderLock, StoreError, Writer, make_folder},
 };
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
@@ -103,7 +103,7 @@ pub(crate) fn open_storage(
     config: &StorageConfig,
     random: &Random,
 ) -> anyhow::Result<(FolderLock, Storage, SealKey)> {
-    fs::create_dir_all(&config.folder)
+    make_folder(&config.folder, 0o777)
         .with_context(|| format!("make the folder {}", config.folder.display()))?;
     let lock = FolderLock::take(&config.folder)?;
     let seal = match &config.key_file {

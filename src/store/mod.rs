@@ -15,7 +15,11 @@ mod lock;
 pub mod vfs;
 mod writer;
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -144,7 +148,7 @@ impl StoreError {
 /// # Errors
 /// When the file cannot be opened, a setting is not in force, or a newer program wrote it.
 pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connection, StoreError> {
-    fs::create_dir_all(storage.path())
+    make_folder(storage.path(), 0o777)
         .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
     keep_private(&storage.file(name))
         .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
@@ -176,9 +180,29 @@ pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connec
     Ok(connection)
 }
 
+/// Makes a folder, and those it lies in, where they are not there yet, with these permission bits; and makes their names
+/// durable: what is synced in a folder whose name is lost in a power cut is lost with it.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(Path::new(""));
+    make_folder(parent, mode)?;
+    match fs::DirBuilder::new().mode(mode).create(folder) {
+        // Somebody else may have been quicker.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
+        _ => {}
+    }
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    fs::File::open(parent)?.sync_all()
+}
+
 /// Makes a database's file, where there is none yet, for its owner alone: its log and index take over the permission
 /// bits, and not every row is sealed.
-fn keep_private(file: &std::path::Path) -> io::Result<()> {
+fn keep_private(file: &Path) -> io::Result<()> {
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
@@ -203,11 +227,7 @@ fn connect(storage: &Storage, name: &str, flags: OpenFlags) -> Result<Connection
     .map_err(|source| StoreError::Open { path, source })
 }
 
-fn migrate(
-    connection: &mut Connection,
-    path: &std::path::Path,
-    migrations: &[&str],
-) -> Result<(), StoreError> {
+fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = u32::try_from(migrations.len()).expect("there are few migrations");
     if found > known {
