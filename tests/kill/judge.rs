@@ -6,6 +6,12 @@ use std::{
     process::Output,
 };
 
+use latchd::{
+    model::{JobId, Order},
+    queue::{Queue, Rules},
+    seal::SealKey,
+    seams::{Random, Storage},
+};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -216,7 +222,8 @@ pub(crate) fn judge(
             }
         }
     }
-    verdict.freed = freed(house, &cloud, &held, &mut wrongs);
+    drop((agent, cloud));
+    verdict.freed = freed(house, &held, &mut wrongs);
     verdict.wrongs = wrongs;
     verdict
 }
@@ -348,11 +355,21 @@ fn issued(cloud: &Connection) -> BTreeMap<String, u64> {
 }
 
 /// Compares the check-outs, room by room; gives how many there were.
-fn freed(house: &House, cloud: &Connection, held: &BTreeMap<String, Held>, wrongs: &mut Vec<String>) -> u64 {
-    let sql = "SELECT job_id, name FROM ordered_checkout JOIN acs_entrance USING(acs_entrance_id)";
-    let mut statement = cloud.prepare(sql).unwrap();
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
-    let jobs: Vec<(String, String)> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+fn freed(house: &House, held: &BTreeMap<String, Held>, wrongs: &mut Vec<String>) -> u64 {
+    // Their rooms are sealed, and the cloud forgets an earlier check-out of a stay for a later one.
+    let folder = house.folder.join("agent");
+    let seal = SealKey::from_file(&folder.join("seal.key"), Random::system()).unwrap();
+    let queue = Queue::open(&Storage::folder(&folder), seal, Random::system(), Rules::default()).unwrap();
+    let checkouts = held.iter().filter(|(_, held)| held.kind == "stay.checkout");
+    let jobs: Vec<(String, String)> = checkouts
+        .map(|(job, _)| {
+            let detail = queue.job(JobId(job.parse().unwrap())).unwrap().unwrap();
+            let Some(Order::StayCheckout { room, .. }) = detail.job.map(|job| job.order) else {
+                panic!("job {job} is no check-out")
+            };
+            (job.clone(), room.to_string())
+        })
+        .collect();
     let mut all = 0;
     for room in jobs.iter().map(|(_, room)| room).collect::<BTreeSet<_>>() {
         let of = |wanted: &dyn Fn(&Held) -> bool| {

@@ -32,7 +32,9 @@ fn nothing_is_lost_done_twice_or_mistold_however_often_agent_and_cloud_are_kille
     let houses: Vec<_> = (0..HOUSES)
         .map(|house| thread::spawn(move || in_a_house(house, kills.div_ceil(HOUSES), seed * 1000 + house)))
         .collect();
-    let told: Vec<judge::Verdict> = houses.into_iter().map(|house| house.join().unwrap()).collect();
+    // All first: a house whose test is over in the middle leaves its processes behind.
+    let told: Vec<_> = houses.into_iter().map(thread::JoinHandle::join).collect();
+    let told: Vec<judge::Verdict> = told.into_iter().map(Result::unwrap).collect();
     let mut all = judge::Verdict::default();
     for house in &told {
         all.add(house);
@@ -43,7 +45,7 @@ fn nothing_is_lost_done_twice_or_mistold_however_often_agent_and_cloud_are_kille
     }
     // The kills hit what they should: work was done between them, and some of it was cut off at the wire.
     assert!(kills <= all.kills && kills / 4 <= all.succeeded, "{all}");
-    assert!(kills < 20 || (1 <= all.unknown && 1 <= all.cut_unsent && 1 <= all.freed), "{all}");
+    assert!(kills < 100 || (1 <= all.unknown && 1 <= all.resolved && 1 <= all.freed), "{all}");
 }
 
 /// Kills in one house, and judges it.
