@@ -139,7 +139,7 @@ fn line_events(line: &str, root: &Path, begun: &mut HashMap<u32, String>) -> Vec
         None => (rest.to_owned(), false),
     };
     let Some((call, result)) = whole.rsplit_once(" = ") else { return Vec::new() };
-    let digits: String = result.chars().take_while(|c| c.is_ascii_digit()).collect();
+    let digits: String = result.chars().take_while(char::is_ascii_digit).collect();
     // `-1 ENOENT (…)` changed nothing; `?` never returned.
     let Ok(result) = digits.parse::<u64>() else { return Vec::new() };
     let (name, arguments) = call.split_once('(').unwrap_or_else(|| panic!("no call in {line:.200}"));
@@ -182,7 +182,7 @@ fn call_events(name: &str, arguments: &str, result: u64, root: &Path) -> Vec<Eve
             if is_beside(&file.path) {
                 return Vec::new();
             }
-            let mut numbers = arguments.rsplit(", ").map(|number| number.parse::<u64>());
+            let mut numbers = arguments.rsplit(", ").map(str::parse::<u64>);
             let at = match name {
                 "pwrite64" | "pwritev" => numbers.next(),
                 "pwritev2" => numbers.nth(1),
