@@ -33,7 +33,7 @@ use crate::{
     queue::{FILE, Queue, QueueReader, Rules},
     seal::SealKey,
     seams::{self, Clock, Net, Random, Storage, SystemNet, TrustedTime},
-    store::{self, FolderLock, ReaderHandle, Reserve, Salvage, Writer, WriterHandle},
+    store::{self, FolderLock, ReaderHandle, Reserve, Salvage, Writer, WriterHandle, make_folder},
 };
 
 pub use backup::{back_up, restore};
@@ -179,7 +179,7 @@ pub(crate) fn open_storage(
     config: &StorageConfig,
     random: &Random,
 ) -> anyhow::Result<(FolderLock, Storage, SealKey)> {
-    fs::create_dir_all(&config.folder)
+    make_folder(&config.folder, 0o777)
         .with_context(|| format!("make the folder {}", config.folder.display()))?;
     let lock = FolderLock::take(&config.folder)?;
     let seal = match &config.key_file {

@@ -1,10 +1,8 @@
 //! The cloud put together: database, certificates, two listeners, and the clock that ends what nobody else ends.
 
 use std::{
-    fs::DirBuilder,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -30,7 +28,7 @@ use crate::{
     config::{CloudConfig, TlsFiles},
     seal::{SealError, SealKey},
     seams::{self, Clock, Listener, Net, Random, Storage},
-    store::{self, FolderLock, Reserve, StoreError, Writer, WriterHandle},
+    store::{self, FolderLock, Reserve, StoreError, Writer, WriterHandle, make_folder},
 };
 
 /// A held request must be answered before clients give up, at 30 s.
@@ -128,8 +126,7 @@ pub async fn start(
         return Err(CloudError::PlainInPublic(config.api.listen));
     }
     let folder = &config.storage.folder;
-    let private = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    private.map_err(|source| CloudError::Folder { path: folder.clone(), source })?;
+    make_folder(folder, 0o700).map_err(|source| CloudError::Folder { path: folder.clone(), source })?;
     let lock = FolderLock::take(folder)?;
     let now = clock.now();
     let key_file = config.storage.key_file.clone().unwrap_or_else(|| folder.join("seal.key"));

@@ -24,7 +24,7 @@ mod writer;
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -248,7 +248,8 @@ impl StoreError {
 pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connection, StoreError> {
     let path = storage.file(name);
     if storage.is_on_disk() {
-        make_folder(storage)?;
+        make_folder(storage.path(), 0o777)
+            .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
         files::finish(storage, name)?;
         if let Some(what) = files::mark(storage, name) {
             return Err(StoreError::Damaged { path, what });
@@ -262,11 +263,6 @@ pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connec
     let mut connection = ready(storage, name)?;
     migrate(&mut connection, &path, migrations, Some(storage).filter(|storage| storage.is_on_disk()))?;
     Ok(connection)
-}
-
-fn make_folder(storage: &Storage) -> Result<(), StoreError> {
-    fs::create_dir_all(storage.path())
-        .map_err(|source| StoreError::Folder { path: storage.path().into(), source })
 }
 
 /// A connection for writing, with settings that are durable ones.
@@ -299,6 +295,26 @@ fn ready(storage: &Storage, name: &str) -> Result<Connection, StoreError> {
     pragma("PRAGMA temp_store=MEMORY", "temp_store", "2")?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
+}
+
+/// Makes a folder, and those it lies in, where they are not there yet, with these permission bits; and makes their names
+/// durable: what is synced in a folder whose name is lost in a power cut is lost with it.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(Path::new(""));
+    make_folder(parent, mode)?;
+    match fs::DirBuilder::new().mode(mode).create(folder) {
+        // Somebody else may have been quicker.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
+        _ => {}
+    }
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    fs::File::open(parent)?.sync_all()
 }
 
 /// Makes a database's file, where there is none yet, for its owner alone: its log and index take over the permission
