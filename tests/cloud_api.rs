@@ -191,7 +191,7 @@ impl Drop for Cloud {
 fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
     let listen = "127.0.0.1:0".parse().unwrap();
     CloudConfig {
-        storage: StorageConfig { folder: folder.path().into(), key_file: None },
+        storage: StorageConfig { folder: folder.path().into(), key_file: None, reserve: 0 },
         workspace: WorkspaceConfig { name: "Home".into() },
         api: ApiConfig { listen, plain, tls: None, names: Vec::new(), hold: Duration::from_secs(20) },
         bridges: BridgesConfig { listen, tls: None, names: Vec::new() },

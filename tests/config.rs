@@ -79,7 +79,7 @@ fn settings(errors: &ConfigErrors) -> Vec<&str> {
 }
 
 fn salto(config: &AgentConfig) -> &SaltoIsConfig {
-    let DriverConfig::SaltoIs(salto) = &config.systems[0].driver;
+    let DriverConfig::SaltoIs(salto) = &config.systems[0].driver else { panic!("another make") };
     salto
 }
 
@@ -103,6 +103,19 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
     assert_eq!(config.cloud.token_file, PathBuf::from("/etc/latchd/token"));
     assert_eq!(config.storage.folder, PathBuf::from("/etc/latchd/state"));
     assert_eq!(config.admin.socket, PathBuf::from("/run/latchd/latchd.sock"));
+}
+
+#[test]
+fn the_reserve_is_a_size_with_its_unit() {
+    assert_eq!(agent(AGENT).unwrap().storage.reserve, 8 * 1024 * 1024);
+    for (text, bytes) in [("512 KiB", 512 * 1024), ("64MiB", 64 * 1024 * 1024), ("0 MiB", 0)] {
+        let by = format!("[storage]\nreserve = \"{text}\"");
+        assert_eq!(agent(&with(AGENT, "[storage]", &by)).unwrap().storage.reserve, bytes);
+    }
+    for text in ["8", "MiB", "8 MB", "2 GiB", "-1 MiB", "99999999999999999999 KiB"] {
+        let by = format!("[storage]\nreserve = \"{text}\"");
+        check("[storage]", &by, &["storage.reserve", "not a size up to 1 GiB", "\"8 MiB\""]);
+    }
 }
 
 #[test]
@@ -310,6 +323,48 @@ fn rooms_never_issued_must_exist() {
     check("[site]", &limit("0102"), &["not of the form system/room"]);
     check("[site]", &limit("saldo/0102"), &["did you mean \"salto/0102\"?"]);
     check("[site]", &limit("salto/102"), &["has no room \"102\"", "compared exactly"]);
+}
+
+const LOCKS: &str = r#"
+[[system]]
+name = "locks"
+kind = "sim_lock"
+locks = [
+    { name = "101", address = "10.0.0.7:4800" },
+    { name = "back door", display_name = "Back", address = "[::1]:4801", time_zone = "Asia/Tokyo" },
+]
+"#;
+
+#[test]
+fn keypad_locks_need_names_and_addresses_and_the_rest_has_defaults() {
+    let config = agent(&format!("{AGENT}{LOCKS}")).unwrap();
+    let DriverConfig::SimLock(locks) = &config.systems[1].driver else { panic!("another make") };
+    assert_eq!((locks.lead.as_secs(), locks.answer_timeout.as_secs()), (900, 5));
+    assert_eq!(locks.locks[0].time_zone, None);
+    assert_eq!(locks.locks[1].time_zone.as_deref(), Some("Asia/Tokyo"));
+    assert_eq!(locks.locks[1].display_name.as_deref(), Some("Back"));
+    assert_eq!(config.systems[1].door_count(), 2);
+    assert_eq!(config.systems[1].door_names().count(), 0);
+}
+
+#[test]
+fn mistakes_about_keypad_locks_are_told_with_the_way_out() {
+    let check = |part: &str, by: &str, parts: &[&str]| {
+        let told = told(agent(&format!("{AGENT}{}", with(LOCKS, part, by))));
+        for wanted in parts {
+            assert!(told.contains(wanted), "{wanted:?} is missing in: {told}");
+        }
+    };
+    check("10.0.0.7:4800", "10.0.0.7", &["system[1].locks[0].address", "HOST:PORT"]);
+    check("[::1]:4801", "10.0.0.7:4800", &["two locks have the address 10.0.0.7:4800"]);
+    check("10.0.0.7:4800", "10.0.0.5:9090", &["two systems share the line 10.0.0.5:9090"]);
+    check("\"back door\"", "\"101\"", &["system[1].locks[1]", "listed twice"]);
+    check("Asia/Tokyo", "Asia/Tokio", &["system[1].locks[1].time_zone", "did you mean \"Asia/Tokyo\"?"]);
+    check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nlead = \"2d\"", &["system[1].lead", "\"1d\""]);
+    check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nanswer_timeout = \"0s\"", &["from \"1s\" to \"1m\""]);
+    check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nexclusive = true", &["exclusive: unknown setting"]);
+    check("kind = \"sim_lock\"", "kind = \"sim_lok\"", &["did you mean \"sim_lock\"?"]);
+    check("\"10.0.0.7:4800\"", "\"10.0.0.7:4800\", pin = \"4711\"", &["locks[0].pin", "0600"]);
 }
 
 #[test]

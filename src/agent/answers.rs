@@ -481,23 +481,24 @@ fn job_line(queue: &Queue, view: &JobView) -> Result<JobLine, StoreError> {
 
 fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
     let line = dispatch.lines().get(&system.name).unwrap_or(&Line::Opening);
-    let DriverConfig::SaltoIs(salto) = &system.driver;
-    let at = match (&salto.line.tcp, &salto.line.serial) {
-        (Some(address), _) => address.clone(),
-        (None, Some(port)) => port.display().to_string(),
-        (None, None) => String::new(),
+    let (kind, at, encoders) = match &system.driver {
+        DriverConfig::SaltoIs(salto) => (SystemKind::SaltoIs, salto.line.to_string(), salto.encoders.len()),
+        DriverConfig::SimLock(locks) => match locks.locks.as_slice() {
+            [lock] => (SystemKind::SimLock, lock.address.clone(), 0),
+            locks => (SystemKind::SimLock, format!("{} locks", locks.len()), 0),
+        },
     };
     SystemReport {
         name: system.name.clone(),
-        kind: SystemKind::SaltoIs,
+        kind,
         at,
         line: line.into(),
         trouble: match line {
             Line::Down(trouble) => Some(trouble.into()),
             Line::Opening | Line::Ready => None,
         },
-        doors: u32::try_from(salto.rooms.len() + salto.common.len()).unwrap_or(u32::MAX),
-        encoders: u32::try_from(salto.encoders.len()).unwrap_or(u32::MAX),
+        doors: u32::try_from(system.door_count()).unwrap_or(u32::MAX),
+        encoders: u32::try_from(encoders).unwrap_or(u32::MAX),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, io, pin::Pin, sync::Arc, time::
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
@@ -24,13 +24,13 @@ use crate::{
     link::{self, Link},
     model::{Inventory, JobId, LaneName, Origin, Private, Severity, SystemInventory, SystemName},
     protocol::{
-        Envelope, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Stage, Status, StreamName,
-        VERSIONS, Welcome,
+        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Stage, Status,
+        StreamName, VERSIONS, Welcome,
         stream::{self, Resume},
     },
-    queue::{Accepted, LocalOrder, Queue, Rules},
-    seams::{Random, TrustedTime},
-    store::{StoreError, WriterHandle},
+    queue::{Accepted, FILE, LocalOrder, Queue, QueueReader, Rules},
+    seams::{Random, Storage, TrustedTime},
+    store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
 };
 
 /// How long the last outcomes may take to reach the cloud once all lanes are quiet.
@@ -47,6 +47,9 @@ const PURGE_SLICES: Duration = Duration::from_secs(1);
 /// A host clock further off than this is worth a condition.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
+/// What a person is told when this side's memory was set back.
+const MEMORY_BEHIND: &str = "this agent remembers less than it once acknowledged (restored backup, rolled-back machine): \
+                             every room's state is held for uncertain until a card was read";
 /// One answer of the admin socket lists no more jobs.
 const MOST_JOBS: usize = 1000;
 
@@ -113,6 +116,8 @@ impl Asking {
 pub(super) struct Core {
     pub(super) config: AgentConfig,
     pub(super) queue: WriterHandle<Queue>,
+    pub(super) file: QueueFile,
+    pub(super) health: watch::Receiver<Health>,
     pub(super) dispatch: Dispatch,
     pub(super) link: Link,
     pub(super) time: TrustedTime,
@@ -123,6 +128,21 @@ pub(super) struct Core {
     pub(super) stop: mpsc::Receiver<()>,
     pub(super) service_manager: ServiceManager,
     pub(super) started: Timestamp,
+}
+
+/// The queue's file, and what is known of it.
+#[derive(Debug)]
+pub struct QueueFile {
+    /// Where it lies.
+    pub storage: Storage,
+    /// For those who look.
+    pub reader: ReaderHandle<QueueReader>,
+    /// Hears of damage once, if there is any.
+    pub damage: Option<oneshot::Receiver<String>>,
+    /// What it was saved from before this run.
+    pub salvage: Option<Salvage>,
+    /// Whether it was put back from a backup, and no cloud has been met since.
+    pub is_restored: bool,
 }
 
 struct State {
@@ -143,6 +163,10 @@ struct State {
     stop_at: Option<Instant>,
     quiet_until: Option<Instant>,
     purge_at: Instant,
+    /// The last report that the cloud said to hold.
+    acknowledged: Position,
+    /// Why the file cannot be worked with any longer.
+    damage: Option<String>,
 }
 
 impl Core {
@@ -167,7 +191,10 @@ impl Core {
             stop_at: None,
             quiet_until: None,
             purge_at: Instant::now() + PURGE_SLICES,
+            acknowledged: Position::default(),
+            damage: None,
         };
+        self.tell_of_past(&mut state, now);
         state.conditions.set(
             now,
             "link",
@@ -178,7 +205,7 @@ impl Core {
         let frames = self.link.frames.clone();
         loop {
             if state.stop_at.is_some() && self.may_end(&mut state) {
-                return Ok(());
+                return state.damage.map_or(Ok(()), |what| Err(io::Error::other(what)));
             }
             let deadline = state.quiet_until.into_iter().chain(state.stop_at).min();
             tokio::select! {
@@ -190,13 +217,13 @@ impl Core {
                     }
                     let within = self.config.stop_deadline;
                     tracing::info!(?within, "stopping: nothing new begins");
-                    self.dispatch.stop();
-                    self.service_manager.stopping();
-                    state.stop_at = Some(Instant::now() + within);
+                    self.stop_in_order(&mut state);
                 }
                 () = hung_up(&mut self.reload), if state.stop_at.is_none() => self.reread(&mut state),
                 // Before all that may keep the loop busy: a busy agent is alive.
                 () = self.service_manager.beat() => {}
+                what = found(&mut self.file.damage), if state.damage.is_none() => self.damaged(&mut state, &what),
+                Ok(()) = self.health.changed() => self.health_changed(&mut state),
                 happening = self.dispatch.next() => self.happened(&mut state, happening),
                 event = self.link.events.recv(), if self.dispatch.takes_orders() => match event {
                     Some(event) => self.link_event(&mut state, event),
@@ -214,6 +241,69 @@ impl Core {
                 () = sleep_until(state.purge_at), if state.stop_at.is_none() => self.purge(&mut state),
                 () = at(deadline) => {}
             }
+        }
+    }
+
+    fn stop_in_order(&mut self, state: &mut State) {
+        self.dispatch.stop();
+        self.service_manager.stopping();
+        state.stop_at = Some(Instant::now() + self.config.stop_deadline);
+    }
+
+    fn tell_of_past(&self, state: &mut State, now: Timestamp) {
+        if let Some(salvage) = &self.file.salvage {
+            let aside = salvage.aside.as_ref().map(|aside| format!("; it is kept as {}", aside.display()));
+            let message = format!(
+                "the queue's file was damaged ({}): {} rows were saved into a fresh one, {} were lost{}",
+                salvage.why,
+                salvage.kept,
+                salvage.lost,
+                aside.unwrap_or_default()
+            );
+            state.conditions.set(now, "store", "store_salvaged", Severity::Warning, message);
+        }
+        if self.file.is_restored {
+            state.conditions.set(now, "memory", "memory_behind", Severity::Error, MEMORY_BEHIND);
+        }
+    }
+
+    /// The file is damaged: nothing new begins, and the next start saves what can be saved.
+    fn damaged(&mut self, state: &mut State, what: &str) {
+        let message = format!(
+            "the queue's file is damaged ({what}): the agent stops, and saves what can be read when it starts again"
+        );
+        tracing::error!("{message}");
+        if let Err(error) = store::mark_damaged(&self.file.storage, FILE, what) {
+            tracing::error!(error = error.chain(), "the damaged file could not be marked");
+        }
+        state.conditions.set(self.time.now(), "store", "store_damaged", Severity::Error, message.clone());
+        self.tell_status(state);
+        state.damage = Some(message);
+        if state.stop_at.is_none() {
+            self.stop_in_order(state);
+        }
+    }
+
+    fn health_changed(&mut self, state: &mut State) {
+        let Health { disk, is_damaged } = *self.health.borrow_and_update();
+        match disk {
+            Disk::Full => {
+                let folder = self.file.storage.path().display();
+                let message = format!(
+                    "the disk is full: jobs that run can still be recorded, and nothing new is taken; free space \
+                     where {folder} is"
+                );
+                state.conditions.set(self.time.now(), "store", "disk_full", Severity::Error, message);
+            }
+            Disk::Room => {
+                state.conditions.clear("store", "disk_full");
+                state.conditions.clear("store", "store_failed");
+                self.ask_orders_limit(state);
+            }
+        }
+        self.tell_status(state);
+        if is_damaged && state.damage.is_none() {
+            self.damaged(state, "a statement stumbled over it");
         }
     }
 
@@ -362,6 +452,11 @@ impl Core {
         let Welcome { orders_resume_after, orders_epoch_reason, reports_received, reports_limit, .. } =
             welcome;
         let now = self.time.now();
+        if orders_epoch_reason == Some(EpochReason::SenderBehind) {
+            let message = "the cloud remembers less than it once did (restored backup, rolled-back machine): it \
+                           orders again what it knows, and is told how that ended; what it forgot is not undone";
+            state.conditions.set(now, "memory", "cloud_behind", Severity::Warning, message);
+        }
         let resumed = self.queue.submit(move |queue: &mut Queue| {
             let forgot = queue.continue_orders(now, orders_resume_after.epoch, orders_epoch_reason)?;
             let reports_after = match stream::resume(&queue.memory()?.reports, reports_received) {
@@ -387,6 +482,7 @@ impl Core {
             Frame::Envelope(envelope) => match envelope.message() {
                 Ok(Message::Acknowledgement { stream: StreamName::Reports, position }) => {
                     // Remembered only; the rows go with a later commit.
+                    state.acknowledged = position;
                     let done = self.queue.submit(move |queue: &mut Queue| {
                         queue.acknowledge_reports(position);
                         Ok(())
@@ -470,16 +566,8 @@ impl Core {
             }
             Answer::Resumed { connection, reports_limit, result: Ok(Resumed { reports_after, forgot }) } => {
                 if forgot {
-                    let message = "this agent remembers less than it once acknowledged (restored backup, \
-                                   rolled-back machine): every room's state is held for uncertain until a card \
-                                   was read";
-                    state.conditions.set(
-                        self.time.now(),
-                        "memory",
-                        "memory_behind",
-                        Severity::Error,
-                        message,
-                    );
+                    let now = self.time.now();
+                    state.conditions.set(now, "memory", "memory_behind", Severity::Error, MEMORY_BEHIND);
                 }
                 if state.standing != Some(connection) {
                     return;
@@ -635,20 +723,24 @@ impl Core {
                 let (config, dispatch) = (&self.config, &self.dispatch);
                 let report =
                     answers::status(config, self.started, now, &state.link, dispatch, &state.conditions);
-                self.asked(move |queue| Ok(Response::Status(Box::new(answers::with_queue(report, queue)?))))
+                let acknowledged = state.acknowledged;
+                self.looked(move |queue| {
+                    queue.acknowledged(acknowledged);
+                    Ok(Response::Status(Box::new(answers::with_queue(report, queue)?)))
+                })
             }
-            Request::Jobs { state, lane, limit } => self.asked(move |queue| {
+            Request::Jobs { state, lane, limit } => self.looked(move |queue| {
                 let limit = usize::from(limit).min(MOST_JOBS);
                 let (jobs, more) = answers::jobs(queue, state, lane.as_ref(), limit)?;
                 Ok(Response::Jobs { jobs, more })
             }),
-            Request::Job { job_id } => self.asked(move |queue| {
+            Request::Job { job_id } => self.looked(move |queue| {
                 Ok(match answers::job(queue, job_id)? {
                     Some(job) => Response::Job(Box::new(job)),
                     None => answers::no_such_job(job_id),
                 })
             }),
-            Request::Slots { system } => self.asked(move |queue| answers::slots(queue, system.as_ref())),
+            Request::Slots { system } => self.looked(move |queue| answers::slots(queue, system.as_ref())),
             Request::Lanes => {
                 let lanes = answers::lanes(self.time.now(), &self.dispatch);
                 self.asked(move |queue| {
@@ -678,6 +770,14 @@ impl Core {
             tell(reply, answer.await);
             Answer::Told
         }));
+    }
+
+    /// What the reader of the queue answers, whatever the writer is at.
+    fn looked(
+        &self,
+        question: impl FnOnce(&mut QueueReader) -> Result<Response, StoreError> + Send + 'static,
+    ) -> Reply {
+        Box::pin(committed(self.file.reader.submit(question)))
     }
 
     /// What the queue answers.
@@ -851,6 +951,18 @@ async fn hung_up(reload: &mut Option<Reload>) {
         return;
     }
     std::future::pending::<()>().await;
+}
+
+/// Waits until damage is found.
+async fn found(damage: &mut Option<oneshot::Receiver<String>>) -> String {
+    if let Some(looking) = damage {
+        let found = looking.await;
+        *damage = None;
+        if let Ok(what) = found {
+            return what;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn at(deadline: Option<Instant>) {

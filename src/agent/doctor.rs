@@ -381,18 +381,36 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
         });
         return;
     }
-    let DriverConfig::SaltoIs(salto) = &system.driver;
-    let target = match Target::from_config(&salto.line) {
-        Ok(target) => target,
-        Err(error) => {
-            found.push(fail(&subject, error.to_string(), "mend its `line`"));
-            return;
+    match &system.driver {
+        DriverConfig::SaltoIs(salto) => match Target::from_config(&salto.line) {
+            Ok(target) => reach(&subject, &target, tools, found).await,
+            Err(error) => found.push(fail(&subject, error.to_string(), "mend its `line`")),
+        },
+        DriverConfig::SimLock(locks) => {
+            for lock in &locks.locks {
+                match tcp(&lock.address) {
+                    Some(target) => {
+                        reach(&format!("{subject}, {}", lock.name), &target, tools, found).await;
+                    }
+                    None => found.push(fail(&subject, "an address is not HOST:PORT", "mend it")),
+                }
+            }
         }
-    };
+    }
+}
+
+fn tcp(address: &str) -> Option<Target> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Some(Target::Tcp { host, port: port.parse().ok()? })
+}
+
+/// Looks at one line while no agent holds it.
+async fn reach(subject: &str, target: &Target, tools: &Tools, found: &mut Vec<Finding>) {
     let looked = timeout(REACH, target.look(tools.net.as_ref())).await;
     found.push(match looked {
-        Ok(Ok(())) if target.is_tcp() => ok(&subject, format!("{target} takes a connection")),
-        Ok(Ok(())) => ok(&subject, format!("{target} is there, and nobody holds it")),
+        Ok(Ok(())) if target.is_tcp() => ok(subject, format!("{target} takes a connection")),
+        Ok(Ok(())) => ok(subject, format!("{target} is there, and nobody holds it")),
         Ok(Err(error)) => {
             let next = match error.code() {
                 "port_missing" => "plug the adapter in; /dev/serial/by-id shows what is there",
@@ -400,10 +418,10 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
                 "port_open" => "add the user of the service to the port's group, often dialout",
                 _ => "look whether the lock server runs, and at address, port and firewall",
             };
-            fail(&subject, chain(&error), next)
+            fail(subject, chain(&error), next)
         }
         Err(_) => fail(
-            &subject,
+            subject,
             format!("{target} does not answer within {} s", REACH.as_secs()),
             "look whether the lock server runs, and at address, port and firewall",
         ),

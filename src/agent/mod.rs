@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod answers;
+mod backup;
 mod conditions;
 mod core;
 pub mod doctor;
@@ -15,7 +16,7 @@ mod uplink;
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use anyhow::Context;
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -29,14 +30,18 @@ use crate::{
     drivers::{
         Driver,
         salto_is::{Past, SaltoIs},
+        sim_lock::SimLock,
     },
     link,
     model::{Private, SystemName},
-    queue::{Queue, Rules},
+    queue::{FILE, Queue, QueueReader, Rules},
     seal::SealKey,
     seams::{self, Clock, Net, Random, Storage, SystemNet, TrustedTime},
-    store::{FolderLock, Writer, WriterHandle},
+    store::{self, FolderLock, ReaderHandle, Reserve, Salvage, Writer, WriterHandle, make_folder},
 };
+
+pub use backup::{back_up, restore};
+pub use core::QueueFile;
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT. `path` is where its configuration was read, and is
 /// read again at SIGHUP.
@@ -45,6 +50,7 @@ use crate::{
 /// When it cannot start: the queue, the admin socket, the token or the certificate authority cannot be used.
 pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let (clock, random) = (Clock::system(), Random::system());
+    let started = clock.now();
     if let Some(mistake) = mistakes(&config).first() {
         anyhow::bail!("{mistake}; `latchd check-config` shows all that is wrong");
     }
@@ -52,8 +58,10 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let stop = stop_signals()?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
 
-    let (_lock, queue) = open_queue(&config, &random)?;
-    let (writer, queue) = Writer::start("queue", queue);
+    let Opened { _lock, queue, reserve, reader, salvage, damage } = open_queue(&config, &random, started)?;
+    let is_restored = queue.is_restored()?;
+    let storage = Storage::folder(&config.storage.folder);
+    let (writer, queue) = Writer::start_with("queue", queue, Some(reserve));
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
     let token = fs::read_to_string(&config.cloud.token_file)
         .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
@@ -74,7 +82,9 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
         let (clock, random) = (clock.clone(), random.clone());
         move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
     };
-    let parts = Parts { queue, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
+    let file = QueueFile { storage, reader, damage: Some(damage), salvage, is_restored };
+    let net = Arc::new(SystemNet);
+    let parts = Parts { queue, file, settings, net, clock, random, requests, stop };
     let reload = Reload { path: path.to_owned(), token, hangups, start: Box::new(start.clone()) };
     let people = People { watchers, reload: Some(reload) };
     let ended = work_with(config, parts, people, |_, config, in_doubt| {
@@ -98,6 +108,8 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
 pub struct Parts {
     /// Its memory.
     pub queue: WriterHandle<Queue>,
+    /// The file of it.
+    pub file: QueueFile,
     /// Where its cloud is.
     pub settings: link::Settings,
     /// The network towards it.
@@ -156,7 +168,7 @@ async fn work_with(
     }
     let in_doubt = past.in_doubt.iter().map(|(_, claimed)| claimed.job.system.clone()).collect();
     let drivers = drivers(&parts, &config, &in_doubt);
-    let Parts { queue, settings, net, clock, random, requests, stop } = parts;
+    let Parts { queue, file, settings, net, clock, random, requests, stop } = parts;
     let time = TrustedTime::new(clock.clone());
     let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
     let link = link::start(settings, net, clock, random.clone());
@@ -164,9 +176,12 @@ async fn work_with(
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
     let People { watchers, reload } = people;
+    let health = queue.health();
     let core = core::Core {
         config,
         queue,
+        file,
+        health,
         dispatch,
         link,
         time,
@@ -185,9 +200,13 @@ async fn work_with(
 #[must_use]
 pub fn mistakes(config: &AgentConfig) -> Vec<String> {
     let of_system = |system: &SystemConfig| {
-        let DriverConfig::SaltoIs(salto) = &system.driver;
+        let mistakes = match &system.driver {
+            DriverConfig::SaltoIs(salto) => SaltoIs::mistakes(salto),
+            // All of it is judged where it is read.
+            DriverConfig::SimLock(_) => Vec::new(),
+        };
         let name = system.name.clone();
-        SaltoIs::mistakes(salto).into_iter().map(move |mistake| format!("system {name}: {mistake}"))
+        mistakes.into_iter().map(move |mistake| format!("system {name}: {mistake}"))
     };
     config.systems.iter().flat_map(of_system).collect()
 }
@@ -200,7 +219,7 @@ pub(crate) fn open_storage(
     config: &StorageConfig,
     random: &Random,
 ) -> anyhow::Result<(FolderLock, Storage, SealKey)> {
-    fs::create_dir_all(&config.folder)
+    make_folder(&config.folder, 0o777)
         .with_context(|| format!("make the folder {}", config.folder.display()))?;
     let lock = FolderLock::take(&config.folder)?;
     let seal = match &config.key_file {
@@ -210,9 +229,40 @@ pub(crate) fn open_storage(
     Ok((lock, Storage::folder(&config.folder), seal))
 }
 
-fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<(FolderLock, Queue)> {
+/// The queue with all that belongs to its file.
+struct Opened {
+    _lock: FolderLock,
+    queue: Queue,
+    reserve: Reserve,
+    reader: ReaderHandle<QueueReader>,
+    /// What the file was saved from.
+    salvage: Option<Salvage>,
+    /// Hears of damage that opening did not stumble over.
+    damage: oneshot::Receiver<String>,
+}
+
+fn open_queue(config: &AgentConfig, random: &Random, now: Timestamp) -> anyhow::Result<Opened> {
     let (lock, storage, seal) = open_storage(&config.storage, random)?;
-    Ok((lock, Queue::open(&storage, seal, random.clone(), Rules::from(config))?))
+    let was_left_open = store::was_left_open(&storage, FILE);
+    let mut reserve = Reserve::new(storage.clone(), config.storage.reserve);
+    let rules = Rules::from(config);
+    let open = || Queue::open_or_salvage(&storage, seal.clone(), random.clone(), rules.clone(), now);
+    let (queue, salvage) = match open() {
+        Err(error) if error.is_disk_full() => {
+            reserve.release();
+            open()?
+        }
+        opened => opened?,
+    };
+    let damage = match was_left_open && salvage.is_none() {
+        true => store::examine_aside(storage.clone(), FILE),
+        false => oneshot::channel().1,
+    };
+    let random = random.clone();
+    let reader = ReaderHandle::new("queue-reader", move || {
+        QueueReader::open(&storage, seal.clone(), random.clone(), rules.clone())
+    });
+    Ok(Opened { _lock: lock, queue, reserve, reader, salvage, damage })
 }
 
 fn start(
@@ -227,6 +277,7 @@ fn start(
         DriverConfig::SaltoIs(salto) => {
             Arc::new(SaltoIs::start(salto, name, zone, past, clock, random)) as Arc<dyn Driver>
         }
+        DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::print;
-use crate::config::{AgentConfig, AnyConfig, CloudConfig, ConfigErrors};
+use crate::config::{AgentConfig, AnyConfig, CloudConfig, ConfigErrors, SystemConfig};
 
 /// What `latchd check-config` is told.
 #[derive(Debug, Args)]
@@ -75,7 +75,7 @@ fn against(config: &AnyConfig) -> Vec<String> {
 fn in_short(config: &AnyConfig) -> String {
     match config {
         AnyConfig::Agent(agent) => {
-            let doors: usize = agent.systems.iter().map(|system| system.door_names().count()).sum();
+            let doors: usize = agent.systems.iter().map(SystemConfig::door_count).sum();
             let systems: Vec<_> = agent.systems.iter().map(|system| system.name.as_str()).collect();
             let systems = match systems.as_slice() {
                 [] => "no access system yet".into(),

@@ -28,14 +28,20 @@ pub async fn run(config: CloudConfig) -> anyhow::Result<()> {
     let fresh = running.fresh.take();
     announce(&running, fresh.as_ref()).context("say where it listens")?;
     tracing::info!(api = running.api, bridges = running.bridges, "the cloud is up");
-    tokio::select! {
+    let damage = tokio::select! {
         biased;
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        what = running.damaged() => Some(what),
+    };
     tracing::info!("the cloud stops");
     running.stop().await;
-    Ok(())
+    match damage {
+        Some(what) => anyhow::bail!(
+            "the database is damaged ({what}): the next start saves what can be read of it into a fresh one"
+        ),
+        None => Ok(()),
+    }
 }
 
 fn announce(running: &cloud::Running, fresh: Option<&cloud::keys::Fresh>) -> std::io::Result<()> {

@@ -1,5 +1,6 @@
 //! The command line: the only room that prints.
 
+mod backup;
 mod check_config;
 pub mod cloud;
 pub mod demo;
@@ -130,6 +131,16 @@ pub enum Command {
     ///
     /// Which slot of which device, what is known of it, and when it will be emptied. Never the code in it.
     Slots(slots::SlotsArgs),
+    /// Copy the agent's queue to a file, while it works or not.
+    ///
+    /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
+    /// nobody can use it: keep a copy of that elsewhere too, and the configuration and the token with it.
+    Backup(backup::BackupArgs),
+    /// Put a copy back in the place of the agent's queue; the agent must not run.
+    ///
+    /// The copy is judged before anything is touched, and the present queue is kept under another name. What was under
+    /// way at the time of the copy is in doubt afterwards and is not done again: see `latchd jobs list --state unknown`.
+    Restore(backup::RestoreArgs),
 }
 
 /// Runs the command line of this process.
@@ -159,6 +170,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             logging::start(format, "info")?;
             in_runtime(crate::agent::run(&args.config, config))?;
         }
+        Command::Cloud(run::CloudArgs { what: Some(what), config }) => backup::cloud(&what, &config)?,
         Command::Cloud(args) => {
             let config = CloudConfig::load(&args.config)?;
             logging::start(format, "info")?;
@@ -178,6 +190,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Jobs(args) => return in_runtime(jobs::run(&args)),
         Command::Lanes(args) => in_runtime(lanes::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
+        Command::Backup(args) => backup::back_up(&args)?,
+        Command::Restore(args) => backup::restore(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 /// What `latchd run` is told.
 #[derive(Debug, Args)]
@@ -16,6 +16,36 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct CloudArgs {
     /// The cloud's configuration; see config/cloud.example.toml.
-    #[arg(long, value_name = "FILE", default_value = "/etc/latchd/cloud.toml")]
+    #[arg(long, value_name = "FILE", default_value = "/etc/latchd/cloud.toml", global = true)]
     pub config: PathBuf,
+    /// Something else than to run it.
+    #[command(subcommand)]
+    pub what: Option<CloudCommand>,
+}
+
+/// What can be done with the cloud beside running it.
+#[derive(Debug, Subcommand)]
+pub enum CloudCommand {
+    /// Copy the cloud's database to a file, while it works or not.
+    ///
+    /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
+    /// nobody can use it, nor what lies beside the database: keep seal.key, api-key, bridge-token, ca.pem and ca.key
+    /// elsewhere too, and the configuration with them.
+    Backup {
+        /// The file to write; it must not be there yet.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Put a copy back in the place of the cloud's database; the cloud must not run.
+    ///
+    /// The copy is judged before anything is touched, and the present database is kept under another name. Bridges are
+    /// asked again how unfinished orders ended; what was ordered after the copy is not known any more.
+    Restore {
+        /// The copy.
+        #[arg(value_name = "FILE")]
+        from: PathBuf,
+        /// The seal key, where it is not where the configuration says.
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+    },
 }

@@ -5,14 +5,26 @@
     reason = "scripts read where the simulator is reached from its standard output"
 )]
 
-use std::{io::Write, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::drivers::salto_is::sim::{Dates, Front, Options, Property, Settings, Simulator, Style};
+use crate::{
+    drivers::{
+        salto_is::sim::{Dates, Front, Options, Property, Settings, Simulator, Style},
+        sim_lock::sim as lock,
+    },
+    seams::{Clock, SystemNet},
+};
 
 /// Runs a pretend system: doors, cards and encoders in memory, on a real serial port or TCP port.
 #[derive(Debug, Args)]
@@ -30,6 +42,11 @@ pub enum System {
     /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
     /// command a line: `echo help | socat - UNIX-CONNECT:DIR/salto-is.ctl`.
     SaltoIs(SaltoIsArgs),
+    /// Keypad locks over TCP, each with its table of slots, its clock, its ledger and its door.
+    ///
+    /// Prints one line of JSON that says where they are reached. Everything else is done at the control socket, one
+    /// command a line: `echo help | socat - UNIX-CONNECT:DIR/lock.ctl`.
+    Lock(LockArgs),
 }
 
 /// A pretend SALTO SPACE server.
@@ -73,6 +90,29 @@ pub struct SaltoIsArgs {
     pub clock: Option<Timestamp>,
 }
 
+/// Pretend keypad locks.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// Where the first lock listens, the others at the ports behind it; port 0 takes free ones.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub tcp: SocketAddr,
+    /// Folder of the control socket and of what the locks hold. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// How many locks: lock-1, lock-2 and so on.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub locks: u16,
+    /// How many slots each has.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    pub slots: u16,
+    /// IANA time zone of the locks' local time.
+    #[arg(long, value_name = "ZONE", default_value = "Europe/Oslo")]
+    pub time_zone: String,
+    /// What the clocks show first, as 2026-11-22T14:00:00Z. Default: the host's time.
+    #[arg(long, value_name = "TIME")]
+    pub clock: Option<Timestamp>,
+}
+
 /// What stands behind the end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Check {
@@ -97,21 +137,50 @@ pub enum DateForm {
 /// # Errors
 /// When the property cannot be, or a line or the control socket cannot be had.
 pub async fn run(args: SimArgs) -> anyhow::Result<()> {
-    let System::SaltoIs(args) = args.system;
-    salto_is(args).await
+    match args.system {
+        System::SaltoIs(args) => salto_is(args).await,
+        System::Lock(args) => locks(args).await,
+    }
+}
+
+async fn locks(args: LockArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (folder, _removed_at_the_end) = folder(args.dir.as_deref())?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
+    let settings = lock::Settings {
+        time_zone: args.time_zone,
+        slots: args.slots,
+        starts_at: args.clock,
+        ..lock::Settings::default()
+    };
+    let house = lock::House::new(args.locks.into(), &settings, Some(&folder), &Clock::system())?;
+    let front = lock::Front::open(house, &SystemNet, &lock::Options { folder, tcp: args.tcp }).await?;
+    println!("{}", serde_json::to_string(front.places())?);
+    std::io::stdout().flush()?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = front.ended() => {}
+    }
+    front.close().await;
+    Ok(())
+}
+
+/// The folder asked for, or a fresh one that goes when it is dropped.
+fn folder(asked: Option<&Path>) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
+    if let Some(folder) = asked {
+        return Ok((folder.to_owned(), None));
+    }
+    let fresh = tempfile::Builder::new().prefix("latchd-sim-").tempdir().context("make a folder")?;
+    Ok((fresh.path().to_owned(), Some(fresh)))
 }
 
 async fn salto_is(args: SaltoIsArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let (folder, _removed_at_the_end) = match &args.dir {
-        Some(folder) => (folder.clone(), None),
-        None => {
-            let fresh = tempfile::Builder::new().prefix("latchd-sim-").tempdir();
-            let fresh = fresh.context("make a folder")?;
-            (fresh.path().to_owned(), Some(fresh))
-        }
-    };
+    let (folder, _removed_at_the_end) = folder(args.dir.as_deref())?;
     let neither = !args.pty && args.tcp.is_none();
     let options = Options {
         folder,
@@ -208,6 +277,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn locks_run_until_told_to_quit_and_keep_what_they_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("lock.ctl");
+        let dir = folder.path().to_str().unwrap();
+        let words = ["sim", "lock", "--dir", dir, "--locks", "2", "--slots", "7"];
+        for deeds in [2, 3] {
+            let running = tokio::spawn(run(Cli::try_parse_from(words).unwrap().sim));
+            let client = async {
+                loop {
+                    match Client::connect(&control).await {
+                        Ok(client) => return client,
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+            };
+            let mut client = tokio::time::timeout(Duration::from_secs(20), client).await.unwrap();
+            client.send("at lock-2 use 4711").await.unwrap();
+            let ledger = client.send("at lock-2 ledger").await.unwrap();
+            assert_eq!(ledger["ledger"].as_array().unwrap().len(), deeds);
+            client.send("quit").await.unwrap();
+            running.await.unwrap().unwrap();
+            assert!(!control.exists());
+        }
+    }
+
+    #[tokio::test]
     async fn a_property_file_with_an_unknown_key_is_refused_with_its_place() {
         let folder = tempfile::tempdir().unwrap();
         let property = folder.path().join("property.toml");
@@ -221,7 +316,9 @@ mod tests {
     fn lengths_of_time_are_written_for_people() {
         assert_eq!(span("1m 30s"), Ok(Duration::from_secs(90)));
         assert!(span("-5s").is_err() && span("soon").is_err());
-        let System::SaltoIs(args) = parsed(&["--pty", "--check", "0d", "--baud", "9600"]).system;
+        let System::SaltoIs(args) = parsed(&["--pty", "--check", "0d", "--baud", "9600"]).system else {
+            panic!("another system");
+        };
         assert!(args.pty && args.check == Check::Waived && args.card_wait == Duration::from_secs(60));
     }
 }

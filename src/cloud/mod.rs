@@ -4,6 +4,7 @@
 //! both end in functions of [`store::Db`].
 
 pub mod api;
+mod backup;
 pub mod hub;
 pub mod keys;
 mod serve;
@@ -11,6 +12,7 @@ mod signals;
 pub mod store;
 pub mod tls;
 
+pub use backup::{back_up, restore};
 pub use serve::{CloudError, Parts, Running, start, work};
 pub use signals::Signals;
 

@@ -1,17 +1,19 @@
 //! The cloud put together: database, certificates, two listeners, and the clock that ends what nobody else ends.
 
 use std::{
-    fs::DirBuilder,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+    time::sleep,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -19,14 +21,14 @@ use super::{
     api::{self, Api},
     hub,
     keys::{self, Fresh, KeyError},
-    store::Db,
+    store::{Db, FILE},
     tls::{self, Authority, Leaf, TlsError},
 };
 use crate::{
     config::{CloudConfig, TlsFiles},
     seal::{SealError, SealKey},
     seams::{self, Clock, Listener, Net, Random, Storage},
-    store::{FolderLock, StoreError, Writer, WriterHandle},
+    store::{self, FolderLock, Reserve, StoreError, Writer, WriterHandle, make_folder},
 };
 
 /// A held request must be answered before clients give up, at 30 s.
@@ -105,6 +107,8 @@ pub struct Running {
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
     writer: Writer,
+    storage: Storage,
+    damage: Option<oneshot::Receiver<String>>,
     _lock: FolderLock,
 }
 
@@ -122,13 +126,22 @@ pub async fn start(
         return Err(CloudError::PlainInPublic(config.api.listen));
     }
     let folder = &config.storage.folder;
-    let private = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    private.map_err(|source| CloudError::Folder { path: folder.clone(), source })?;
+    make_folder(folder, 0o700).map_err(|source| CloudError::Folder { path: folder.clone(), source })?;
     let lock = FolderLock::take(folder)?;
     let now = clock.now();
     let key_file = config.storage.key_file.clone().unwrap_or_else(|| folder.join("seal.key"));
     let seal = SealKey::from_file_or_new(&key_file, random.clone())?;
-    let mut db = Db::open(&Storage::folder(folder), seal, random.clone())?;
+    let storage = Storage::folder(folder);
+    let was_left_open = store::was_left_open(&storage, FILE);
+    let mut reserve = Reserve::new(storage.clone(), config.storage.reserve);
+    let open = || Db::open_or_salvage(&storage, seal.clone(), random.clone(), now);
+    let (mut db, salvage) = match open() {
+        Err(error) if error.is_disk_full() => {
+            reserve.release();
+            open()?
+        }
+        opened => opened?,
+    };
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
 
     let mut certificates = Certificates {
@@ -157,7 +170,8 @@ pub async fn start(
     let api_url = format!("{scheme}://{}", reachable(api_listener.address()));
     let bridges_url = format!("wss://{}", reachable(bridges_listener.address()));
 
-    let (writer, handle) = Writer::start("cloud-db", db);
+    let damage = (was_left_open && salvage.is_none()).then(|| store::examine_aside(storage.clone(), FILE));
+    let (writer, handle) = Writer::start_with("cloud-db", db, Some(reserve));
     let (shutdown, stop) = watch::channel(false);
     let parts = Parts {
         db: handle.clone(),
@@ -183,6 +197,8 @@ pub async fn start(
         shutdown,
         tasks,
         writer,
+        storage,
+        damage,
         _lock: lock,
     })
 }
@@ -240,6 +256,36 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 impl Running {
+    /// Waits until the database is found to be damaged, and gives how. It is marked then, so that the next start saves
+    /// what can be read; this one has to be stopped.
+    pub async fn damaged(&mut self) -> String {
+        let mut health = self.db.health();
+        let stumbled = async {
+            match health.wait_for(|health| health.is_damaged).await {
+                Ok(_) => "a statement stumbled over it".to_owned(),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let found = async {
+            match &mut self.damage {
+                Some(damage) => match damage.await {
+                    Ok(what) => what,
+                    Err(_) => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let what = tokio::select! {
+            biased;
+            what = found => what,
+            what = stumbled => what,
+        };
+        if let Err(error) = store::mark_damaged(&self.storage, FILE, &what) {
+            tracing::error!(error = error.chain(), "the damaged file could not be marked");
+        }
+        what
+    }
+
     /// Stops: requests under way end, the database is closed.
     pub async fn stop(mut self) {
         // Every receiver may be gone already: then there is nobody to tell.

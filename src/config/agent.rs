@@ -85,7 +85,7 @@ impl Site {
     }
 }
 
-fn zone(setting: &Setting<'_>) -> Option<String> {
+pub(super) fn zone(setting: &Setting<'_>) -> Option<String> {
     let text = setting.text()?;
     if tz::TimeZone::get(text).is_ok() {
         return Some(text.into());
@@ -180,16 +180,42 @@ pub struct StorageConfig {
     /// The file with the key that seals names, PINs and requests; made on first start, mode 0600. Default:
     /// `seal.key` in the folder.
     pub key_file: Option<PathBuf>,
+    /// Bytes of room kept for the day the disk is full, so that what runs can still be recorded. Default 8 MiB.
+    pub reserve: u64,
 }
 
 impl StorageConfig {
+    /// What is kept in reserve where nothing else is said, in bytes.
+    pub const RESERVE: u64 = 8 * 1024 * 1024;
+
     pub(super) fn read(section: &Section<'_>) -> Option<Self> {
         let folder = section
             .must("folder", "the folder for the database, e.g. \"/var/lib/latchd\"")
             .and_then(|setting| setting.path());
         let key_file = section.get("key_file").and_then(|setting| setting.path());
-        Some(Self { folder: folder?, key_file })
+        let reserve = section.get("reserve").and_then(|setting| size(&setting)).unwrap_or(Self::RESERVE);
+        Some(Self { folder: folder?, key_file, reserve })
     }
+}
+
+/// A size in bytes, up to 1 GiB.
+fn size(setting: &Setting<'_>) -> Option<u64> {
+    const MOST: u64 = 1024 * 1024 * 1024;
+    let text = setting.text()?;
+    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        "GiB" => MOST,
+        _ => 0,
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+    let bytes = bytes.filter(|bytes| unit > 0 && *bytes <= MOST);
+    if bytes.is_none() {
+        setting
+            .wrong(format!("{text:?} is not a size up to 1 GiB"), "write it like \"8 MiB\" or \"512 KiB\"");
+    }
+    bytes
 }
 
 /// The socket for local administration.

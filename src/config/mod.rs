@@ -16,8 +16,8 @@ pub use agent::{Admin, AgentConfig, CloudLink, Limits, Site, StorageConfig};
 pub use cloud::{ApiConfig, BridgesConfig, CloudConfig, TlsFiles, WorkspaceConfig};
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use system::{
-    Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig, LineConfig, LrcConfig, SaltoIsConfig,
-    SystemConfig,
+    Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig, LineConfig, LockConfig, LrcConfig,
+    SaltoIsConfig, SimLockConfig, SystemConfig,
 };
 
 impl AgentConfig {

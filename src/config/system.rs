@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use super::section::{Section, Setting};
-use crate::model::{DoorName, EncoderName, SystemName};
+use super::{
+    agent::zone,
+    section::{Section, Setting},
+};
+use crate::model::{DeviceName, DoorName, EncoderName, SystemName};
 
 /// One access system.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,11 +40,14 @@ pub enum Checkout {
 pub enum DriverConfig {
     /// `salto_is`: SALTO SPACE by its "Industry Standard" PMS interface.
     SaltoIs(SaltoIsConfig),
+    /// `sim_lock`: the keypad locks of `latchd sim lock`.
+    SimLock(SimLockConfig),
 }
 
 #[derive(Clone, Copy)]
 enum Make {
     SaltoIs,
+    SimLock,
 }
 
 impl SystemConfig {
@@ -66,13 +72,20 @@ impl SystemConfig {
                     "the name is half of every local id: give each its own",
                 );
             }
-            let DriverConfig::SaltoIs(salto) = &system.driver;
-            let line = salto.line.to_string();
-            if !lines.insert(line.clone()) {
-                item.wrong(
-                    format!("two systems share the line {line}"),
+            let (of_system, help) = match &system.driver {
+                DriverConfig::SaltoIs(salto) => (
+                    BTreeSet::from([salto.line.to_string()]),
                     "a line belongs to one system; list all its rooms and encoders there",
-                );
+                ),
+                DriverConfig::SimLock(locks) => (
+                    locks.locks.iter().map(|lock| lock.address.clone()).collect(),
+                    "each lock has its own address and belongs to one system",
+                ),
+            };
+            for line in of_system {
+                if !lines.insert(line.clone()) {
+                    item.wrong(format!("two systems share the line {line}"), help);
+                }
             }
             systems.push(system);
         }
@@ -90,6 +103,21 @@ impl SystemConfig {
                 }
                 Some(name)
             });
+        let driver = section
+            .must("kind", "which make of access system: \"salto_is\" or \"sim_lock\"")
+            .and_then(|setting| setting.one_of(&[("salto_is", Make::SaltoIs), ("sim_lock", Make::SimLock)]));
+        // Where the kind is misspelt, what stands there tells best which mistakes to show.
+        let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
+        if let Some(Make::SimLock) = driver {
+            return Some(Self {
+                // Keypad locks have no stays: there is nobody to share them with, and no room to free.
+                exclusive: true,
+                assume_unchanged: false,
+                checkout: Checkout::Never,
+                driver: SimLockConfig::read(section).map(DriverConfig::SimLock)?,
+                name: name?,
+            });
+        }
         let exclusive = section
             .must(
                 "exclusive",
@@ -110,12 +138,7 @@ impl SystemConfig {
         let checkout = section.get("checkout").and_then(|setting| {
             setting.one_of(&[("never", Checkout::Never), ("last_grant", Checkout::LastGrant)])
         });
-        let driver = section
-            .must("kind", "which make of access system: \"salto_is\"")
-            .and_then(|setting| setting.one_of(&[("salto_is", Make::SaltoIs)]));
-        let driver = match driver {
-            Some(Make::SaltoIs) | None => SaltoIsConfig::read(section).map(DriverConfig::SaltoIs),
-        };
+        let driver = SaltoIsConfig::read(section).map(DriverConfig::SaltoIs);
         Some(Self {
             name: name?,
             exclusive: exclusive?,
@@ -127,9 +150,23 @@ impl SystemConfig {
 
     /// The names of all its doors, rooms and common ones.
     pub fn door_names(&self) -> impl Iterator<Item = &DoorName> {
-        let DriverConfig::SaltoIs(salto) = &self.driver;
-        let rooms = salto.rooms.iter().map(|door| &door.name);
-        rooms.chain(salto.common.iter().map(|door| &door.name))
+        let salto = match &self.driver {
+            DriverConfig::SaltoIs(salto) => Some(salto),
+            DriverConfig::SimLock(_) => None,
+        };
+        salto.into_iter().flat_map(|salto| {
+            let rooms = salto.rooms.iter().map(|door| &door.name);
+            rooms.chain(salto.common.iter().map(|door| &door.name))
+        })
+    }
+
+    /// How many doors it has; a keypad lock is one.
+    #[must_use]
+    pub fn door_count(&self) -> usize {
+        match &self.driver {
+            DriverConfig::SaltoIs(salto) => salto.rooms.len() + salto.common.len(),
+            DriverConfig::SimLock(locks) => locks.locks.len(),
+        }
     }
 }
 
@@ -235,6 +272,86 @@ impl SaltoIsConfig {
     }
 }
 
+/// The keypad locks of `latchd sim lock`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimLockConfig {
+    /// Its locks.
+    pub locks: Vec<LockConfig>,
+    /// How long before its window an entry is put into a lock; it is removed when the window ends. Longer means that a
+    /// lock which cannot be reached for a while costs nobody access; shorter, that a code that leaks is of less use.
+    /// Default 15 min.
+    pub lead: Duration,
+    /// How long a lock may take for each answer. Default 5 s.
+    pub answer_timeout: Duration,
+}
+
+impl SimLockConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let locks = section
+            .must("locks", "its locks, e.g. locks = [{ name = \"101\", address = \"10.0.0.7:4800\" }]")
+            .and_then(|setting| {
+                let locks =
+                    list(&setting, &mut BTreeSet::new(), LockConfig::read, |lock| lock.name.as_str())?;
+                if locks.is_empty() {
+                    setting.wrong("the list is empty", "a system without a lock can do nothing");
+                }
+                let mut addresses = BTreeSet::new();
+                for lock in &locks {
+                    if !addresses.insert(&lock.address) {
+                        setting.wrong(
+                            format!("two locks have the address {}", lock.address),
+                            "each lock has its own address",
+                        );
+                    }
+                }
+                Some(locks)
+            });
+        let second = Duration::from_secs(1);
+        let length = |key, bounds| section.get(key).and_then(|setting| setting.length(bounds));
+        let lead = length("lead", Duration::ZERO..=24 * 3600 * second);
+        let answer_timeout = length("answer_timeout", second..=60 * second);
+        Some(Self {
+            locks: locks?,
+            lead: lead.unwrap_or(900 * second),
+            answer_timeout: answer_timeout.unwrap_or(5 * second),
+        })
+    }
+}
+
+/// One keypad lock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LockConfig {
+    /// The site's name for it; half of its local id. Never change it.
+    pub name: DeviceName,
+    /// What people call it.
+    pub display_name: Option<String>,
+    /// `HOST:PORT`.
+    pub address: String,
+    /// IANA zone of the lock's local time, where it is not the property's.
+    pub time_zone: Option<String>,
+}
+
+impl LockConfig {
+    fn read(setting: &Setting<'_>) -> Option<Self> {
+        let section = setting.section()?;
+        let (name, display_name) = names(&section);
+        let address = section
+            .must("address", "where the lock is reached, e.g. \"10.0.0.7:4800\"")
+            .and_then(|setting| host_and_port(&setting));
+        let time_zone = section.get("time_zone").map(|setting| zone(&setting));
+        Some(Self {
+            name: name?,
+            display_name,
+            address: address?,
+            // A zone that is none was told; it must not become the property's.
+            time_zone: match time_zone {
+                Some(zone) => Some(zone?),
+                None => None,
+            },
+        })
+    }
+}
+
 /// What stands behind ETX in our frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LrcConfig {
@@ -325,7 +442,7 @@ fn host_and_port(setting: &Setting<'_>) -> Option<String> {
     }
     setting.wrong(
         format!("{text:?} is not HOST:PORT"),
-        "write the lock server's name or address and its PMS port, e.g. \"10.0.0.5:9090\"",
+        "write its name or address and its port, e.g. \"10.0.0.5:9090\"",
     );
     None
 }

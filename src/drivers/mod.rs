@@ -5,6 +5,7 @@
 //! sees the cloud, the queue or SQL. A simulator never uses its driver's codec or session.
 
 pub mod salto_is;
+pub mod sim_lock;
 
 use jiff::Timestamp;
 use tokio::sync::watch;

@@ -17,6 +17,10 @@ pub struct Position {
 }
 
 impl Position {
+    /// What a receiver says it holds whose memory was set back, by a restored backup for example: nobody knows what it
+    /// once held. No message ever stands here.
+    pub const LOST: Self = Self { epoch: 0, n: 1 };
+
     /// The place of the next message of the same epoch.
     #[must_use]
     pub fn next(self) -> Self {
@@ -67,6 +71,9 @@ pub enum Resume {
 #[must_use]
 pub fn resume(sender: &Sent, receiver: Position) -> Resume {
     let new_epoch = |reason| Resume::NewEpoch { epoch: sender.last.epoch.max(receiver.epoch) + 1, reason };
+    if receiver == Position::LOST {
+        return new_epoch(EpochReason::ReceiverBehind);
+    }
     if receiver.epoch > sender.last.epoch {
         return new_epoch(EpochReason::SenderBehind);
     }
@@ -141,6 +148,17 @@ mod tests {
         assert_eq!(resume(&sent(3, 9, 4), at(3, 3)), new);
         assert_eq!(resume(&sent(3, 9, 4), at(2, 50)), new);
         assert_eq!(resume(&sent(3, 9, 4), at(0, 0)), new);
+    }
+
+    #[test]
+    fn a_receiver_that_was_set_back_starts_a_new_epoch_whatever_was_acknowledged() {
+        for sender in [sent(1, 0, 0), sent(1, 9, 0), sent(3, 9, 4)] {
+            let epoch = sender.last.epoch + 1;
+            let new = Resume::NewEpoch { epoch, reason: EpochReason::ReceiverBehind };
+            assert_eq!(resume(&sender, Position::LOST), new);
+        }
+        assert_eq!(arrival(Position::LOST, at(2, 1)), Arrival::Next);
+        assert_eq!(arrival(Position::LOST, at(2, 2)), Arrival::Gap { expected: at(2, 1) });
     }
 
     #[test]

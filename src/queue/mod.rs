@@ -33,6 +33,7 @@ mod limits;
 mod outbox;
 mod people;
 pub mod policy;
+mod restore;
 mod retry;
 mod slots;
 mod store;
@@ -49,8 +50,9 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
 pub use lanes::LanePause;
+pub use restore::Restored;
 pub use retry::RetryRefused;
-pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, SlotView};
+pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, QueueReader, SlotView};
 
 use self::{
     ledger::{Change, Door, Settled},
@@ -232,11 +234,17 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
+    /// Nothing new is taken.
+    disk_is_full: bool,
 }
 
 impl Store for Queue {
     fn connection(&mut self) -> &mut Connection {
         &mut self.connection
+    }
+
+    fn disk_is_full(&mut self, full: bool) {
+        self.disk_is_full = full;
     }
 }
 
@@ -262,13 +270,17 @@ impl Queue {
     /// # Errors
     /// See [`crate::store::open`].
     pub fn open(storage: &Storage, seal: SealKey, random: Random, rules: Rules) -> Result<Self, StoreError> {
-        let mut queue = Self {
-            connection: crate::store::open(storage, FILE, MIGRATIONS)?,
-            seal,
-            random,
-            rules,
-            acknowledged: Position::default(),
-        };
+        Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random, rules)
+    }
+
+    fn around(
+        connection: Connection,
+        seal: SealKey,
+        random: Random,
+        rules: Rules,
+    ) -> Result<Self, StoreError> {
+        let (acknowledged, disk_is_full) = (Position::default(), false);
+        let mut queue = Self { connection, seal, random, rules, acknowledged, disk_is_full };
         let reports = queue.memory()?.reports;
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)
@@ -745,7 +757,9 @@ impl Queue {
             _ => None,
         };
         let rooms = settled.map_or(Ok(Vec::new()), |settled| self.settle(now, row, settled))?;
-        self.settle_slot(now, row, settled)?;
+        // A memory that was set back ends in doubt what it knows as waiting.
+        let in_slot = settled.or(matches!(outcome, Outcome::Unknown(_)).then_some(Settled::Unclear));
+        self.settle_slot(now, row, in_slot)?;
         self.report(&Report {
             job_id: row.job_id,
             revision: 1,

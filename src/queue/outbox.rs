@@ -50,7 +50,10 @@ impl Queue {
     /// Those of the database.
     pub fn orders_limit(&self, window: u64) -> Result<u64, StoreError> {
         // A job that is at work may come back to wait.
-        let room = u64::from(self.rules.limits.waiting_jobs).saturating_sub(self.unfinished()?);
+        let room = match self.disk_is_full {
+            true => 0,
+            false => u64::from(self.rules.limits.waiting_jobs).saturating_sub(self.unfinished()?),
+        };
         Ok(self.memory()?.orders_received.n + window.min(room))
     }
 
@@ -214,7 +217,7 @@ impl Queue {
         Ok(true)
     }
 
-    fn hold_orders(&mut self, position: Position) -> Result<(), StoreError> {
+    pub(super) fn hold_orders(&mut self, position: Position) -> Result<(), StoreError> {
         self.connection
             .prepare_cached("UPDATE memory SET orders_epoch = ?1, orders_n = ?2")?
             .execute([position.epoch.cast_signed(), position.n.cast_signed()])?;

@@ -17,7 +17,7 @@ pub enum Event {
     Succeed,
     /// Certainly not done.
     Fail,
-    /// May have been done.
+    /// May have been done; a job that waits, too, where this memory was set back.
     Doubt,
     /// Taken back; after the mark only with the proof that nothing was written.
     Cancel,
@@ -51,7 +51,7 @@ pub fn next(state: JobState, event: Event) -> Result<JobState, Illegal> {
         Event::Unsend => (&[Sent], Waiting),
         Event::Succeed => (&[Sent], Succeeded),
         Event::Fail => (&[Received, Waiting, Sent], Failed),
-        Event::Doubt => (&[Sent], Unknown),
+        Event::Doubt => (&[Received, Waiting, Sent], Unknown),
         Event::Cancel => (&[Received, Waiting, Sent], Cancelled),
         Event::Expire => (&[Received, Waiting], Expired),
         Event::Supersede => (&[Received, Waiting], Superseded),
@@ -111,11 +111,13 @@ mod tests {
             (Received, Queue, Waiting),
             (Received, Send, Sent),
             (Received, Fail, Failed),
+            (Received, Doubt, Unknown),
             (Received, Cancel, Cancelled),
             (Received, Expire, Expired),
             (Received, Supersede, Superseded),
             (Waiting, Send, Sent),
             (Waiting, Fail, Failed),
+            (Waiting, Doubt, Unknown),
             (Waiting, Cancel, Cancelled),
             (Waiting, Expire, Expired),
             (Waiting, Supersede, Superseded),

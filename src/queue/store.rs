@@ -171,6 +171,9 @@ impl Queue {
         origin: Origin,
         retries: Option<JobId>,
     ) -> Result<Row, StoreError> {
+        if self.disk_is_full {
+            return Err(StoreError::DiskFull);
+        }
         self.drop_acknowledged()?;
         let job_id = job.job_id;
         let lane = admission.as_ref().map(|admission| admission.lane.clone());

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Queue,
+    FILE, Queue, Rules,
     slots::Slot,
     store::{
         Body, body_place, code_named, instant, origin_named, outcome_place, place, resolution_place,
@@ -18,7 +18,10 @@ use crate::{
         Code, DeviceName, DoorName, Job, JobId, JobState, Kind, LaneName, Origin, Outcome, Resolution,
         RoomState, SystemName, Treatment,
     },
-    store::StoreError,
+    protocol::Position,
+    seal::SealKey,
+    seams::{Random, Storage},
+    store::{Store, StoreError},
 };
 
 /// Which jobs to list, newest first.
@@ -129,6 +132,41 @@ pub struct AuditEntry {
     pub job_id: Option<JobId>,
     /// For a person.
     pub detail: String,
+}
+
+/// The queue on a connection that only reads, for those who look; to be used with [`crate::store::ReaderHandle`].
+#[derive(Debug)]
+pub struct QueueReader(Queue);
+
+impl QueueReader {
+    /// Opens the queue for reading. The file must be there and up to date.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn open(storage: &Storage, seal: SealKey, random: Random, rules: Rules) -> Result<Self, StoreError> {
+        let connection = crate::store::open_reader(storage, FILE)?;
+        Ok(Self(Queue::around(connection, seal, random, rules)?))
+    }
+
+    /// The cloud holds the reports up to here, as the writer was told; its rows may not show it yet.
+    pub fn acknowledged(&mut self, up_to: Position) {
+        self.0.acknowledge_reports(up_to);
+    }
+}
+
+/// What reads of the queue needs no more than a look at it.
+impl std::ops::Deref for QueueReader {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.0
+    }
+}
+
+impl Store for QueueReader {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.0.connection
+    }
 }
 
 const COLUMNS: &str = "job_id, system, kind, lane, state, code, attempt, received_at, sent_at, ended_at, due_at, origin, \

@@ -7,8 +7,15 @@
 //! WAL with `synchronous=FULL`, nothing less: a commit costs exactly one sync, and what was acknowledged survives a
 //! power cut. Every pragma is read back, because SQLite may ignore one without an error.
 
+mod backup;
+mod check;
+mod files;
+mod health;
 mod inspect;
 mod lock;
+mod reader;
+mod reserve;
+mod salvage;
 #[expect(
     unsafe_code,
     reason = "SQLite's file layer is C; counting its syncs needs a VFS, and this is the only place with one"
@@ -16,12 +23,23 @@ mod lock;
 pub mod vfs;
 mod writer;
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+pub use backup::{back_up, restore};
+pub use check::{examine, examine_aside, was_left_open};
+pub use files::mark_damaged;
+pub use health::{Disk, Health};
 pub use inspect::{Inspection, inspect};
 pub use lock::FolderLock;
+pub use reader::ReaderHandle;
+pub use reserve::Reserve;
+pub use salvage::{Salvage, salvage};
 pub use writer::{Writer, WriterHandle};
 
 use crate::seams::Storage;
@@ -30,6 +48,10 @@ use crate::seams::Storage;
 pub trait Store: Send + 'static {
     /// The connection that the writer begins and commits transactions on.
     fn connection(&mut self) -> &mut Connection;
+
+    /// Hears whether the disk is full. A full one still takes what ends work that is under way, as long as the room
+    /// that was kept for that lasts; nothing new is to be begun.
+    fn disk_is_full(&mut self, _full: bool) {}
 }
 
 /// Why a store cannot be used, or why an operation on it failed.
@@ -120,6 +142,56 @@ pub enum StoreError {
     /// The commit that should have held the work failed; nothing of it is stored.
     #[error("commit failed: {0}")]
     Commit(String),
+    /// There is no room for anything new.
+    #[error("the disk is full: what runs can still be recorded, and nothing new is taken; free some space")]
+    DiskFull,
+    /// The file cannot be what it was.
+    #[error("database {} is damaged: {what}", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// How that shows.
+        what: String,
+    },
+    /// What was saved of a damaged file is not enough to go on with.
+    #[error(
+        "database {} is damaged and lacks {missing}, without which it cannot be used: restore a backup; it was left as \
+         it is", path.display()
+    )]
+    Unsalvageable {
+        /// Which file.
+        path: PathBuf,
+        /// What is missing.
+        missing: String,
+    },
+    /// A file beside the database cannot be read or written.
+    #[error("file {}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file that must not be there is.
+    #[error("{} is there already: choose another name; nothing is overwritten", path.display())]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A backup cannot be made or used.
+    #[error("backup {}: {what}", path.display())]
+    Backup {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The reader's connection cannot be opened.
+    #[error("the database cannot be read: {0}")]
+    Unreadable(String),
+    /// Too many questions wait.
+    #[error("too many questions wait for the database: ask again")]
+    Busy,
     /// The writer thread has ended.
     #[error("the database writer has stopped")]
     Stopped,
@@ -133,26 +205,76 @@ impl StoreError {
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
+    /// Whether the file itself is damaged, as opposed to a disk that is full or away.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Sql(error) | Self::Open { source: error, .. } => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether there was no room on the disk.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::DiskFull => true,
+            Self::Sql(error) | Self::Open { source: error, .. } => {
+                error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+            }
+            Self::Folder { source, .. } | Self::File { source, .. } | Self::Lock { source, .. } => {
+                source.kind() == io::ErrorKind::StorageFull
+            }
+            _ => false,
+        }
+    }
+
     /// A row that does not hold what it should.
     pub fn corrupt(place: impl Into<String>, what: impl ToString) -> Self {
         Self::Corrupt { place: place.into(), what: what.to_string() }
     }
 }
 
-/// Opens a database for writing, makes its settings durable ones, and brings its schema up to date.
+/// Opens a database for writing, makes its settings durable ones, and brings its schema up to date. A file of an older
+/// schema is copied first, to `NAME.schema-N.backup`; the copy is kept.
 ///
 /// `migrations[i]` is the SQL that leads from schema `i` to schema `i + 1`; once released, an entry is never edited.
 ///
 /// # Errors
-/// When the file cannot be opened, a setting is not in force, or a newer program wrote it.
+/// When the file cannot be opened, a setting is not in force, or a newer program wrote it; [`StoreError::Damaged`] and
+/// those of [`StoreError::is_damage`] when it is to be salvaged.
 pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connection, StoreError> {
-    if storage.is_on_disk() {
-        let made = fs::create_dir_all(storage.path()).and_then(|()| keep_private(&storage.file(name)));
-        made.map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
-    }
-    let mut connection =
-        connect(storage, name, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     let path = storage.file(name);
+    if storage.is_on_disk() {
+        make_folder(storage.path(), 0o777)
+            .map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
+        files::finish(storage, name)?;
+        if let Some(what) = files::mark(storage, name) {
+            return Err(StoreError::Damaged { path, what });
+        }
+        let is_empty = fs::metadata(&path).is_ok_and(|file| file.len() == 0);
+        // A first start that was cut off leaves this too; then there is nothing to be found in it either.
+        if is_empty && storage.vfs().is_none() && !was_left_open(storage, name) {
+            return Err(StoreError::Damaged { path, what: "the file is empty".into() });
+        }
+    }
+    let mut connection = ready(storage, name)?;
+    migrate(&mut connection, &path, migrations, Some(storage).filter(|storage| storage.is_on_disk()))?;
+    Ok(connection)
+}
+
+/// A connection for writing, with settings that are durable ones.
+fn ready(storage: &Storage, name: &str) -> Result<Connection, StoreError> {
+    let path = storage.file(name);
+    if storage.is_on_disk() {
+        keep_private(&path).map_err(|source| StoreError::Folder { path: storage.path().into(), source })?;
+    }
+    let connection =
+        connect(storage, name, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     let pragma = |statement: &str, pragma: &'static str, wanted: &'static str| {
         connection.execute_batch(statement)?;
         let found: rusqlite::types::Value = connection.pragma_query_value(None, pragma, |row| row.get(0))?;
@@ -174,13 +296,32 @@ pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connec
     pragma("PRAGMA wal_autocheckpoint=1000", "wal_autocheckpoint", "1000")?;
     pragma("PRAGMA temp_store=MEMORY", "temp_store", "2")?;
     connection.set_prepared_statement_cache_capacity(128);
-    migrate(&mut connection, &path, migrations)?;
     Ok(connection)
+}
+
+/// Makes a folder, and those it lies in, where they are not there yet, with these permission bits; and makes their names
+/// durable: what is synced in a folder whose name is lost in a power cut is lost with it.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(Path::new(""));
+    make_folder(parent, mode)?;
+    match fs::DirBuilder::new().mode(mode).create(folder) {
+        // Somebody else may have been quicker.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
+        _ => {}
+    }
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    fs::File::open(parent)?.sync_all()
 }
 
 /// Makes a database's file, where there is none yet, for its owner alone: its log and index take over the permission
 /// bits, and not every row is sealed.
-fn keep_private(file: &std::path::Path) -> io::Result<()> {
+fn keep_private(file: &Path) -> io::Result<()> {
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
@@ -205,15 +346,23 @@ fn connect(storage: &Storage, name: &str, flags: OpenFlags) -> Result<Connection
     .map_err(|source| StoreError::Open { path, source })
 }
 
+/// Brings a schema up to date, after a copy of what there was where that is wanted.
 fn migrate(
     connection: &mut Connection,
-    path: &std::path::Path,
+    path: &Path,
     migrations: &[&str],
+    keep_copy: Option<&Storage>,
 ) -> Result<(), StoreError> {
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = u32::try_from(migrations.len()).expect("there are few migrations");
     if found > known {
         return Err(StoreError::Newer { path: path.into(), found, known });
+    }
+    if let Some(storage) = keep_copy.filter(|_| (1..known).contains(&found)) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let copy = storage.file(&format!("{name}.schema-{found}.backup"));
+        backup::copy(connection, &copy)?;
+        tracing::info!(copy = %copy.display(), found, known, "the database is of an older schema; a copy was made");
     }
     for (index, sql) in (0..known).zip(migrations).skip(found as usize) {
         let transaction = connection.transaction()?;
@@ -237,6 +386,39 @@ mod tests {
         drop(open(&storage, "t.db", &[first, "ALTER TABLE a ADD y"]).unwrap());
         let error = open(&storage, "t.db", &[first]).err().unwrap().to_string();
         assert!(error.contains("schema 2") && error.contains("up to 1"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_an_older_schema_is_copied_before_it_is_changed_and_the_copy_can_be_put_back() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let migrations = [
+            "CREATE TABLE a(x); INSERT INTO a VALUES (1)",
+            "DROP TABLE a; CREATE TABLE b(y)",
+            "DROP TABLE b",
+        ];
+        let copy = |schema: u32| storage.file(&format!("t.db.schema-{schema}.backup"));
+        let tables = |connection: &Connection| -> Vec<String> {
+            let mut tables =
+                connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+            tables.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        drop(open(&storage, "t.db", &migrations[..1]).unwrap());
+        drop(open(&storage, "t.db", &migrations[..1]).unwrap());
+        assert!(!copy(0).exists() && !copy(1).exists(), "nothing was changed yet");
+        // The change after the next one fails: what it would have changed is there twice.
+        let broken = [migrations[0], migrations[1], "nonsense"];
+        assert!(open(&storage, "t.db", &broken).is_err());
+        assert_eq!(tables(&open(&storage, "t.db", &migrations[..2]).unwrap()), ["b"]);
+        assert_eq!(copy(1).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(tables(&Connection::open(copy(1)).unwrap()), ["a"]);
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let (aside, ()) =
+            restore(&storage, "t.db", &migrations[..1], &copy(1), now, |copy| Ok((copy, ()))).unwrap();
+        assert_eq!(aside.unwrap(), storage.file("t.db.replaced-20261122T120000Z"));
+        let restored = open(&storage, "t.db", &migrations[..1]).unwrap();
+        assert_eq!(restored.query_row("SELECT x FROM a", [], |row| row.get(0)), Ok(1));
     }
 
     #[test]

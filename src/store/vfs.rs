@@ -9,7 +9,7 @@ pub mod memory;
 use std::{
     collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},
-    path::Path,
+    path::{Path, PathBuf},
     ptr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -35,6 +35,24 @@ pub struct Counts(Arc<Shared>);
 struct Shared {
     files: Mutex<BTreeMap<String, Arc<FileCounts>>>,
     fault: AtomicU8,
+    quota: Mutex<Option<Quota>>,
+}
+
+/// How much a folder may hold.
+#[derive(Debug)]
+struct Quota {
+    folder: PathBuf,
+    bytes: u64,
+}
+
+impl Quota {
+    /// What is left, judged by all files that are in the folder, whoever wrote them; the index of a log lies in memory.
+    fn free(&self) -> u64 {
+        let sizes = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let counted = sizes.filter(|file| !file.file_name().to_string_lossy().ends_with("-shm"));
+        let used: u64 = counted.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        self.bytes.saturating_sub(used)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +115,19 @@ impl Counts {
     /// From now on the disk works again.
     pub fn mend(&self) {
         self.0.fault.store(0, Ordering::SeqCst);
+    }
+
+    /// From now on a folder holds so many bytes and no more, the files in it counted together: deleting one makes room.
+    pub fn limit(&self, folder: &Path, bytes: u64) {
+        let quota = Quota { folder: folder.into(), bytes };
+        *self.0.quota.lock().unwrap_or_else(PoisonError::into_inner) = Some(quota);
+    }
+
+    /// How many bytes are left under [`Counts::limit`]; for [`crate::seams::Storage::with_free`].
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        let quota = self.0.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        quota.as_ref().map_or(u64::MAX, Quota::free)
     }
 
     fn of(&self, file: &str) -> Arc<FileCounts> {
@@ -313,7 +344,15 @@ unsafe extern "C" fn write(
     if watch.counts.has(Fault::Writes) {
         return SQLITE_IOERR_WRITE;
     }
-    if watch.counts.has(Fault::Full) {
+    let end = offset.saturating_add(amount.into());
+    let grows = || {
+        let mut size = 0;
+        // SAFETY: as for every call here; the size is asked of the same open file.
+        let asked = unsafe { file_size(file, &raw mut size) };
+        if asked == SQLITE_OK { end.saturating_sub(size) } else { 0 }
+    };
+    if watch.counts.has(Fault::Full) || u64::try_from(grows()).is_ok_and(|grows| grows > watch.counts.free())
+    {
         return SQLITE_FULL;
     }
     watch.file.writes.fetch_add(1, Ordering::SeqCst);

@@ -9,12 +9,12 @@ use std::{
 
 use rusqlite::Connection;
 use tokio::{
-    sync::{mpsc as task_mpsc, oneshot},
+    sync::{mpsc as task_mpsc, oneshot, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
-use super::{Store, StoreError};
+use super::{Disk, Health, Reserve, Store, StoreError, health::Watched, reserve::LOOK_AGAIN};
 use crate::seams;
 
 /// At most this many operations share a commit, so that nobody waits behind an endless queue.
@@ -25,7 +25,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Runs one operation inside the open transaction; what it gives back is called with the commit's fate.
-type Operation<S> = Box<dyn FnOnce(&mut S) -> Reply + Send>;
+type Operation<S> = Box<dyn FnOnce(&mut S, &mut Seen) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<(), &str>) + Send>;
 
 /// The thread around a store. It ends, with its queue worked off, when the last handle is gone.
@@ -35,19 +35,28 @@ pub struct Writer {
 }
 
 /// A way to the store. Cheap to clone.
-pub struct WriterHandle<S>(Way<S>);
+pub struct WriterHandle<S> {
+    operations: Way<S>,
+    watched: Watched,
+}
 
 enum Way<S> {
     Thread(mpsc::Sender<Operation<S>>),
     Task(task_mpsc::UnboundedSender<Operation<S>>),
 }
 
+impl<S> Clone for Way<S> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Thread(sender) => Self::Thread(sender.clone()),
+            Self::Task(sender) => Self::Task(sender.clone()),
+        }
+    }
+}
+
 impl<S> Clone for WriterHandle<S> {
     fn clone(&self) -> Self {
-        Self(match &self.0 {
-            Way::Thread(sender) => Way::Thread(sender.clone()),
-            Way::Task(sender) => Way::Task(sender.clone()),
-        })
+        Self { operations: self.operations.clone(), watched: self.watched.clone() }
     }
 }
 
@@ -60,12 +69,19 @@ impl<S> std::fmt::Debug for WriterHandle<S> {
 impl Writer {
     /// Moves a store onto a thread of its own.
     pub fn start<S: Store>(name: &str, store: S) -> (Self, WriterHandle<S>) {
+        Self::start_with(name, store, None)
+    }
+
+    /// The same, with room on the disk that is kept for work that is under way when the disk is full.
+    pub fn start_with<S: Store>(name: &str, store: S, reserve: Option<Reserve>) -> (Self, WriterHandle<S>) {
         let (sender, operations) = mpsc::channel();
+        let watched = Watched::default();
+        let mut work = Work { store, reserve, watched: watched.clone() };
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(store, &operations))
+            .spawn(move || work.run(&operations))
             .expect("the operating system gives a thread at start");
-        (Self { thread }, WriterHandle(Way::Thread(sender)))
+        (Self { thread }, WriterHandle { operations: Way::Thread(sender), watched })
     }
 
     /// Does the same work in a task of the current runtime, for simulations: no thread takes part whose pace the seed
@@ -78,7 +94,12 @@ impl Writer {
         pace: impl FnMut() -> Duration + Send + 'static,
     ) -> (JoinHandle<()>, WriterHandle<S>) {
         let (sender, operations) = task_mpsc::unbounded_channel();
-        (seams::spawn(run_as_task(store, operations, pace)), WriterHandle(Way::Task(sender)))
+        let watched = Watched::default();
+        let work = Work { store, reserve: None, watched: watched.clone() };
+        (
+            seams::spawn(work.run_as_task(operations, pace)),
+            WriterHandle { operations: Way::Task(sender), watched },
+        )
     }
 
     /// Waits until the queue is worked off and the file closed. All handles must be gone, else this waits for them.
@@ -112,8 +133,11 @@ impl<S: Store> WriterHandle<S> {
         F: FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, receiver) = oneshot::channel();
-        let operation: Operation<S> = Box::new(move |store| {
+        let operation: Operation<S> = Box::new(move |store, seen| {
             let result = in_savepoint(store, operation);
+            if let Err(error) = &result {
+                seen.note(error);
+            }
             Box::new(move |committed| {
                 let result = match committed {
                     Ok(()) => result,
@@ -124,11 +148,19 @@ impl<S: Store> WriterHandle<S> {
             })
         });
         // A stopped writer drops the operation and with it the sender: the receiver then says so.
-        match &self.0 {
+        match &self.operations {
             Way::Thread(sender) => drop(sender.send(operation)),
             Way::Task(sender) => drop(sender.send(operation)),
         }
         receiver
+    }
+
+    /// How disk and file are; changes as the writer finds out, and is news once at the beginning.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        let mut health = self.watched.subscribe();
+        health.mark_changed();
+        health
     }
 }
 
@@ -153,56 +185,152 @@ fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn run<S: Store>(mut store: S, operations: &mpsc::Receiver<Operation<S>>) {
-    let mut checkpoint_due = false;
-    loop {
-        let first = if checkpoint_due {
-            match operations.recv_timeout(IDLE) {
-                Ok(operation) => operation,
+/// What operations and commits of a group stumbled over.
+struct Seen {
+    watched: Watched,
+    disk_full: bool,
+}
+
+impl Seen {
+    fn note(&mut self, error: &StoreError) {
+        self.watched.note_damage(error);
+        // The store's own refusal is no news.
+        self.disk_full |= error.is_disk_full() && !matches!(error, StoreError::DiskFull);
+    }
+}
+
+/// The work of a thread or task.
+struct Work<S> {
+    store: S,
+    reserve: Option<Reserve>,
+    watched: Watched,
+}
+
+impl<S: Store> Work<S> {
+    fn run(&mut self, operations: &mpsc::Receiver<Operation<S>>) {
+        if self.reserve.as_mut().is_some_and(|reserve| !reserve.refill()) {
+            self.disk_is(Disk::Full);
+        }
+        let mut checkpoint_due = false;
+        loop {
+            let patience = match (self.watched.disk(), checkpoint_due) {
+                (Disk::Full, _) => Some(LOOK_AGAIN),
+                (Disk::Room, true) => Some(IDLE),
+                (Disk::Room, false) => None,
+            };
+            let next = match patience {
+                Some(patience) => operations.recv_timeout(patience),
+                None => operations.recv().map_err(mpsc::RecvTimeoutError::from),
+            };
+            match next {
+                Ok(first) => {
+                    let started = Instant::now();
+                    let next = || if started.elapsed() < GATHER { operations.try_recv().ok() } else { None };
+                    self.group(first, next).answer();
+                    checkpoint_due = true;
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    fold_log(store.connection());
+                    fold_log(self.store.connection());
                     checkpoint_due = false;
-                    continue;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
-        } else {
-            match operations.recv() {
-                Ok(operation) => operation,
-                Err(mpsc::RecvError) => break,
-            }
-        };
-        let started = Instant::now();
-        let next = || if started.elapsed() < GATHER { operations.try_recv().ok() } else { None };
-        group(&mut store, first, next).answer();
-        checkpoint_due = true;
+            self.look_for_room();
+        }
+        fold_log(self.store.connection());
     }
-    fold_log(store.connection());
-}
 
-async fn run_as_task<S: Store>(
-    mut store: S,
-    mut operations: task_mpsc::UnboundedReceiver<Operation<S>>,
-    mut pace: impl FnMut() -> Duration,
-) {
-    let mut checkpoint_due = false;
-    loop {
-        let wait = if checkpoint_due { IDLE } else { Duration::MAX };
-        match timeout(wait, operations.recv()).await {
-            Ok(Some(first)) => {
-                let ended = group(&mut store, first, || operations.try_recv().ok());
-                sleep(pace()).await;
-                ended.answer();
-                checkpoint_due = true;
+    async fn run_as_task(
+        mut self,
+        mut operations: task_mpsc::UnboundedReceiver<Operation<S>>,
+        mut pace: impl FnMut() -> Duration,
+    ) {
+        let mut checkpoint_due = false;
+        loop {
+            let wait = if checkpoint_due { IDLE } else { Duration::MAX };
+            match timeout(wait, operations.recv()).await {
+                Ok(Some(first)) => {
+                    let ended = self.group(first, || operations.try_recv().ok());
+                    sleep(pace()).await;
+                    ended.answer();
+                    checkpoint_due = true;
+                }
+                Err(_elapsed) => {
+                    fold_log(self.store.connection());
+                    checkpoint_due = false;
+                }
+                Ok(None) => break,
             }
-            Err(_elapsed) => {
-                fold_log(store.connection());
-                checkpoint_due = false;
-            }
-            Ok(None) => break,
+        }
+        fold_log(self.store.connection());
+    }
+
+    fn look_for_room(&mut self) {
+        let is_full = self.watched.disk() == Disk::Full;
+        if is_full && self.reserve.as_mut().is_some_and(Reserve::refill_sometimes) {
+            tracing::info!("there is room on the disk again");
+            self.disk_is(Disk::Room);
         }
     }
-    fold_log(store.connection());
+
+    /// A commit found no room. What failed is told to have failed; what is tried again finds the reserve's room.
+    fn out_of_room(&mut self) {
+        let Some(reserve) = &mut self.reserve else { return };
+        reserve.release();
+        if self.watched.disk() == Disk::Room {
+            tracing::error!(
+                "the disk is full: what runs is recorded in the reserve, and nothing new is taken"
+            );
+            self.disk_is(Disk::Full);
+        }
+    }
+
+    fn disk_is(&mut self, disk: Disk) {
+        self.store.disk_is_full(disk == Disk::Full);
+        self.watched.set_disk(disk);
+    }
+
+    /// Runs an operation and those that `next` gives in one transaction.
+    fn group(&mut self, first: Operation<S>, mut next: impl FnMut() -> Option<Operation<S>>) -> Ended {
+        let store = &mut self.store;
+        let mut seen = Seen { watched: self.watched.clone(), disk_full: false };
+        let mut replies = Vec::new();
+        let begun = execute(store.connection(), "BEGIN IMMEDIATE");
+        let committed = begun.and_then(|()| {
+            let mut due = Some(first);
+            while let Some(operation) = due {
+                replies.push(operation(store, &mut seen));
+                // A full disk may undo the whole transaction from inside a statement. What ran before is gone then,
+                // and what ran now would be stored by itself and called lost.
+                if store.connection().is_autocommit() {
+                    return Err(StoreError::Commit("the transaction was undone on the way".into()));
+                }
+                due = if replies.len() < GROUP { next() } else { None };
+            }
+            execute(store.connection(), "COMMIT")
+        });
+        let fate = match committed {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                seen.note(&error);
+                let why = error.chain();
+                tracing::error!(
+                    error = why,
+                    operations = replies.len(),
+                    "a commit failed; nothing of it is stored"
+                );
+                if !store.connection().is_autocommit() {
+                    let _ = execute(store.connection(), "ROLLBACK");
+                }
+                Err(why)
+            }
+        };
+        // Before anybody is told, so that whoever tries again finds room.
+        if seen.disk_full {
+            self.out_of_room();
+        }
+        Ended { fate, replies }
+    }
 }
 
 /// A transaction that has ended, and who waits to hear of it.
@@ -217,45 +345,6 @@ impl Ended {
             reply(self.fate.as_ref().map(|_| ()).map_err(String::as_str));
         }
     }
-}
-
-/// Runs an operation and those that `next` gives in one transaction.
-fn group<S: Store>(
-    store: &mut S,
-    first: Operation<S>,
-    mut next: impl FnMut() -> Option<Operation<S>>,
-) -> Ended {
-    let mut replies = Vec::new();
-    let begun = execute(store.connection(), "BEGIN IMMEDIATE");
-    let committed = begun.and_then(|()| {
-        let mut due = Some(first);
-        while let Some(operation) = due {
-            replies.push(operation(store));
-            // A full disk may undo the whole transaction from inside a statement. What ran before is gone then, and
-            // what ran now would be stored by itself and called lost.
-            if store.connection().is_autocommit() {
-                return Err(StoreError::Commit("the transaction was undone on the way".into()));
-            }
-            due = if replies.len() < GROUP { next() } else { None };
-        }
-        execute(store.connection(), "COMMIT")
-    });
-    let fate = match committed {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let why = error.chain();
-            tracing::error!(
-                error = why,
-                operations = replies.len(),
-                "a commit failed; nothing of it is stored"
-            );
-            if !store.connection().is_autocommit() {
-                let _ = execute(store.connection(), "ROLLBACK");
-            }
-            Err(why)
-        }
-    };
-    Ended { fate, replies }
 }
 
 fn fold_log(connection: &Connection) {
@@ -356,6 +445,20 @@ mod tests {
         writer.join();
     }
 
+    #[tokio::test]
+    async fn what_was_submitted_is_worked_off_before_the_thread_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let (writer, handle) = Writer::start("test", plain(&storage));
+        let answers: Vec<_> = (0..500).map(|x| handle.submit(insert(x))).collect();
+        drop(handle);
+        writer.join();
+        for answer in answers {
+            answer.await.unwrap().unwrap();
+        }
+        assert_eq!(count(&storage), 500);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn as_a_task_it_answers_when_the_simulated_sync_is_over_and_ends_with_its_handles() {
         let folder = tempfile::tempdir().unwrap();
@@ -375,19 +478,5 @@ mod tests {
         drop(handle);
         task.await.unwrap();
         assert_eq!(count(&storage), 3);
-    }
-
-    #[tokio::test]
-    async fn what_was_submitted_is_worked_off_before_the_thread_ends() {
-        let folder = tempfile::tempdir().unwrap();
-        let storage = Storage::folder(folder.path());
-        let (writer, handle) = Writer::start("test", plain(&storage));
-        let answers: Vec<_> = (0..500).map(|x| handle.submit(insert(x))).collect();
-        drop(handle);
-        writer.join();
-        for answer in answers {
-            answer.await.unwrap().unwrap();
-        }
-        assert_eq!(count(&storage), 500);
     }
 }

@@ -131,16 +131,7 @@ impl Target {
         match (&config.tcp, &config.serial) {
             (Some(_), Some(_)) => wrong("both `tcp` and `serial` are given; choose one".into()),
             (None, None) => wrong("neither `tcp` nor `serial` is given".into()),
-            (Some(address), None) => {
-                let parts = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
-                match parts {
-                    Some((host, Ok(port @ 1..))) if !host.is_empty() => Ok(Self::Tcp {
-                        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-                        port,
-                    }),
-                    _ => wrong(format!("`tcp` is {address:?}; write it like \"salto.lan:8090\"")),
-                }
-            }
+            (Some(address), None) => Self::tcp(address),
             (None, Some(path)) => {
                 let Some((data_bits, parity, stop_bits)) = framing(&config.framing) else {
                     return wrong(format!(
@@ -160,6 +151,22 @@ impl Target {
                     hardware_handshake: config.hardware_handshake,
                 }))
             }
+        }
+    }
+
+    /// A TCP server at `HOST:PORT`.
+    ///
+    /// # Errors
+    /// [`LineError::Config`] when that is no address.
+    pub fn tcp(address: &str) -> Result<Self, LineError> {
+        let parts = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+        match parts {
+            Some((host, Ok(port @ 1..))) if !host.is_empty() => {
+                Ok(Self::Tcp { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port })
+            }
+            _ => Err(LineError::Config(format!(
+                "the address is {address:?}; write it like \"salto.lan:8090\""
+            ))),
         }
     }
 

@@ -40,6 +40,8 @@ pub trait Session {
     type Done;
     /// What it tells on the way.
     type Note;
+    /// Whether its bytes hold secrets: then only their number is traced.
+    const PRIVATE: bool = false;
 
     /// What to do now.
     fn poll(&mut self, now: Instant) -> Output<Self::Done, Self::Note>;
@@ -66,7 +68,11 @@ where
     loop {
         match session.poll(now()) {
             Output::Write(bytes) => {
-                tracing::trace!(target: "wire", out = %bytes.escape_ascii());
+                if S::PRIVATE {
+                    tracing::trace!(target: "wire", out_bytes = bytes.len());
+                } else {
+                    tracing::trace!(target: "wire", out = %bytes.escape_ascii());
+                }
                 let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 let within = WRITE_MARGIN + WRITE_PER_BYTE.saturating_mul(count);
                 let written = match timeout(within, port.write_all(&bytes)).await {
@@ -84,7 +90,11 @@ where
                     Err(_elapsed) => session.handle(now(), Input::Timeout),
                     Ok(Ok(0)) => session.handle(now(), Input::Closed),
                     Ok(Ok(count)) => {
-                        tracing::trace!(target: "wire", in = %buffer[..count].escape_ascii());
+                        if S::PRIVATE {
+                            tracing::trace!(target: "wire", in_bytes = count);
+                        } else {
+                            tracing::trace!(target: "wire", in = %buffer[..count].escape_ascii());
+                        }
                         session.handle(now(), Input::Bytes(&buffer[..count]));
                     }
                     Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}

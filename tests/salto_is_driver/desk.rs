@@ -66,7 +66,7 @@ pub(crate) fn config(line: &str, more: &str) -> SaltoIsConfig {
     );
     let config = AgentConfig::from_toml(Path::new("/latchd.toml"), &text);
     let mut config = config.unwrap_or_else(|errors| panic!("{errors}"));
-    let DriverConfig::SaltoIs(salto) = config.systems.remove(0).driver;
+    let DriverConfig::SaltoIs(salto) = config.systems.remove(0).driver else { panic!("another make") };
     salto
 }
 

@@ -12,7 +12,7 @@ use crate::{
     queue::{Past, Rules, Sharing},
     seal::SealKey,
     seams::{BoxFuture, Clock, Random, Storage},
-    store::{Store, Writer},
+    store::{Reserve, Store, Writer},
 };
 
 /// A driver with one lane, whose line is open; each job waits until the test says what came of it.
@@ -86,8 +86,9 @@ struct World {
     frames: mpsc::Receiver<(u64, Frame)>,
     stop: mpsc::Sender<()>,
     core: tokio::task::JoinHandle<io::Result<()>>,
-    _questions: mpsc::Sender<Question>,
-    _folder: tempfile::TempDir,
+    tell_damage: Option<oneshot::Sender<String>>,
+    questions: mpsc::Sender<Question>,
+    folder: tempfile::TempDir,
     _writer: Writer,
 }
 
@@ -169,6 +170,15 @@ impl World {
 
     /// A core that starts at `now` with what `before` left in the queue.
     fn begin(now: Timestamp, before: impl FnOnce(&mut Queue)) -> Self {
+        Self::on_a_disk(now, || u64::MAX, before)
+    }
+
+    /// The same, on a disk that has so many bytes free.
+    fn on_a_disk(
+        now: Timestamp,
+        free: impl Fn() -> u64 + Send + Sync + 'static,
+        before: impl FnOnce(&mut Queue),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let random = Random::seeded(1);
         let config = config();
@@ -179,7 +189,16 @@ impl World {
         let seal = SealKey::new([1; 32], random.clone());
         let mut queue = Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap();
         before(&mut queue);
-        let (writer, queue) = Writer::start("queue", queue);
+        let storage = Storage::folder(folder.path()).with_free(free);
+        let reserve = Reserve::new(storage.clone(), 4096);
+        let (writer, queue) = Writer::start_with("queue", queue, Some(reserve));
+        let (tell_damage, damage) = oneshot::channel();
+        let (of_reader, rules) = (storage.clone(), Rules::default());
+        let reader = ReaderHandle::new("reader", move || {
+            let random = Random::seeded(1);
+            QueueReader::open(&of_reader, SealKey::new([1; 32], random.clone()), random, rules.clone())
+        });
+        let file = QueueFile { storage, reader, damage: Some(damage), salvage: None, is_restored: false };
         let (begins, begun) = mpsc::unbounded_channel();
         let driver = Scripted { line: tokio::sync::watch::channel(Line::Ready).0, begun: begins };
         let trusted = TrustedTime::new(Clock::simulated(now));
@@ -191,6 +210,8 @@ impl World {
         let core = Core {
             config,
             queue: queue.clone(),
+            file,
+            health: queue.health(),
             dispatch,
             link: Link { events: agent_events, frames: agent_frames },
             time: trusted,
@@ -210,8 +231,9 @@ impl World {
             frames,
             stop,
             core,
-            _questions: questions,
-            _folder: folder,
+            tell_damage: Some(tell_damage),
+            questions,
+            folder,
             _writer: writer,
         }
     }
@@ -305,6 +327,28 @@ impl World {
 
     async fn sql(&self, text: &'static str) {
         self.queue.run(move |queue| Ok(queue.connection().execute_batch(text)?)).await.unwrap();
+    }
+
+    async fn asks(&self, request: Request) -> Response {
+        let (way_back, answer) = oneshot::channel();
+        self.questions.send((request, way_back)).await.unwrap();
+        soon(answer).await.unwrap()
+    }
+
+    async fn unacknowledged(&self) -> u64 {
+        let Response::Status(status) = self.asks(Request::Status).await else { panic!("it is a status") };
+        status.unacknowledged
+    }
+
+    /// Waits until the cloud is told conditions with or without this one.
+    async fn tells(&mut self, connection: u64, code: &str, holds: bool) {
+        let told = |frame| match frame {
+            Frame::Status(status) => {
+                (status.conditions.iter().any(|held| held.code == code) == holds).then_some(())
+            }
+            _ => None,
+        };
+        self.says(connection, told).await;
     }
 
     async fn state(&self, number: u128) -> Option<JobState> {
@@ -528,4 +572,69 @@ fn what_happens_while_a_question_is_under_way_is_asked_afterwards() {
     assert!(asking.end());
     assert!(asking.begin());
     assert!(!asking.end());
+}
+
+#[tokio::test]
+async fn whoever_looks_waits_for_no_writer_and_sees_what_was_written() {
+    let mut world = World::new();
+    world.connects(1, at(1, 0), at(0, 0)).await;
+    world.orders(1, at(1, 1), job(1, "101")).await;
+    world.does(1).await;
+    world.reports(1).await;
+    assert_eq!(world.unacknowledged().await, 1);
+    // What was acknowledged is in the writer's memory only; its row goes with a later commit.
+    world.acknowledges(1, at(1, 1)).await;
+    world.heard().await;
+    assert_eq!(world.unacknowledged().await, 0);
+    let go = world.holds_the_queue();
+    let Response::Job(job) = world.asks(Request::Job { job_id: id(1) }).await else { panic!("it is there") };
+    assert_eq!(job.job.state, JobState::Succeeded);
+    let listed = world.asks(Request::Jobs { state: None, lane: None, limit: 9 }).await;
+    assert!(matches!(listed, Response::Jobs { jobs, .. } if jobs.len() == 1));
+    drop(go);
+}
+
+#[tokio::test]
+async fn damage_that_is_found_stops_the_agent_in_order_and_marks_the_file() {
+    let mut world = World::new();
+    world.connects(1, at(1, 0), at(0, 0)).await;
+    world.orders(1, at(1, 1), job(1, "101")).await;
+    let (_, done) = soon(world.begun.recv()).await.unwrap();
+    world.tell_damage.take().unwrap().send("page 7 is torn".into()).unwrap();
+    world.tells(1, "store_damaged", true).await;
+    // What is at work may end, and nothing new begins.
+    done.send(Performed::Ended(written())).unwrap();
+    world.orders(1, at(1, 2), job(2, "102")).await;
+    let why = soon(&mut world.core).await.unwrap().unwrap_err().to_string();
+    assert!(why.contains("page 7 is torn"), "{why}");
+    assert_eq!((world.state(1).await, world.state(2).await), (Some(JobState::Succeeded), None));
+    let mark = std::fs::read_to_string(world.folder.path().join("queue.db.damaged")).unwrap();
+    assert_eq!(mark, "page 7 is torn");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_condition_while_the_cloud_keeps_its_orders() {
+    let free = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let left = Arc::clone(&free);
+    let mut world = World::on_a_disk(noon(), move || left.load(std::sync::atomic::Ordering::SeqCst), |_| {});
+    let hello = world.connects(1, at(1, 0), at(0, 0)).await;
+    assert_eq!(hello.orders_limit, 0);
+    world.tells(1, "disk_full", true).await;
+    // One that comes all the same is not taken, and not lost: it has to be sent again.
+    world.orders(1, at(1, 1), job(1, "101")).await;
+    let refused = |frame| match frame {
+        Frame::Refused(refused) => Some(refused.message),
+        _ => None,
+    };
+    let message = world.says(1, refused).await;
+    assert!(message.contains("disk is full"), "{message}");
+    assert_eq!(world.state(1).await, None);
+    world.parts().await;
+    free.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    world.queue.health().wait_for(|health| health.disk == Disk::Room).await.unwrap();
+    let hello = world.connects(2, at(1, 0), at(0, 0)).await;
+    assert!(hello.orders_limit > 0 && hello.orders_received == at(1, 0));
+    world.tells(2, "disk_full", false).await;
+    world.orders(2, at(1, 1), job(1, "101")).await;
+    world.does(1).await;
 }

@@ -397,6 +397,9 @@ impl Db {
         what: &str,
         message: &Message,
     ) -> Result<(), StoreError> {
+        if self.disk_is_full && what == "job" {
+            return Err(StoreError::DiskFull);
+        }
         let body = Envelope::loose(message).body;
         let sealed = self.seal.seal(&body_place(&job_id.to_string(), what), body.as_bytes());
         let workspace: String = self
@@ -533,7 +536,12 @@ impl Db {
         Ok(lost)
     }
 
-    fn end_orders(&self, now: Timestamp, bridge: BridgeId, job_id: JobId) -> Result<(), StoreError> {
+    pub(super) fn end_orders(
+        &self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job_id: JobId,
+    ) -> Result<(), StoreError> {
         self.connection
             .prepare_cached(
                 "UPDATE bridge_order SET over_at = ? WHERE job_id = ? AND bridge_id = ? AND over_at IS NULL",
@@ -543,11 +551,11 @@ impl Db {
     }
 }
 
-fn body_place(job_id: &str, what: &str) -> String {
+pub(super) fn body_place(job_id: &str, what: &str) -> String {
     format!("bridge_order.body/{job_id}/{what}")
 }
 
-fn parsed<T: std::str::FromStr>(id: &str, table: &str) -> Result<T, StoreError>
+pub(super) fn parsed<T: std::str::FromStr>(id: &str, table: &str) -> Result<T, StoreError>
 where
     T::Err: ToString,
 {

@@ -249,6 +249,6 @@ impl Db {
     }
 }
 
-fn place(id: EventId) -> String {
+pub(super) fn place(id: EventId) -> String {
     format!("event.fields/{id}")
 }

@@ -14,6 +14,7 @@ mod grants;
 mod local;
 mod people;
 mod reports;
+mod restore;
 mod retention;
 mod rows;
 mod sites;
@@ -56,11 +57,17 @@ pub struct Db {
     random: Random,
     /// Who is connected in this process; never in a row, so that it cannot outlive the process.
     live: BTreeMap<BridgeId, bridges::Live>,
+    /// Nothing new is ordered.
+    disk_is_full: bool,
 }
 
 impl Store for Db {
     fn connection(&mut self) -> &mut Connection {
         &mut self.connection
+    }
+
+    fn disk_is_full(&mut self, full: bool) {
+        self.disk_is_full = full;
     }
 }
 
@@ -70,12 +77,11 @@ impl Db {
     /// # Errors
     /// See [`crate::store::open`].
     pub fn open(storage: &Storage, seal: SealKey, random: Random) -> Result<Self, StoreError> {
-        Ok(Self {
-            connection: crate::store::open(storage, FILE, MIGRATIONS)?,
-            seal,
-            random,
-            live: BTreeMap::new(),
-        })
+        Ok(Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random))
+    }
+
+    fn around(connection: Connection, seal: SealKey, random: Random) -> Self {
+        Self { connection, seal, random, live: BTreeMap::new(), disk_is_full: false }
     }
 
     /// The database as one workspace may see it.

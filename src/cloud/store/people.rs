@@ -124,6 +124,6 @@ impl Tenant<'_> {
     }
 }
 
-fn place(id: UserIdentityId) -> String {
+pub(super) fn place(id: UserIdentityId) -> String {
     format!("user_identity.person/{id}")
 }

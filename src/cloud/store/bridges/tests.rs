@@ -357,3 +357,62 @@ fn the_body_of_an_order_is_sealed() {
         cloud.db.connection.query_row("SELECT body FROM bridge_order", [], |row| row.get(0)).unwrap();
     assert!(!body.windows(7).any(|part| part == b"Marlowe"));
 }
+
+#[test]
+fn a_bridge_that_says_it_was_set_back_is_sent_nothing_again_though_it_acknowledged_nothing() {
+    let mut cloud = Cloud::new();
+    cloud.meet(position(0, 0), 1);
+    cloud.order(1);
+    cloud.order(2);
+    assert_eq!(cloud.sent(0), [((1, 1), 1)]);
+    let meeting = cloud.meet(Position::LOST, 10);
+    assert_eq!(meeting.lost, [id(1)]);
+    assert_eq!(meeting.orders_epoch_reason, Some(EpochReason::ReceiverBehind));
+    assert_eq!(cloud.sent(0), [((2, 1), 2)]);
+}
+
+#[test]
+fn a_database_that_was_set_back_orders_again_what_a_bridge_knows_by_its_id() {
+    let mut cloud = Cloud::new();
+    cloud.meet(position(0, 0), 2);
+    for number in 1..=3 {
+        cloud.order(number);
+    }
+    cloud.acknowledge(1, 2);
+    cloud.report(1, 1, 1);
+    assert_eq!(cloud.db.restored().unwrap(), 2);
+    // The third may have been handed over since.
+    assert_eq!(cloud.standing(3), Some(Standing::Handed));
+    let meeting = cloud.meet(position(1, 7), 10);
+    assert_eq!(meeting.orders_epoch_reason, Some(EpochReason::SenderBehind));
+    assert_eq!((meeting.orders_resume_after, meeting.lost), (position(2, 0), Vec::new()));
+    assert_eq!(cloud.sent(0), [((2, 1), 2), ((2, 2), 3)]);
+}
+
+#[test]
+fn where_both_sides_were_set_back_every_unfinished_order_ends_in_doubt() {
+    let mut cloud = Cloud::new();
+    cloud.meet(position(0, 0), 1);
+    for number in 1..=2 {
+        cloud.order(number);
+    }
+    assert_eq!(cloud.db.restored().unwrap(), 2);
+    assert_eq!(cloud.meet(Position::LOST, 10).lost, [id(1), id(2)]);
+    assert_eq!(cloud.sent(0), []);
+}
+
+#[test]
+fn a_full_disk_takes_no_new_order_and_still_takes_reports_and_cancels() {
+    use crate::store::Store;
+    let mut cloud = Cloud::new();
+    cloud.meet(position(0, 0), 10);
+    cloud.order(1);
+    cloud.order(2);
+    cloud.db.disk_is_full(true);
+    let refused = cloud.db.enqueue_job(at(1), cloud.bridge, &job(3));
+    assert!(matches!(refused, Err(StoreError::DiskFull)));
+    assert_eq!(cloud.cancel(2), Cancel::Ordered);
+    assert_eq!(cloud.report(1, 1, 1), Taken::Applied);
+    cloud.db.disk_is_full(false);
+    cloud.order(3);
+}

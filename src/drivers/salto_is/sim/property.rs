@@ -172,7 +172,7 @@ mod tests {
         property.check().unwrap();
         let config = described(&property, AgentLine::Tcp("127.0.0.1:8090".parse().unwrap()));
         assert_eq!(config.name.as_str(), "front desk");
-        let DriverConfig::SaltoIs(salto) = config.driver;
+        let DriverConfig::SaltoIs(salto) = config.driver else { panic!("another make") };
         assert_eq!(salto.line.tcp.as_deref(), Some("127.0.0.1:8090"));
         let rooms: Vec<_> = salto.rooms.iter().map(|room| room.name.as_str()).collect();
         assert_eq!(rooms, property.rooms);
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_serial_line_is_named_by_its_path() {
         let config = described(&Property::default(), AgentLine::Serial(Path::new("/tmp/a b/salto-is.tty")));
-        let DriverConfig::SaltoIs(salto) = config.driver;
+        let DriverConfig::SaltoIs(salto) = config.driver else { panic!("another make") };
         assert_eq!(salto.line.serial.as_deref(), Some(Path::new("/tmp/a b/salto-is.tty")));
         assert_eq!(salto.line.tcp, None);
     }

@@ -1,0 +1,95 @@
+//! `latchd backup`, `latchd restore`, and the same of `latchd cloud`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{print, run::CloudCommand};
+use crate::{
+    agent, cloud,
+    config::{AgentConfig, CloudConfig},
+    seams::{Clock, Random},
+};
+
+/// What `latchd backup` is told.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write; it must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// The agent's configuration, which names its folder.
+    #[arg(long, value_name = "FILE", default_value = "/etc/latchd/latchd.toml")]
+    config: PathBuf,
+}
+
+/// What `latchd restore` is told.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The copy.
+    #[arg(value_name = "FILE")]
+    from: PathBuf,
+    /// The seal key, where the configuration's path leads to it only while the service runs.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The agent's configuration, which names its folder.
+    #[arg(long, value_name = "FILE", default_value = "/etc/latchd/latchd.toml")]
+    config: PathBuf,
+}
+
+pub(super) fn back_up(args: &BackupArgs) -> anyhow::Result<()> {
+    let (bytes, key) = agent::back_up(&AgentConfig::load(&args.config)?, &args.to)?;
+    Ok(print(&written(&args.to, bytes, &key))?)
+}
+
+pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    let mut config = AgentConfig::load(&args.config)?;
+    config.storage.key_file = args.key_file.clone().or(config.storage.key_file);
+    let (aside, restored) = agent::restore(&config, &Random::system(), &args.from, Clock::system().now())?;
+    let mut text = put_back(&args.from, aside.as_deref());
+    text += &match restored.in_doubt {
+        0 => "No job was under way in it.\n".into(),
+        count => format!(
+            "{count} jobs were under way in it and are in doubt now: `latchd jobs list --state unknown`, once the agent \
+             runs.\n"
+        ),
+    };
+    text += "Every room's state is uncertain until a card was read.\n";
+    Ok(print(&text)?)
+}
+
+pub(super) fn cloud(what: &CloudCommand, config: &Path) -> anyhow::Result<()> {
+    let mut config = CloudConfig::load(config)?;
+    match what {
+        CloudCommand::Backup { to } => {
+            let (bytes, key) = cloud::back_up(&config, to)?;
+            let mut text = written(to, bytes, &key);
+            text += &format!(
+                "Nor does it hold what else lies in {}: keep api-key, bridge-token, ca.pem and ca.key too.\n",
+                config.storage.folder.display()
+            );
+            Ok(print(&text)?)
+        }
+        CloudCommand::Restore { from, key_file } => {
+            config.storage.key_file = key_file.clone().or(config.storage.key_file);
+            let (aside, unfinished) =
+                cloud::restore(&config, &Random::system(), from, Clock::system().now())?;
+            let mut text = put_back(from, aside.as_deref());
+            text +=
+                &format!("{unfinished} orders are unfinished in it: the bridges are asked how they ended.\n");
+            Ok(print(&text)?)
+        }
+    }
+}
+
+fn written(to: &Path, bytes: u64, key: &Path) -> String {
+    format!(
+        "{} holds {bytes} bytes.\nIt does not hold the key that opens it: keep a copy of {} elsewhere.\n",
+        to.display(),
+        key.display()
+    )
+}
+
+fn put_back(from: &Path, aside: Option<&Path>) -> String {
+    let kept = aside.map(|aside| format!("What was there before is kept as {}.\n", aside.display()));
+    format!("{} was put back.\n{}", from.display(), kept.unwrap_or_default())
+}
