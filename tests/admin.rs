@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -12,10 +12,10 @@ use std::{
 
 use latchd::{
     agent::admin::{
-        AdminError, JobLine, LinkReport, LinkState, Question, Request, Response, Server, StatusReport, ask,
-        serve,
+        AdminError, JobLine, LinkReport, LinkState, Moment, Question, Request, Response, Server,
+        StatusReport, Watched, Watchers, ask, serve,
     },
-    model::{Code, Condition, JobId, JobState, Kind, Priority, Severity, SystemName},
+    model::{Code, Condition, JobId, JobState, Kind, Origin, Priority, Severity, SystemName},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,12 +62,29 @@ fn job() -> JobLine {
         created_at: "2026-11-22T12:00:00Z".parse().unwrap(),
         changed_at: "2026-11-22T12:00:20Z".parse().unwrap(),
         code: Some(Code::NoAnswer),
+        origin: Origin::Cloud,
+        due_at: None,
+        retries: None,
+    }
+}
+
+fn step(number: u128, moment: Moment) -> Watched {
+    Watched {
+        at: "2026-11-22T12:00:00Z".parse().unwrap(),
+        job_id: JobId(uuid::Uuid::from_u128(number)),
+        kind: Some(Kind::CardEncode),
+        system: Some(SystemName::new("salto").unwrap()),
+        encoder: None,
+        device: None,
+        doors: Vec::new(),
+        moment,
     }
 }
 
 /// An agent that serves its socket in a thread of its own until it is dropped.
 struct Agent {
     socket: PathBuf,
+    watchers: Watchers,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
     _folder: tempfile::TempDir,
@@ -84,6 +101,8 @@ impl Agent {
         let (stop, stopped) = oneshot::channel::<()>();
         let (bound, is_bound) = std::sync::mpsc::channel();
         let path = socket.clone();
+        let watchers = Watchers::default();
+        let all = watchers.clone();
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
                 let server = Server::bind(&path).await.unwrap();
@@ -100,15 +119,18 @@ impl Agent {
                             Request::Job { job_id } => {
                                 Response::refused("no_such_job", format!("there is no job {job_id}"))
                             }
+                            Request::Watch { .. } => Response::Watching { jobs: vec![step(1, Moment::Sent)] },
+                            Request::Cancel { .. } => Response::refused("too_late", "too late: it was sent"),
+                            other => Response::refused("unexpected", format!("{other:?}")),
                         };
                         let _ = way_back.send(response);
                     }
                 });
-                server.run(questions, async { drop(stopped.await) }).await;
+                server.run(questions, all, async { drop(stopped.await) }).await;
             });
         });
         is_bound.recv().unwrap();
-        Self { socket, stop: Some(stop), thread: Some(thread), _folder: folder }
+        Self { socket, watchers, stop: Some(stop), thread: Some(thread), _folder: folder }
     }
 
     /// Sends bytes and reads what comes until the agent hangs up or `lines` lines are there.
@@ -241,7 +263,7 @@ fn what_is_no_question_is_refused_by_name() {
         (b"\xff\xfe\n", "request_malformed"),
         (b"{\"latchd\":1,\"request\":\"open_sesame\"}\n", "request_malformed"),
         (b"{\"latchd\":2,\"request\":\"anything\"}\n", "version_unknown"),
-        (&[b'['; 9000], "request_too_long"),
+        (&[b'['; 40_000], "request_too_long"),
     ] {
         let heard = agent.raw(sent, 2);
         assert!(heard.contains(code), "{code}: {heard}");
@@ -278,7 +300,7 @@ fn silent_clients_do_not_keep_others_out_for_ever() {
             way_back.send(Response::Status(Box::new(report(None)))).unwrap();
             done.send(()).unwrap();
         };
-        let serving = server.run(questions, async { is_done.await.unwrap() });
+        let serving = server.run(questions, Watchers::default(), async { is_done.await.unwrap() });
         tokio::time::timeout(Duration::from_secs(300), async { tokio::join!(serving, core) }).await.unwrap();
         drop(silent);
     });
@@ -302,7 +324,91 @@ fn an_agent_that_is_going_says_so() {
             assert!(matches!(refused, Err(AdminError::Refused { code, .. }) if code == "unavailable"));
             stop.send(()).unwrap();
         };
-        let (served, ()) = tokio::join!(serve(&path, questions, async { stopped.await.unwrap() }), client);
+        let (served, ()) = tokio::join!(
+            serve(&path, questions, Watchers::default(), async { stopped.await.unwrap() }),
+            client
+        );
         served.unwrap();
     });
+}
+
+/// The next line that the agent says.
+fn line(stream: &mut BufReader<StdStream>) -> serde_json::Value {
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"))
+}
+
+fn watch(agent: &Agent, job_id: Option<u128>) -> BufReader<StdStream> {
+    let stream = StdStream::connect(&agent.socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut asked = serde_json::json!({ "latchd": 1, "request": "watch" });
+    if let Some(number) = job_id {
+        asked["job_id"] = uuid::Uuid::from_u128(number).to_string().into();
+    }
+    (&stream).write_all(format!("{asked}\n").as_bytes()).unwrap();
+    let mut stream = BufReader::new(stream);
+    assert_eq!(line(&mut stream)["response"], "watching");
+    stream
+}
+
+#[test]
+fn a_watcher_hears_what_stands_and_then_every_step_in_order_until_it_goes() {
+    let agent = Agent::start();
+    let (mut all, mut one) = (watch(&agent, None), watch(&agent, Some(2)));
+    agent.watchers.tell(step(1, Moment::Sent));
+    agent.watchers.tell(step(2, Moment::WaitingForCard { within_seconds: 55 }));
+    agent.watchers.tell(step(1, Moment::Ended { state: JobState::Succeeded, code: None, message: None }));
+    let heard: Vec<_> = (0..3).map(|_| line(&mut all)["step"].clone()).collect();
+    assert_eq!(heard, ["sent", "waiting_for_card", "ended"]);
+    let heard = line(&mut one);
+    assert_eq!((&heard["step"], &heard["within_seconds"]), (&"waiting_for_card".into(), &55.into()));
+    drop((all, one));
+    // The agent notices, and does nothing for nobody.
+    let give_up = std::time::Instant::now() + Duration::from_secs(30);
+    while agent.watchers.any() {
+        assert!(std::time::Instant::now() < give_up, "watchers are never forgotten");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_slow_watcher_is_told_how_much_it_missed_and_holds_nobody_up() {
+    let agent = Agent::start();
+    let (mut slow, mut quick) = (watch(&agent, None), watch(&agent, None));
+    // Far more than the socket and the ring hold together; the quick one keeps pace.
+    const STEPS: u64 = 20_000;
+    for number in 0..STEPS {
+        agent.watchers.tell(step(number.into(), Moment::Sent));
+        assert_eq!(line(&mut quick)["job_id"], uuid::Uuid::from_u128(number.into()).to_string());
+    }
+    let (mut heard, mut missed) = (0, 0);
+    while heard + missed < STEPS {
+        let said = line(&mut slow);
+        match said["response"].as_str().unwrap() {
+            "watched" => heard += 1,
+            "missed" => missed += said["steps"].as_u64().unwrap(),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(0 < missed && 256 <= heard, "{heard} heard, {missed} missed");
+    assert_eq!(heard + missed, STEPS);
+}
+
+#[test]
+fn a_refused_wish_is_told_with_its_reason_and_a_wish_without_a_name_is_not_sent() {
+    let agent = Agent::start();
+    let id = "00000000-0000-0000-0000-000000000000";
+    let cancel = latchd(&agent.socket, &["jobs", "cancel", id, "--by", "Kari"]);
+    assert_eq!(cancel.status.code(), Some(1));
+    assert_eq!(text(&cancel.stderr), "latchd: too late: it was sent (too_late)\n");
+    let nobody = Command::new(env!("CARGO_BIN_EXE_latchd"))
+        .args(["jobs", "cancel", id, "--socket"])
+        .arg(&agent.socket)
+        .env_remove("USER")
+        .env_remove("SUDO_USER")
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    assert_eq!(text(&nobody.stderr), "latchd: say with --by who wants it\n");
 }

@@ -1,11 +1,15 @@
 //! What the admin socket is told: the state of the loop and of the queue, as plain data.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::{
     admin::{
-        JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState, LinkReport, LinkState, Response, StateCount,
-        StatusReport, Step, SystemReport, TroubleReport,
+        JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState, LinkReport, LinkState, Moment, NewJob,
+        Pause, Response, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport,
+        TroubleReport, Watched,
     },
     conditions::Conditions,
 };
@@ -14,10 +18,21 @@ use crate::{
     dispatch::{self, Dispatch},
     drivers::Line,
     link,
-    model::{JobId, JobState, LaneName, Order, Report, Resolution, SystemKind, Verdict},
-    queue::{Counts, JobFilter, JobView, Queue, ResolveRefused},
+    model::{
+        DeviceName, DoorName, EncoderName, Job, JobId, JobState, LaneName, Order, Outcome, Report,
+        Resolution, SystemKind, SystemName, Verdict,
+    },
+    protocol::{Message, Position, Stage},
+    queue::{
+        Accepted, CancelAnswer, Counts, JobFilter, JobView, Queue, ResolveRefused, RetryRefused, SlotView,
+    },
     store::StoreError,
 };
+
+/// How many jobs that are not over a watcher is told of at first, for each state.
+const WATCHED_AT_FIRST: usize = 200;
+/// How many ends are taken from the outbox for watchers at once.
+const ENDS_AT_ONCE: usize = 64;
 
 /// What the loop knows of the link.
 #[derive(Debug, Clone)]
@@ -53,7 +68,7 @@ pub(super) fn status(
             trouble: link.trouble.as_ref().map(TroubleReport::from),
         },
         systems: config.systems.iter().map(|system| system_report(system, dispatch)).collect(),
-        lanes: lanes(dispatch),
+        lanes: lanes(now, dispatch),
         jobs: Vec::new(),
         unacknowledged: 0,
         conditions,
@@ -68,10 +83,33 @@ pub(super) fn with_queue(mut report: StatusReport, queue: &Queue) -> Result<Stat
     let Counts { by_state, reports_waiting, .. } = queue.counts()?;
     report.jobs = by_state.into_iter().map(|(state, count)| StateCount { state, count }).collect();
     report.unacknowledged = reports_waiting;
-    for lane in &mut report.lanes {
-        lane.waiting = queue.waiting_in(&lane.lane)?;
-    }
+    report.lanes = lanes_with_queue(report.lanes, queue)?;
     Ok(report)
+}
+
+/// The lanes, with what only the queue knows of them.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn lanes_with_queue(
+    mut lanes: Vec<LaneReport>,
+    queue: &Queue,
+) -> Result<Vec<LaneReport>, StoreError> {
+    let paused = queue.paused_lanes()?.into_iter();
+    let mut paused: BTreeMap<_, _> =
+        paused.map(|lane| (lane.lane, Pause { by: lane.by, since: lane.since })).collect();
+    for lane in &mut lanes {
+        lane.waiting = queue.waiting_in(&lane.lane)?;
+        lane.paused = paused.remove(&lane.lane);
+        // What is durable counts; the dispatcher's word may be a moment older.
+        lane.state = match (&lane.paused, lane.state) {
+            (_, LaneState::Busy) => LaneState::Busy,
+            (Some(_), _) => LaneState::Paused,
+            (None, LaneState::Paused) => LaneState::Idle,
+            (None, state) => state,
+        };
+    }
+    Ok(lanes)
 }
 
 /// Jobs for a list, newest first, and whether there are more.
@@ -120,28 +158,15 @@ pub(super) fn job(queue: &Queue, job_id: JobId) -> Result<Option<JobDetail>, Sto
         rooms: Vec::new(),
         local: None,
     });
-    let order = detail.job.as_ref().map(|job| &job.order);
-    let (encoder, doors) = match order {
-        Some(Order::CardEncode(card)) => (Some(card.encoder.clone()), card.doors.clone()),
-        Some(Order::CardRead(read)) => (Some(read.encoder.clone()), Vec::new()),
-        Some(Order::StayCheckout { room, .. }) => (None, vec![room.clone()]),
-        Some(Order::StayModify(stay)) => (None, vec![stay.room.clone()]),
-        Some(
-            Order::SlotPut(_)
-            | Order::SlotRemove { .. }
-            | Order::DeviceUnlock { .. }
-            | Order::DeviceRead { .. }
-            | Order::InventoryRefresh,
-        )
-        | None => (None, Vec::new()),
-    };
+    let place = detail.job.as_ref().map(|job| Place::of(&job.order)).unwrap_or_default();
     Ok(Some(JobDetail {
         job: job_line(queue, view)?,
         expires_at: detail.job.as_ref().map_or(view.received_at, |job| job.expires_at),
         attempts: view.attempt,
         treatment: detail.treatment,
-        encoder,
-        doors,
+        encoder: place.encoder,
+        device: place.device,
+        doors: place.doors,
         history,
         reports: report.into_iter().collect(),
     }))
@@ -158,11 +183,6 @@ pub(super) fn resolve(
     verdict: Verdict,
     by: &str,
 ) -> Result<Response, StoreError> {
-    let by = by.trim();
-    if by.is_empty() || by.chars().count() > LONGEST_NAME || by.chars().any(char::is_control) {
-        let message = format!("say who settles it in 1 to {LONGEST_NAME} printable characters");
-        return Ok(Response::refused("name_invalid", message));
-    }
     let resolved = queue.resolve(now, job_id, Resolution { verdict, by: by.to_owned() })?;
     Ok(match resolved {
         Ok(()) => {
@@ -173,13 +193,272 @@ pub(super) fn resolve(
             };
             Response::Resolved { state }
         }
-        Err(ResolveRefused::NotKnown) => {
-            Response::refused("no_such_job", format!("there is no job {job_id}"))
-        }
+        Err(ResolveRefused::NotKnown) => no_such_job(job_id),
         Err(why @ (ResolveRefused::NotInDoubt(_) | ResolveRefused::Resolved(_))) => {
             Response::refused("not_in_doubt", why.to_string())
         }
     })
+}
+
+/// A person's name, fit for the audit.
+///
+/// # Errors
+/// A refusal that says what is wrong with it.
+pub(super) fn name_of(by: &str) -> Result<String, Response> {
+    let by = by.trim();
+    if by.is_empty() || by.chars().count() > LONGEST_NAME || by.chars().any(char::is_control) {
+        let message = format!("say who wants it in 1 to {LONGEST_NAME} printable characters (--by)");
+        return Err(Response::refused("name_invalid", message));
+    }
+    Ok(by.to_owned())
+}
+
+/// The job that a person wants, made at `now`.
+pub(super) fn new_job(now: Timestamp, job_id: JobId, wanted: NewJob) -> Job {
+    let NewJob { system, priority, expires_in_seconds, order, .. } = wanted;
+    let expires_at = now
+        .saturating_add(jiff::SignedDuration::from_secs(expires_in_seconds.into()))
+        .unwrap_or(Timestamp::MAX);
+    Job { job_id, system, priority, created_at: now, expires_at, order }
+}
+
+/// What became of a person's job.
+pub(super) fn added(job_id: JobId, accepted: Accepted) -> Response {
+    match accepted {
+        Accepted::Waiting | Accepted::Sent(_) => Response::Added { job_id, known: false },
+        Accepted::Duplicate => Response::Added { job_id, known: true },
+        Accepted::Ended(outcome) => match outcome.reason() {
+            Some(why) => Response::refused(why.code.as_str(), why.message.clone()),
+            None => Response::refused("job_refused", format!("the job ended {} at once", outcome.state())),
+        },
+    }
+}
+
+/// What became of the wish to take a job back.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn cancelled(queue: &Queue, job_id: JobId, answer: CancelAnswer) -> Result<Response, StoreError> {
+    let state = match answer {
+        CancelAnswer::Cancelled => return Ok(Response::Cancelled),
+        CancelAnswer::NotKnown => return Ok(no_such_job(job_id)),
+        CancelAnswer::TooLate(state) => state,
+    };
+    let Some(view) = queue.job(job_id)?.map(|detail| detail.view) else {
+        return Ok(no_such_job(job_id));
+    };
+    let message = match (state.is_over(), view.sent_at, view.ended_at) {
+        (false, Some(sent_at), _) => format!(
+            "too late: it was sent at {sent_at}; it ends cancelled only if nothing of it proves to have been written"
+        ),
+        (true, _, Some(ended_at)) => format!("too late: it was over at {ended_at}: {state}"),
+        _ => format!("too late: it is {state}"),
+    };
+    Ok(Response::refused("too_late", message))
+}
+
+/// What became of the wish to have a job done once more.
+pub(super) fn retried(job_id: JobId, answer: Result<JobId, RetryRefused>) -> Response {
+    match answer {
+        Ok(job_id) => Response::Retried { job_id },
+        Err(RetryRefused::NotKnown) => no_such_job(job_id),
+        Err(why @ RetryRefused::Not(JobState::Unknown)) => Response::refused("in_doubt", why.to_string()),
+        Err(why @ (RetryRefused::Not(_) | RetryRefused::Unreadable)) => {
+            Response::refused("not_retriable", why.to_string())
+        }
+    }
+}
+
+/// The refusal of a question about a job that is not there.
+pub(super) fn no_such_job(job_id: JobId) -> Response {
+    Response::refused("no_such_job", format!("there is no job {job_id}"))
+}
+
+/// The refusal of a question about a lane that is not there.
+pub(super) fn no_such_lane(lane: &LaneName, dispatch: &Dispatch) -> Response {
+    let known: Vec<_> = dispatch.lanes().iter().map(|lane| lane.name.as_str()).collect();
+    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+    Response::refused("no_such_lane", format!("there is no lane {lane}; there are: {known}"))
+}
+
+/// The slots that the agent looks after.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn slots(queue: &Queue, system: Option<&SystemName>) -> Result<Response, StoreError> {
+    let shown = queue.slots()?.into_iter().filter(|slot| system.is_none_or(|system| *system == slot.system));
+    let report = |slot: SlotView| SlotReport {
+        system: slot.system,
+        device: slot.device,
+        slot: slot.slot,
+        state: match (slot.uncertain, slot.may_open) {
+            (true, _) => SlotState::Uncertain,
+            (false, true) => SlotState::Filled,
+            (false, false) => SlotState::Empty,
+        },
+        since: slot.changed_at,
+        job_id: slot.decided_by,
+        ends_at: slot.ends_at,
+    };
+    Ok(Response::Slots { slots: shown.map(report).collect() })
+}
+
+/// What a watcher is told at first, and the last report that it needs not be told of any more. `cards` says since when
+/// the jobs at work have been waiting for one.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn watching(
+    queue: &Queue,
+    now: Timestamp,
+    only: Option<JobId>,
+    cards: &BTreeMap<JobId, Timestamp>,
+) -> Result<(Response, Position), StoreError> {
+    let seen = queue.memory()?.reports.last;
+    let views = match only {
+        Some(job_id) => match queue.job(job_id)? {
+            Some(detail) => vec![detail.view],
+            None => return Ok((no_such_job(job_id), seen)),
+        },
+        None => {
+            let mut views = Vec::new();
+            for state in [JobState::Received, JobState::Waiting, JobState::Sent] {
+                let filter = JobFilter { state: Some(state), lane: None, limit: WATCHED_AT_FIRST };
+                views.extend(queue.jobs(filter)?);
+            }
+            views.sort_by_key(|view| (view.received_at, view.job_id));
+            views
+        }
+    };
+    let mut jobs = Vec::with_capacity(views.len());
+    for view in views {
+        let Some(detail) = queue.job(view.job_id)? else { continue };
+        let moment = match (&detail.resolution, &detail.outcome) {
+            (Some(resolution), _) => Moment::Resolved { state: view.state, by: resolution.by.clone() },
+            (None, Some(outcome)) => ended(outcome),
+            (None, None) => match (view.state, cards.get(&view.job_id), &detail.job) {
+                (JobState::Sent, Some(since), Some(job)) => {
+                    let passed = u16::try_from(now.duration_since(*since).as_secs()).unwrap_or_default();
+                    Moment::WaitingForCard { within_seconds: card_wait(job).saturating_sub(passed) }
+                }
+                (JobState::Sent, ..) => Moment::Sent,
+                _ => Moment::Queued,
+            },
+        };
+        let at = view.ended_at.or(view.sent_at).unwrap_or(view.received_at);
+        jobs.push(watched(at, view.job_id, detail.job.as_ref(), moment));
+    }
+    Ok((Response::Watching { jobs }, seen))
+}
+
+/// How jobs ended whose reports follow a position, the position of the last of them, and whether there are more.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn ends_after(
+    queue: &Queue,
+    after: Position,
+) -> Result<(Vec<Watched>, Position, bool), StoreError> {
+    let epoch = queue.memory()?.reports.last.epoch;
+    // What a new epoch renumbered may be told again, rather than not at all.
+    let after = if epoch == after.epoch { after } else { Position { epoch, n: 0 } };
+    let reports = queue.reports_after(after, ENDS_AT_ONCE)?;
+    let last = reports.last().map_or(after, |(position, _)| *position);
+    let more = reports.len() == ENDS_AT_ONCE;
+    let mut ends = Vec::with_capacity(reports.len());
+    for (_, message) in reports {
+        let (Message::Outcome(report) | Message::Resolution(report)) = message else { continue };
+        let job = queue.job(report.job_id)?.and_then(|detail| detail.job);
+        let moment = match &report.resolution {
+            Some(resolution) => Moment::Resolved { state: report.outcome.state(), by: resolution.by.clone() },
+            None => ended(&report.outcome),
+        };
+        ends.push(watched(report.at, report.job_id, job.as_ref(), moment));
+    }
+    Ok((ends, last, more))
+}
+
+/// A stage that a driver told of the job it has at work.
+pub(super) fn step(now: Timestamp, job_id: JobId, job: Option<&Job>, stage: Stage) -> Watched {
+    let moment = match stage {
+        Stage::Queued => Moment::Queued,
+        Stage::Sent => Moment::Sent,
+        Stage::WaitingForCard => Moment::WaitingForCard { within_seconds: job.map_or(0, card_wait) },
+        Stage::Other => Moment::Other,
+    };
+    watched(now, job_id, job, moment)
+}
+
+/// A job that has just begun to wait, if it still does.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn waits(queue: &Queue, now: Timestamp, job_id: JobId) -> Result<Option<Watched>, StoreError> {
+    let detail = queue.job(job_id)?.filter(|detail| detail.view.state == JobState::Waiting);
+    Ok(detail.map(|detail| watched(now, job_id, detail.job.as_ref(), Moment::Queued)))
+}
+
+/// How long a person may take to lay a card down, in seconds.
+fn card_wait(job: &Job) -> u16 {
+    match &job.order {
+        Order::CardEncode(card) => card.card_wait_seconds,
+        Order::CardRead(read) => read.card_wait_seconds,
+        _ => 0,
+    }
+}
+
+fn ended(outcome: &Outcome) -> Moment {
+    let why = outcome.reason();
+    Moment::Ended {
+        state: outcome.state(),
+        code: why.map(|why| why.code),
+        message: why.map(|why| why.message.clone()),
+    }
+}
+
+fn watched(at: Timestamp, job_id: JobId, job: Option<&Job>, moment: Moment) -> Watched {
+    let Place { encoder, device, doors } = job.map(|job| Place::of(&job.order)).unwrap_or_default();
+    Watched {
+        at,
+        job_id,
+        kind: job.map(|job| job.order.kind()),
+        system: job.map(|job| job.system.clone()),
+        encoder,
+        device,
+        doors,
+        moment,
+    }
+}
+
+/// Where an order is carried out, and what it is about.
+#[derive(Default)]
+struct Place {
+    encoder: Option<EncoderName>,
+    device: Option<DeviceName>,
+    doors: Vec<DoorName>,
+}
+
+impl Place {
+    fn of(order: &Order) -> Self {
+        let at = |encoder: &EncoderName, doors: &[DoorName]| Self {
+            encoder: Some(encoder.clone()),
+            device: None,
+            doors: doors.to_vec(),
+        };
+        let room = |room: &DoorName| Self { doors: vec![room.clone()], ..Self::default() };
+        let device = |device: &DeviceName| Self { device: Some(device.clone()), ..Self::default() };
+        match order {
+            Order::CardEncode(card) => at(&card.encoder, &card.doors),
+            Order::CardRead(read) => at(&read.encoder, &[]),
+            Order::StayCheckout { room: name, .. } => room(name),
+            Order::StayModify(stay) => room(&stay.room),
+            Order::SlotPut(slot) => device(&slot.device),
+            Order::SlotRemove { device: name, .. }
+            | Order::DeviceUnlock { device: name }
+            | Order::DeviceRead { device: name } => device(name),
+            Order::InventoryRefresh => Self::default(),
+        }
+    }
 }
 
 fn job_line(queue: &Queue, view: &JobView) -> Result<JobLine, StoreError> {
@@ -194,6 +473,9 @@ fn job_line(queue: &Queue, view: &JobView) -> Result<JobLine, StoreError> {
         created_at: job.as_ref().map_or(view.received_at, |job| job.created_at),
         changed_at: view.ended_at.or(view.sent_at).unwrap_or(view.received_at),
         code: view.code,
+        origin: view.origin,
+        due_at: view.due_at,
+        retries: view.retries,
     })
 }
 
@@ -220,19 +502,23 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
     }
 }
 
-fn lanes(dispatch: &Dispatch) -> Vec<LaneReport> {
-    let lanes = dispatch.lanes().iter();
-    lanes
-        .map(|lane| {
-            let ready = dispatch.lines().get(lane.system) == Some(&Line::Ready)
-                && !lane.paused
-                && lane.rest.is_none();
-            let (state, job) = match lane.state {
-                dispatch::LaneState::Busy(job) => (LaneState::Busy, Some(job)),
-                dispatch::LaneState::Free | dispatch::LaneState::Reserved if ready => (LaneState::Idle, None),
-                dispatch::LaneState::Free | dispatch::LaneState::Reserved => (LaneState::Blocked, None),
-            };
-            LaneReport { lane: lane.name.clone(), state, job, waiting: 0 }
-        })
-        .collect()
+/// How the lanes stand, as far as the dispatcher knows.
+pub(super) fn lanes(now: Timestamp, dispatch: &Dispatch) -> Vec<LaneReport> {
+    let report = |lane: dispatch::LaneView<'_>| {
+        let left = |rest: &dispatch::Rest| rest.until.saturating_duration_since(Instant::now());
+        let rest = lane.rest.filter(|rest| !left(rest).is_zero()).map(|rest| Rest {
+            until: now.saturating_add(left(rest)).unwrap_or(now),
+            why: rest.why.message.clone(),
+        });
+        let ready = dispatch.lines().get(lane.system) == Some(&Line::Ready);
+        let (state, job) = match lane.state {
+            dispatch::LaneState::Busy(job) => (LaneState::Busy, Some(job)),
+            _ if lane.paused => (LaneState::Paused, None),
+            _ if rest.is_some() => (LaneState::Resting, None),
+            dispatch::LaneState::Free | dispatch::LaneState::Reserved if ready => (LaneState::Idle, None),
+            dispatch::LaneState::Free | dispatch::LaneState::Reserved => (LaneState::Blocked, None),
+        };
+        LaneReport { lane: lane.name.clone(), state, job, waiting: 0, paused: None, rest }
+    };
+    dispatch.lanes().iter().map(report).collect()
 }

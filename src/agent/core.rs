@@ -1,34 +1,35 @@
 //! The agent's one loop: link, dispatcher, administration and clock meet here. It decides nothing; it carries.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    admin::{LinkState, Question, Request, Response},
+    admin::{LinkState, NewJob, Question, Request, Response, Watched, Watchers},
     answers::{self, LinkView},
     conditions::Conditions,
     notify::ServiceManager,
+    reload::{self, Reload},
     uplink,
 };
 use crate::{
-    config::{AgentConfig, Checkout},
-    dispatch::{Dispatch, Happening},
-    drivers::{Driver, Line},
+    config::{AgentConfig, Checkout, SystemConfig},
+    dispatch::{Dispatch, Happening, LaneState, LaneView},
+    drivers::{Driver, Line, salto_is::Past},
     link::{self, Link},
-    model::{Inventory, Severity, SystemInventory, SystemName},
+    model::{Inventory, JobId, LaneName, Origin, Private, Severity, SystemInventory, SystemName},
     protocol::{
-        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Status,
+        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Stage, Status,
         StreamName, VERSIONS, Welcome,
         stream::{self, Resume},
     },
-    queue::{FILE, Queue, QueueReader},
-    seams::{Storage, TrustedTime},
+    queue::{Accepted, FILE, LocalOrder, Queue, QueueReader, Rules},
+    seams::{Random, Storage, TrustedTime},
     store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
 };
 
@@ -53,17 +54,32 @@ const MEMORY_BEHIND: &str = "this agent remembers less than it once acknowledged
 const MOST_JOBS: usize = 1000;
 
 type Task = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Reply = Pin<Box<dyn Future<Output = Result<Response, StoreError>> + Send>>;
 
 /// What the queue answered to a question of this loop.
 enum Answer {
     Memory(Result<Hello, StoreError>, oneshot::Sender<Hello>),
-    Resumed { connection: u64, reports_limit: u64, result: Result<Resumed, StoreError> },
-    Reports { after: Position, result: Result<Vec<(Position, Message)>, StoreError> },
+    Resumed {
+        connection: u64,
+        reports_limit: u64,
+        result: Result<Resumed, StoreError>,
+    },
+    Reports {
+        after: Position,
+        result: Result<Vec<(Position, Message)>, StoreError>,
+    },
     OrdersLimit(Result<u64, StoreError>),
     AskAgain,
     Purged(Result<usize, StoreError>),
     Done(Result<(), StoreError>),
     Told,
+    /// A watcher has begun; ends after this report are for it.
+    Watching(Position),
+    Waits(Result<Option<Watched>, StoreError>),
+    /// The configuration was read again, or what is wrong with it.
+    Reread(Result<Box<(AgentConfig, Private)>, Vec<String>>),
+    Replaced(Result<(), StoreError>),
+    Ends(Result<(Vec<Watched>, Position, bool), StoreError>),
 }
 
 /// How both streams go on with a cloud that has welcomed us.
@@ -105,7 +121,10 @@ pub(super) struct Core {
     pub(super) dispatch: Dispatch,
     pub(super) link: Link,
     pub(super) time: TrustedTime,
+    pub(super) random: Random,
     pub(super) requests: mpsc::Receiver<Question>,
+    pub(super) watchers: Watchers,
+    pub(super) reload: Option<Reload>,
     pub(super) stop: mpsc::Receiver<()>,
     pub(super) service_manager: ServiceManager,
     pub(super) started: Timestamp,
@@ -134,6 +153,12 @@ struct State {
     standing: Option<u64>,
     asking_reports: Asking,
     asking_orders_limit: Asking,
+    asking_ends: Asking,
+    rereading: Asking,
+    /// The last report that watchers were told of, while there are any.
+    watched: Option<Position>,
+    /// Since when jobs at work have been waiting for a card.
+    cards: BTreeMap<JobId, Timestamp>,
     tasks: FuturesUnordered<Task>,
     stop_at: Option<Instant>,
     quiet_until: Option<Instant>,
@@ -158,6 +183,10 @@ impl Core {
             standing: None,
             asking_reports: Asking::default(),
             asking_orders_limit: Asking::default(),
+            asking_ends: Asking::default(),
+            rereading: Asking::default(),
+            watched: None,
+            cards: BTreeMap::new(),
             tasks: FuturesUnordered::new(),
             stop_at: None,
             quiet_until: None,
@@ -190,6 +219,7 @@ impl Core {
                     tracing::info!(?within, "stopping: nothing new begins");
                     self.stop_in_order(&mut state);
                 }
+                () = hung_up(&mut self.reload), if state.stop_at.is_none() => self.reread(&mut state),
                 // Before all that may keep the loop busy: a busy agent is alive.
                 () = self.service_manager.beat() => {}
                 what = found(&mut self.file.damage), if state.damage.is_none() => self.damaged(&mut state, &what),
@@ -281,7 +311,7 @@ impl Core {
         let now = Instant::now();
         if state.stop_at.is_some_and(|at| at <= now) {
             for lane in self.dispatch.lanes().iter() {
-                if let crate::dispatch::LaneState::Busy(job) = lane.state {
+                if let LaneState::Busy(job) = lane.state {
                     tracing::warn!(
                         job = %job, lane = %lane.name,
                         "stopped with the job at work: it stays `sent` and is settled at the next start"
@@ -310,12 +340,30 @@ impl Core {
             })),
             Happening::Reports => {
                 self.ask_reports(state);
+                self.ask_ends(state);
                 // A job that ended makes room.
                 self.ask_orders_limit(state);
                 // Outcomes are stored again, so the disk works.
                 state.conditions.clear("store", "store_failed");
             }
-            Happening::Progress { job_id, stage } => state.uplink.progress(job_id, stage),
+            Happening::Progress { job_id, stage } => {
+                state.uplink.progress(job_id, stage);
+                let (now, job) = (self.time.now(), self.dispatch.at_work(job_id));
+                match job {
+                    _ if !self.watchers.any() => {}
+                    // One that waits is not held in memory.
+                    None if stage == Stage::Queued => {
+                        let waits =
+                            self.queue.submit(move |queue: &mut Queue| answers::waits(queue, now, job_id));
+                        state.tasks.push(Box::pin(async move { Answer::Waits(committed(waits).await) }));
+                    }
+                    job => self.watchers.tell(answers::step(now, job_id, job, stage)),
+                }
+                state.cards.retain(|waits, _| self.dispatch.at_work(*waits).is_some());
+                if stage == Stage::WaitingForCard && job.is_some() {
+                    state.cards.insert(job_id, now);
+                }
+            }
             Happening::LinesChanged => self.lines_changed(state),
             Happening::StoreFailed { why } => {
                 let message = format!("the queue cannot be written ({why}): free space or mend the disk");
@@ -481,6 +529,21 @@ impl Core {
         state.tasks.push(Box::pin(async move { Answer::OrdersLimit(committed(limit).await) }));
     }
 
+    /// Looks for jobs that ended since watchers were last told.
+    fn ask_ends(&self, state: &mut State) {
+        if !self.watchers.any() {
+            state.watched = None;
+        }
+        let Some(after) = state.watched else {
+            return;
+        };
+        if !state.asking_ends.begin() {
+            return;
+        }
+        let ends = self.queue.submit(move |queue: &mut Queue| answers::ends_after(queue, after));
+        state.tasks.push(Box::pin(async move { Answer::Ends(committed(ends).await) }));
+    }
+
     /// Deletes a slice of what nobody asks for any more.
     fn purge(&self, state: &mut State) {
         // Not before the answer.
@@ -554,15 +617,66 @@ impl Core {
             Answer::AskAgain => {
                 self.ask_reports(state);
                 self.ask_orders_limit(state);
+                self.ask_ends(state);
             }
             Answer::Purged(Ok(0)) | Answer::Done(Ok(())) => {}
             // A doubt may have been settled: that is a report.
-            Answer::Told => self.ask_reports(state),
+            Answer::Told => {
+                self.ask_reports(state);
+                self.ask_ends(state);
+            }
+            Answer::Watching(seen) => {
+                state.watched.get_or_insert(seen);
+                self.ask_ends(state);
+            }
+            Answer::Waits(Ok(waits)) => {
+                // It may have been begun while it was asked about.
+                if let Some(waits) = waits.filter(|waits| self.dispatch.at_work(waits.job_id).is_none()) {
+                    self.watchers.tell(waits);
+                }
+            }
+            Answer::Reread(read) => {
+                match read {
+                    Ok(read) => self.take_over(state, *read),
+                    Err(mistakes) => self.not_taken_over(state, &mistakes),
+                }
+                if state.rereading.end() {
+                    self.reread(state);
+                }
+            }
+            Answer::Replaced(Ok(())) => {
+                tracing::info!(systems = self.config.systems.len(), "configuration taken over");
+                self.service_manager.reloaded();
+            }
+            Answer::Replaced(Err(error)) => {
+                self.store_failed(state, &error);
+                self.service_manager.reloaded();
+            }
+            Answer::Ends(result) => {
+                let wanted_again = state.asking_ends.end();
+                match result {
+                    Ok((ends, last, more)) => {
+                        if state.watched.is_some() {
+                            state.watched = Some(last);
+                        }
+                        for end in ends {
+                            self.watchers.tell(end);
+                        }
+                        if more || wanted_again {
+                            self.ask_ends(state);
+                        }
+                    }
+                    Err(error) => self.ask_again_later(state, &error),
+                }
+            }
             Answer::Purged(Ok(rows)) => {
                 tracing::debug!(rows, "old jobs and audit lines deleted");
                 state.purge_at = Instant::now() + PURGE_SLICES;
             }
-            Answer::Memory(Err(error), _) | Answer::Purged(Err(error)) | Answer::Done(Err(error)) => {
+            Answer::Memory(Err(error), _)
+            | Answer::Purged(Err(error))
+            | Answer::Done(Err(error))
+            | Answer::Waits(Err(error)) => {
                 self.store_failed(state, &error);
             }
         }
@@ -576,43 +690,227 @@ impl Core {
         }));
     }
 
-    fn administer(&self, state: &mut State, request: Request, reply: oneshot::Sender<Response>) {
+    fn administer(&mut self, state: &mut State, request: Request, reply: oneshot::Sender<Response>) {
+        let by = match request.by().map(answers::name_of).transpose() {
+            Ok(by) => by.unwrap_or_default(),
+            Err(refused) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(refused);
+                return;
+            }
+        };
         let now = self.time.now();
-        let answer = match request {
+        let answer: Reply = match request {
+            Request::Watch { job_id } => {
+                let cards = state.cards.clone();
+                let begun =
+                    self.queue.submit(move |queue: &mut Queue| answers::watching(queue, now, job_id, &cards));
+                state.tasks.push(Box::pin(async move {
+                    match committed(begun).await {
+                        Ok((response, seen)) => {
+                            tell(reply, Ok(response));
+                            Answer::Watching(seen)
+                        }
+                        Err(error) => {
+                            tell(reply, Err(error));
+                            Answer::Told
+                        }
+                    }
+                }));
+                return;
+            }
             Request::Status => {
                 let (config, dispatch) = (&self.config, &self.dispatch);
                 let report =
                     answers::status(config, self.started, now, &state.link, dispatch, &state.conditions);
                 let acknowledged = state.acknowledged;
-                self.file.reader.submit(move |queue: &mut QueueReader| {
+                self.looked(move |queue| {
                     queue.acknowledged(acknowledged);
                     Ok(Response::Status(Box::new(answers::with_queue(report, queue)?)))
                 })
             }
-            Request::Jobs { state, lane, limit } => {
-                self.file.reader.submit(move |queue: &mut QueueReader| {
-                    let limit = usize::from(limit).min(MOST_JOBS);
-                    let (jobs, more) = answers::jobs(queue, state, lane.as_ref(), limit)?;
-                    Ok(Response::Jobs { jobs, more })
-                })
-            }
-            Request::Job { job_id } => self.file.reader.submit(move |queue: &mut QueueReader| {
+            Request::Jobs { state, lane, limit } => self.looked(move |queue| {
+                let limit = usize::from(limit).min(MOST_JOBS);
+                let (jobs, more) = answers::jobs(queue, state, lane.as_ref(), limit)?;
+                Ok(Response::Jobs { jobs, more })
+            }),
+            Request::Job { job_id } => self.looked(move |queue| {
                 Ok(match answers::job(queue, job_id)? {
                     Some(job) => Response::Job(Box::new(job)),
-                    None => Response::refused("no_such_job", format!("there is no job {job_id}")),
+                    None => answers::no_such_job(job_id),
                 })
             }),
-            Request::Resolve { job_id, verdict, by } => {
-                self.queue.submit(move |queue: &mut Queue| answers::resolve(queue, now, job_id, verdict, &by))
+            Request::Slots { system } => self.looked(move |queue| answers::slots(queue, system.as_ref())),
+            Request::Lanes => {
+                let lanes = answers::lanes(self.time.now(), &self.dispatch);
+                self.looked(move |queue| {
+                    Ok(Response::Lanes { lanes: answers::lanes_with_queue(lanes, queue)? })
+                })
+            }
+            Request::Resolve { job_id, verdict, .. } => {
+                self.asked(move |queue| answers::resolve(queue, now, job_id, verdict, &by))
+            }
+            Request::Cancel { job_id, .. } => self.cancel(job_id, &by),
+            Request::Retry { job_id, not_done, .. } => {
+                let retried = match not_done {
+                    true => self.dispatch.resolve_and_retry(job_id, &by),
+                    false => self.dispatch.retry(job_id, &by),
+                };
+                Box::pin(async move { Ok(answers::retried(job_id, committed(retried).await?)) })
+            }
+            Request::Add { job, .. } => self.add(*job, by),
+            Request::PauseLane { lane, .. } => {
+                self.after_lane(lane, |dispatch, lane| dispatch.pause(lane, &by))
+            }
+            Request::ResumeLane { lane, .. } => {
+                self.after_lane(lane, |dispatch, lane| dispatch.resume(lane, &by))
             }
         };
         state.tasks.push(Box::pin(async move {
-            let answer = committed(answer).await;
-            let answer = answer.unwrap_or_else(|error| Response::refused("unavailable", error.to_string()));
-            // Whoever asked may have gone.
-            let _ = reply.send(answer);
+            tell(reply, answer.await);
             Answer::Told
         }));
+    }
+
+    /// What is seen in the queue, without disturbing its writer.
+    fn looked(
+        &self,
+        question: impl FnOnce(&mut QueueReader) -> Result<Response, StoreError> + Send + 'static,
+    ) -> Reply {
+        Box::pin(committed(self.file.reader.submit(question)))
+    }
+
+    /// What the queue answers.
+    fn asked(
+        &self,
+        question: impl FnOnce(&mut Queue) -> Result<Response, StoreError> + Send + 'static,
+    ) -> Reply {
+        Box::pin(committed(self.queue.submit(question)))
+    }
+
+    /// Takes a job back, by a person's word.
+    fn cancel(&mut self, job_id: JobId, by: &str) -> Reply {
+        let queue = self.queue.clone();
+        let answer = self.dispatch.cancel_local(job_id, by);
+        Box::pin(async move {
+            let answer = committed(answer).await?;
+            let told = queue.submit(move |queue: &mut Queue| answers::cancelled(queue, job_id, answer));
+            committed(told).await
+        })
+    }
+
+    /// Takes a person's own job.
+    fn add(&mut self, wanted: NewJob, by: String) -> Reply {
+        let (now, queue) = (self.time.now(), self.queue.clone());
+        let job_id = wanted.job_id.unwrap_or_else(|| JobId(self.random.uuid()));
+        let job = answers::new_job(now, job_id, wanted);
+        let answer = self.dispatch.local(LocalOrder { job, origin: Origin::Person, retries: None });
+        Box::pin(async move {
+            let accepted = committed(answer).await?;
+            if accepted != Accepted::Duplicate {
+                let noted = queue.submit(move |queue: &mut Queue| queue.note_ordered_here(now, job_id, &by));
+                committed(noted).await?;
+            }
+            Ok(answers::added(job_id, accepted))
+        })
+    }
+
+    /// Changes a lane, and tells how it stands then.
+    fn after_lane<T: Send + 'static>(
+        &mut self,
+        lane: LaneName,
+        change: impl FnOnce(&mut Dispatch, &LaneName) -> oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Reply {
+        if !self.dispatch.lanes().has(&lane) {
+            let refused = answers::no_such_lane(&lane, &self.dispatch);
+            return Box::pin(async move { Ok(refused) });
+        }
+        let changed = change(&mut self.dispatch, &lane);
+        let mut lanes = answers::lanes(self.time.now(), &self.dispatch);
+        lanes.retain(|report| report.lane == lane);
+        let queue = self.queue.clone();
+        Box::pin(async move {
+            committed(changed).await?;
+            let lanes = queue.submit(move |queue: &mut Queue| {
+                Ok(Response::Lanes { lanes: answers::lanes_with_queue(lanes, queue)? })
+            });
+            committed(lanes).await
+        })
+    }
+
+    /// Reads the configuration again, beside all other work.
+    fn reread(&self, state: &mut State) {
+        let Some(reload) = &self.reload else { return };
+        if !state.rereading.begin() {
+            return;
+        }
+        tracing::info!(file = %reload.path.display(), "reading the configuration again");
+        self.service_manager.reloading();
+        let path = reload.path.clone();
+        let read = tokio::task::spawn_blocking(move || reload::read(&path));
+        state.tasks.push(Box::pin(async move {
+            let broke_down = |error| Err(vec![format!("reading the configuration broke down: {error}")]);
+            Answer::Reread(read.await.unwrap_or_else(broke_down).map(Box::new))
+        }));
+    }
+
+    fn not_taken_over(&self, state: &mut State, mistakes: &[String]) {
+        for mistake in mistakes {
+            tracing::error!(mistake, "the configuration is wrong; the one before stays in force");
+        }
+        let first = mistakes.first().map_or("", String::as_str);
+        let more = match mistakes.len() {
+            0 | 1 => String::new(),
+            count => format!(" ({} more: see `latchd check-config`)", count - 1),
+        };
+        let message = format!(
+            "the configuration is wrong, and the one before stays in force: {first}{more}; mend the file and reload"
+        );
+        state.conditions.set(self.time.now(), "config", "config_invalid", Severity::Error, message);
+        self.tell_status(state);
+        self.service_manager.reloaded();
+    }
+
+    /// Goes on with another configuration, as far as that can be without a restart.
+    fn take_over(&mut self, state: &mut State, (new, token): (AgentConfig, Private)) {
+        let Some(reload) = &self.reload else { return };
+        let now = self.time.now();
+        let mut restart = reload::needs_restart(&self.config, &new);
+        if token != reload.token && !restart.contains(&"cloud.token_file") {
+            restart.push("the token in cloud.token_file");
+        }
+        state.conditions.clear_subject("config");
+        if !restart.is_empty() {
+            let message = format!("restart the agent to change {}", restart.join(", "));
+            tracing::warn!(settings = restart.join(", "), "these settings take a restart");
+            state.conditions.set(now, "config", "restart_needed", Severity::Warning, message);
+        }
+        let unchanged = reload::unchanged(&self.config, &new);
+        for system in &self.config.systems {
+            if !unchanged.contains(&system.name) {
+                tracing::info!(system = %system.name, "system removed or changed");
+                state.conditions.clear_subject(system.name.as_str());
+            }
+        }
+        let zone = TimeZone::get(&new.site.time_zone).unwrap_or(TimeZone::UTC);
+        let busy = |name: &SystemName| {
+            let busy = |lane: LaneView<'_>| lane.system == name && matches!(lane.state, LaneState::Busy(_));
+            self.dispatch.lanes().iter().any(busy)
+        };
+        let driver = |system: &SystemConfig| match self.dispatch.drivers().get(&system.name) {
+            Some(same) if unchanged.contains(&system.name) => Arc::clone(same),
+            _ if busy(&system.name) => (reload.start)(system, &zone, Past::AnswerMayCome),
+            _ => (reload.start)(system, &zone, Past::Answered),
+        };
+        let drivers = new.systems.iter().map(driver).collect();
+        let rules = Rules::from(&new);
+        self.config = reload::in_force(&self.config, new);
+        let replaced = self.dispatch.replace(drivers, rules);
+        state.tasks.push(Box::pin(async move { Answer::Replaced(committed(replaced).await) }));
+        state.uplink.inventory(self.inventory());
+        self.tell_status(state);
+        // There may be room for more, or less.
+        self.ask_orders_limit(state);
     }
 
     fn store_failed(&self, state: &mut State, error: &StoreError) {
@@ -647,6 +945,22 @@ async fn found(damage: &mut Option<oneshot::Receiver<String>>) -> String {
         if let Ok(what) = found {
             return what;
         }
+    }
+    std::future::pending().await
+}
+
+/// Answers whoever asked; they may have gone.
+fn tell(reply: oneshot::Sender<Response>, answer: Result<Response, StoreError>) {
+    let answer = answer.unwrap_or_else(|error| Response::refused("unavailable", error.chain()));
+    let _ = reply.send(answer);
+}
+
+/// Waits for the wish to have the configuration read again.
+async fn hung_up(reload: &mut Option<Reload>) {
+    if let Some(reload) = reload
+        && reload.hangups.recv().await.is_some()
+    {
+        return;
     }
     std::future::pending().await
 }

@@ -8,10 +8,12 @@ mod answers;
 mod backup;
 mod conditions;
 mod core;
+pub mod doctor;
 pub mod notify;
+mod reload;
 mod uplink;
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use anyhow::Context;
 use jiff::{Timestamp, tz::TimeZone};
@@ -19,6 +21,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
 };
+
+use reload::Reload;
 
 use crate::{
     config::{AgentConfig, DriverConfig, StorageConfig, SystemConfig},
@@ -39,11 +43,12 @@ use crate::{
 pub use backup::{back_up, restore};
 pub use core::QueueFile;
 
-/// Runs the agent until it is told to stop by SIGTERM or SIGINT.
+/// Runs the agent until it is told to stop by SIGTERM or SIGINT. `path` is where its configuration was read, and is
+/// read again at SIGHUP.
 ///
 /// # Errors
 /// When it cannot start: the queue, the admin socket, the token or the certificate authority cannot be used.
-pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
+pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let (clock, random) = (Clock::system(), Random::system());
     let started = clock.now();
     if let Some(mistake) = mistakes(&config).first() {
@@ -51,6 +56,7 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     }
     // First of all: from here on a signal stops the agent in order.
     let stop = stop_signals()?;
+    let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
 
     let Opened { _lock, queue, reserve, reader, salvage, damage } = open_queue(&config, &random, started)?;
     let is_restored = queue.is_restored()?;
@@ -60,21 +66,32 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let token = fs::read_to_string(&config.cloud.token_file)
         .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
     let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
-    let settings = link::Settings::new(&config.cloud.url, &Private::new(token), Arc::new(tls))?;
+    let token = Private::new(token);
+    let settings = link::Settings::new(&config.cloud.url, &token, Arc::new(tls))?;
 
     let server = admin::Server::bind(&config.admin.socket).await?;
     let (questions, requests) = mpsc::channel(16);
     let (close_admin, admin_closed) = oneshot::channel::<()>();
-    let serving = seams::spawn(server.run(questions, async move {
+    let watchers = admin::Watchers::default();
+    let serving = seams::spawn(server.run(questions, watchers.clone(), async move {
         // Closed by its drop as well: both mean the end.
         let _ = admin_closed.await;
     }));
 
     let file = QueueFile { storage, reader, damage: Some(damage), salvage, is_restored };
-    let net = Arc::new(SystemNet);
-    let parts = Parts { queue, file, settings, net, clock, random, requests, stop };
-    let ended = work(config, parts, |parts, config, in_doubt| {
-        drivers(config, &time_zone, in_doubt, &parts.clock, &parts.random)
+    let start = {
+        let (clock, random) = (clock.clone(), random.clone());
+        move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
+    };
+    let parts = Parts { queue, file, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
+    let reload = Reload { path: path.to_owned(), token, hangups, start: Box::new(start.clone()) };
+    let people = People { watchers, reload: Some(reload) };
+    let ended = work_with(config, parts, people, |_, config, in_doubt| {
+        let past = |system: &SystemConfig| match in_doubt.contains(&system.name) {
+            true => Past::AnswerMayCome,
+            false => Past::Answered,
+        };
+        config.systems.iter().map(|system| start(system, &time_zone, past(system))).collect()
     });
     let ended = ended.await;
     drop(close_admin);
@@ -122,6 +139,24 @@ pub async fn work(
     parts: Parts,
     drivers: impl FnOnce(&Parts, &AgentConfig, &BTreeSet<SystemName>) -> Vec<Arc<dyn Driver>>,
 ) -> anyhow::Result<()> {
+    work_with(config, parts, People::default(), drivers).await
+}
+
+/// What only people ask of an agent.
+#[derive(Default)]
+struct People {
+    /// Who follows its jobs.
+    watchers: admin::Watchers,
+    /// How it is given another configuration.
+    reload: Option<Reload>,
+}
+
+async fn work_with(
+    config: AgentConfig,
+    parts: Parts,
+    people: People,
+    drivers: impl FnOnce(&Parts, &AgentConfig, &BTreeSet<SystemName>) -> Vec<Arc<dyn Driver>>,
+) -> anyhow::Result<()> {
     let started = parts.clock.now();
     let past = parts.queue.run(move |queue: &mut Queue| queue.past(started)).await?;
     for (lane, claimed) in &past.in_doubt {
@@ -135,11 +170,12 @@ pub async fn work(
     let Parts { queue, file, settings, net, clock, random, requests, stop } = parts;
     let time = TrustedTime::new(clock.clone());
     let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
-    let link = link::start(settings, net, clock, random);
+    let link = link::start(settings, net, clock, random.clone());
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
     let health = queue.health();
+    let People { watchers, reload } = people;
     let core = core::Core {
         config,
         queue,
@@ -148,7 +184,10 @@ pub async fn work(
         dispatch,
         link,
         time,
+        random,
         requests,
+        watchers,
+        reload,
         stop,
         service_manager,
         started,
@@ -225,28 +264,20 @@ fn open_queue(config: &AgentConfig, random: &Random, now: Timestamp) -> anyhow::
     Ok(Opened { _lock: lock, queue, reserve, reader, salvage, damage })
 }
 
-fn drivers(
-    config: &AgentConfig,
-    time_zone: &TimeZone,
-    in_doubt: &BTreeSet<SystemName>,
+fn start(
+    system: &SystemConfig,
+    zone: &TimeZone,
+    past: Past,
     clock: &Clock,
     random: &Random,
-) -> Vec<Arc<dyn Driver>> {
-    let start = |system: &SystemConfig| {
-        let past = match in_doubt.contains(&system.name) {
-            true => Past::AnswerMayCome,
-            false => Past::Answered,
-        };
-        let (name, zone, clock, random) =
-            (system.name.clone(), time_zone.clone(), clock.clone(), random.clone());
-        match &system.driver {
-            DriverConfig::SaltoIs(salto) => {
-                Arc::new(SaltoIs::start(salto, name, zone, past, clock, random)) as Arc<dyn Driver>
-            }
-            DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
+) -> Arc<dyn Driver> {
+    let (name, zone, clock, random) = (system.name.clone(), zone.clone(), clock.clone(), random.clone());
+    match &system.driver {
+        DriverConfig::SaltoIs(salto) => {
+            Arc::new(SaltoIs::start(salto, name, zone, past, clock, random)) as Arc<dyn Driver>
         }
-    };
-    config.systems.iter().map(start).collect()
+        DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
+    }
 }
 
 fn stop_signals() -> anyhow::Result<mpsc::Receiver<()>> {

@@ -36,6 +36,19 @@ impl ServiceManager {
         tell(&[NotifyState::Status(&one_line(status))]);
     }
 
+    /// The agent reads its configuration again; [`ServiceManager::reloaded`] follows.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::debug!(error = %error, "no monotonic time for the service manager"),
+        }
+    }
+
+    /// It is done with that, whatever came of it.
+    pub fn reloaded(&self) {
+        tell(&[NotifyState::Ready]);
+    }
+
     /// The agent stops.
     pub fn stopping(&self) {
         tell(&[NotifyState::Stopping]);

@@ -1,41 +1,75 @@
-//! `latchd jobs list`, `latchd jobs show` and `latchd jobs resolve`
+//! `latchd jobs …`
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::{
-    AgentAddress, print, print_json,
+    AgentAddress, Person, order, other_answer, print, print_json,
     table::{columns, wrapped},
+    watch::{self, WatchArgs},
 };
 use crate::{
     agent::admin::{JobDetail, JobLine, Request, Response},
     model::{
-        DoorName, JobId, JobState, Kind, LaneName, Outcome, Priority, Refusal, Report, Treatment, Verdict,
+        DoorName, JobId, JobState, Kind, LaneName, Origin, Outcome, Priority, Refusal, Report, Treatment,
+        Verdict,
     },
+    seams::Random,
 };
+
+/// No job at the socket is longer.
+const LONGEST_JOB: u64 = 30 * 1024;
 
 /// What `latchd jobs` is told.
 #[derive(Debug, Args)]
 pub struct JobsArgs {
-    /// List or show.
+    /// What to do.
     #[command(subcommand)]
     pub what: What,
 }
 
-/// What to look at.
+/// What to look at, or to do.
 #[derive(Debug, Subcommand)]
 pub enum What {
     /// The jobs, newest first.
     List(ListArgs),
     /// One job with its story: every state, the outcome, and what settled a doubt.
     Show(ShowArgs),
+    /// Follow the jobs live: a line for every step, until ctrl-c.
+    ///
+    /// Begins with the jobs that are not over. "Lay a card on encoder 2" is told the moment the encoder asks for one.
+    /// With a JOB_ID it ends when that job does: with 0 if it succeeded, 3 if it is in doubt, else 1.
+    Watch(WatchArgs),
+    /// Take a job back, if nothing of it was sent.
+    ///
+    /// A job that was sent is not taken back: you are told when that was.
+    Cancel(ActArgs),
+    /// Do a job once more that failed, expired or was cancelled.
+    ///
+    /// A new job takes the place of the old one, and the cloud is told so: the access method follows the new one. For
+    /// a job that is `unknown` see `latchd jobs resolve --retry`.
+    Retry(ActArgs),
     /// Settle a doubt: say what became of a job that is `unknown`.
     ///
     /// Look first: read the card, or try it at the door. What you say is final, is kept with your name, and moves the
-    /// room and the access method accordingly; nothing is written to any card by it.
+    /// room and the access method accordingly; nothing is written to any card by it, unless you say --retry.
     Resolve(ResolveArgs),
+    /// Order a job at the site, with or without the cloud.
+    ///
+    /// Reads it as JSON from a file, or from standard input for `-`, for example
+    /// {"system": "salto", "order": {"kind": "card.read", "encoder": "1"}}. Beside these there may be `priority`
+    /// ("desk", the default, or "background"), `expires_in` ("10m", the default) and `job_id`, a UUID: given again, it
+    /// is the same job, and nothing is done twice. The site's limits hold for it as for any other.
+    Add(AddArgs),
 }
 
 /// Which jobs.
@@ -78,11 +112,37 @@ pub struct ResolveArgs {
     job_id: JobId,
     #[command(flatten)]
     verdict: VerdictArgs,
-    /// Who says so [default: the user who runs this].
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    person: Person,
     #[command(flatten)]
     agent: AgentAddress,
+}
+
+/// A job, and who acts on it.
+#[derive(Debug, Args)]
+pub struct ActArgs {
+    /// The job's id, as `latchd jobs list` shows it.
+    #[arg(value_name = "JOB_ID")]
+    job_id: JobId,
+    #[command(flatten)]
+    person: Person,
+    #[command(flatten)]
+    agent: AgentAddress,
+}
+
+/// A job of the site's own.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The file with the job, or `-` for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    person: Person,
+    #[command(flatten)]
+    agent: AgentAddress,
+    /// What came of it as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +154,9 @@ struct VerdictArgs {
     /// It had not been done: the card is as it was.
     #[arg(long)]
     not_done: bool,
+    /// It had not been done, and shall be done now, by a new job that takes its place.
+    #[arg(long)]
+    retry: bool,
 }
 
 fn state(text: &str) -> Result<JobState, String> {
@@ -101,33 +164,74 @@ fn state(text: &str) -> Result<JobState, String> {
     found.ok_or_else(|| format!("known are {}", JobState::ALL.map(JobState::as_str).join(", ")))
 }
 
-pub(super) async fn run(args: &JobsArgs) -> anyhow::Result<()> {
+pub(super) async fn run(args: &JobsArgs) -> anyhow::Result<ExitCode> {
     match &args.what {
         What::List(args) => {
             let request = Request::Jobs { state: args.state, lane: args.lane.clone(), limit: args.limit };
             match args.agent.ask(&request).await? {
-                Response::Jobs { jobs, .. } if args.json => print_json(&jobs),
-                Response::Jobs { jobs, more } => Ok(print(&listed(&jobs, more))?),
-                _ => anyhow::bail!("the agent answered another question"),
+                Response::Jobs { jobs, .. } if args.json => print_json(&jobs)?,
+                Response::Jobs { jobs, more } => print(&listed(&jobs, more))?,
+                _ => return other_answer(),
             }
         }
         What::Show(args) => match args.agent.ask(&Request::Job { job_id: args.job_id }).await? {
-            Response::Job(job) if args.json => print_json(&job),
-            Response::Job(job) => Ok(print(&told(&job))?),
-            _ => anyhow::bail!("the agent answered another question"),
+            Response::Job(job) if args.json => print_json(&job)?,
+            Response::Job(job) => print(&told(&job))?,
+            _ => return other_answer(),
         },
+        What::Watch(args) => return watch::run(args).await,
+        What::Cancel(args) => {
+            let request = Request::Cancel { job_id: args.job_id, by: args.person.name()? };
+            let Response::Cancelled = args.agent.ask(&request).await? else { return other_answer() };
+            print(&format!("Cancelled: nothing of job {} was sent, and nothing will be.\n", args.job_id))?;
+        }
+        What::Retry(args) => retry(args.job_id, false, &args.person, &args.agent).await?,
+        What::Resolve(args) if args.verdict.retry => {
+            retry(args.job_id, true, &args.person, &args.agent).await?;
+        }
         What::Resolve(args) => {
             let verdict = if args.verdict.done { Verdict::Done } else { Verdict::NotDone };
-            let user = || ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
-            let by = args.by.clone().or_else(user).context("say with --by who settles the doubt")?;
-            match args.agent.ask(&Request::Resolve { job_id: args.job_id, verdict, by }).await? {
-                Response::Resolved { state } => {
-                    Ok(print(&format!("Settled: job {} is {state} now.\n", args.job_id))?)
-                }
-                _ => anyhow::bail!("the agent answered another question"),
-            }
+            let request = Request::Resolve { job_id: args.job_id, verdict, by: args.person.name()? };
+            let Response::Resolved { state } = args.agent.ask(&request).await? else { return other_answer() };
+            print(&format!("Settled: job {} is {state} now.\n", args.job_id))?;
         }
+        What::Add(args) => add(args).await?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn retry(job_id: JobId, not_done: bool, person: &Person, agent: &AgentAddress) -> anyhow::Result<()> {
+    let request = Request::Retry { job_id, not_done, by: person.name()? };
+    let Response::Retried { job_id: new } = agent.ask(&request).await? else { return other_answer() };
+    Ok(print(&format!("Job {new} takes its place; follow it with `latchd jobs watch {new}`.\n"))?)
+}
+
+async fn add(args: &AddArgs) -> anyhow::Result<()> {
+    let text = job_text(&args.file)?;
+    let job = order::read(&text, &Random::system())
+        .with_context(|| format!("read the job in {}", args.file.display()))?;
+    let request = Request::Add { job: Box::new(job), by: args.person.name()? };
+    let Response::Added { job_id, known } = args.agent.ask(&request).await? else { return other_answer() };
+    if args.json {
+        return print_json(&json!({ "job_id": job_id, "known": known }));
+    }
+    let text = match known {
+        false => format!("Added: follow it with `latchd jobs watch {job_id}`.\n"),
+        true => format!("Job {job_id} was there before; nothing was added.\n"),
+    };
+    Ok(print(&text)?)
+}
+
+/// The text of a file, or of standard input.
+fn job_text(file: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = match file.as_os_str() == "-" {
+        true => io::stdin().lock().take(LONGEST_JOB + 1).read_to_string(&mut text),
+        false => fs::File::open(file).and_then(|file| file.take(LONGEST_JOB + 1).read_to_string(&mut text)),
+    };
+    read.with_context(|| format!("read {}", file.display()))?;
+    anyhow::ensure!(text.len() as u64 <= LONGEST_JOB, "a job has at most {LONGEST_JOB} bytes");
+    Ok(text)
 }
 
 fn listed(jobs: &[JobLine], more: bool) -> String {
@@ -154,7 +258,7 @@ fn told(detail: &JobDetail) -> String {
     let job = &detail.job;
     let mut text = format!("{} {}\n\n", kind(job), job.job_id);
     let mut fact = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:10}{value}");
+        let _ = writeln!(text, "{name:9} {value}");
     };
     fact("State", job.state.to_string());
     if let Some(system) = &job.system {
@@ -165,6 +269,9 @@ fn told(detail: &JobDetail) -> String {
     }
     if let Some(encoder) = &detail.encoder {
         fact("Encoder", encoder.to_string());
+    }
+    if let Some(device) = &detail.device {
+        fact("Device", device.to_string());
     }
     if !detail.doors.is_empty() {
         let doors: Vec<_> = detail.doors.iter().map(DoorName::as_str).collect();
@@ -185,7 +292,18 @@ fn told(detail: &JobDetail) -> String {
         };
         fact("Awaited", awaited.into());
     }
+    match job.origin {
+        Origin::Cloud => {}
+        Origin::Person => fact("Ordered", "by a person at the site".into()),
+        Origin::Timer => fact("Ordered", "by the agent: what a slot holds has come to its end".into()),
+    }
+    if let Some(old) = job.retries {
+        fact("Instead of", old.to_string());
+    }
     fact("Made", job.created_at.to_string());
+    if let Some(due_at) = job.due_at {
+        fact("Not before", due_at.to_string());
+    }
     fact("Good till", detail.expires_at.to_string());
     fact("Sent", times(detail.attempts));
     text += "\nStory\n";
@@ -255,11 +373,15 @@ mod tests {
                 created_at: time("2026-11-22T11:59:58Z"),
                 changed_at: time("2026-11-22T12:00:20Z"),
                 code: Some(Code::NoAnswer),
+                origin: Origin::Cloud,
+                due_at: None,
+                retries: None,
             },
             expires_at: time("2026-11-22T12:05:00Z"),
             attempts: 1,
             treatment: Some(Treatment::Override),
             encoder: Some(EncoderName::new("1").unwrap()),
+            device: None,
             doors: vec![DoorName::new("0101").unwrap(), DoorName::new("pool").unwrap()],
             history: vec![
                 Step { at: time("2026-11-22T12:00:00Z"), state: JobState::Sent, note: None },

@@ -4,12 +4,17 @@ mod backup;
 mod check_config;
 pub mod cloud;
 pub mod demo;
+mod doctor;
 mod jobs;
+mod lanes;
 mod logging;
+mod order;
 mod run;
 pub mod sim;
+mod slots;
 mod status;
 mod table;
+mod watch;
 
 use std::{
     future::Future,
@@ -33,7 +38,10 @@ Exit codes:
   0  done
   1  it went wrong, and the last lines on standard error say how
   2  the command line itself is wrong
-  3  `latchd status`: the agent answers, and something needs a person
+  3  `latchd status`: the agent answers, and something needs a person;
+     `latchd jobs watch JOB_ID`: the job ended in doubt
+  `latchd doctor` ends with 0 if all is well, 1 if something is worth a look,
+  2 if something does not work
 
 Environment:
   LATCHD_LOG   what is logged, e.g. info, debug, or info,latchd::link=debug;
@@ -46,7 +54,9 @@ Examples:
   latchd check-config latchd.toml             find the mistakes in a configuration
   latchd run --config latchd.toml             bring a property to its cloud
   latchd status                               what works, what does not, since when
+  latchd doctor                               what is missing, and the next step
   latchd jobs list --state unknown            what a person must look at
+  latchd jobs watch                           every step of every job, live
 ";
 
 /// Brings a property's access systems to the cloud: hotel locks, card encoders.
@@ -73,7 +83,8 @@ pub enum Command {
     /// Run the agent: bring this property to its cloud.
     ///
     /// Dials out to the cloud, takes jobs, and does each once. SIGTERM or ctrl-c takes no new work, finishes what runs
-    /// within `stop_deadline`, and leaves; a second signal leaves at once.
+    /// within `stop_deadline`, and leaves; a second signal leaves at once. SIGHUP reads the configuration again: a wrong
+    /// one changes nothing and is told by `latchd status`.
     Run(run::RunArgs),
     /// Run the cloud: the HTTP API, and the place where bridges dial in.
     ///
@@ -100,10 +111,16 @@ pub enum Command {
     /// To whom the property is enrolled, the link to the cloud, each access system, each lane, and what needs a person.
     /// Ends with code 3 where something does, so that a monitor can ask too.
     Status(status::StatusArgs),
-    /// Look at the running agent's jobs.
+    /// Look at everything the agent needs, and say what is missing.
     ///
-    /// What was ordered, where it stands, and why. A job that is `unknown` may have been done: read the card, or look,
-    /// before anything is ordered again.
+    /// Configuration, secrets and their permissions, disk, database, clock, the way to the cloud and to each access
+    /// system, and what a running agent has on its mind; each with the next step. Changes nothing and tells no secret.
+    /// Ends with 0 if all is well, 1 if something is worth a look, 2 if something does not work.
+    Doctor(doctor::DoctorArgs),
+    /// Look at the running agent's jobs, and act on them.
+    ///
+    /// What was ordered, where it stands, and why; live, too. A job that is `unknown` may have been done: read the card,
+    /// or look, before anything is ordered again.
     Jobs(jobs::JobsArgs),
     /// Copy the agent's queue to a file, while it works or not.
     ///
@@ -115,6 +132,15 @@ pub enum Command {
     /// The copy is judged before anything is touched, and the present queue is kept under another name. What was under
     /// way at the time of the copy is in doubt afterwards and is not done again: see `latchd jobs list --state unknown`.
     Restore(backup::RestoreArgs),
+    /// Look at the running agent's lanes, and pause them.
+    ///
+    /// A lane is one encoder, lock or shared line: one job is at work there at a time. A paused lane begins nothing new
+    /// until it is resumed, also after a restart; its jobs wait, and expire at their deadlines.
+    Lanes(lanes::LanesArgs),
+    /// List the slots of locks that the running agent looks after.
+    ///
+    /// Which slot of which device, what is known of it, and when it will be emptied. Never the code in it.
+    Slots(slots::SlotsArgs),
 }
 
 /// Runs the command line of this process.
@@ -142,7 +168,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => {
             let config = AgentConfig::load(&args.config)?;
             logging::start(format, "info")?;
-            in_runtime(crate::agent::run(config))?;
+            in_runtime(crate::agent::run(&args.config, config))?;
         }
         Command::Cloud(run::CloudArgs { what: Some(what), config }) => backup::cloud(&what, &config)?,
         Command::Cloud(args) => {
@@ -160,7 +186,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(args) => return check_config::run(&args),
         Command::Status(args) => return in_runtime(status::run(&args)),
-        Command::Jobs(args) => in_runtime(jobs::run(&args))?,
+        Command::Doctor(args) => return in_runtime(doctor::run(&args)),
+        Command::Jobs(args) => return in_runtime(jobs::run(&args)),
+        Command::Lanes(args) => in_runtime(lanes::run(&args))?,
+        Command::Slots(args) => in_runtime(slots::run(&args))?,
         Command::Backup(args) => backup::back_up(&args)?,
         Command::Restore(args) => backup::restore(&args)?,
     }
@@ -207,6 +236,25 @@ impl AgentAddress {
         let socket: &Path = &self.socket()?;
         Ok(admin::ask(socket, request).await?)
     }
+}
+
+/// Who wants something changed.
+#[derive(Debug, Args)]
+pub struct Person {
+    /// Who wants it, for the audit [default: the user who runs this].
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+impl Person {
+    fn name(&self) -> anyhow::Result<String> {
+        let user = || ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
+        self.by.clone().or_else(user).context("say with --by who wants it")
+    }
+}
+
+fn other_answer<T>() -> anyhow::Result<T> {
+    anyhow::bail!("the agent answered another question")
 }
 
 /// Writes to standard output what people or scripts asked for.

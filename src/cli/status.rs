@@ -9,7 +9,7 @@ use super::{
     table::{ago, at, columns, wrapped},
 };
 use crate::{
-    agent::admin::{LaneState, LineState, LinkState, Request, Response, StatusReport, TroubleReport},
+    agent::admin::{LineState, LinkState, Request, Response, StatusReport, TroubleReport},
     model::Severity,
 };
 
@@ -102,11 +102,7 @@ fn told(report: &StatusReport) -> String {
         .lanes
         .iter()
         .map(|lane| {
-            let state = match lane.state {
-                LaneState::Idle => "idle",
-                LaneState::Busy => "busy",
-                LaneState::Blocked => "BLOCKED",
-            };
+            let state = super::lanes::state(lane.state);
             let job = lane.job.map(|job| job.to_string()).unwrap_or_default();
             vec![lane.lane.to_string(), state.into(), lane.waiting.to_string(), job]
         })
@@ -144,7 +140,7 @@ fn trouble(trouble: Option<&TroubleReport>, indent: usize) -> String {
 mod tests {
     use super::*;
     use crate::{
-        agent::admin::{LaneReport, LinkReport, StateCount, SystemReport},
+        agent::admin::{LaneReport, LaneState, LinkReport, StateCount, SystemReport},
         model::{Condition, JobId, JobState, LaneName, SystemKind, SystemName},
     };
 
@@ -180,6 +176,8 @@ mod tests {
                 state: LaneState::Idle,
                 job: None,
                 waiting: 0,
+                paused: None,
+                rest: None,
             }],
             jobs: vec![StateCount { state: JobState::Succeeded, count: 120 }],
             unacknowledged: 0,

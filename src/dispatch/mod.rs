@@ -159,6 +159,7 @@ struct Aside {
 /// What the queue answered, with what is needed to go on.
 enum Answer {
     Accepted {
+        job_id: JobId,
         position: Option<Position>,
         lane: Option<LaneName>,
         reserved: bool,
@@ -336,7 +337,7 @@ impl Dispatch {
     }
 
     fn accept(&mut self, position: Position, job: Job) {
-        let has_timer = has_timer(&job.order);
+        let (job_id, has_timer) = (job.job_id, has_timer(&job.order));
         let (admission, lane, reserved) = self.admitted(&job);
         let now = self.time.now();
         let answer = self
@@ -345,7 +346,7 @@ impl Dispatch {
         let position = Some(position);
         self.answers.push(Box::pin(async move {
             let result = answered(answer).await;
-            Answer::Accepted { position, lane, reserved, has_timer, result, reply: None }
+            Answer::Accepted { job_id, position, lane, reserved, has_timer, result, reply: None }
         }));
     }
 
@@ -420,6 +421,12 @@ impl Dispatch {
     #[must_use]
     pub fn drivers(&self) -> &BTreeMap<SystemName, Arc<dyn Driver>> {
         &self.drivers
+    }
+
+    /// The job at work under this id, if it is.
+    #[must_use]
+    pub fn at_work(&self, job_id: JobId) -> Option<&Job> {
+        self.at_work.values().map(|at_work| &at_work.claimed.job).find(|job| job.job_id == job_id)
     }
 
     /// Begins nothing new. Jobs at work go on; those whose command has not left come back to the queue.
@@ -499,7 +506,10 @@ impl Dispatch {
 
     fn answered(&mut self, answer: Answer) {
         match answer {
-            Answer::Accepted { position, lane, reserved, has_timer, result, reply } => {
+            Answer::Accepted { job_id, position, lane, reserved, has_timer, result, reply } => {
+                if let Ok(Accepted::Waiting) = &result {
+                    self.told.push_back(Happening::Progress { job_id, stage: Stage::Queued });
+                }
                 if has_timer {
                     self.next_due = Some(Timestamp::MIN);
                 }
@@ -762,6 +772,11 @@ impl Dispatch {
         let job_id = claimed.job.job_id;
         let performed = match (came, asked) {
             (Came::Performed(Performed::MayRepeat(why)), _) if claimed.job.order.kind().is_repeatable() => {
+                self.note_reached(&lane, &why);
+                return self.put_aside(lane, claimed, tries, why);
+            }
+            // An earlier try under the same mark may have been done.
+            (Came::Performed(Performed::NothingSent(why)), _) if tries > 0 => {
                 self.note_reached(&lane, &why);
                 return self.put_aside(lane, claimed, tries, why);
             }

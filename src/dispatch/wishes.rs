@@ -13,29 +13,29 @@ impl Dispatch {
     /// Takes a job that was made at the site, on equal terms with the cloud's.
     pub fn local(&mut self, order: LocalOrder) -> Reply<Accepted> {
         let (reply, answered_later) = oneshot::channel();
-        let has_timer = has_timer(&order.job.order);
+        let (job_id, has_timer) = (order.job.job_id, has_timer(&order.job.order));
         let (admission, lane, reserved) = self.admitted(&order.job);
         let now = self.time.now();
         let answer =
             self.queue.submit(move |queue: &mut Queue| queue.accept_local(now, order, admission, reserved));
         self.answers.push(Box::pin(async move {
             let result = answered(answer).await;
-            Answer::Accepted { position: None, lane, reserved, has_timer, result, reply: Some(reply) }
+            Answer::Accepted { job_id, position: None, lane, reserved, has_timer, result, reply: Some(reply) }
         }));
         answered_later
     }
 
     /// Takes a job back, if nothing of it was sent.
-    pub fn cancel_local(&mut self, job_id: JobId) -> Reply<CancelAnswer> {
+    pub fn cancel_local(&mut self, job_id: JobId, by: &str) -> Reply<CancelAnswer> {
         let (reply, answered_later) = oneshot::channel();
-        let now = self.time.now();
+        let (now, by) = (self.time.now(), by.to_owned());
         let answer = self.queue.submit(move |queue: &mut Queue| match queue.job(job_id)? {
             // A person means a job that is here, not one that may come.
             None => Ok(CancelAnswer::NotKnown),
             Some(_) => {
                 let answer = queue.cancel(now, None, job_id)?;
                 if answer == CancelAnswer::Cancelled {
-                    queue.note_cancelled_here(now, job_id)?;
+                    queue.note_cancelled_here(now, job_id, &by)?;
                 }
                 Ok(answer)
             }

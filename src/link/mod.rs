@@ -10,13 +10,17 @@ mod settings;
 mod task;
 pub(crate) mod wire;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use heartbeat::{Beat, Heartbeat};
 pub use settings::{LinkError, Settings, tls_config};
 pub use task::start;
 
-use crate::protocol::{Frame, Hello, Welcome};
+use crate::{
+    protocol::{Frame, Hello, Welcome},
+    seams::Net,
+};
 
 /// What the link tells the agent.
 #[derive(Debug)]
@@ -48,6 +52,15 @@ pub struct Trouble {
     pub code: &'static str,
     /// For a person: what is wrong, and what to do.
     pub message: String,
+}
+
+/// Finds out whether the cloud can be reached and takes our token, up to the point where frames could be exchanged. No
+/// frame is: a connection that stands is not disturbed.
+///
+/// # Errors
+/// What is in the way.
+pub async fn probe(settings: &Settings, net: &dyn Net, now: Timestamp) -> Result<(), Trouble> {
+    dial::dial(settings, net, now).await.map(drop).map_err(|end| end.trouble())
 }
 
 /// The agent's end of the link.

@@ -31,6 +31,7 @@ mod lanes;
 mod ledger;
 mod limits;
 mod outbox;
+mod people;
 pub mod policy;
 mod restore;
 mod retry;
@@ -77,6 +78,9 @@ pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
 const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql")];
+
+/// The schema of this version.
+pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
 
 /// How long a job waits for another one in the same room, slot or reservation. Cards take seconds, so a person hardly
 /// notices.

@@ -86,8 +86,8 @@ impl Queue {
     ///
     /// # Errors
     /// Those of the database.
-    pub fn note_cancelled_here(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
-        self.audit_line(now, "cancelled_here", Some(job_id), "taken back at the site")
+    pub fn note_cancelled_here(&mut self, now: Timestamp, job_id: JobId, by: &str) -> Result<(), StoreError> {
+        self.audit_line(now, "cancelled_here", Some(job_id), &format!("taken back at the site by {by}"))
     }
 
     /// The unfinished job that takes the place of another.

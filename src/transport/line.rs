@@ -6,6 +6,7 @@
 
 use std::{
     fmt, fs, io,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -201,6 +202,49 @@ impl Target {
         if timeout(CLOSE, closing).await.is_err() {
             tracing::warn!("the line takes long to close; going on without it");
         }
+    }
+}
+
+impl Target {
+    /// Looks whether it could be opened. A TCP connection is made and closed again; a serial port is not touched.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub async fn look(&self, net: &dyn Net) -> Result<(), LineError> {
+        match self {
+            Self::Tcp { .. } => self.open(net).await.map(drop),
+            Self::Serial(target) => {
+                let path = target.path.clone();
+                match spawn_blocking(move || look_at(&path)).await {
+                    Ok(looked) => looked,
+                    Err(_panic) => {
+                        Err(LineError::Open { path: target.path.clone(), why: "looking at it failed".into() })
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn look_at(path: &Path) -> Result<(), LineError> {
+    let open = |why: String| LineError::Open { path: path.into(), why };
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(LineError::Missing { path: path.into() });
+        }
+        Err(error) => return Err(open(error.to_string())),
+    };
+    if !found.file_type().is_char_device() {
+        return Err(open("it is not a device".into()));
+    }
+    let allowed = rustix::fs::access(path, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
+    if allowed.is_err() {
+        return Err(refused(path, &io::Error::from(io::ErrorKind::PermissionDenied).into()));
+    }
+    match holder_of(path) {
+        Some(holder) => Err(LineError::Held { path: path.into(), holder }),
+        None => Ok(()),
     }
 }
 

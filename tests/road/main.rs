@@ -7,12 +7,15 @@ mod alone;
 mod bad_input;
 mod checkout;
 mod desk;
+mod doctor;
 mod frames;
 mod happy;
 mod kill;
 mod ledger;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod peers;
+mod people;
+mod reload;
 mod secrets;
 mod service;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]

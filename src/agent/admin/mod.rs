@@ -9,31 +9,37 @@
 //! {"latchd":1,"request":"jobs","state":"unknown","limit":10}
 //! {"latchd":1,"response":"jobs","jobs":[…],"more":false}
 //! ```
+//!
+//! [`Request::Watch`] is the one question with many answers: first what stands, then a line for every step, until the
+//! client goes. Steps wait for a slow client in a ring of bounded length; one that falls behind is told how many it
+//! missed ([`Response::Missed`]), and nobody else waits for it.
 
 mod client;
 mod report;
 mod server;
+mod watch;
 
 use std::{io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{JobId, JobState, LaneName, Verdict};
+use crate::model::{JobId, JobState, LaneName, Order, Priority, SystemName, Verdict};
 
-pub use client::ask;
+pub use client::{Watching, ask, watch};
 pub use report::{
-    JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport, LinkState, StateCount, StatusReport,
-    Step, SystemReport, TroubleReport,
+    JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport, LinkState, Pause, Rest, SlotReport,
+    SlotState, StateCount, StatusReport, Step, SystemReport, TroubleReport,
 };
 pub use server::{Question, Server, serve};
+pub use watch::{Moment, Watched, Watchers};
 
 /// The version of this language.
 pub const VERSION: u16 = 1;
 
-/// The longest line a client may send.
-const LONGEST_REQUEST: usize = 4 * 1024;
+/// The longest line a client may send: an order that names some hundred doors.
+const LONGEST_REQUEST: usize = 32 * 1024;
 
-/// The longest name of a person who settles a doubt, in characters.
+/// The longest name of a person, in characters.
 pub const LONGEST_NAME: usize = 64;
 
 /// The longest line a client reads: some thousand jobs.
@@ -70,6 +76,95 @@ pub enum Request {
         /// Who says so; at most [`LONGEST_NAME`] characters.
         by: String,
     },
+    /// A person takes a job back, if nothing of it was sent.
+    Cancel {
+        /// Which.
+        job_id: JobId,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// A person has an ended job done once more, by a new job that takes its place.
+    Retry {
+        /// Which.
+        job_id: JobId,
+        /// Whether the person says of a job in doubt that it had not been done.
+        #[serde(default)]
+        not_done: bool,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// A person wants a job of their own.
+    Add {
+        /// What is wanted.
+        job: Box<NewJob>,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// Tell every step of every job, or of one, from now on.
+    Watch {
+        /// Only of this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job_id: Option<JobId>,
+    },
+    /// How do the lanes stand?
+    Lanes,
+    /// A person has a lane begin nothing new until it is resumed, however often the agent starts meanwhile.
+    PauseLane {
+        /// Which.
+        lane: LaneName,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// A person lets a lane go on.
+    ResumeLane {
+        /// Which.
+        lane: LaneName,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// Which slots of devices does the agent look after? Never what they hold.
+    Slots {
+        /// Only those of this system.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        system: Option<SystemName>,
+    },
+}
+
+impl Request {
+    /// Who wants something changed.
+    #[must_use]
+    pub fn by(&self) -> Option<&str> {
+        match self {
+            Self::Resolve { by, .. }
+            | Self::Cancel { by, .. }
+            | Self::Retry { by, .. }
+            | Self::Add { by, .. }
+            | Self::PauseLane { by, .. }
+            | Self::ResumeLane { by, .. } => Some(by),
+            Self::Status
+            | Self::Jobs { .. }
+            | Self::Job { .. }
+            | Self::Watch { .. }
+            | Self::Lanes
+            | Self::Slots { .. } => None,
+        }
+    }
+}
+
+/// A job that a person at the site wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewJob {
+    /// Its id; given again, it is the same job. The agent makes one where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
+    /// The access system or device family it is for.
+    pub system: SystemName,
+    /// Whether somebody waits for it.
+    pub priority: Priority,
+    /// Not started later than so many seconds from now.
+    pub expires_in_seconds: u32,
+    /// What to do.
+    pub order: Order,
 }
 
 /// What the agent answers.
@@ -92,9 +187,46 @@ pub enum Response {
         /// Where the job stands now.
         state: JobState,
     },
-    /// The question could not be answered.
+    /// To [`Request::Cancel`]: nothing of it was sent, and nothing will be.
+    Cancelled,
+    /// To [`Request::Retry`]: the new job is durable.
+    Retried {
+        /// The new job, which takes the other one's place.
+        job_id: JobId,
+    },
+    /// To [`Request::Add`]: the job is durable.
+    Added {
+        /// Which.
+        job_id: JobId,
+        /// Whether it was there before: then nothing was done now.
+        known: bool,
+    },
+    /// To [`Request::Watch`], at first: jobs that are not over, oldest first, or the one that was named.
+    Watching {
+        /// What stands.
+        jobs: Vec<Watched>,
+    },
+    /// To [`Request::Watch`], from then on.
+    Watched(Box<Watched>),
+    /// To [`Request::Watch`]: the client was too slow.
+    Missed {
+        /// So many steps were left out here.
+        steps: u64,
+    },
+    /// To [`Request::Lanes`], by name; to [`Request::PauseLane`] and [`Request::ResumeLane`], the one it was about.
+    Lanes {
+        /// The lanes.
+        lanes: Vec<LaneReport>,
+    },
+    /// To [`Request::Slots`].
+    Slots {
+        /// By system, device and key.
+        slots: Vec<SlotReport>,
+    },
+    /// The question could not be answered, or what was wanted not be done.
     Refused {
-        /// The stable name: `no_such_job`, `not_in_doubt`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
+        /// The stable name: `no_such_job`, `no_such_lane`, `not_in_doubt`, `in_doubt`, `too_late`, `not_over`,
+        /// `name_invalid`, `job_refused`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
         /// For a person.
         message: String,

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     drivers, link,
     model::{
-        Code, Condition, DoorName, EncoderName, JobId, JobState, Kind, LaneName, Priority, Report,
-        SystemKind, SystemName, Treatment,
+        Code, Condition, DeviceName, DoorName, EncoderName, JobId, JobState, Kind, LaneName, Origin,
+        Priority, Report, SystemKind, SystemName, Treatment,
     },
 };
 
@@ -142,6 +142,62 @@ pub struct LaneReport {
     pub job: Option<JobId>,
     /// How many jobs wait in it.
     pub waiting: u64,
+    /// Who paused it, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Pause>,
+    /// Why it rests, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<Rest>,
+}
+
+/// A lane was paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// By whom.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A lane rests, because its device could not be reached several times in a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// It is tried again then.
+    pub until: Timestamp,
+    /// What was wrong the last time.
+    pub why: String,
+}
+
+/// One slot of a device that the agent looks after; never what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotReport {
+    /// The system.
+    pub system: SystemName,
+    /// The device.
+    pub device: DeviceName,
+    /// The slot's key.
+    pub slot: String,
+    /// What is known of it.
+    pub state: SlotState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The job that decides what it holds.
+    pub job_id: JobId,
+    /// When it has to be empty, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+}
+
+/// What is known of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotState {
+    /// Nothing is in it.
+    Empty,
+    /// Something is in it, or is about to be.
+    Filled,
+    /// Nobody knows: a job on it ended in doubt.
+    Uncertain,
 }
 
 /// What a lane does.
@@ -154,6 +210,10 @@ pub enum LaneState {
     Busy,
     /// It gets no work: the line is not open, or a person must act.
     Blocked,
+    /// A person paused it.
+    Paused,
+    /// Its device could not be reached several times in a row; it is tried again by itself.
+    Resting,
 }
 
 /// How many jobs are in one state.
@@ -191,6 +251,14 @@ pub struct JobLine {
     /// Why it did not simply succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
+    /// Who wanted it.
+    pub origin: Origin,
+    /// Not begun before this instant, where it waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// The job whose place it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<JobId>,
 }
 
 /// One job, with its story.
@@ -208,6 +276,9 @@ pub struct JobDetail {
     /// The encoder, for jobs about cards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderName>,
+    /// The device, for jobs about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceName>,
     /// The doors it is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doors: Vec<DoorName>,

@@ -11,14 +11,14 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{broadcast::error::RecvError, mpsc, oneshot},
     task::JoinSet,
     time::timeout,
 };
 
-use super::{AdminError, LONGEST_REQUEST, Line, Request, Response, VERSION};
+use super::{AdminError, LONGEST_REQUEST, Line, Request, Response, VERSION, Watchers};
 
 /// A question and the way back for its answer.
 pub type Question = (Request, oneshot::Sender<Response>);
@@ -36,9 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn serve(
     path: &Path,
     questions: mpsc::Sender<Question>,
+    watchers: Watchers,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AdminError> {
-    Server::bind(path).await?.run(questions, shutdown).await;
+    Server::bind(path).await?.run(questions, watchers, shutdown).await;
     Ok(())
 }
 
@@ -92,7 +93,12 @@ impl Server {
     }
 
     /// Answers until `shutdown`; then conversations end and the socket's file goes.
-    pub async fn run(self, questions: mpsc::Sender<Question>, shutdown: impl Future<Output = ()>) {
+    pub async fn run(
+        self,
+        questions: mpsc::Sender<Question>,
+        watchers: Watchers,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let mut shutdown = pin!(shutdown);
         let mut clients = JoinSet::new();
         loop {
@@ -102,7 +108,7 @@ impl Server {
                 Some(_) = clients.join_next() => {}
                 accepted = self.listener.accept(), if clients.len() < CLIENTS => match accepted {
                     Ok((client, _)) => {
-                        clients.spawn(converse(client, questions.clone()));
+                        clients.spawn(converse(client, questions.clone(), watchers.clone()));
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: accepting again at once would spin.
@@ -125,7 +131,7 @@ impl Drop for Server {
 }
 
 /// Answers one client, question by question, until it goes, is silent for too long, or breaks the language.
-async fn converse(mut client: UnixStream, questions: mpsc::Sender<Question>) {
+async fn converse(mut client: UnixStream, questions: mpsc::Sender<Question>, watchers: Watchers) {
     let (read, mut write) = client.split();
     let mut read = BufReader::new(read);
     loop {
@@ -139,6 +145,9 @@ async fn converse(mut client: UnixStream, questions: mpsc::Sender<Question>) {
                 (Response::refused("request_too_long", message), false)
             }
             Ok(Ok(_)) => match understood(&line) {
+                Ok(request @ Request::Watch { .. }) => {
+                    return tell_steps(&mut read, &mut write, &questions, &watchers, request).await;
+                }
                 Ok(request) => (answer(&questions, request).await, true),
                 Err(refused) => (refused, false),
             },
@@ -147,6 +156,48 @@ async fn converse(mut client: UnixStream, questions: mpsc::Sender<Question>) {
         if !goes_on || !matches!(written, Ok(Ok(()))) {
             return;
         }
+    }
+}
+
+/// Tells what stands and then every step, until the client goes or does not read for too long.
+async fn tell_steps<R, W>(
+    read: &mut R,
+    write: &mut W,
+    questions: &mpsc::Sender<Question>,
+    watchers: &Watchers,
+    request: Request,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Request::Watch { job_id: only } = request else { return };
+    // Before it is asked what stands: no step falls in between.
+    let mut steps = watchers.join();
+    let mut response = answer(questions, Request::Watch { job_id: only }).await;
+    let mut more = [0; 64];
+    loop {
+        let refused = matches!(response, Response::Refused { .. });
+        let written = timeout(PATIENCE, write.write_all(&Line::of(response))).await;
+        if refused || !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+        response = loop {
+            tokio::select! {
+                biased;
+                step = steps.recv() => match step {
+                    Ok(step) if only.is_none_or(|only| only == step.job_id) => {
+                        break Response::Watched(Box::new(step));
+                    }
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(steps)) => break Response::Missed { steps },
+                    Err(RecvError::Closed) => return,
+                },
+                // Nothing more is asked on this connection; its end is what is waited for.
+                heard = read.read(&mut more) => if matches!(heard, Ok(0) | Err(_)) {
+                    return;
+                },
+            }
+        };
     }
 }
 

@@ -237,7 +237,17 @@ impl Story<'_> {
     }
 
     async fn lay_down(&self, card: &str, encoder: &str, ordered: &Ordered) -> anyhow::Result<()> {
-        line("waiting", &format!("encoder {encoder} waits for a card; somebody lays one down"));
+        self.until("the cloud hears that a card is waited for", async || {
+            let ask = json!({ "action_attempt_id": ordered.attempt });
+            let attempt = self.api.get("/action_attempts/get", ask, "action_attempt").await?;
+            let asked = attempt["stage"] == "waiting_for_card";
+            Ok((asked || attempt["status"] != "pending").then_some(()))
+        })
+        .await?;
+        line(
+            "waiting",
+            &format!("encoder {encoder} waits for a card, and the cloud says so; somebody lays one down"),
+        );
         self.property.control(&format!("place {card} on {encoder}")).await?;
         let attempt = self.ended(&ordered.attempt).await?;
         ensure!(

@@ -14,6 +14,7 @@ use crate::{
     },
     grants::{CardFate, Mode},
     model::{DoorKind, Private, WorkspaceId},
+    protocol::Stage,
 };
 
 /// Leaves out what is null: for fields that may be absent.
@@ -289,7 +290,8 @@ fn method_status(method: &Method) -> &'static str {
     }
 }
 
-pub(super) fn attempt(workspace: WorkspaceId, attempt: &Attempt) -> Value {
+/// An attempt; while it is pending, with the stage at which its bridge has the job, as far as that is known.
+pub(super) fn attempt(workspace: WorkspaceId, attempt: &Attempt, stage: Option<Stage>) -> Value {
     let (status, result, error) = match &attempt.state {
         AttemptState::Pending => ("pending", Value::Null, Value::Null),
         AttemptState::Success(card) => ("success", credential(workspace, card), Value::Null),
@@ -297,13 +299,17 @@ pub(super) fn attempt(workspace: WorkspaceId, attempt: &Attempt) -> Value {
             ("error", Value::Null, json!({"type": kind, "message": message}))
         }
     };
-    json!({
+    let mut answer = json!({
         "action_attempt_id": attempt.id,
         "action_type": "ENCODE_CREDENTIAL",
         "status": status,
         "result": result,
         "error": error,
-    })
+    });
+    if let (AttemptState::Pending, Some(stage)) = (&attempt.state, stage) {
+        answer["stage"] = json!(stage);
+    }
+    answer
 }
 
 fn credential(workspace: WorkspaceId, card: &Credential) -> Value {

@@ -307,7 +307,9 @@ impl Talk<'_> {
                 }))
             }
             Frame::Progress(progress) => {
+                tracing::info!(%bridge, job = %progress.job_id, stage = ?progress.stage, "job at a stage");
                 self.hub.signals.set_stage(progress.job_id, progress.stage);
+                self.hub.signals.state_changed();
                 return Ok(None);
             }
             Frame::Ping { nonce } => {

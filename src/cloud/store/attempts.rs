@@ -22,6 +22,8 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) id: ActionAttemptId,
+    /// The job that does it.
+    pub(crate) job: JobId,
     pub(crate) state: AttemptState,
 }
 
@@ -59,17 +61,17 @@ pub(super) struct WrittenCard {
 impl Tenant<'_> {
     pub(crate) fn attempt(&mut self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
         let found = self.db.one(
-            "SELECT status, error_type, error_message, acs_credential_id FROM action_attempt
+            "SELECT job_id, status, error_type, error_message, acs_credential_id FROM action_attempt
              WHERE action_attempt_id = ?1 AND workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
                 let error: (Option<String>, Option<String>) =
                     (row.get("error_type")?, row.get("error_message")?);
                 let card: Option<AcsCredentialId> = maybe_id(row, "acs_credential_id")?;
-                Ok((row.get::<_, String>("status")?, error, card))
+                Ok((id::<JobId>(row, "job_id")?, row.get::<_, String>("status")?, error, card))
             },
         )?;
-        let Some((status, (kind, message), card)) = found else {
+        let Some((job, status, (kind, message), card)) = found else {
             return Ok(None);
         };
         let state = match (status.as_str(), card) {
@@ -80,7 +82,7 @@ impl Tenant<'_> {
                 message: message.unwrap_or_default(),
             },
         };
-        Ok(Some(Attempt { id: wanted, state }))
+        Ok(Some(Attempt { id: wanted, job, state }))
     }
 
     fn credential(&self, wanted: AcsCredentialId) -> Result<Credential, StoreError> {

@@ -103,6 +103,12 @@ impl Tenant<'_> {
         Ok(())
     }
 
+    /// Adds one event that carries more than the fields of its subject.
+    pub(super) fn tell_more(&mut self, now: Timestamp, event: &Event, more: Value) -> Result<(), StoreError> {
+        let fields = super::local::merged(self.fields(event)?, more);
+        self.db.tell(self.id, now, event, &fields)
+    }
+
     fn fields(&self, event: &Event) -> Result<Value, StoreError> {
         let key = |grant: AccessGrantId| {
             self.db.one(

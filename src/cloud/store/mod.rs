@@ -11,6 +11,7 @@ mod bridges;
 mod encode;
 mod events;
 mod grants;
+mod local;
 mod people;
 mod reports;
 mod restore;
@@ -45,7 +46,8 @@ use crate::{
 pub const FILE: &str = "cloud.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] = &[concat!(include_str!("api.sql"), include_str!("bridges.sql"))];
+const MIGRATIONS: &[&str] =
+    &[concat!(include_str!("api.sql"), include_str!("bridges.sql")), include_str!("local.sql")];
 
 /// The cloud's database.
 #[derive(Debug)]

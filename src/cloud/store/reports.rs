@@ -6,8 +6,8 @@ use rusqlite::params;
 use crate::{
     grants::{AttemptError, CardEnd, CardFate, Event, Subject, attempt_end, card_end},
     model::{
-        AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts, JobId, Outcome,
-        Report, RoomState, Window, WorkspaceId,
+        AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts, JobId, Origin,
+        Outcome, Report, RoomState, Window, WorkspaceId,
     },
     store::StoreError,
 };
@@ -48,10 +48,29 @@ impl Db {
                 params![report.job_id.to_string(), report.revision],
             )?;
             self.tenant(card.workspace).card_reported(now, &card, report)?;
+        } else if let Some(local) = report.local.as_ref().filter(|local| local.origin != Origin::Cloud) {
+            if !self.local_job_reported(now, bridge, report, local)? {
+                return Ok(());
+            }
         } else {
             self.checkout_reported(bridge, report)?;
         }
         self.copy_ledger(bridge, &report.rooms)
+    }
+
+    /// A job of the site's own took the place of an ordered card: the method follows it as it would have followed the
+    /// ordered one. An attempt that ended stays as it is.
+    pub(super) fn card_done_by_another(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        ordered: JobId,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        match self.ordered_card(bridge, ordered)? {
+            Some(card) => self.tenant(card.workspace).card_reported(now, &card, report),
+            None => Ok(()),
+        }
     }
 
     /// A card job was taken back that its bridge, as far as is known here, never heard of. That is our word, not the

@@ -52,6 +52,7 @@ impl Db {
                 [SLICE],
             )?,
             self.forget_attempts(before(ATTEMPTS_KEPT))?,
+            self.forget_local_jobs(before(ATTEMPTS_KEPT), SLICE)?,
             self.execute(
                 "DELETE FROM acs_credential WHERE rowid IN (
                    SELECT c.rowid FROM acs_credential c

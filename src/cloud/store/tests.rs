@@ -7,9 +7,9 @@ use crate::{
     grants::Mode,
     model::{
         AccessMethodId, AcsEncoderId, AcsEntranceId, ActionAttemptId, BridgeId, Capabilities, CardFacts,
-        Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Outcome, ProofLevel,
-        Report, ReservationKey, Resolution, RoomState, Severity, Success, SystemInventory, SystemKind,
-        SystemName, Verdict, Written,
+        Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Kind, LocalJob, Origin,
+        Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity, Success,
+        SystemInventory, SystemKind, SystemName, Verdict, Written,
     },
     protocol::{Hello, Position},
 };
@@ -634,4 +634,85 @@ fn names_of_guests_and_card_numbers_are_not_in_the_file() {
         }
     }
     assert!(read > 0);
+}
+
+/// A report of a job that a person made at the site.
+fn local(property: &Property, number: u128, retries: Option<JobId>, outcome: Outcome) -> Report {
+    Report {
+        local: Some(LocalJob {
+            origin: Origin::Person,
+            system: SystemName::new("salto").unwrap(),
+            kind: Kind::CardEncode,
+            device: Some("1".into()),
+            created_at: property.now,
+            retries,
+        }),
+        ..report(property.now, JobId(uuid::Uuid::from_u128(number)), outcome)
+    }
+}
+
+fn local_events(property: &mut Property) -> Vec<TimedEvent> {
+    let kinds = Some(vec!["latchd.local_job.ended".into(), "latchd.local_job.resolved".into()]);
+    let filter = EventFilter { limit: 100, kinds, ..EventFilter::default() };
+    property.tenant().events(&filter).unwrap()
+}
+
+#[test]
+fn a_job_of_the_sites_own_is_shown_once_with_the_sites_word() {
+    let mut property = Property::new();
+    let report = local(&property, 7, None, Outcome::failed(Code::NoCard, "nobody laid a card down"));
+    for _ in 0..2 {
+        property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    }
+    let events = local_events(&mut property);
+    assert_eq!(events.len(), 1, "{events:?}");
+    let fields = &events[0].fields;
+    assert_eq!((&fields["state"], &fields["code"]), (&"failed".into(), &"no_card".into()));
+    assert_eq!((&fields["origin"], &fields["kind"]), (&"person".into(), &"card.encode".into()));
+    assert_eq!(fields["message"], "nobody laid a card down");
+    assert!(fields.contains_key("acs_system_id") && !fields.contains_key("retries"), "{fields:?}");
+}
+
+#[test]
+fn a_retry_at_the_site_moves_the_method_and_never_the_finished_attempt() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 48);
+    let method = grant.methods[0].id;
+    let (attempt, job) = property.encode(method);
+    property.report(job, Outcome::unknown(Code::NoAnswer, "silence"));
+    assert_eq!(property.attempt(attempt), "encoding_interrupted");
+    property.resolve(job, Verdict::NotDone);
+    assert!(!property.method(method).unwrap().is_issued);
+
+    // The first retry is in doubt, and so is the method; the second one takes the first one's place.
+    let doubt = local(&property, 8, Some(job), Outcome::unknown(Code::LineLost, "cut"));
+    property.db.apply_report(property.now, property.bridge, &doubt).unwrap();
+    assert!(property.method(method).unwrap().in_doubt);
+    let settled = Report {
+        revision: 2,
+        resolution: Some(Resolution { verdict: Verdict::NotDone, by: "Kari".into() }),
+        ..doubt.clone()
+    };
+    property.db.apply_report(property.now, property.bridge, &settled).unwrap();
+    let after = property.method(method).unwrap();
+    assert!(!after.in_doubt && !after.is_issued);
+    let done = local(&property, 9, Some(doubt.job_id), Outcome::Succeeded(Success::default()));
+    property.db.apply_report(property.now, property.bridge, &done).unwrap();
+
+    let after = property.method(method).unwrap();
+    assert!(after.is_issued && !after.in_doubt);
+    assert_eq!(property.attempt(attempt), "encoding_interrupted", "a finished attempt never changes");
+    assert!(property.told().contains(&"access_method.issued".into()));
+}
+
+#[test]
+fn a_retry_of_another_bridges_job_moves_nothing() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 48);
+    let method = grant.methods[0].id;
+    let (_, job) = property.encode(method);
+    let stranger = BridgeId(uuid::Uuid::from_u128(77));
+    let report = local(&property, 8, Some(job), Outcome::Succeeded(Success::default()));
+    property.db.apply_report(property.now, stranger, &report).unwrap();
+    assert!(!property.method(method).unwrap().is_issued);
 }

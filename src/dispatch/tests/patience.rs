@@ -440,11 +440,11 @@ async fn a_local_job_is_done_like_any_other_and_a_doubt_is_done_again_only_with_
     assert_eq!(site.state(1).await, Some(JobState::Failed));
     let (job, done, _) = site.performs().await;
     assert_eq!(job, new);
-    let reply = site.dispatch.cancel_local(new);
+    let reply = site.dispatch.cancel_local(new, "Kari");
     assert_eq!(site.reply(reply).await, CancelAnswer::TooLate(JobState::Sent));
     done.send(succeeded()).unwrap();
     site.reaches(new.0.as_u128(), JobState::Succeeded).await;
-    let reply = site.dispatch.cancel_local(id(99));
+    let reply = site.dispatch.cancel_local(id(99), "Kari");
     assert_eq!(site.reply(reply).await, CancelAnswer::NotKnown);
 }
 

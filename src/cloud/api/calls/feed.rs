@@ -119,19 +119,23 @@ async fn list_events(request: Request) -> Answer {
     one("events", shown.collect())
 }
 
-/// Held open while the attempt is pending: a person lays a card down more slowly than clients like to poll.
+/// Held open while the attempt is pending and its job's stage stays the same: a person lays a card down more slowly
+/// than clients like to poll, and whoever shows them what to do wants to know at once.
 async fn get_attempt(request: Request) -> Answer {
     let wanted: ActionAttemptId = request.args.the_id("action_attempt_id")?;
     let until = Instant::now() + request.api.hold;
     let mut changes = request.api.signals.changes();
     let mut shutdown = request.api.shutdown.clone();
+    let mut first_seen = None;
     loop {
         let attempt = request
             .store(move |tenant| tenant.attempt(wanted))
             .await?
             .ok_or_else(|| Refused::not_found(Resource::ActionAttempt, wanted))?;
-        let answer = || one("action_attempt", answers::attempt(request.workspace, &attempt));
-        if !matches!(attempt.state, AttemptState::Pending) || *shutdown.borrow() {
+        let stage = request.api.signals.stage(attempt.job);
+        let answer = || one("action_attempt", answers::attempt(request.workspace, &attempt, stage));
+        let moved = *first_seen.get_or_insert(stage) != stage;
+        if moved || !matches!(attempt.state, AttemptState::Pending) || *shutdown.borrow() {
             return answer();
         }
         tokio::select! {

@@ -171,5 +171,5 @@ async fn encode(request: Request) -> Answer {
     let attempt = request.ask(move |tenant| tenant.encode(now, method, encoder)).await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
-    one("action_attempt", answers::attempt(request.workspace, &attempt))
+    one("action_attempt", answers::attempt(request.workspace, &attempt, None))
 }

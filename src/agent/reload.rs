@@ -1,0 +1,152 @@
+//! Another configuration while the agent runs: what it must hold to be taken over, and what it changes.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use jiff::tz::TimeZone;
+use tokio::signal::unix::Signal;
+
+use super::mistakes;
+use crate::{
+    config::{AgentConfig, ConfigErrors, Mistake, SystemConfig},
+    drivers::{Driver, salto_is::Past},
+    link,
+    model::{Private, SystemName},
+};
+
+/// How an agent is given another configuration.
+pub(super) struct Reload {
+    /// Where it stands.
+    pub(super) path: PathBuf,
+    /// The token that the link was started with.
+    pub(super) token: Private,
+    /// Each asks for it to be read again.
+    pub(super) hangups: Signal,
+    /// Starts a driver.
+    pub(super) start: Box<Start>,
+}
+
+/// Starts the driver of a system in a zone.
+pub(super) type Start = dyn Fn(&SystemConfig, &TimeZone, Past) -> Arc<dyn Driver> + Send;
+
+/// Reads the file again and judges it as the start does. Gives the token as well, which the link holds since then.
+///
+/// # Errors
+/// Every mistake that could be found, each with its place; never none.
+pub(super) fn read(path: &Path) -> Result<(AgentConfig, Private), Vec<String>> {
+    let config = AgentConfig::load(path).map_err(|errors| match &errors {
+        ConfigErrors::Unreadable { source, .. } => vec![format!("{errors}: {source}")],
+        ConfigErrors::Mistakes { mistakes, .. } => {
+            mistakes.iter().map(|mistake| in_a_line(path, mistake)).collect()
+        }
+    })?;
+    let wrong = mistakes(&config);
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    match cloud(&config) {
+        Ok(token) => Ok((config, token)),
+        Err(error) => Err(vec![format!("{}: {error:#}", path.display())]),
+    }
+}
+
+fn in_a_line(path: &Path, mistake: &Mistake) -> String {
+    let mut text = path.display().to_string();
+    if let Some(place) = &mistake.place {
+        text += &format!(":{}:{}", place.line, place.column);
+    }
+    for part in [Some(&mistake.setting), Some(&mistake.problem), mistake.help.as_ref()].into_iter().flatten()
+    {
+        if !part.is_empty() {
+            text += &format!(": {part}");
+        }
+    }
+    text
+}
+
+/// What the link would need of a start.
+fn cloud(config: &AgentConfig) -> anyhow::Result<Private> {
+    let cloud = &config.cloud;
+    let token = fs::read_to_string(&cloud.token_file)
+        .with_context(|| format!("read the token file {}", cloud.token_file.display()))?;
+    let token = Private::new(token);
+    let tls = link::tls_config(cloud.ca_file.as_deref())?;
+    link::Settings::new(&cloud.url, &token, Arc::new(tls))?;
+    Ok(token)
+}
+
+/// Settings that differ and take a restart, by name.
+pub(super) fn needs_restart(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
+    let differs = [
+        ("cloud.url", old.cloud.url != new.cloud.url),
+        ("cloud.token_file", old.cloud.token_file != new.cloud.token_file),
+        ("cloud.ca_file", old.cloud.ca_file != new.cloud.ca_file),
+        ("storage", old.storage != new.storage),
+        ("admin.socket", old.admin != new.admin),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// The new configuration as far as it can be in force without a restart.
+pub(super) fn in_force(old: &AgentConfig, new: AgentConfig) -> AgentConfig {
+    AgentConfig { cloud: old.cloud.clone(), storage: old.storage.clone(), admin: old.admin.clone(), ..new }
+}
+
+/// Systems whose drivers go on as they are. Who else makes cards there, and when rooms are freed, is no driver's
+/// matter.
+pub(super) fn unchanged(old: &AgentConfig, new: &AgentConfig) -> BTreeSet<SystemName> {
+    if old.site.time_zone != new.site.time_zone {
+        return BTreeSet::new();
+    }
+    let same = |name: &SystemName| {
+        let driver = |config: &AgentConfig| {
+            config.systems.iter().find(|system| system.name == *name).map(|system| system.driver.clone())
+        };
+        driver(old) == driver(new)
+    };
+    new.systems.iter().map(|system| system.name.clone()).filter(same).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl Fn(String) -> String) -> AgentConfig {
+        let text = change(include_str!("../../config/latchd.example.toml").to_string());
+        AgentConfig::from_toml(Path::new("/etc/latchd/latchd.toml"), &text)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn only_systems_whose_line_or_doors_differ_get_another_driver() {
+        let old = config(|text| text);
+        let names = |new: &AgentConfig| {
+            unchanged(&old, new).into_iter().map(|name| name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&old), ["annex", "salto"]);
+        let other_sharing = config(|text| text.replacen("exclusive = true", "exclusive = false", 1));
+        assert_eq!(names(&other_sharing), ["annex", "salto"]);
+        let other_room = config(|text| text.replacen("rooms = [", "rooms = [\"9001\", ", 1));
+        assert_eq!(names(&other_room).len(), 1);
+        let other_zone = config(|text| text.replace("Europe/Oslo", "Europe/Berlin"));
+        assert!(names(&other_zone).is_empty());
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_named_and_stays_as_it_was() {
+        let old = config(|text| text);
+        let new = config(|text| {
+            text.replace("#socket = \"/run/latchd/", "socket = \"/run/elsewhere/")
+                .replace("Hotel Fjord", "Hotel Fjell")
+        });
+        assert_eq!(needs_restart(&old, &old), [] as [&str; 0]);
+        assert_eq!(needs_restart(&old, &new), ["admin.socket"]);
+        let now = in_force(&old, new);
+        assert_eq!((now.admin, now.site.name.as_str()), (old.admin, "Hotel Fjell"));
+    }
+}

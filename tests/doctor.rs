@@ -1,0 +1,98 @@
+//! `latchd doctor` where things are missing: it names them, the next step, and no secret.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+const SECRET: &str = "bearer-0123456789abcdef";
+
+/// A configuration of which nothing but the token exists.
+fn site() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    fs::write(path.join("token"), SECRET).unwrap();
+    fs::set_permissions(path.join("token"), fs::Permissions::from_mode(0o600)).unwrap();
+    let text = r#"
+        [site]
+        name = "Hotel"
+        time_zone = "Europe/Oslo"
+        [cloud]
+        url = "wss://127.0.0.1:9"
+        token_file = "token"
+        ca_file = "ca.pem"
+        [storage]
+        folder = "state"
+        [admin]
+        socket = "latchd.sock"
+        [[system]]
+        name = "house"
+        kind = "salto_is"
+        exclusive = true
+        line = { serial = "no-such-port" }
+        encoders = ["1"]
+        rooms = ["101"]
+    "#;
+    fs::write(path.join("latchd.toml"), text).unwrap();
+    folder
+}
+
+fn doctor(folder: &Path) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_latchd"))
+        .args(["doctor", "--config"])
+        .arg(folder.join("latchd.toml"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(!told.contains(SECRET), "{told}");
+    // As one line: how it wraps is no matter here.
+    (output.status.code(), told.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_next_step_and_nothing_is_made() {
+    let folder = site();
+    let (code, told) = doctor(folder.path());
+    assert_eq!(code, Some(2), "{told}");
+    for wanted in [
+        "ok config:",
+        "warn agent: no agent answers",
+        "ok token:",
+        "seal.key: made at first start",
+        "ok database:",
+        "FAIL cloud: read certificate authority",
+        "-> put the cloud's ca.pem where `ca_file` says",
+        "FAIL system house: serial port",
+        "-> plug the adapter in",
+        "warn clock:",
+    ] {
+        assert!(told.contains(wanted), "{wanted:?} is missing in {told}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing but token and configuration");
+}
+
+#[test]
+fn a_secret_that_others_may_read_a_lost_key_and_a_damaged_database_are_told() {
+    let folder = site();
+    let state = folder.path().join("state");
+    fs::set_permissions(folder.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("queue.db"), [b'x'; 9000]).unwrap();
+    let (code, told) = doctor(folder.path());
+    assert_eq!(code, Some(2), "{told}");
+    for wanted in ["(mode 0644) -> chmod 600", "FAIL key:", "FAIL database:", "not a database"] {
+        assert!(told.contains(wanted), "{wanted:?} is missing in {told}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_told_first_and_where_its_mistakes_are_shown() {
+    let folder = site();
+    fs::write(folder.path().join("latchd.toml"), "[site]\nname = 1\n").unwrap();
+    let (code, told) = doctor(folder.path());
+    assert_eq!(code, Some(2));
+    assert!(told.starts_with("FAIL config:") && told.contains("latchd check-config"), "{told}");
+    fs::remove_file(folder.path().join("latchd.toml")).unwrap();
+    let (code, told) = doctor(folder.path());
+    assert_eq!(code, Some(2));
+    assert!(told.contains("cannot be read: No such file"), "{told}");
+}
