@@ -24,7 +24,7 @@ fn timers(site: &Site) -> Vec<JobView> {
 /// When each unfinished removal of the agent's own is due, in seconds; 0 for one that is ready.
 fn removals(site: &Site) -> Vec<i64> {
     let waiting = timers(site).into_iter().filter(|job| job.state == JobState::Waiting);
-    waiting.map(|job| job.due_at.map_or(0, |due| due.as_second())).collect()
+    waiting.map(|job| job.due_at.map_or(0, jiff::Timestamp::as_second)).collect()
 }
 
 fn slot(site: &Site) -> SlotView {

@@ -743,7 +743,7 @@ impl Core {
             Request::Slots { system } => self.looked(move |queue| answers::slots(queue, system.as_ref())),
             Request::Lanes => {
                 let lanes = answers::lanes(self.time.now(), &self.dispatch);
-                self.asked(move |queue| {
+                self.looked(move |queue| {
                     Ok(Response::Lanes { lanes: answers::lanes_with_queue(lanes, queue)? })
                 })
             }
@@ -772,7 +772,7 @@ impl Core {
         }));
     }
 
-    /// What the reader of the queue answers, whatever the writer is at.
+    /// What is seen in the queue, without disturbing its writer.
     fn looked(
         &self,
         question: impl FnOnce(&mut QueueReader) -> Result<Response, StoreError> + Send + 'static,
@@ -937,6 +937,18 @@ async fn committed<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Resul
     answer.await.unwrap_or(Err(StoreError::Stopped))
 }
 
+/// Waits until damage is found.
+async fn found(damage: &mut Option<oneshot::Receiver<String>>) -> String {
+    if let Some(looking) = damage {
+        let found = looking.await;
+        *damage = None;
+        if let Ok(what) = found {
+            return what;
+        }
+    }
+    std::future::pending().await
+}
+
 /// Answers whoever asked; they may have gone.
 fn tell(reply: oneshot::Sender<Response>, answer: Result<Response, StoreError>) {
     let answer = answer.unwrap_or_else(|error| Response::refused("unavailable", error.chain()));
@@ -951,18 +963,6 @@ async fn hung_up(reload: &mut Option<Reload>) {
         return;
     }
     std::future::pending::<()>().await;
-}
-
-/// Waits until damage is found.
-async fn found(damage: &mut Option<oneshot::Receiver<String>>) -> String {
-    if let Some(looking) = damage {
-        let found = looking.await;
-        *damage = None;
-        if let Ok(what) = found {
-            return what;
-        }
-    }
-    std::future::pending().await
 }
 
 async fn at(deadline: Option<Instant>) {

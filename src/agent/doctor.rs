@@ -17,14 +17,14 @@ use super::{
     mistakes,
 };
 use crate::{
-    config::{AgentConfig, ConfigErrors, DriverConfig, SystemConfig},
+    config::{AgentConfig, ConfigErrors, DriverConfig, LockConfig, SystemConfig},
     link,
     model::{Private, Severity},
     queue,
     seal::SealKey,
     seams::{Clock, Net, Random},
     store,
-    transport::Target,
+    transport::{LineError, Target},
 };
 
 /// How long the cloud or a lock system may take to answer.
@@ -382,33 +382,27 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
         return;
     }
     match &system.driver {
-        DriverConfig::SaltoIs(salto) => match Target::from_config(&salto.line) {
-            Ok(target) => reach(&subject, &target, tools, found).await,
-            Err(error) => found.push(fail(&subject, error.to_string(), "mend its `line`")),
-        },
+        DriverConfig::SaltoIs(salto) => {
+            found.push(reach(&subject, Target::from_config(&salto.line), tools).await);
+        }
         DriverConfig::SimLock(locks) => {
-            for lock in &locks.locks {
-                match tcp(&lock.address) {
-                    Some(target) => {
-                        reach(&format!("{subject}, {}", lock.name), &target, tools, found).await;
-                    }
-                    None => found.push(fail(&subject, "an address is not HOST:PORT", "mend it")),
-                }
-            }
+            let look = |lock: &LockConfig| {
+                let (name, address) = (format!("lock {}/{}", system.name, lock.name), lock.address.clone());
+                async move { reach(&name, Target::tcp(&address), tools).await }
+            };
+            found.extend(futures_util::future::join_all(locks.locks.iter().map(look)).await);
         }
     }
 }
 
-fn tcp(address: &str) -> Option<Target> {
-    let (host, port) = address.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Some(Target::Tcp { host, port: port.parse().ok()? })
-}
-
-/// Looks at one line while no agent holds it.
-async fn reach(subject: &str, target: &Target, tools: &Tools, found: &mut Vec<Finding>) {
+/// Whether there is anything at the other end of a line.
+async fn reach(subject: &str, target: Result<Target, LineError>, tools: &Tools) -> Finding {
+    let target = match target {
+        Ok(target) => target,
+        Err(error) => return fail(subject, error.to_string(), "mend its `line`"),
+    };
     let looked = timeout(REACH, target.look(tools.net.as_ref())).await;
-    found.push(match looked {
+    match looked {
         Ok(Ok(())) if target.is_tcp() => ok(subject, format!("{target} takes a connection")),
         Ok(Ok(())) => ok(subject, format!("{target} is there, and nobody holds it")),
         Ok(Err(error)) => {
@@ -416,16 +410,16 @@ async fn reach(subject: &str, target: &Target, tools: &Tools, found: &mut Vec<Fi
                 "port_missing" => "plug the adapter in; /dev/serial/by-id shows what is there",
                 "port_held" => "stop the program that holds it",
                 "port_open" => "add the user of the service to the port's group, often dialout",
-                _ => "look whether the lock server runs, and at address, port and firewall",
+                _ => "look whether the other side runs, and at address, port and firewall",
             };
             fail(subject, chain(&error), next)
         }
         Err(_) => fail(
             subject,
             format!("{target} does not answer within {} s", REACH.as_secs()),
-            "look whether the lock server runs, and at address, port and firewall",
+            "look whether the other side runs, and at address, port and firewall",
         ),
-    });
+    }
 }
 
 /// What the running agent has on its mind beyond its lines and its link.

@@ -78,13 +78,12 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
         let _ = admin_closed.await;
     }));
 
+    let file = QueueFile { storage, reader, damage: Some(damage), salvage, is_restored };
     let start = {
         let (clock, random) = (clock.clone(), random.clone());
         move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
     };
-    let file = QueueFile { storage, reader, damage: Some(damage), salvage, is_restored };
-    let net = Arc::new(SystemNet);
-    let parts = Parts { queue, file, settings, net, clock, random, requests, stop };
+    let parts = Parts { queue, file, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
     let reload = Reload { path: path.to_owned(), token, hangups, start: Box::new(start.clone()) };
     let people = People { watchers, reload: Some(reload) };
     let ended = work_with(config, parts, people, |_, config, in_doubt| {
@@ -175,8 +174,8 @@ async fn work_with(
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
-    let People { watchers, reload } = people;
     let health = queue.health();
+    let People { watchers, reload } = people;
     let core = core::Core {
         config,
         queue,

@@ -122,15 +122,6 @@ pub enum Command {
     /// What was ordered, where it stands, and why; live, too. A job that is `unknown` may have been done: read the card,
     /// or look, before anything is ordered again.
     Jobs(jobs::JobsArgs),
-    /// Look at the running agent's lanes, and pause them.
-    ///
-    /// A lane is one encoder, lock or shared line: one job is at work there at a time. A paused lane begins nothing new
-    /// until it is resumed, also after a restart; its jobs wait, and expire at their deadlines.
-    Lanes(lanes::LanesArgs),
-    /// List the slots of locks that the running agent looks after.
-    ///
-    /// Which slot of which device, what is known of it, and when it will be emptied. Never the code in it.
-    Slots(slots::SlotsArgs),
     /// Copy the agent's queue to a file, while it works or not.
     ///
     /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
@@ -141,6 +132,15 @@ pub enum Command {
     /// The copy is judged before anything is touched, and the present queue is kept under another name. What was under
     /// way at the time of the copy is in doubt afterwards and is not done again: see `latchd jobs list --state unknown`.
     Restore(backup::RestoreArgs),
+    /// Look at the running agent's lanes, and pause them.
+    ///
+    /// A lane is one encoder, lock or shared line: one job is at work there at a time. A paused lane begins nothing new
+    /// until it is resumed, also after a restart; its jobs wait, and expire at their deadlines.
+    Lanes(lanes::LanesArgs),
+    /// List the slots of locks that the running agent looks after.
+    ///
+    /// Which slot of which device, what is known of it, and when it will be emptied. Never the code in it.
+    Slots(slots::SlotsArgs),
 }
 
 /// Runs the command line of this process.

@@ -775,6 +775,11 @@ impl Dispatch {
                 self.note_reached(&lane, &why);
                 return self.put_aside(lane, claimed, tries, why);
             }
+            // An earlier try under the same mark may have been done.
+            (Came::Performed(Performed::NothingSent(why)), _) if tries > 0 => {
+                self.note_reached(&lane, &why);
+                return self.put_aside(lane, claimed, tries, why);
+            }
             // A driver that says so of what must not be repeated is mistaken.
             (Came::Performed(Performed::MayRepeat(why)), _) => Performed::Ended(Outcome::Unknown(why)),
             (Came::Performed(Performed::Ended(Outcome::Unknown(why))), Asked::ToPerform)
