@@ -440,16 +440,41 @@ fn the_claim_and_the_hourly_count_walk_an_index() {
         lines.map(|line| line.unwrap() + "\n").collect()
     };
     let claim = plan(
-        "SELECT id FROM job WHERE lane = 'x' AND state = 'waiting' AND retry_at IS NULL \
+        "SELECT id FROM job WHERE lane = 'x' AND state = 'waiting' AND due_at IS NULL AND retry_at IS NULL \
          ORDER BY priority DESC, id LIMIT 1",
     );
-    assert!(
-        claim.contains("COVERING INDEX job_waiting (lane=? AND retry_at=?)") && !claim.contains("TEMP"),
-        "{claim}"
+    let whole = "COVERING INDEX job_waiting (lane=? AND due_at=? AND retry_at=?)";
+    assert!(claim.contains(whole) && !claim.contains("TEMP"), "{claim}");
+    let background = plan(
+        "SELECT id FROM job WHERE lane = 'x' AND state = 'waiting' AND due_at IS NULL AND retry_at IS NULL \
+         AND priority = 0 ORDER BY id LIMIT 1",
     );
-    let retry =
-        plan("SELECT min(retry_at) FROM job WHERE lane = 'x' AND state = 'waiting' AND retry_at IS NOT NULL");
-    assert!(retry.contains("COVERING INDEX job_waiting (lane=? AND retry_at>?)"), "{retry}");
+    assert!(
+        background.contains("retry_at=? AND priority=?)") && !background.contains("TEMP"),
+        "{background}"
+    );
+    let retry = plan(
+        "SELECT min(retry_at) FROM job WHERE lane = 'x' AND state = 'waiting' AND due_at IS NULL \
+         AND retry_at IS NOT NULL",
+    );
+    assert!(retry.contains("COVERING INDEX job_waiting (lane=? AND due_at=? AND retry_at>?)"), "{retry}");
+    let pauses = plan(
+        "UPDATE job SET retry_at = NULL WHERE lane = 'x' AND state = 'waiting' AND due_at IS NULL \
+         AND (retry_at <= 1 OR retry_at > 2)",
+    );
+    assert!(pauses.contains("lane=? AND due_at=?"), "{pauses}");
+    let due =
+        plan("SELECT min(due_at) FROM job INDEXED BY job_due WHERE state = 'waiting' AND due_at IS NOT NULL");
+    assert!(due.contains("COVERING INDEX job_due"), "{due}");
+    let slot = plan(
+        "SELECT job_id FROM job WHERE slot = x'00' AND ended_at IS NULL AND state = 'waiting' AND job_id <> x'00' \
+         ORDER BY id",
+    );
+    assert!(slot.contains("INDEX job_slot (slot=?)") && !slot.contains("TEMP"), "{slot}");
+    let stay = plan(
+        "SELECT id FROM job WHERE reservation = x'00' AND ended_at IS NULL AND id > 1 AND id < 9 ORDER BY id LIMIT 1",
+    );
+    assert!(stay.contains("INDEX job_reservation (reservation=? AND id>? AND id<?)"), "{stay}");
     let expiry = plan("SELECT min(expires_at) FROM job INDEXED BY job_expiry WHERE state = 'waiting'");
     assert!(expiry.contains("COVERING INDEX job_expiry"), "{expiry}");
     let cards = plan("SELECT 1 FROM job WHERE kind = 'card.encode' AND sent_at IS NOT NULL AND sent_at > 5");

@@ -183,7 +183,7 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
                 model.orders += 1;
             }
             let position = Position { epoch: 1, n: model.orders };
-            let mut job = job(number, card_at(&line.to_string(), &["gym"], "a"));
+            let mut job = job(number, card_at(&line.to_string(), &["gym"], &line.to_string()));
             job.priority = if desk { Priority::Desk } else { Priority::Background };
             job.expires_at = at(model.now + lasts);
             let admission = admission(&job.order);

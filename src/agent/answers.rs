@@ -222,14 +222,16 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
 fn lanes(dispatch: &Dispatch) -> Vec<LaneReport> {
     let lanes = dispatch.lanes().iter();
     lanes
-        .map(|(lane, system, state)| {
-            let ready = dispatch.lines().get(system) == Some(&Line::Ready);
-            let (state, job) = match state {
+        .map(|lane| {
+            let ready = dispatch.lines().get(lane.system) == Some(&Line::Ready)
+                && !lane.paused
+                && lane.rest.is_none();
+            let (state, job) = match lane.state {
                 dispatch::LaneState::Busy(job) => (LaneState::Busy, Some(job)),
                 dispatch::LaneState::Free | dispatch::LaneState::Reserved if ready => (LaneState::Idle, None),
                 dispatch::LaneState::Free | dispatch::LaneState::Reserved => (LaneState::Blocked, None),
             };
-            LaneReport { lane: lane.clone(), state, job, waiting: 0 }
+            LaneReport { lane: lane.name.clone(), state, job, waiting: 0 }
         })
         .collect()
 }

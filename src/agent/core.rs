@@ -190,10 +190,10 @@ impl Core {
     fn may_end(&self, state: &mut State) -> bool {
         let now = Instant::now();
         if state.stop_at.is_some_and(|at| at <= now) {
-            for (lane, _, lane_state) in self.dispatch.lanes().iter() {
-                if let crate::dispatch::LaneState::Busy(job) = lane_state {
+            for lane in self.dispatch.lanes().iter() {
+                if let crate::dispatch::LaneState::Busy(job) = lane.state {
                     tracing::warn!(
-                        job = %job, lane = %lane,
+                        job = %job, lane = %lane.name,
                         "stopped with the job at work: it stays `sent` and is settled at the next start"
                     );
                 }
@@ -421,6 +421,7 @@ impl Core {
                 if state.standing != Some(connection) {
                     return;
                 }
+                self.dispatch.welcomed();
                 state.uplink.up(connection, reports_after, reports_limit);
                 state.uplink.inventory(self.inventory());
                 state.uplink.status(Status { conditions: state.conditions.all() });

@@ -13,7 +13,7 @@ mod uplink;
 use std::{collections::BTreeSet, fs, sync::Arc};
 
 use anyhow::Context;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -31,7 +31,7 @@ use crate::{
     queue::{Queue, Rules},
     seal::SealKey,
     seams::{Clock, Random, Storage, SystemNet, TrustedTime},
-    store::{FolderLock, StoreError, Writer},
+    store::{FolderLock, Writer},
 };
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
@@ -50,11 +50,18 @@ pub async fn run(config: AgentConfig) -> anyhow::Result<()> {
     let (_lock, queue) = open_queue(&config, &random)?;
     let (writer, queue) = Writer::start("queue", queue);
     let time = TrustedTime::new(clock.clone());
-    let in_doubt = queue.run(move |queue: &mut Queue| recover(queue, started)).await?;
+    let past = queue.run(move |queue: &mut Queue| queue.past(started)).await?;
+    for (lane, claimed) in &past.in_doubt {
+        tracing::error!(
+            job = %claimed.job.job_id, lane = %lane,
+            "the last run ended with this job at work: it may have been done"
+        );
+    }
 
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
+    let in_doubt = past.in_doubt.iter().map(|(_, claimed)| claimed.job.system.clone()).collect();
     let drivers = drivers(&config, &time_zone, &in_doubt, &clock, &random);
-    let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers);
+    let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
 
     let token = fs::read_to_string(&config.cloud.token_file)
         .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
@@ -116,16 +123,6 @@ pub(crate) fn open_storage(
 fn open_queue(config: &AgentConfig, random: &Random) -> anyhow::Result<(FolderLock, Queue)> {
     let (lock, storage, seal) = open_storage(&config.storage, random)?;
     Ok((lock, Queue::open(&storage, seal, random.clone(), Rules::from(config))?))
-}
-
-/// Settles the jobs that were at work when the last run ended, and gives their systems.
-fn recover(queue: &mut Queue, now: Timestamp) -> Result<BTreeSet<SystemName>, StoreError> {
-    let mut systems = BTreeSet::new();
-    for job_id in queue.recover(now)? {
-        tracing::error!(job = %job_id, "the last run ended with this job at work: it may have been done");
-        systems.extend(queue.job(job_id)?.and_then(|job| job.view.system));
-    }
-    Ok(systems)
 }
 
 fn drivers(

@@ -1,10 +1,19 @@
-//! The lanes' states: pure, in memory.
+//! The lanes' states: pure, in memory. Time comes in as `now`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::model::{JobId, LaneName, SystemName};
+use crate::model::{JobId, LaneName, Priority, Refusal, SystemName};
+
+/// So many failures to reach the device in a row, and the lane rests.
+const FAILURES: u32 = 3;
+/// The first rest; each further failure doubles it,
+const FIRST_REST: Duration = Duration::from_secs(5);
+/// up to this.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// After so many jobs for people in a row, one that nobody waits for has its turn.
+const DESK_TURNS: u32 = 4;
 
 /// What a lane is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +22,33 @@ pub enum LaneState {
     Free,
     /// The queue was asked for its next job.
     Reserved,
-    /// A job is at work.
+    /// A job is at work, or it is being found out what became of it.
     Busy(JobId),
+}
+
+/// Why a lane gets no work for a while: its device could not be reached several times in a row. When the time is over
+/// one job is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// Until when.
+    pub until: Instant,
+    /// What the last job failed for.
+    pub why: Refusal,
+}
+
+/// A lane as it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneView<'a> {
+    /// Its name.
+    pub name: &'a LaneName,
+    /// The system whose driver declared it.
+    pub system: &'a SystemName,
+    /// What it is doing.
+    pub state: LaneState,
+    /// Whether a person has paused it.
+    pub paused: bool,
+    /// Whether it rests because its device cannot be reached.
+    pub rest: Option<&'a Rest>,
 }
 
 #[derive(Debug)]
@@ -25,6 +59,12 @@ struct Lane {
     retry_at: Option<Instant>,
     /// Somebody wanted it while it was reserved: the answer under way may not know of the latest job.
     wanted: bool,
+    paused: bool,
+    failures: u32,
+    rest: Option<Rest>,
+    desk_turns: u32,
+    /// No driver declares it any more; it goes when its job has ended.
+    retired: bool,
 }
 
 /// All lanes of the site, in the order of their names.
@@ -32,19 +72,57 @@ struct Lane {
 pub struct Lanes(BTreeMap<LaneName, Lane>);
 
 impl Lanes {
+    /// Adds a lane, or hands one that stands to the driver that declares it now.
     pub(super) fn add(&mut self, lane: LaneName, system: SystemName) {
-        self.0.insert(lane, Lane { system, state: LaneState::Free, retry_at: None, wanted: false });
+        let lane = self.0.entry(lane).or_insert_with(|| Lane {
+            system: system.clone(),
+            state: LaneState::Free,
+            retry_at: None,
+            wanted: false,
+            paused: false,
+            failures: 0,
+            rest: None,
+            desk_turns: 0,
+            retired: false,
+        });
+        lane.system = system;
+        lane.retired = false;
     }
 
-    /// Every lane with its system and state.
-    pub fn iter(&self) -> impl Iterator<Item = (&LaneName, &SystemName, LaneState)> {
-        self.0.iter().map(|(name, lane)| (name, &lane.system, lane.state))
+    /// No driver declares these lanes any more.
+    pub(super) fn retire(&mut self, system: &SystemName, kept: &[LaneName]) {
+        for (name, lane) in &mut self.0 {
+            lane.retired |= lane.system == *system && !kept.contains(name);
+        }
+        self.0.retain(|_, lane| !lane.retired || lane.state != LaneState::Free);
+    }
+
+    /// Every lane as it stands.
+    pub fn iter(&self) -> impl Iterator<Item = LaneView<'_>> {
+        self.0.iter().map(|(name, lane)| LaneView {
+            name,
+            system: &lane.system,
+            state: lane.state,
+            paused: lane.paused,
+            rest: lane.rest.as_ref(),
+        })
+    }
+
+    /// Whether there is such a lane.
+    #[must_use]
+    pub fn has(&self, lane: &LaneName) -> bool {
+        self.0.contains_key(lane)
     }
 
     /// Reserves a free lane whose line is ready. One that is reserved already is remembered as wanted.
-    pub(super) fn reserve(&mut self, lane: &LaneName, ready: impl Fn(&SystemName) -> bool) -> bool {
+    pub(super) fn reserve(
+        &mut self,
+        lane: &LaneName,
+        now: Instant,
+        ready: impl Fn(&SystemName) -> bool,
+    ) -> bool {
         match self.0.get_mut(lane) {
-            Some(lane) if lane.state == LaneState::Free && ready(&lane.system) => {
+            Some(lane) if lane.state == LaneState::Free && lane.may_work(now) && ready(&lane.system) => {
                 lane.state = LaneState::Reserved;
                 lane.retry_at = None;
                 lane.wanted = false;
@@ -58,6 +136,11 @@ impl Lanes {
         }
     }
 
+    /// Whether a lane may go on with another job right after one.
+    pub(super) fn may_go_on(&self, lane: &LaneName, now: Instant) -> bool {
+        self.0.get(lane).is_some_and(|lane| lane.may_work(now))
+    }
+
     pub(super) fn reserve_again(&mut self, lane: &LaneName) {
         self.set(lane, LaneState::Reserved);
     }
@@ -66,29 +149,91 @@ impl Lanes {
         self.set(lane, LaneState::Busy(job_id));
     }
 
+    /// Takes a lane for a job that is at work there whatever its line is like. False when another one is.
+    pub(super) fn take(&mut self, lane: &LaneName, job_id: JobId) -> bool {
+        match self.0.get_mut(lane) {
+            Some(lane) if lane.state == LaneState::Free => {
+                lane.state = LaneState::Busy(job_id);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts whose turn it was.
+    pub(super) fn had_turn(&mut self, lane: &LaneName, priority: Priority) {
+        if let Some(lane) = self.0.get_mut(lane) {
+            lane.desk_turns = match priority {
+                Priority::Desk => lane.desk_turns.saturating_add(1),
+                Priority::Background => 0,
+            };
+        }
+    }
+
+    /// Whether a job that nobody waits for should have the next turn.
+    pub(super) fn owes_background(&self, lane: &LaneName) -> bool {
+        self.0.get(lane).is_some_and(|lane| lane.desk_turns >= DESK_TURNS)
+    }
+
     /// Frees a lane. Says whether it was wanted meanwhile, so that the queue has to be asked again.
     pub(super) fn free(&mut self, lane: &LaneName, retry_at: Option<Instant>) -> bool {
-        self.set(lane, LaneState::Free);
-        self.0.get_mut(lane).is_some_and(|lane| {
-            lane.retry_at = retry_at;
-            std::mem::take(&mut lane.wanted)
-        })
+        let name = lane;
+        let Some(lane) = self.0.get_mut(name) else { return false };
+        lane.state = LaneState::Free;
+        lane.retry_at = retry_at;
+        let wanted = std::mem::take(&mut lane.wanted);
+        if lane.retired {
+            self.0.remove(name);
+            return false;
+        }
+        wanted
+    }
+
+    pub(super) fn pause(&mut self, lane: &LaneName, paused: bool) {
+        if let Some(lane) = self.0.get_mut(lane) {
+            lane.paused = paused;
+        }
+    }
+
+    /// The device was reached. Says whether that ends a row of failures that had the lane rest.
+    pub(super) fn reached(&mut self, lane: &LaneName) -> bool {
+        let Some(lane) = self.0.get_mut(lane) else { return false };
+        lane.failures = 0;
+        lane.rest.take().is_some()
+    }
+
+    /// The device could not be reached. Gives the rest that begins with it, if one does.
+    pub(super) fn not_reached(&mut self, lane: &LaneName, now: Instant, why: &Refusal) -> Option<Duration> {
+        let lane = self.0.get_mut(lane)?;
+        lane.failures = lane.failures.saturating_add(1);
+        let doublings = lane.failures.checked_sub(FAILURES)?.min(8);
+        let span = (FIRST_REST * (1 << doublings)).min(LONGEST_REST);
+        lane.rest = Some(Rest { until: now + span, why: why.clone() });
+        Some(span)
     }
 
     pub(super) fn of(&self, system: &SystemName) -> Vec<LaneName> {
         self.0.iter().filter(|(_, lane)| lane.system == *system).map(|(name, _)| name.clone()).collect()
     }
 
-    pub(super) fn next_retry(&self) -> Option<Instant> {
-        self.0.values().filter(|lane| lane.state == LaneState::Free).filter_map(|lane| lane.retry_at).min()
+    pub(super) fn names(&self) -> Vec<LaneName> {
+        self.0.keys().cloned().collect()
     }
 
-    /// Lanes whose retry is due; each is given once.
+    /// When the next lane that does nothing should look for work again.
+    pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
+        self.0.values().filter_map(|lane| lane.wakes_at(now)).min()
+    }
+
+    /// Lanes that should look for work again; each is given once.
     pub(super) fn due(&mut self, now: Instant) -> Vec<LaneName> {
         let mut due = Vec::new();
         for (name, lane) in &mut self.0 {
-            if lane.state == LaneState::Free && lane.retry_at.is_some_and(|at| at <= now) {
+            let rested = lane.rest.as_ref().is_some_and(|rest| rest.until <= now && !lane.paused);
+            let retries = lane.retry_at.is_some_and(|at| at <= now && lane.may_work(now));
+            if lane.state == LaneState::Free && (rested || retries) {
                 lane.retry_at = None;
+                lane.rest = None;
                 due.push(name.clone());
             }
         }
@@ -102,9 +247,26 @@ impl Lanes {
     }
 }
 
+impl Lane {
+    fn may_work(&self, now: Instant) -> bool {
+        !self.paused && !self.retired && self.rest.as_ref().is_none_or(|rest| rest.until <= now)
+    }
+
+    fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        if self.state != LaneState::Free || self.paused {
+            return None;
+        }
+        match &self.rest {
+            Some(rest) => Some(rest.until),
+            None => self.retry_at.map(|at| at.max(now)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Code;
 
     fn lane(name: &str) -> LaneName {
         LaneName::new(name).unwrap()
@@ -116,39 +278,113 @@ mod tests {
         lanes
     }
 
+    fn offline() -> Refusal {
+        Refusal::new(Code::DeviceOffline, "no answer")
+    }
+
     #[test]
     fn a_lane_is_reserved_once_and_only_while_its_line_is_ready() {
         let mut lanes = one();
-        assert!(!lanes.reserve(&lane("desk"), |_| false));
-        assert!(lanes.reserve(&lane("desk"), |_| true));
-        assert!(!lanes.reserve(&lane("desk"), |_| true));
-        assert!(!lanes.reserve(&lane("elsewhere"), |_| true));
+        let now = Instant::now();
+        assert!(!lanes.reserve(&lane("desk"), now, |_| false));
+        assert!(lanes.reserve(&lane("desk"), now, |_| true));
+        assert!(!lanes.reserve(&lane("desk"), now, |_| true));
+        assert!(!lanes.reserve(&lane("elsewhere"), now, |_| true));
         lanes.free(&lane("desk"), None);
-        assert!(lanes.reserve(&lane("desk"), |_| true));
+        assert!(lanes.reserve(&lane("desk"), now, |_| true));
     }
 
     #[test]
     fn a_retry_is_due_once_and_forgotten_when_the_lane_takes_work() {
         let mut lanes = one();
         let now = Instant::now();
-        let at = now + std::time::Duration::from_secs(1);
+        let at = now + Duration::from_secs(1);
         lanes.free(&lane("desk"), Some(at));
-        assert_eq!(lanes.next_retry(), Some(at));
+        assert_eq!(lanes.next_retry(now), Some(at));
         assert!(lanes.due(now).is_empty());
         assert_eq!(lanes.due(at), [lane("desk")]);
-        assert_eq!(lanes.next_retry(), None);
+        assert_eq!(lanes.next_retry(now), None);
         lanes.free(&lane("desk"), Some(at));
-        assert!(lanes.reserve(&lane("desk"), |_| true));
-        assert_eq!(lanes.next_retry(), None);
+        assert!(lanes.reserve(&lane("desk"), now, |_| true));
+        assert_eq!(lanes.next_retry(now), None);
     }
 
     #[test]
     fn a_lane_that_is_wanted_while_it_is_reserved_says_so_once_when_it_is_freed() {
         let mut lanes = one();
-        assert!(lanes.reserve(&lane("desk"), |_| true));
-        assert!(!lanes.reserve(&lane("desk"), |_| true));
+        let now = Instant::now();
+        assert!(lanes.reserve(&lane("desk"), now, |_| true));
+        assert!(!lanes.reserve(&lane("desk"), now, |_| true));
         assert!(lanes.free(&lane("desk"), None));
-        assert!(lanes.reserve(&lane("desk"), |_| true));
+        assert!(lanes.reserve(&lane("desk"), now, |_| true));
         assert!(!lanes.free(&lane("desk"), None));
+    }
+
+    #[test]
+    fn a_paused_lane_takes_nothing_and_wakes_nobody_until_it_is_resumed() {
+        let mut lanes = one();
+        let now = Instant::now();
+        lanes.free(&lane("desk"), Some(now));
+        lanes.pause(&lane("desk"), true);
+        assert!(!lanes.reserve(&lane("desk"), now, |_| true));
+        assert_eq!((lanes.next_retry(now), lanes.due(now)), (None, Vec::new()));
+        lanes.pause(&lane("desk"), false);
+        assert_eq!(lanes.due(now), [lane("desk")]);
+    }
+
+    #[test]
+    fn the_third_failure_in_a_row_has_the_lane_rest_and_each_further_one_twice_as_long_up_to_a_minute() {
+        let mut lanes = one();
+        let mut now = Instant::now();
+        let rests: Vec<_> = (0..8)
+            .map(|_| {
+                let rest = lanes.not_reached(&lane("desk"), now, &offline());
+                now += rest.unwrap_or_default();
+                rest.map(|rest| rest.as_secs())
+            })
+            .collect();
+        assert_eq!(rests, [None, None, Some(5), Some(10), Some(20), Some(40), Some(60), Some(60)]);
+        assert!(lanes.reached(&lane("desk")));
+        assert_eq!(lanes.not_reached(&lane("desk"), now, &offline()), None);
+    }
+
+    #[test]
+    fn a_lane_that_rests_takes_nothing_and_tries_one_job_when_the_rest_is_over() {
+        let mut lanes = one();
+        let now = Instant::now();
+        for _ in 0..FAILURES {
+            lanes.not_reached(&lane("desk"), now, &offline());
+        }
+        assert!(!lanes.reserve(&lane("desk"), now, |_| true));
+        let then = now + FIRST_REST;
+        assert_eq!(lanes.next_retry(now), Some(then));
+        assert_eq!(lanes.due(then), [lane("desk")]);
+        assert!(lanes.reserve(&lane("desk"), then, |_| true));
+        assert_eq!(lanes.not_reached(&lane("desk"), then, &offline()), Some(FIRST_REST * 2));
+    }
+
+    #[test]
+    fn after_four_jobs_for_people_the_background_has_a_turn() {
+        let mut lanes = one();
+        for _ in 0..4 {
+            assert!(!lanes.owes_background(&lane("desk")));
+            lanes.had_turn(&lane("desk"), Priority::Desk);
+        }
+        assert!(lanes.owes_background(&lane("desk")));
+        lanes.had_turn(&lane("desk"), Priority::Background);
+        assert!(!lanes.owes_background(&lane("desk")));
+    }
+
+    #[test]
+    fn a_lane_that_no_driver_declares_any_more_goes_when_its_job_has_ended() {
+        let mut lanes = one();
+        let system = SystemName::new("salto").unwrap();
+        let now = Instant::now();
+        lanes.begin(&lane("desk"), JobId(uuid::Uuid::nil()));
+        lanes.retire(&system, &[]);
+        assert!(lanes.has(&lane("desk")));
+        assert!(!lanes.reserve(&lane("desk"), now, |_| true));
+        lanes.free(&lane("desk"), None);
+        assert!(!lanes.has(&lane("desk")));
     }
 }

@@ -18,13 +18,23 @@
 //! An order that arrives while its lane is free is accepted, claimed and marked in one commit: one sync lies between
 //! its arrival and the first byte at the device.
 //!
+//! # What does not end at once
+//! A job that may be repeated and whose device fell silent stays `sent` and stands *aside*: its lane works on, and the
+//! job is tried again after a pause until its deadline. A job in doubt, after a restart or at its end, keeps its lane
+//! while its driver is asked for *proof*; only without one it ends `unknown`. A lane whose device could not be reached
+//! several times in a row *rests*, so that one dead device costs nobody else anything.
+//!
+//! When jobs wait from the time before a restart, they are held until the cloud has welcomed the agent, or for a few
+//! seconds: this memory may be an old one that was put back, and only the cloud can tell.
+//!
 //! This room sees neither SQL nor bytes. Nothing here waits for a commit while other lanes could work: answers of the
 //! queue come back through [`Dispatch::next`].
 
 mod lanes;
+mod wishes;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::{Future, pending},
     pin::Pin,
     sync::Arc,
@@ -40,15 +50,21 @@ use tokio::{
 };
 
 use crate::{
-    drivers::{Driver, Line, Performed, Work},
-    model::{Admission, Code, JobId, LaneName, Order, Outcome, Refusal, Success, SystemName, Window},
+    drivers::{Driver, Line, Performed, Proof, Work},
+    model::{
+        Admission, Code, Job, JobId, Kind, LaneName, Order, Outcome, Refusal, Success, SystemName, Window,
+    },
     protocol::{Envelope, Message, Position, RefusedCode, Stage},
-    queue::{Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, Queue},
+    queue::{
+        Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, LocalOrder, Past, Queue, Troubles, Wish, policy,
+        stopped_at_work,
+    },
     seams::TrustedTime,
     store::{StoreError, WriterHandle},
 };
 
-pub use lanes::{LaneState, Lanes};
+pub use lanes::{LaneState, LaneView, Lanes, Rest};
+pub use wishes::Reply;
 
 /// What the rest of the agent learns from the dispatcher.
 #[derive(Debug)]
@@ -87,33 +103,78 @@ pub struct Dispatch {
     drivers: BTreeMap<SystemName, Arc<dyn Driver>>,
     lanes: Lanes,
     lines: BTreeMap<SystemName, Line>,
-    line_changes: mpsc::UnboundedReceiver<(SystemName, Line)>,
-    running: JoinSet<Performed>,
-    at_work: BTreeMap<Id, (LaneName, Claimed)>,
+    tell_line: mpsc::UnboundedSender<(SystemName, u64, Line)>,
+    line_changes: mpsc::UnboundedReceiver<(SystemName, u64, Line)>,
+    /// Which driver of a system speaks for its line: a replaced one may still be heard.
+    line_of: BTreeMap<SystemName, u64>,
+    drivers_started: u64,
+    running: JoinSet<Came>,
+    at_work: BTreeMap<Id, AtWork>,
+    aside: BTreeMap<JobId, Aside>,
+    /// Jobs of the time before the start whose lane is at work for another one of them.
+    to_prove: VecDeque<(LaneName, Claimed)>,
     answers: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     tell_progress: mpsc::UnboundedSender<(JobId, Stage)>,
     progress: mpsc::UnboundedReceiver<(JobId, Stage)>,
     told: VecDeque<Happening>,
     next_expiry: Option<Timestamp>,
+    next_due: Option<Timestamp>,
+    held_until: Option<Instant>,
     stopping: bool,
+}
+
+/// A job that has its lane.
+struct AtWork {
+    lane: LaneName,
+    claimed: Claimed,
+    /// How often it was tried before under the same mark.
+    tries: u32,
+    asked: Asked,
+}
+
+/// What its driver was asked.
+enum Asked {
+    ToPerform,
+    /// For proof, at its end: how it ends without.
+    ForProof(Refusal),
+    /// For proof, after a restart.
+    ForProofAtStart,
+}
+
+/// What its driver said.
+enum Came {
+    Performed(Performed),
+    Proof(Proof),
+}
+
+/// A job that is `sent` and waits for another try.
+struct Aside {
+    lane: LaneName,
+    claimed: Claimed,
+    tries: u32,
+    at: Instant,
+    why: Refusal,
 }
 
 /// What the queue answered, with what is needed to go on.
 enum Answer {
     Accepted {
-        position: Position,
+        position: Option<Position>,
         lane: Option<LaneName>,
         reserved: bool,
+        has_timer: bool,
         result: Result<Accepted, StoreError>,
+        reply: Option<oneshot::Sender<Result<Accepted, StoreError>>>,
     },
     Refused {
         position: Position,
         result: Result<(), StoreError>,
     },
     Cancelled {
-        position: Position,
+        position: Option<Position>,
         job_id: JobId,
         result: Result<CancelAnswer, StoreError>,
+        reply: Option<oneshot::Sender<Result<CancelAnswer, StoreError>>>,
     },
     Claimed {
         lane: LaneName,
@@ -124,7 +185,18 @@ enum Answer {
         end: Box<End>,
         result: Result<NextJob, StoreError>,
     },
+    /// The end of a job that had stood aside.
+    Recorded {
+        end: Box<End>,
+        result: Result<(), StoreError>,
+    },
     Expired(Result<(Vec<JobId>, Option<Timestamp>), StoreError>),
+    Due(Result<(BTreeSet<LaneName>, Option<Timestamp>), StoreError>),
+    /// A person's wish was carried out: these lanes may have work, or none any more.
+    Wished {
+        ask: Vec<LaneName>,
+        failed: Option<String>,
+    },
 }
 
 /// What came of a job, until it is durable.
@@ -132,9 +204,21 @@ enum Answer {
 struct End {
     job_id: JobId,
     system: SystemName,
+    /// Whether it may have left a timer behind.
+    has_timer: bool,
     performed: Performed,
 }
 
+impl End {
+    fn of(job: &Job, performed: Performed) -> Self {
+        Self { job_id: job.job_id, system: job.system.clone(), has_timer: has_timer(&job.order), performed }
+    }
+}
+
+/// How long jobs from before a restart are held for the cloud's welcome.
+const HELD: Duration = Duration::from_secs(5);
+/// How long a driver may look for proof.
+const PROOF_WITHIN: Duration = Duration::from_secs(20);
 /// How long until the store is tried again after it failed.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
 /// A wall clock that is put right may bring a deadline nearer; it is looked at this often.
@@ -155,45 +239,77 @@ impl NextJob {
 }
 
 impl Dispatch {
-    /// Puts drivers to work on a queue. Every job that was `sent` when the agent last stopped must have been settled
-    /// by `Queue::recover` before.
+    /// Puts drivers to work on a queue. `past` is what [`Queue::past`] says is left of the last run.
     #[must_use]
-    pub fn new(queue: WriterHandle<Queue>, time: TrustedTime, drivers: Vec<Arc<dyn Driver>>) -> Self {
-        let (changed, line_changes) = mpsc::unbounded_channel();
+    pub fn new(
+        queue: WriterHandle<Queue>,
+        time: TrustedTime,
+        drivers: Vec<Arc<dyn Driver>>,
+        past: Past,
+    ) -> Self {
+        let (tell_line, line_changes) = mpsc::unbounded_channel();
         let (tell_progress, progress) = mpsc::unbounded_channel();
-        let mut lanes = Lanes::default();
-        let mut lines = BTreeMap::new();
-        for driver in &drivers {
-            for lane in driver.lanes() {
-                lanes.add(lane, driver.system().clone());
-            }
-            lines.insert(driver.system().clone(), Line::Opening);
-            let (mut line, system, changed) = (driver.line(), driver.system().clone(), changed.clone());
-            line.mark_changed();
-            tokio::spawn(async move {
-                while line.changed().await.is_ok() {
-                    let now = line.borrow_and_update().clone();
-                    if changed.send((system.clone(), now)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        Self {
+        let mut dispatch = Self {
             queue,
             time,
-            drivers: drivers.into_iter().map(|driver| (driver.system().clone(), driver)).collect(),
-            lanes,
-            lines,
+            drivers: BTreeMap::new(),
+            lanes: Lanes::default(),
+            lines: BTreeMap::new(),
+            tell_line,
             line_changes,
+            line_of: BTreeMap::new(),
+            drivers_started: 0,
             running: JoinSet::new(),
             at_work: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            to_prove: VecDeque::new(),
             answers: FuturesUnordered::new(),
             tell_progress,
             progress,
             told: VecDeque::new(),
             next_expiry: Some(Timestamp::MIN),
+            next_due: Some(Timestamp::MIN),
+            held_until: past.waiting.then(|| Instant::now() + HELD),
             stopping: false,
+        };
+        for driver in drivers {
+            dispatch.add_driver(driver);
+        }
+        for pause in &past.paused {
+            dispatch.lanes.pause(&pause.lane, true);
+        }
+        for (lane, claimed) in past.in_doubt {
+            dispatch.prove_at_start(lane, claimed);
+        }
+        dispatch
+    }
+
+    fn add_driver(&mut self, driver: Arc<dyn Driver>) {
+        let system = driver.system().clone();
+        for lane in driver.lanes() {
+            self.lanes.add(lane, system.clone());
+        }
+        self.drivers_started += 1;
+        let which = self.drivers_started;
+        self.line_of.insert(system.clone(), which);
+        self.lines.insert(system.clone(), Line::Opening);
+        let (mut line, name, tell) = (driver.line(), system.clone(), self.tell_line.clone());
+        line.mark_changed();
+        tokio::spawn(async move {
+            while line.changed().await.is_ok() {
+                let now = line.borrow_and_update().clone();
+                if tell.send((name.clone(), which, now)).is_err() {
+                    return;
+                }
+            }
+        });
+        self.drivers.insert(system, driver);
+    }
+
+    /// The cloud has welcomed the agent, and both remember the same past: what waits may be done.
+    pub fn welcomed(&mut self) {
+        if self.held_until.take().is_some() {
+            self.ask_all();
         }
     }
 
@@ -219,35 +335,38 @@ impl Dispatch {
         }
     }
 
-    fn accept(&mut self, position: Position, job: crate::model::Job) {
-        let admission = self.admit(&job.system, &job.order);
-        let lane = admission.as_ref().ok().map(|admission| admission.lane.clone());
-        let reserved = lane.as_ref().is_some_and(|lane| self.reserve(lane));
+    fn accept(&mut self, position: Position, job: Job) {
+        let has_timer = has_timer(&job.order);
+        let (admission, lane, reserved) = self.admitted(&job);
         let now = self.time.now();
         let answer = self
             .queue
             .submit(move |queue: &mut Queue| queue.accept(now, Some(position), job, admission, reserved));
+        let position = Some(position);
         self.answers.push(Box::pin(async move {
-            Answer::Accepted { position, lane, reserved, result: answered(answer).await }
+            let result = answered(answer).await;
+            Answer::Accepted { position, lane, reserved, has_timer, result, reply: None }
         }));
     }
 
+    /// What a job's driver says of it, its lane, and whether that is now reserved for it.
+    fn admitted(&mut self, job: &Job) -> (Result<Admission, Refusal>, Option<LaneName>, bool) {
+        let admission = self.admit(&job.system, &job.order);
+        let lane = admission.as_ref().ok().map(|admission| admission.lane.clone());
+        let reserved = lane.as_ref().is_some_and(|lane| self.reserve(lane));
+        (admission, lane, reserved)
+    }
+
     fn admit(&self, system: &SystemName, order: &Order) -> Result<Admission, Refusal> {
-        let Some(driver) = self.drivers.get(system) else {
-            let known: Vec<_> = self.drivers.keys().map(SystemName::as_str).collect();
-            return Err(Refusal::new(
-                Code::SystemUnknown,
-                format!("this site has no system {system}; it has: {}", known.join(", ")),
-            ));
-        };
-        driver.admit(order)
+        admit(&self.drivers, system, order)
     }
 
     fn cancel(&mut self, position: Position, job_id: JobId) {
         let now = self.time.now();
         let answer = self.queue.submit(move |queue: &mut Queue| queue.cancel(now, Some(position), job_id));
         self.answers.push(Box::pin(async move {
-            Answer::Cancelled { position, job_id, result: answered(answer).await }
+            let result = answered(answer).await;
+            Answer::Cancelled { position: Some(position), job_id, result, reply: None }
         }));
     }
 
@@ -275,7 +394,11 @@ impl Dispatch {
                 Some((job_id, stage)) = self.progress.recv() => {
                     self.told.push_back(Happening::Progress { job_id, stage });
                 }
-                Some((system, line)) = self.line_changes.recv() => self.line_changed(system, line),
+                Some((system, which, line)) = self.line_changes.recv() => {
+                    if self.line_of.get(&system) == Some(&which) {
+                        self.line_changed(system, line);
+                    }
+                }
                 () = until(wake) => self.woken(),
             }
         }
@@ -321,7 +444,20 @@ impl Dispatch {
 
     fn reserve(&mut self, lane: &LaneName) -> bool {
         let drivers = &self.drivers;
-        !self.stopping && self.lanes.reserve(lane, |system| is_ready(drivers, system))
+        let may_begin = !self.stopping && self.held_until.is_none();
+        may_begin && self.lanes.reserve(lane, Instant::now(), |system| is_ready(drivers, system))
+    }
+
+    /// What a lane should be given next.
+    fn wish_of(&self, lane: &LaneName) -> Wish {
+        let now = Instant::now();
+        let is_stuck = |lane: &LaneView<'_>| {
+            lane.paused
+                || lane.rest.is_some_and(|rest| rest.until > now)
+                || self.lines.get(lane.system) != Some(&Line::Ready)
+        };
+        let stuck = self.lanes.iter().filter(is_stuck).map(|lane| lane.name.clone()).collect();
+        Wish { background: self.lanes.owes_background(lane), stuck }
     }
 
     /// Gives a lane back for which the queue had no job, and asks again where it may have one by now.
@@ -343,77 +479,46 @@ impl Dispatch {
         self.ask(lane);
     }
 
-    /// Asks the queue for a lane's next job, if the lane may take one.
+    /// Asks the queue for a lane's next job, if the lane may take one. A job that stands aside for the lane, and whose
+    /// pause is over, goes first.
     fn ask(&mut self, lane: &LaneName) {
-        if !self.reserve(lane) {
+        if self.prove_next(lane) || !self.reserve(lane) {
             return;
         }
-        let (lane, now, name) = (lane.clone(), self.time.now(), lane.clone());
-        let answer = self.queue.submit(move |queue: &mut Queue| next_job(queue, now, &name));
+        if let Some(job_id) = self.aside_for(lane) {
+            let Aside { lane, claimed, tries, .. } =
+                self.aside.remove(&job_id).expect("it was found there just now");
+            self.begin(lane, claimed, tries);
+            return;
+        }
+        let (wish, now) = (self.wish_of(lane), self.time.now());
+        let (lane, name) = (lane.clone(), lane.clone());
+        let answer = self.queue.submit(move |queue: &mut Queue| next_job(queue, now, &name, &wish));
         self.answers.push(Box::pin(async move { Answer::Claimed { lane, result: answered(answer).await } }));
     }
 
     fn answered(&mut self, answer: Answer) {
         match answer {
-            Answer::Accepted { position, lane, reserved, result } => {
-                let reserved = lane.clone().filter(|_| reserved);
-                match result {
-                    Ok(Accepted::Sent(claimed)) => {
-                        let lane = lane.expect("a job is sent to the lane it was admitted to");
-                        self.begin(lane, claimed);
-                    }
-                    Ok(Accepted::Waiting) => {
-                        self.next_expiry = Some(Timestamp::MIN);
-                        match (reserved, lane) {
-                            (Some(reserved), _) => self.ask_again(&reserved),
-                            (None, Some(lane)) => self.ask(&lane),
-                            (None, None) => {}
-                        }
-                    }
-                    Ok(Accepted::Ended(outcome)) => {
-                        tracing::info!(state = %outcome.state(), "order ended on arrival");
-                        self.told.push_back(Happening::Reports);
-                        if let Some(lane) = &reserved {
-                            self.ask_again(lane);
-                        }
-                    }
-                    Ok(Accepted::Duplicate) => {
-                        // A job that is over is reported once more.
-                        self.told.push_back(Happening::Reports);
-                        if let Some(lane) = &reserved {
-                            self.ask_again(lane);
-                        }
-                    }
-                    Err(error) => {
-                        // Others may wait in the lane; taking it has cancelled their retry.
-                        if let Some(lane) = &reserved {
-                            self.free(lane, Some(Instant::now() + STORE_AGAIN));
-                        }
-                        self.not_stored(&error);
-                        return;
-                    }
+            Answer::Accepted { position, lane, reserved, has_timer, result, reply } => {
+                if has_timer {
+                    self.next_due = Some(Timestamp::MIN);
                 }
-                self.told.push_back(Happening::Held(position));
+                if let Some(reply) = reply {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(result.as_ref().map(Clone::clone).map_err(told));
+                }
+                self.accepted(position, lane, reserved, result);
             }
             Answer::Refused { position, result } => match result {
                 Ok(()) => self.told.extend([Happening::Held(position), Happening::Reports]),
                 Err(error) => self.not_stored(&error),
             },
-            Answer::Cancelled { position, job_id, result } => match result {
-                Ok(answer) => {
-                    match answer {
-                        CancelAnswer::Cancelled => tracing::info!(job = %job_id, "job cancelled"),
-                        CancelAnswer::TooLate(state) => {
-                            tracing::info!(job = %job_id, %state, "too late to cancel");
-                        }
-                        CancelAnswer::NotKnown => {
-                            tracing::info!(job = %job_id, "cancelled before it arrived");
-                        }
-                    }
-                    self.told.extend([Happening::Held(position), Happening::Reports]);
+            Answer::Cancelled { position, job_id, result, reply } => {
+                if let Some(reply) = reply {
+                    let _ = reply.send(result.as_ref().map(|answer| *answer).map_err(told));
                 }
-                Err(error) => self.not_stored(&error),
-            },
+                self.cancelled(position, job_id, result);
+            }
             Answer::Claimed { lane, result } => match result {
                 Ok(next) => self.go_on(lane, next),
                 Err(error) => {
@@ -427,6 +532,9 @@ impl Dispatch {
                         // It waits again, and its deadline with it.
                         self.next_expiry = Some(Timestamp::MIN);
                     }
+                    if end.has_timer {
+                        self.next_due = Some(Timestamp::MIN);
+                    }
                     self.go_on(lane, next);
                 }
                 Err(error) => {
@@ -436,10 +544,43 @@ impl Dispatch {
                     self.settle(lane, *end, STORE_AGAIN);
                 }
             },
+            Answer::Recorded { end, result } => match result {
+                Ok(()) => {
+                    self.next_due = Some(Timestamp::MIN);
+                    self.told.push_back(Happening::Reports);
+                }
+                Err(error) => {
+                    tracing::error!(job = %end.job_id, error = error.chain(), "an outcome could not be stored yet");
+                    self.told.push_back(Happening::StoreFailed { why: error.chain() });
+                    self.record_aside(*end, STORE_AGAIN);
+                }
+            },
+            Answer::Due(Ok((lanes, next))) => {
+                self.next_due = self.next_due.into_iter().chain(next).min();
+                for lane in lanes {
+                    self.ask(&lane);
+                }
+            }
+            Answer::Due(Err(error)) => {
+                self.next_due = Some(self.time.now().saturating_add(STORE_AGAIN).unwrap_or(Timestamp::MAX));
+                self.told.push_back(Happening::StoreFailed { why: error.chain() });
+            }
+            Answer::Wished { ask, failed } => {
+                if let Some(why) = failed {
+                    self.told.push_back(Happening::StoreFailed { why });
+                }
+                // Doubts may have been settled, jobs ended, timers made.
+                self.look_again();
+                self.told.extend([Happening::Reports, Happening::LinesChanged]);
+                for lane in ask {
+                    self.ask(&lane);
+                }
+            }
             Answer::Expired(Ok((ended, next))) => {
                 // What was asked for meanwhile stands.
                 self.next_expiry = self.next_expiry.into_iter().chain(next).min();
                 if !ended.is_empty() {
+                    self.next_due = Some(Timestamp::MIN);
                     tracing::warn!(jobs = ended.len(), "jobs expired before anything was sent");
                     self.told.push_back(Happening::Reports);
                 }
@@ -466,55 +607,268 @@ impl Dispatch {
         self.told.push_back(Happening::StoreFailed { why });
     }
 
-    fn begin(&mut self, lane: LaneName, claimed: Claimed) {
+    fn accepted(
+        &mut self,
+        position: Option<Position>,
+        lane: Option<LaneName>,
+        reserved: bool,
+        result: Result<Accepted, StoreError>,
+    ) {
+        let reserved = lane.clone().filter(|_| reserved);
+        match result {
+            Ok(Accepted::Sent(claimed)) => {
+                let lane = lane.expect("a job is sent to the lane it was admitted to");
+                self.begin(lane, claimed, 0);
+            }
+            Ok(Accepted::Waiting) => {
+                self.next_expiry = Some(Timestamp::MIN);
+                match (reserved, lane) {
+                    (Some(reserved), _) => self.ask_again(&reserved),
+                    (None, Some(lane)) => self.ask(&lane),
+                    (None, None) => {}
+                }
+            }
+            Ok(Accepted::Ended(outcome)) => {
+                tracing::info!(state = %outcome.state(), "order ended on arrival");
+                self.told.push_back(Happening::Reports);
+                if let Some(lane) = &reserved {
+                    self.ask_again(lane);
+                }
+            }
+            Ok(Accepted::Duplicate) => {
+                // A job that is over is reported once more.
+                self.told.push_back(Happening::Reports);
+                if let Some(lane) = &reserved {
+                    self.ask_again(lane);
+                }
+            }
+            Err(error) => {
+                // Others may wait in the lane; taking it has cancelled their retry.
+                if let Some(lane) = &reserved {
+                    self.free(lane, Some(Instant::now() + STORE_AGAIN));
+                }
+                if position.is_some() {
+                    self.not_stored(&error);
+                } else {
+                    self.told.push_back(Happening::StoreFailed { why: error.chain() });
+                }
+                return;
+            }
+        }
+        self.told.extend(position.map(Happening::Held));
+    }
+
+    fn cancelled(
+        &mut self,
+        position: Option<Position>,
+        job_id: JobId,
+        result: Result<CancelAnswer, StoreError>,
+    ) {
+        match result {
+            Ok(answer) => {
+                match answer {
+                    CancelAnswer::Cancelled => tracing::info!(job = %job_id, "job cancelled"),
+                    CancelAnswer::TooLate(state) => {
+                        tracing::info!(job = %job_id, %state, "too late to cancel");
+                    }
+                    CancelAnswer::NotKnown => tracing::info!(job = %job_id, "cancelled before it arrived"),
+                }
+                self.next_due = Some(Timestamp::MIN);
+                self.told.extend(position.map(Happening::Held));
+                self.told.push_back(Happening::Reports);
+            }
+            Err(error) if position.is_some() => self.not_stored(&error),
+            Err(error) => self.told.push_back(Happening::StoreFailed { why: error.chain() }),
+        }
+    }
+
+    fn begin(&mut self, lane: LaneName, claimed: Claimed, tries: u32) {
         let job = &claimed.job;
-        let driver = Arc::clone(&self.drivers[&job.system]);
+        let Some(driver) = self.drivers.get(&job.system).map(Arc::clone) else {
+            // Its system was taken out of the configuration while the queue was asked.
+            let why =
+                Refusal::new(Code::SystemUnknown, format!("this site has no system {} any more", job.system));
+            self.settle(lane, End::of(job, Performed::NothingSent(why)), Duration::ZERO);
+            return;
+        };
         tracing::info!(
             job = %job.job_id, lane = %lane, kind = job.order.kind().as_str(), treatment = ?claimed.treatment,
-            attempt = claimed.attempt, "job sent"
+            attempt = claimed.attempt, tries, "job sent"
         );
         self.lanes.begin(&lane, job.job_id);
+        self.lanes.had_turn(&lane, job.priority);
         self.told.push_back(Happening::Progress { job_id: job.job_id, stage: Stage::Sent });
-        let work = Work { job_id: job.job_id, order: job.order.clone(), treatment: claimed.treatment };
+        let work = work(&claimed);
         let (job_id, progress) = (job.job_id, self.tell_progress.clone());
         let running = self.running.spawn(async move {
             let sink = move |stage| {
                 // The dispatcher may be gone; screens are the only ones who miss it.
                 let _ = progress.send((job_id, stage));
             };
-            driver.perform(work, &sink).await
+            Came::Performed(driver.perform(work, &sink).await)
         });
-        self.at_work.insert(running.id(), (lane, claimed));
+        let asked = Asked::ToPerform;
+        self.at_work.insert(running.id(), AtWork { lane, claimed, tries, asked });
     }
 
-    fn performed(&mut self, done: Result<(Id, Performed), tokio::task::JoinError>) {
-        let (id, performed) = match done {
+    /// Asks a job's driver what became of it, if its lane is free; else that waits for its lane.
+    fn prove_at_start(&mut self, lane: LaneName, claimed: Claimed) {
+        if !self.lanes.has(&lane) || !self.drivers.contains_key(&claimed.job.system) {
+            // Nobody is left who could be asked.
+            let end = Performed::Ended(stopped_at_work());
+            self.record_aside(End::of(&claimed.job, end), Duration::ZERO);
+        } else if self.lanes.take(&lane, claimed.job.job_id) {
+            self.prove(lane, claimed, 0, Asked::ForProofAtStart);
+        } else {
+            self.to_prove.push_back((lane, claimed));
+        }
+    }
+
+    /// Says whether a lane is taken by a job of the time before the start.
+    fn prove_next(&mut self, lane: &LaneName) -> bool {
+        let Some(place) = self.to_prove.iter().position(|(waiting, _)| waiting == lane) else {
+            return false;
+        };
+        if let Some((lane, claimed)) = self.to_prove.remove(place) {
+            self.prove_at_start(lane, claimed);
+        }
+        true
+    }
+
+    /// Has a driver look for proof of what became of a job; the lane is the job's meanwhile.
+    fn prove(&mut self, lane: LaneName, claimed: Claimed, tries: u32, asked: Asked) {
+        let driver = Arc::clone(&self.drivers[&claimed.job.system]);
+        self.lanes.begin(&lane, claimed.job.job_id);
+        let work = work(&claimed);
+        let running = self.running.spawn(async move {
+            let proof = tokio::time::timeout(PROOF_WITHIN, driver.prove(&work)).await;
+            Came::Proof(proof.unwrap_or(Proof::None))
+        });
+        self.at_work.insert(running.id(), AtWork { lane, claimed, tries, asked });
+    }
+
+    fn performed(&mut self, done: Result<(Id, Came), tokio::task::JoinError>) {
+        let (id, came) = match done {
             Ok(done) => done,
             Err(error) => {
                 let doubt =
                     Outcome::unknown(Code::AgentStopped, "the driver broke down at work; read the card");
                 tracing::error!(error = %error, "a driver panicked; its lane goes on");
-                (error.id(), Performed::Ended(doubt))
+                (error.id(), Came::Performed(Performed::Ended(doubt)))
             }
         };
-        let (lane, Claimed { job, .. }) = self.at_work.remove(&id).expect("every task was put to work here");
-        match &performed {
-            Performed::Ended(outcome) => log_outcome(job.job_id, outcome),
-            Performed::MayRepeat(why) => {
-                tracing::warn!(job = %job.job_id, error = %why, "the job may be repeated")
+        let AtWork { lane, claimed, tries, asked } =
+            self.at_work.remove(&id).expect("every task was put to work here");
+        let job_id = claimed.job.job_id;
+        let performed = match (came, asked) {
+            (Came::Performed(Performed::MayRepeat(why)), _) if claimed.job.order.kind().is_repeatable() => {
+                self.note_reached(&lane, &why);
+                return self.put_aside(lane, claimed, tries, why);
             }
-            Performed::NothingSent(why) => {
-                tracing::warn!(job = %job.job_id, error = %why, "nothing was sent; the job waits again");
+            // A driver that says so of what must not be repeated is mistaken.
+            (Came::Performed(Performed::MayRepeat(why)), _) => Performed::Ended(Outcome::Unknown(why)),
+            (Came::Performed(Performed::Ended(Outcome::Unknown(why))), Asked::ToPerform)
+                if self.drivers.contains_key(&claimed.job.system) && !self.stopping =>
+            {
+                tracing::info!(job = %job_id, error = %why, "the end of the job is not known; its driver looks for proof");
+                return self.prove(lane, claimed, tries, Asked::ForProof(why));
+            }
+            (Came::Performed(performed), _) => performed,
+            (Came::Proof(Proof::Done(success)), _) => {
+                tracing::info!(job = %job_id, "the device proves that the job was done");
+                Performed::Ended(Outcome::Succeeded(success))
+            }
+            (Came::Proof(Proof::NotDone(why)), _) => {
+                tracing::info!(job = %job_id, error = %why, "the device proves that the job was not done");
+                Performed::NothingSent(why)
+            }
+            (Came::Proof(Proof::None), Asked::ForProof(why)) => Performed::Ended(Outcome::Unknown(why)),
+            (Came::Proof(Proof::None), _) if claimed.job.order.kind().is_repeatable() => {
+                let why = Refusal::new(
+                    Code::AgentStopped,
+                    "the agent stopped while the job was at work; it is done again",
+                );
+                return self.put_aside(lane, claimed, tries, why);
+            }
+            (Came::Proof(Proof::None), _) => Performed::Ended(stopped_at_work()),
+        };
+        match &performed {
+            Performed::Ended(outcome) => {
+                log_outcome(job_id, outcome);
+                match outcome.reason().filter(|why| why.code.is_unreachable()) {
+                    Some(why) => self.note_reached(&lane, why),
+                    None => {
+                        if self.lanes.reached(&lane) {
+                            self.told.push_back(Happening::LinesChanged);
+                        }
+                    }
+                }
+            }
+            Performed::NothingSent(why) | Performed::MayRepeat(why) => {
+                tracing::warn!(job = %job_id, error = %why, "nothing was sent; the job waits again");
+                self.note_reached(&lane, why);
             }
         }
         self.lanes.reserve_again(&lane);
-        self.settle(lane, End { job_id: job.job_id, system: job.system, performed }, Duration::ZERO);
+        self.settle(lane, End::of(&claimed.job, performed), Duration::ZERO);
+    }
+
+    /// Counts failures to reach a lane's device.
+    fn note_reached(&mut self, lane: &LaneName, why: &Refusal) {
+        if !why.code.is_unreachable() {
+            return;
+        }
+        if let Some(rest) = self.lanes.not_reached(lane, Instant::now(), why) {
+            tracing::warn!(lane = %lane, ?rest, error = %why, "the device cannot be reached; its lane rests");
+            self.told.push_back(Happening::LinesChanged);
+        }
+    }
+
+    /// Keeps a job that may be repeated until its pause is over, and gives its lane to others meanwhile.
+    fn put_aside(&mut self, lane: LaneName, claimed: Claimed, tries: u32, why: Refusal) {
+        let job = &claimed.job;
+        tracing::warn!(job = %job.job_id, lane = %lane, tries, error = %why, "the job is tried again after a pause");
+        if job.expires_at <= self.time.now() {
+            self.lanes.reserve_again(&lane);
+            let end = End::of(job, Performed::Ended(too_late(job, why)));
+            return self.settle(lane, end, Duration::ZERO);
+        }
+        let tries = tries.saturating_add(1);
+        let at = Instant::now() + spread(policy::backoff(tries), job.job_id, tries);
+        self.aside.insert(job.job_id, Aside { lane: lane.clone(), claimed, tries, at, why });
+        self.lanes.reserve_again(&lane);
+        self.free(&lane, None);
+        self.ask(&lane);
+    }
+
+    /// The job that stands aside for a lane and may be tried again.
+    fn aside_for(&self, lane: &LaneName) -> Option<JobId> {
+        let now = Instant::now();
+        let due = self.aside.iter().filter(|(_, aside)| aside.lane == *lane && aside.at <= now);
+        due.min_by_key(|(_, aside)| aside.at).map(|(job_id, _)| *job_id)
+    }
+
+    /// Makes the end of a job durable that has no lane at present.
+    fn record_aside(&mut self, end: End, after: Duration) {
+        let (queue, time) = (self.queue.clone(), self.time.clone());
+        self.answers.push(Box::pin(async move {
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+            let (now, work) = (time.now(), end.clone());
+            let answer = queue.submit(move |queue: &mut Queue| record(queue, now, work));
+            Answer::Recorded { end: Box::new(end), result: answered(answer).await }
+        }));
     }
 
     /// Makes the end of a job durable, and asks for the lane's next one in the same commit.
     fn settle(&mut self, lane: LaneName, end: End, after: Duration) {
         let (queue, time) = (self.queue.clone(), self.time.clone());
-        let may_ask = !self.stopping && is_ready(&self.drivers, &end.system);
+        let may_ask = !self.stopping
+            && is_ready(&self.drivers, &end.system)
+            && self.lanes.may_go_on(&lane, Instant::now())
+            && self.aside_for(&lane).is_none();
+        let wish = self.wish_of(&lane);
         let work = (lane.clone(), end.clone());
         let end = Box::new(end);
         let submit = move || {
@@ -522,7 +876,7 @@ impl Dispatch {
             let now = time.now();
             queue.submit(move |queue: &mut Queue| {
                 record(queue, now, end)?;
-                if may_ask { next_job(queue, now, &lane) } else { Ok(NextJob::NONE) }
+                if may_ask { next_job(queue, now, &lane, &wish) } else { Ok(NextJob::NONE) }
             })
         };
         if after.is_zero() {
@@ -542,7 +896,7 @@ impl Dispatch {
         // Asking may have ended jobs on the way: refused by the ledger, or too late.
         self.told.push_back(Happening::Reports);
         match next.claimed {
-            Some(claimed) => self.begin(lane, claimed),
+            Some(claimed) => self.begin(lane, claimed, 0),
             None => {
                 let retry_at = next.retry_at.map(|at| self.instant_of(at));
                 self.free(&lane, retry_at);
@@ -578,12 +932,26 @@ impl Dispatch {
         if self.stopping {
             return None;
         }
-        let retry = self.lanes.next_retry().map(|at| at.saturating_duration_since(Instant::now()));
-        let expiry = self.next_expiry.map(|at| {
+        let now = Instant::now();
+        let until = |at: Timestamp| {
             let wait = at.duration_since(self.time.now());
             Duration::try_from(wait).unwrap_or(Duration::ZERO).min(LOOK_AGAIN)
+        };
+        let asides = self.aside.values().map(|aside| {
+            // One whose pause is over waits for its lane, or for its deadline.
+            let again = aside.at.saturating_duration_since(now);
+            let deadline = until(aside.claimed.job.expires_at);
+            if again.is_zero() { deadline } else { again.min(deadline) }
         });
-        retry.into_iter().chain(expiry).min()
+        let instants = self.lanes.next_retry(now).into_iter().chain(self.held_until);
+        let waits = instants.map(|at| at.saturating_duration_since(now)).chain(asides);
+        waits.chain(self.next_expiry.map(until)).chain(self.next_due.map(until)).min()
+    }
+
+    /// Deadlines and timers may have changed.
+    pub(crate) fn look_again(&mut self) {
+        self.next_expiry = Some(Timestamp::MIN);
+        self.next_due = Some(Timestamp::MIN);
     }
 
     fn woken(&mut self) {
@@ -595,13 +963,52 @@ impl Dispatch {
                 Line::Down(trouble) => Some((system.clone(), trouble.message.clone())),
                 Line::Opening | Line::Ready => None,
             };
-            let troubles: BTreeMap<_, _> = self.lines.iter().filter_map(trouble).collect();
+            let rests = |lane: LaneView<'_>| {
+                let why = match (lane.paused, lane.rest) {
+                    (true, _) => format!("lane {} is paused (`latchd lanes resume`)", lane.name),
+                    (false, Some(rest)) => rest.why.message.clone(),
+                    (false, None) => return None,
+                };
+                Some((lane.name.clone(), why))
+            };
+            let troubles = Troubles {
+                systems: self.lines.iter().filter_map(trouble).collect(),
+                lanes: self.lanes.iter().filter_map(rests).collect(),
+            };
             let answer = self.queue.submit(move |queue: &mut Queue| {
                 Ok((queue.expire_for(now, &troubles)?, queue.next_expiry()?))
             });
             self.answers.push(Box::pin(async move { Answer::Expired(answered(answer).await) }));
         }
-        for lane in self.lanes.due(Instant::now()) {
+        if self.next_due.is_some_and(|at| at <= now) {
+            self.next_due = None;
+            let answer =
+                self.queue.submit(move |queue: &mut Queue| Ok((queue.come_due(now)?, queue.next_due()?)));
+            self.answers.push(Box::pin(async move { Answer::Due(answered(answer).await) }));
+        }
+        let instant = Instant::now();
+        if self.held_until.is_some_and(|at| at <= instant) {
+            self.held_until = None;
+            self.ask_all();
+        }
+        let late = self.aside.iter().filter(|(_, aside)| aside.claimed.job.expires_at <= now);
+        let late: Vec<_> = late.map(|(job_id, _)| *job_id).collect();
+        for job_id in late {
+            if let Some(Aside { claimed, why, .. }) = self.aside.remove(&job_id) {
+                let outcome = too_late(&claimed.job, why);
+                log_outcome(job_id, &outcome);
+                self.record_aside(End::of(&claimed.job, Performed::Ended(outcome)), Duration::ZERO);
+            }
+        }
+        let mut lanes: BTreeSet<_> = self.lanes.due(instant).into_iter().collect();
+        lanes.extend(self.aside.values().filter(|aside| aside.at <= instant).map(|aside| aside.lane.clone()));
+        for lane in lanes {
+            self.ask(&lane);
+        }
+    }
+
+    fn ask_all(&mut self) {
+        for lane in self.lanes.names() {
             self.ask(&lane);
         }
     }
@@ -622,9 +1029,10 @@ fn is_ready(drivers: &BTreeMap<SystemName, Arc<dyn Driver>>, system: &SystemName
 }
 
 fn record(queue: &mut Queue, now: Timestamp, end: End) -> Result<(), StoreError> {
-    let End { job_id, system, performed } = end;
+    let End { job_id, system, performed, .. } = end;
     match performed {
         Performed::NothingSent(why) => queue.unsend(now, job_id, &why),
+        // Never recorded: such a job stands aside.
         Performed::MayRepeat(why) => queue.finish(now, job_id, Outcome::Unknown(why)),
         Performed::Ended(outcome) => {
             let seen = match &outcome {
@@ -640,10 +1048,57 @@ fn record(queue: &mut Queue, now: Timestamp, end: End) -> Result<(), StoreError>
     }
 }
 
-fn next_job(queue: &mut Queue, now: Timestamp, lane: &LaneName) -> Result<NextJob, StoreError> {
-    let claimed = queue.claim(now, lane)?;
+fn next_job(queue: &mut Queue, now: Timestamp, lane: &LaneName, wish: &Wish) -> Result<NextJob, StoreError> {
+    let claimed = queue.claim_as(now, lane, wish)?;
     let retry_at = if claimed.is_none() { queue.next_retry(lane)? } else { None };
     Ok(NextJob { claimed, retry_at, asked: true })
+}
+
+fn admit(
+    drivers: &BTreeMap<SystemName, Arc<dyn Driver>>,
+    system: &SystemName,
+    order: &Order,
+) -> Result<Admission, Refusal> {
+    let Some(driver) = drivers.get(system) else {
+        let known: Vec<_> = drivers.keys().map(SystemName::as_str).collect();
+        return Err(Refusal::new(
+            Code::SystemUnknown,
+            format!("this site has no system {system}; it has: {}", known.join(", ")),
+        ));
+    };
+    driver.admit(order)
+}
+
+fn work(claimed: &Claimed) -> Work {
+    let Claimed { job, treatment, .. } = claimed;
+    Work { job_id: job.job_id, order: job.order.clone(), treatment: *treatment }
+}
+
+/// Whether a job's arrival or end may set or end a timer.
+fn has_timer(order: &Order) -> bool {
+    matches!(order.kind(), Kind::SlotPut | Kind::SlotRemove)
+}
+
+/// How a job ends whose deadline came while it was tried again and again. Reading changes nothing, so that it was not
+/// done is certain.
+fn too_late(job: &Job, why: Refusal) -> Outcome {
+    match job.order.kind() {
+        Kind::SlotPut | Kind::SlotRemove => Outcome::Unknown(why),
+        _ => Outcome::Failed(why),
+    }
+}
+
+/// A pause and up to a quarter more, so that jobs that failed together do not come back in step. The spread is the
+/// job's own: its id is random.
+fn spread(pause: Duration, job_id: JobId, tries: u32) -> Duration {
+    let bits = job_id.0.as_u128().rotate_left(tries.wrapping_mul(7)) as u64;
+    let quarter = u64::try_from(pause.as_millis() / 4).unwrap_or(u64::MAX).max(1);
+    pause + Duration::from_millis(bits % quarter)
+}
+
+/// An error for whoever asked; the dispatcher itself has the original.
+fn told(error: &StoreError) -> StoreError {
+    StoreError::Commit(error.chain())
 }
 
 async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {

@@ -105,7 +105,8 @@ fn house() -> House {
     });
     let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
     let time = TrustedTime::new(clock.clone());
-    let dispatch = Dispatch::new(queue.clone(), time, vec![Arc::clone(&driver) as Arc<dyn Driver>]);
+    let dispatch =
+        Dispatch::new(queue.clone(), time, vec![Arc::clone(&driver) as Arc<dyn Driver>], Past::default());
     House { dispatch, queue, driver, clock, begun, n: 0, _folder: folder, _writer: writer }
 }
 
@@ -163,7 +164,7 @@ impl House {
     /// Lets the dispatcher work until the lane is free and nothing is asked.
     async fn rests(&mut self) {
         let rests = |dispatch: &Dispatch| {
-            dispatch.is_quiet() && dispatch.lanes().iter().all(|(_, _, state)| state == LaneState::Free)
+            dispatch.is_quiet() && dispatch.lanes().iter().all(|lane| lane.state == LaneState::Free)
         };
         while !rests(&self.dispatch) {
             self.dispatch.next().await;

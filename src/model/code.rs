@@ -118,6 +118,21 @@ codes! {
     Superseded = "superseded",
 }
 
+impl Code {
+    /// Whether it says that the device, or what stands before it, could not be reached or did not answer.
+    #[must_use]
+    pub fn is_unreachable(self) -> bool {
+        matches!(
+            self,
+            Self::DeviceOffline
+                | Self::EncoderOffline
+                | Self::SystemOffline
+                | Self::NoAnswer
+                | Self::LineLost
+        )
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

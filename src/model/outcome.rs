@@ -203,6 +203,21 @@ pub enum Origin {
     Timer,
 }
 
+impl Origin {
+    /// Every origin there is.
+    pub const ALL: [Self; 3] = [Self::Cloud, Self::Person, Self::Timer];
+
+    /// The name in rows and on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Person => "person",
+            Self::Timer => "timer",
+        }
+    }
+}
+
 /// What settled a doubt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolution {

@@ -17,36 +17,52 @@
 //! `job` holds orders and outcomes, sealed; its index `job_waiting` is the order in which a lane is worked off, with
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
-//! free. `tally` counts, so that nothing else ever has to. `audit` says what the site refused and who decided what.
+//! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
+//! else ever has to. `audit` says what the site refused and who decided what.
+//!
+//! # Timers are jobs
+//! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
+//! agent's own standing there from then on. Nothing has to be remembered beside the rows, so a restart forgets no timer,
+//! and a clock that jumps only changes when the next look finds them due.
 //!
 //! This room sees no driver, no network and no task.
 
+mod lanes;
 mod ledger;
 mod limits;
 mod outbox;
 pub mod policy;
+mod retry;
+mod slots;
 mod store;
 #[cfg(test)]
 mod testing;
 mod view;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
-pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView};
+pub use lanes::LanePause;
+pub use retry::RetryRefused;
+pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, SlotView};
 
 use self::{
     ledger::{Change, Door, Settled},
     policy::Event,
+    slots::Ordered,
     store::Row,
 };
 use crate::{
     config::{AgentConfig, Limits, SystemConfig},
     model::{
-        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, Order, Outcome,
-        Refusal, Report, Resolution, RoomState, Success, SystemName, Treatment, Verdict, Written,
+        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, LocalJob,
+        Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, SystemName, Treatment,
+        Verdict, Written,
     },
     protocol::{Position, stream},
     seal::SealKey,
@@ -58,10 +74,11 @@ use crate::{
 pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("queue.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql")];
 
-/// How long a job waits for another lane's job in the same room. Cards take seconds, so a person hardly notices.
-const ROOM_AT_WORK: SignedDuration = SignedDuration::from_secs(1);
+/// How long a job waits for another one in the same room, slot or reservation. Cards take seconds, so a person hardly
+/// notices.
+const AT_WORK: SignedDuration = SignedDuration::from_secs(1);
 /// No pause between two attempts is longer. A later one was written under a clock that has since been put back.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Jobs that one call of [`Queue::expire`] ends, so that no commit is held up.
@@ -111,6 +128,46 @@ pub struct Memory {
     pub orders_received: Position,
     /// What it has sent of reports.
     pub reports: stream::Sent,
+}
+
+/// A job that was made at the site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalOrder {
+    /// The job. One that is known already is the same job.
+    pub job: Job,
+    /// Who wants it.
+    pub origin: Origin,
+    /// The job whose place it takes.
+    pub retries: Option<JobId>,
+}
+
+/// What a lane wishes for next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// A job that nobody stands and waits for, if there is one: the desk has had its turns.
+    pub background: bool,
+    /// Lanes that get no work at present. What waits there holds up no later job of its reservation.
+    pub stuck: BTreeSet<LaneName>,
+}
+
+/// What keeps jobs from being begun, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Troubles {
+    /// Of whole systems.
+    pub systems: BTreeMap<SystemName, String>,
+    /// Of single lanes.
+    pub lanes: BTreeMap<LaneName, String>,
+}
+
+/// What a dispatcher has to know of the time before it started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Past {
+    /// Jobs that were at work, with their lanes.
+    pub in_doubt: Vec<(LaneName, Claimed)>,
+    /// Lanes that a person has paused.
+    pub paused: Vec<LanePause>,
+    /// Whether jobs wait.
+    pub waiting: bool,
 }
 
 /// What became of a job that arrived.
@@ -191,8 +248,8 @@ fn resolved(row: &Row, resolution: &Resolution) -> Outcome {
 enum Sending {
     Sent(Claimed),
     Ended(Outcome),
-    /// Another job is at work in one of its rooms.
-    RoomAtWork,
+    /// Another job is at work in one of its rooms, or on its slot.
+    AtWork,
 }
 
 impl Queue {
@@ -230,44 +287,69 @@ impl Queue {
         if !self.take_order(now, position)? {
             return Ok(Accepted::Duplicate);
         }
-        if self.holds(job.job_id)? {
-            self.report_again(now, job.job_id)?;
+        let order = LocalOrder { job, origin: Origin::Cloud, retries: None };
+        self.accept_local(now, order, admission, may_send)
+    }
+
+    /// [`Queue::accept`] for a job that was made at the site: it has no place in the stream of orders.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn accept_local(
+        &mut self,
+        now: Timestamp,
+        order: LocalOrder,
+        admission: Result<Admission, Refusal>,
+        may_send: bool,
+    ) -> Result<Accepted, StoreError> {
+        let LocalOrder { job, origin, retries } = order;
+        let job_id = job.job_id;
+        if self.holds(job_id)? {
+            self.report_again(now, job_id)?;
             return Ok(Accepted::Duplicate);
         }
-        let job_id = job.job_id;
-        let (admission, refused) = match admission {
-            Ok(admission) => (Some(admission), None),
-            Err(refusal) => (None, Some(refusal)),
+        let Admission { lane, rooms, lead } = match admission {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                let row = self.insert(now, job, None, origin, retries)?;
+                let is_cancelled = self.was_cancelled_ahead(job_id)?;
+                let outcome = if is_cancelled { Outcome::Cancelled } else { Outcome::Failed(refusal) };
+                return self.end_early(now, &row, outcome);
+            }
         };
-        let row = self.insert(now, job, admission.as_ref())?;
-        let early = if self.was_cancelled_ahead(job_id)? {
-            Some(Outcome::Cancelled)
-        } else if let Some(refusal) = refused {
-            Some(Outcome::Failed(refusal))
-        } else {
-            self.refuse(now, &row)?
-        };
-        if let Some(outcome) = early {
-            self.end(now, &row, &outcome)?;
-            return Ok(Accepted::Ended(outcome));
+        let due_at = due_at(&job.order, lead).filter(|due| *due > now);
+        let row = self.insert(now, job, Some((&lane, rooms)), origin, retries)?;
+        if self.was_cancelled_ahead(job_id)? {
+            return self.end_early(now, &row, Outcome::Cancelled);
         }
-        let lane = admission.expect("a job without admission was refused above").lane;
-        let mut retry_at = None;
-        if may_send && !self.has_ready(now, &lane)? {
+        if let Some(outcome) = self.refuse(now, &row)? {
+            return self.end_early(now, &row, outcome);
+        }
+        let may_send = may_send && due_at.is_none() && !self.has_ready(now, &lane)?;
+        let is_later = may_send && self.ordered_before(&row, &BTreeSet::new())?.is_some();
+        let may_send = may_send && !is_later;
+        if !may_send && let Err(refusal) = limits::one_more_waiting(&self.rules.limits, self.waiting()?) {
+            self.audit_refusal(now, job_id, &refusal)?;
+            return self.end_early(now, &row, Outcome::Failed(refusal));
+        }
+        if self.order_slot(now, &row, &lane, due_at.is_some())? == Ordered::Older {
+            return self.end_early(now, &row, Outcome::Superseded);
+        }
+        let mut retry_at = is_later.then(|| after(now, AT_WORK));
+        if may_send {
             match self.send(now, &row)? {
                 Sending::Sent(claimed) => return Ok(Accepted::Sent(claimed)),
                 Sending::Ended(outcome) => return Ok(Accepted::Ended(outcome)),
-                Sending::RoomAtWork => retry_at = Some(after(now, ROOM_AT_WORK)),
+                Sending::AtWork => retry_at = Some(after(now, AT_WORK)),
             }
         }
-        if let Err(refusal) = limits::one_more_waiting(&self.rules.limits, self.waiting()?) {
-            self.audit_refusal(now, job_id, &refusal)?;
-            let outcome = Outcome::Failed(refusal);
-            self.end(now, &row, &outcome)?;
-            return Ok(Accepted::Ended(outcome));
-        }
-        self.mark_waiting(&row, Event::Queue, retry_at, None)?;
+        self.mark_queued(&row, due_at, retry_at)?;
         Ok(Accepted::Waiting)
+    }
+
+    fn end_early(&mut self, now: Timestamp, row: &Row, outcome: Outcome) -> Result<Accepted, StoreError> {
+        self.end(now, row, &outcome)?;
+        Ok(Accepted::Ended(outcome))
     }
 
     /// Takes the position of a message that this version cannot read. If a job's id could be found in it, that job
@@ -300,15 +382,46 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn claim(&mut self, now: Timestamp, lane: &LaneName) -> Result<Option<Claimed>, StoreError> {
+        self.claim_as(now, lane, &Wish::default())
+    }
+
+    /// [`Queue::claim`] by a lane's wish. Jobs of one reservation are done in the order in which they came: where an
+    /// earlier one waits in the same lane it goes first, and for one in another lane the later one steps back.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn claim_as(
+        &mut self,
+        now: Timestamp,
+        lane: &LaneName,
+        wish: &Wish,
+    ) -> Result<Option<Claimed>, StoreError> {
         self.promote(now, lane)?;
-        while let Some(row) = self.next_of(lane)? {
+        while let Some(first) = self.wished(lane, wish)? {
+            let row = match self.ordered_before(&first, &wish.stuck)? {
+                None => first,
+                Some(earlier) if earlier.lane.as_ref() == Some(lane) && self.is_ready(&earlier)? => earlier,
+                Some(_) => {
+                    self.postpone(&first, after(now, AT_WORK))?;
+                    continue;
+                }
+            };
             match self.send(now, &row)? {
                 Sending::Sent(claimed) => return Ok(Some(claimed)),
                 Sending::Ended(_) => {}
-                Sending::RoomAtWork => self.postpone(&row, after(now, ROOM_AT_WORK))?,
+                Sending::AtWork => self.postpone(&row, after(now, AT_WORK))?,
             }
         }
         Ok(None)
+    }
+
+    fn wished(&self, lane: &LaneName, wish: &Wish) -> Result<Option<Row>, StoreError> {
+        if wish.background
+            && let Some(row) = self.next_in_background(lane)?
+        {
+            return Ok(Some(row));
+        }
+        self.next_of(lane)
     }
 
     /// Ends a job: outcome, ledger and report in one.
@@ -336,7 +449,7 @@ impl Queue {
         let pause = SignedDuration::try_from(pause + jitter).unwrap_or(SignedDuration::MAX);
         self.mark_waiting(&row, Event::Unsend, Some(after(now, pause)), Some(why.code))?;
         self.settle(now, &row, Settled::NotDone)?;
-        Ok(())
+        self.leave_slot(&row)
     }
 
     /// Takes a job back, if nothing of it was sent.
@@ -395,6 +508,7 @@ impl Queue {
         let outcome = resolved(&row, &resolution);
         let rooms = self.settle(now, &row, settled)?;
         self.mark_resolved(&row, state, &resolution)?;
+        self.resolve_slot(now, &row, resolution.verdict == Verdict::Done)?;
         let verdict = match resolution.verdict {
             Verdict::Done => "done",
             Verdict::NotDone => "not done",
@@ -412,15 +526,44 @@ impl Queue {
         Ok(Ok(()))
     }
 
-    /// After a stop that was not clean: every job that is `sent` may have been done, so it becomes `unknown`.
+    /// What is left of the last run: jobs that were at work, in the order in which they came (each may have been done;
+    /// one that cannot be read any more ends `unknown` at once), pauses, and whether jobs wait.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn past(&mut self, now: Timestamp) -> Result<Past, StoreError> {
+        let mut in_doubt = Vec::new();
+        for job_id in self.ids_in(JobState::Sent)? {
+            let row = self.known(job_id)?;
+            match (row.lane, row.body) {
+                (Some(lane), Some(body)) => in_doubt.push((
+                    lane,
+                    Claimed {
+                        job: body.job,
+                        treatment: row.treatment.unwrap_or(Treatment::Plain),
+                        attempt: row.attempt,
+                    },
+                )),
+                _ => self.finish(now, job_id, stopped_at_work())?,
+            }
+        }
+        Ok(Past { in_doubt, paused: self.paused_lanes()?, waiting: self.waiting()? > 0 })
+    }
+
+    /// Takes other rules into force, for what is judged from now on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// After a stop that was not clean, where nothing can prove what became of them: every job that is `sent` may have
+    /// been done, so it becomes `unknown`.
     ///
     /// # Errors
     /// Those of the database.
     pub fn recover(&mut self, now: Timestamp) -> Result<Vec<JobId>, StoreError> {
         let sent = self.ids_in(JobState::Sent)?;
         for job_id in &sent {
-            let why = "the agent stopped after the job was marked and before its end was known";
-            self.finish(now, *job_id, Outcome::unknown(Code::AgentStopped, why))?;
+            self.finish(now, *job_id, stopped_at_work())?;
         }
         Ok(sent)
     }
@@ -430,22 +573,19 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn expire(&mut self, now: Timestamp) -> Result<Vec<JobId>, StoreError> {
-        self.expire_for(now, &BTreeMap::new())
+        self.expire_for(now, &Troubles::default())
     }
 
-    /// [`Queue::expire`], where some systems are in trouble: a person at the desk is told what the job waited for.
+    /// [`Queue::expire`], where something is in trouble: a person at the desk is told what the job waited for.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn expire_for(
-        &mut self,
-        now: Timestamp,
-        troubles: &BTreeMap<SystemName, String>,
-    ) -> Result<Vec<JobId>, StoreError> {
+    pub fn expire_for(&mut self, now: Timestamp, troubles: &Troubles) -> Result<Vec<JobId>, StoreError> {
         let late = self.ids_expired(now, EXPIRED_AT_ONCE)?;
         for job_id in &late {
             let row = self.known(*job_id)?;
-            let trouble = row.body.as_ref().and_then(|body| troubles.get(&body.job.system));
+            let of_system = || troubles.systems.get(&row.body.as_ref()?.job.system);
+            let trouble = row.lane.as_ref().and_then(|lane| troubles.lanes.get(lane)).or_else(of_system);
             let outcome = match trouble {
                 Some(trouble) => {
                     let message = format!("its deadline passed before anything was sent: {trouble}");
@@ -507,6 +647,11 @@ impl Queue {
         if body.job.expires_at <= now {
             return Ok(Some(expired()));
         }
+        if let Order::SlotPut(put) = &body.job.order
+            && put.window.ends_at().is_some_and(|end| end <= now)
+        {
+            return Ok(Some(window_over()));
+        }
         if let Err(refusal) = limits::standing(&self.rules.limits, now, &body.job, &body.rooms) {
             self.audit_refusal(now, row.job_id, &refusal)?;
             return Ok(Some(Outcome::Failed(refusal)));
@@ -533,7 +678,7 @@ impl Queue {
         }
         let doors = self.doors(now, row)?;
         if doors.iter().any(|door| door.room.at_work.is_some()) {
-            return Ok(Sending::RoomAtWork);
+            return Ok(Sending::AtWork);
         }
         let sharing = self.rules.systems.get(&job.system).copied().unwrap_or(Sharing::Shared);
         let plan = match ledger::plan(&job.order, &doors, sharing, now) {
@@ -557,6 +702,9 @@ impl Queue {
                 "nobody else changed the room, by configuration",
             )?;
         }
+        if !self.take_slot(row)? {
+            return Ok(Sending::AtWork);
+        }
         let attempt = self.mark_sent(row, now, plan.treatment)?;
         Ok(Sending::Sent(Claimed { job: job.clone(), treatment: plan.treatment, attempt }))
     }
@@ -570,14 +718,14 @@ impl Queue {
     /// Ends a job: outcome, ledger and report in one.
     fn end(&mut self, now: Timestamp, row: &Row, outcome: &Outcome) -> Result<(), StoreError> {
         self.mark_over(row, now, outcome)?;
-        let rooms = match (row.state, outcome) {
-            (JobState::Sent, Outcome::Succeeded(success)) => {
-                self.settle(now, row, row.done(success.card.as_ref()))?
-            }
-            (JobState::Sent, Outcome::Unknown(_)) => self.settle(now, row, Settled::Unclear)?,
-            (JobState::Sent, _) => self.settle(now, row, Settled::NotDone)?,
-            _ => Vec::new(),
+        let settled = match (row.state, outcome) {
+            (JobState::Sent, Outcome::Succeeded(success)) => Some(row.done(success.card.as_ref())),
+            (JobState::Sent, Outcome::Unknown(_)) => Some(Settled::Unclear),
+            (JobState::Sent, _) => Some(Settled::NotDone),
+            _ => None,
         };
+        let rooms = settled.map_or(Ok(Vec::new()), |settled| self.settle(now, row, settled))?;
+        self.settle_slot(now, row, settled)?;
         self.report(&Report {
             job_id: row.job_id,
             revision: 1,
@@ -585,7 +733,7 @@ impl Queue {
             outcome: outcome.clone(),
             resolution: None,
             rooms,
-            local: None,
+            local: row.local(),
         })
     }
 
@@ -600,8 +748,15 @@ impl Queue {
         };
         let Some(outcome) = detail.outcome else { return Ok(()) };
         let at = detail.view.ended_at.unwrap_or(now);
-        let first =
-            Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new(), local: None };
+        let first = Report {
+            job_id,
+            revision: 1,
+            at,
+            outcome,
+            resolution: None,
+            rooms: Vec::new(),
+            local: row.local(),
+        };
         self.report(&first)?;
         let Some(resolution) = detail.resolution else { return Ok(()) };
         let outcome = resolved(&row, &resolution);
@@ -656,6 +811,28 @@ impl Queue {
 }
 
 impl Row {
+    /// What the cloud has to be told of a job that it did not order.
+    fn local(&self) -> Option<LocalJob> {
+        let job = self.body.as_ref().map(|body| &body.job).filter(|_| self.origin != Origin::Cloud)?;
+        let device = match &job.order {
+            Order::CardEncode(card) => Some(card.encoder.as_str()),
+            Order::CardRead(read) => Some(read.encoder.as_str()),
+            Order::SlotPut(put) => Some(put.device.as_str()),
+            Order::SlotRemove { device, .. }
+            | Order::DeviceUnlock { device }
+            | Order::DeviceRead { device } => Some(device.as_str()),
+            Order::StayModify(_) | Order::StayCheckout { .. } | Order::InventoryRefresh => None,
+        };
+        Some(LocalJob {
+            origin: self.origin,
+            system: job.system.clone(),
+            kind: job.order.kind(),
+            device: device.map(str::to_owned),
+            created_at: job.created_at,
+            retries: self.retries,
+        })
+    }
+
     /// What its success means to its rooms. Without the system's word, the end that was ordered is what is printed.
     fn done(&self, facts: Option<&CardFacts>) -> Settled {
         let ordered = match self.body.as_ref().map(|body| &body.job.order) {
@@ -685,6 +862,30 @@ impl Row {
 
 fn expired() -> Outcome {
     Outcome::Expired(Refusal::new(Code::Expired, "its deadline passed before anything was sent"))
+}
+
+/// The outcome of a job that was at work when the agent stopped, where nothing proves what became of it.
+#[must_use]
+pub fn stopped_at_work() -> Outcome {
+    Outcome::unknown(
+        Code::AgentStopped,
+        "the agent stopped after the job was marked and before its end was known",
+    )
+}
+
+fn window_over() -> Outcome {
+    Outcome::Expired(Refusal::new(Code::Expired, "its window was over before anything was sent"))
+}
+
+/// When an order's time comes, for those that have one of their own.
+fn due_at(order: &Order, lead: Duration) -> Option<Timestamp> {
+    match order {
+        Order::SlotPut(put) => {
+            let lead = SignedDuration::try_from(lead).unwrap_or(SignedDuration::MAX);
+            Some(put.window.starts_at().saturating_sub(lead).unwrap_or(Timestamp::MIN))
+        }
+        _ => None,
+    }
 }
 
 fn after(now: Timestamp, span: SignedDuration) -> Timestamp {

@@ -1,5 +1,7 @@
 //! Rows of jobs, rooms and stays: the SQL of the queue. It decides nothing.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{
-        Admission, Code, DoorName, Job, JobId, JobState, LaneName, Outcome, Refusal, ReservationKey,
+        Code, DoorName, Job, JobId, JobState, LaneName, Origin, Outcome, Priority, Refusal, ReservationKey,
         Resolution, SystemName, Treatment,
     },
     store::StoreError,
@@ -19,6 +21,9 @@ use crate::{
 
 /// Rows that one call of [`Queue::purge`] deletes of each kind, so that no commit is held up.
 const PURGED_AT_ONCE: i64 = 500;
+
+/// Jobs that one call of [`Queue::come_due`] makes ready.
+const DUE_AT_ONCE: i64 = 256;
 
 /// A job's row.
 #[derive(Debug)]
@@ -31,6 +36,11 @@ pub(super) struct Row {
     pub(super) treatment: Option<Treatment>,
     pub(super) cancel_wanted: bool,
     pub(super) is_resolved: bool,
+    /// Absent where the job was refused before it had one.
+    pub(super) lane: Option<LaneName>,
+    pub(super) origin: Origin,
+    /// The job whose place it takes.
+    pub(super) retries: Option<JobId>,
     /// Absent where the job could not be read.
     pub(super) body: Option<Body>,
     /// The rooms whose stay the job touches.
@@ -58,8 +68,8 @@ impl Row {
     }
 }
 
-const COLUMNS: &str =
-    "id, job_id, state, code, attempt, treatment, cancel_wanted, resolution IS NOT NULL, body";
+const COLUMNS: &str = "id, job_id, state, code, attempt, treatment, cancel_wanted, resolution IS NOT NULL, body, \
+     lane, origin, retries";
 
 impl Queue {
     /// When the next waiting job comes too late.
@@ -74,7 +84,38 @@ impl Queue {
         Ok(instant(at))
     }
 
-    /// When a job of the lane that may not be sent yet may be tried again.
+    /// When the next job whose time has not come becomes ready.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let at = self
+            .connection
+            .prepare_cached(
+                "SELECT min(due_at) FROM job INDEXED BY job_due WHERE state = 'waiting' AND due_at IS NOT NULL",
+            )?
+            .query_row([], |row| row.get(0))?;
+        Ok(instant(at))
+    }
+
+    /// Makes jobs ready whose time has come, a bounded number; gives their lanes.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn come_due(&mut self, now: Timestamp) -> Result<BTreeSet<LaneName>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE job SET due_at = NULL WHERE id IN (SELECT id FROM job INDEXED BY job_due WHERE state = 'waiting' \
+             AND due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2) RETURNING lane",
+        )?;
+        let mut rows = statement.query([now.as_millisecond(), DUE_AT_ONCE])?;
+        let mut lanes = BTreeSet::new();
+        while let Some(row) = rows.next()? {
+            lanes.extend(row.get::<_, Option<String>>(0)?.and_then(|lane| LaneName::new(lane).ok()));
+        }
+        Ok(lanes)
+    }
+
+    /// When a job of the lane that pauses between two attempts may be tried again.
     ///
     /// # Errors
     /// Those of the database.
@@ -82,7 +123,8 @@ impl Queue {
         let at = self
             .connection
             .prepare_cached(
-                "SELECT min(retry_at) FROM job WHERE lane = ?1 AND state = 'waiting' AND retry_at IS NOT NULL",
+                "SELECT min(retry_at) FROM job WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL \
+                 AND retry_at IS NOT NULL",
             )?
             .query_row([lane.as_str()], |row| row.get(0))?;
         Ok(instant(at))
@@ -101,6 +143,8 @@ impl Queue {
             "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_at < ?1 AND expires_at < ?1 \
              AND state <> 'unknown' LIMIT ?2)",
             "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 LIMIT ?2)",
+            "DELETE FROM slot WHERE slot IN (SELECT slot FROM slot WHERE empty AND changed_at < ?1 AND NOT EXISTS \
+             (SELECT 1 FROM job WHERE job.slot = slot.slot AND job.ended_at IS NULL) LIMIT ?2)",
             "DELETE FROM cancelled_ahead WHERE job_id IN (SELECT job_id FROM cancelled_ahead WHERE at < ?1 LIMIT ?2)",
         ] {
             gone += self.connection.prepare_cached(sql)?.execute([before, PURGED_AT_ONCE])?;
@@ -115,39 +159,93 @@ impl Queue {
             .exists([job_id.0.as_bytes()])?)
     }
 
-    /// Stores a job that was just received.
+    /// Stores a job that was just received; `admitted` is its lane and its doors that follow reservations.
     pub(super) fn insert(
         &mut self,
         now: Timestamp,
         job: Job,
-        admission: Option<&Admission>,
+        admitted: Option<(&LaneName, Vec<DoorName>)>,
+        origin: Origin,
+        retries: Option<JobId>,
     ) -> Result<Row, StoreError> {
         self.drop_acknowledged()?;
         let job_id = job.job_id;
-        let admitted = admission.map(|admission| admission.rooms.clone()).unwrap_or_default();
-        let body = Body { job, rooms: admitted };
+        let (lane, rooms) = admitted.unzip();
+        let body = Body { job, rooms: rooms.unwrap_or_default() };
         let sealed = self.sealed(&body_place(job_id), &body);
         let job = &body.job;
+        let reservation = ledger::reservation_of(&job.order);
         self.connection
             .prepare_cached(
-                "INSERT INTO job(job_id, system, kind, lane, state, priority, received_at, expires_at, body) \
-                 VALUES (?1, ?2, ?3, ?4, 'received', ?5, ?6, ?7, ?8)",
+                "INSERT INTO job(job_id, system, kind, lane, state, priority, received_at, expires_at, body, origin, \
+                 retries, slot, reservation) VALUES (?1, ?2, ?3, ?4, 'received', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
                 job_id.0.as_bytes(),
                 job.system.as_str(),
                 job.order.kind().as_str(),
-                admission.map(|admission| admission.lane.as_str()),
+                lane.map(LaneName::as_str),
                 job.priority as u8,
                 now.as_millisecond(),
                 job.expires_at.as_millisecond(),
-                sealed
+                sealed,
+                origin.as_str(),
+                retries.as_ref().map(|retries| retries.0.as_bytes()),
+                self.slot_index(&job.system, &job.order),
+                reservation.map(|key| self.reservation_index(&job.system, key)),
             ])?;
         Ok(Row {
             rooms: ledger::rooms_of(&job.order, &body.rooms),
             body: Some(body),
+            lane: lane.cloned(),
+            origin,
+            retries,
             ..self.received(job_id)
         })
+    }
+
+    fn reservation_index(&self, system: &SystemName, key: &ReservationKey) -> [u8; 32] {
+        self.seal.blind_index("job.reservation", &format!("{system}\0{}", key.as_str()))
+    }
+
+    /// The earliest unfinished job that works in the name of the same reservation and was ordered before, among those
+    /// that can be worked off at all: `stuck` lanes hold up nobody else.
+    pub(super) fn ordered_before(
+        &self,
+        row: &Row,
+        stuck: &BTreeSet<LaneName>,
+    ) -> Result<Option<Row>, StoreError> {
+        let job = row.job()?;
+        let Some(key) = ledger::reservation_of(&job.order) else {
+            return Ok(None);
+        };
+        let index = self.reservation_index(&job.system, key);
+        let mut after = 0;
+        loop {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM job WHERE reservation = ?1 AND ended_at IS NULL AND id > ?2 AND id < ?3 \
+                 ORDER BY id LIMIT 1"
+            );
+            let Some(earlier) = self.row(&sql, params![index, after, row.id])? else {
+                return Ok(None);
+            };
+            if earlier.state == JobState::Sent
+                || !earlier.lane.as_ref().is_some_and(|lane| stuck.contains(lane))
+            {
+                return Ok(Some(earlier));
+            }
+            after = earlier.id;
+        }
+    }
+
+    /// Whether a job stands in its lane, to be sent at once.
+    pub(super) fn is_ready(&self, row: &Row) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM job WHERE id = ?1 AND state = 'waiting' AND due_at IS NULL AND retry_at IS NULL",
+            )?
+            .exists([row.id])?)
     }
 
     /// Stores the id of a job that could not be read.
@@ -171,6 +269,9 @@ impl Queue {
             treatment: None,
             cancel_wanted: false,
             is_resolved: false,
+            lane: None,
+            origin: Origin::Cloud,
+            retries: None,
             body: None,
             rooms: Vec::new(),
         }
@@ -189,9 +290,18 @@ impl Queue {
     pub(super) fn next_of(&self, lane: &LaneName) -> Result<Option<Row>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM job WHERE id = (SELECT id FROM job WHERE lane = ?1 AND state = 'waiting' \
-             AND retry_at IS NULL ORDER BY priority DESC, id LIMIT 1)"
+             AND due_at IS NULL AND retry_at IS NULL ORDER BY priority DESC, id LIMIT 1)"
         );
         self.row(&sql, params![lane.as_str()])
+    }
+
+    /// The first job of a lane that nobody stands and waits for.
+    pub(super) fn next_in_background(&self, lane: &LaneName) -> Result<Option<Row>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM job WHERE id = (SELECT id FROM job WHERE lane = ?1 AND state = 'waiting' \
+             AND due_at IS NULL AND retry_at IS NULL AND priority = ?2 ORDER BY id LIMIT 1)"
+        );
+        self.row(&sql, params![lane.as_str(), Priority::Background as u8])
     }
 
     /// Whether a job of the lane may be sent.
@@ -200,7 +310,7 @@ impl Queue {
         Ok(self
             .connection
             .prepare_cached(
-                "SELECT 1 FROM job WHERE lane = ?1 AND state = 'waiting' AND retry_at IS NULL LIMIT 1",
+                "SELECT 1 FROM job WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL AND retry_at IS NULL LIMIT 1",
             )?
             .exists([lane.as_str()])?)
     }
@@ -210,7 +320,7 @@ impl Queue {
         self.connection
             .prepare_cached(
                 "UPDATE job SET retry_at = NULL \
-                 WHERE lane = ?1 AND state = 'waiting' AND (retry_at <= ?2 OR retry_at > ?3)",
+                 WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL AND (retry_at <= ?2 OR retry_at > ?3)",
             )?
             .execute(params![
                 lane.as_str(),
@@ -224,6 +334,25 @@ impl Queue {
         self.connection
             .prepare_cached("UPDATE job SET retry_at = ?2 WHERE id = ?1")?
             .execute([row.id, until.as_millisecond()])?;
+        Ok(())
+    }
+
+    /// Lets a job that was just received take its place in its lane.
+    pub(super) fn mark_queued(
+        &mut self,
+        row: &Row,
+        due_at: Option<Timestamp>,
+        retry_at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let state = row.next(Event::Queue)?;
+        self.connection
+            .prepare_cached("UPDATE job SET state = ?2, due_at = ?3, retry_at = ?4 WHERE id = ?1")?
+            .execute(params![
+                row.id,
+                state.as_str(),
+                due_at.map(Timestamp::as_millisecond),
+                retry_at.map(Timestamp::as_millisecond)
+            ])?;
         Ok(())
     }
 
@@ -260,7 +389,7 @@ impl Queue {
             .connection
             .prepare_cached(
                 "UPDATE job SET state = ?2, attempt = attempt + 1, sent_at = ?3, treatment = ?4, retry_at = NULL, \
-                 code = '' WHERE id = ?1 RETURNING attempt",
+                 due_at = NULL, code = '' WHERE id = ?1 RETURNING attempt",
             )?
             .query_row(
                 params![row.id, state.as_str(), now.as_millisecond(), text_of(treatment)],
@@ -286,7 +415,7 @@ impl Queue {
         let sealed = self.sealed(&outcome_place(row.job_id), outcome);
         self.connection
             .prepare_cached(
-                "UPDATE job SET state = ?2, code = ?3, ended_at = ?4, outcome = ?5, retry_at = NULL WHERE id = ?1",
+                "UPDATE job SET state = ?2, code = ?3, ended_at = ?4, outcome = ?5, retry_at = NULL, due_at = NULL WHERE id = ?1",
             )?
             .execute(params![
                 row.id,
@@ -351,19 +480,20 @@ impl Queue {
         )
     }
 
-    fn ids(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<JobId>, StoreError> {
+    pub(super) fn ids(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<JobId>, StoreError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let ids = statement.query_map(params, |row| Ok(JobId(uuid::Uuid::from_bytes(row.get(0)?))))?;
         Ok(ids.collect::<Result<_, _>>()?)
     }
 
     fn row(&self, sql: &str, params: impl rusqlite::Params) -> Result<Option<Row>, StoreError> {
-        type Read = (Row, String, Option<String>, Option<Vec<u8>>);
+        type Read = (Row, String, Option<String>, Option<Vec<u8>>, String);
         let read: Option<Read> = self
             .connection
             .prepare_cached(sql)?
             .query_row(params, |row| {
                 let code: String = row.get(3)?;
+                let retries: Option<[u8; 16]> = row.get(11)?;
                 let read = Row {
                     id: row.get(0)?,
                     job_id: JobId(uuid::Uuid::from_bytes(row.get(1)?)),
@@ -373,16 +503,21 @@ impl Queue {
                     treatment: None,
                     cancel_wanted: row.get(6)?,
                     is_resolved: row.get(7)?,
+                    lane: row.get::<_, Option<String>>(9)?.and_then(|lane| LaneName::new(lane).ok()),
+                    origin: Origin::Cloud,
+                    retries: retries.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes))),
                     body: None,
                     rooms: Vec::new(),
                 };
-                Ok((read, row.get(2)?, row.get(5)?, row.get(8)?))
+                Ok((read, row.get(2)?, row.get(5)?, row.get(8)?, row.get(10)?))
             })
             .optional()?;
-        let Some((mut row, state, treatment, sealed)) = read else {
+        let Some((mut row, state, treatment, sealed, origin)) = read else {
             return Ok(None);
         };
         row.state = state_named(&state).ok_or_else(|| StoreError::corrupt(place(row.job_id), "its state"))?;
+        row.origin =
+            origin_named(&origin).ok_or_else(|| StoreError::corrupt(place(row.job_id), "its origin"))?;
         row.treatment = treatment.as_deref().and_then(treatment_named);
         if let Some(sealed) = sealed {
             let body: Body = self.unseal(&body_place(row.job_id), &sealed)?;
@@ -520,6 +655,10 @@ pub(super) fn state_named(text: &str) -> Option<JobState> {
 pub(super) fn code_named(text: &str) -> Code {
     let known = Code::ALL.iter().find(|code| code.as_str() == text);
     known.copied().unwrap_or(Code::Other)
+}
+
+pub(super) fn origin_named(text: &str) -> Option<Origin> {
+    Origin::ALL.into_iter().find(|origin| origin.as_str() == text)
 }
 
 const TREATMENTS: [Treatment; 3] = [Treatment::Plain, Treatment::Override, Treatment::Join];

@@ -7,15 +7,16 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{
     Queue,
+    slots::Slot,
     store::{
-        Body, body_place, code_named, instant, outcome_place, place, resolution_place, state_named,
-        treatment_named,
+        Body, body_place, code_named, instant, origin_named, outcome_place, place, resolution_place,
+        state_named, treatment_named,
     },
 };
 use crate::{
     model::{
-        Code, DoorName, Job, JobId, JobState, Kind, LaneName, Outcome, Resolution, RoomState, SystemName,
-        Treatment,
+        Code, DeviceName, DoorName, Job, JobId, JobState, Kind, LaneName, Origin, Outcome, Resolution,
+        RoomState, SystemName, Treatment,
     },
     store::StoreError,
 };
@@ -60,6 +61,33 @@ pub struct JobView {
     pub sent_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// Before when it is not begun, while that lies ahead.
+    pub due_at: Option<Timestamp>,
+    /// Who wanted it.
+    pub origin: Origin,
+    /// The job whose place it takes.
+    pub retries: Option<JobId>,
+}
+
+/// A slot of a device; nothing of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotView {
+    /// The device's system.
+    pub system: SystemName,
+    /// The device.
+    pub device: DeviceName,
+    /// The slot's key.
+    pub slot: String,
+    /// The order that decides it.
+    pub decided_by: JobId,
+    /// Whether anything may be in it.
+    pub may_open: bool,
+    /// Whether nobody knows what it holds: a job on it ended in doubt.
+    pub uncertain: bool,
+    /// When it has to be empty, if what it may hold has an end.
+    pub ends_at: Option<Timestamp>,
+    /// When this was last changed.
+    pub changed_at: Timestamp,
 }
 
 /// All about one job.
@@ -103,7 +131,8 @@ pub struct AuditEntry {
     pub detail: String,
 }
 
-const COLUMNS: &str = "job_id, system, kind, lane, state, code, attempt, received_at, sent_at, ended_at";
+const COLUMNS: &str = "job_id, system, kind, lane, state, code, attempt, received_at, sent_at, ended_at, due_at, origin, \
+     retries";
 
 impl Queue {
     /// Jobs, newest first.
@@ -143,15 +172,15 @@ impl Queue {
         let mut rows = statement.query([job_id.0.as_bytes()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let sealed = |column| row.get::<_, Option<Vec<u8>>>(column);
-        let body: Option<Body> = self.opened(body_place(job_id), sealed(11)?)?;
+        let body: Option<Body> = self.opened(body_place(job_id), sealed(14)?)?;
         let (job, rooms) = body.map(|body| (body.job, body.rooms)).unzip();
         Ok(Some(JobDetail {
             view: view(row)?,
             job,
             rooms: rooms.unwrap_or_default(),
-            treatment: row.get::<_, Option<String>>(10)?.as_deref().and_then(treatment_named),
-            outcome: self.opened(outcome_place(job_id), sealed(12)?)?,
-            resolution: self.opened(resolution_place(job_id), sealed(13)?)?,
+            treatment: row.get::<_, Option<String>>(13)?.as_deref().and_then(treatment_named),
+            outcome: self.opened(outcome_place(job_id), sealed(15)?)?,
+            resolution: self.opened(resolution_place(job_id), sealed(16)?)?,
         }))
     }
 
@@ -196,6 +225,24 @@ impl Queue {
     pub fn rooms(&self, system: Option<&SystemName>) -> Result<Vec<RoomState>, StoreError> {
         let rooms = self.all_rooms(system)?;
         Ok(rooms.iter().map(|(system, name, room)| room.state(system, name)).collect())
+    }
+
+    /// The slots of devices, by system, device and key.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn slots(&self) -> Result<Vec<SlotView>, StoreError> {
+        let view = |slot: Slot| SlotView {
+            may_open: slot.may_open(),
+            uncertain: slot.is_uncertain(),
+            ends_at: slot.ends_at(),
+            system: slot.system,
+            device: slot.device,
+            slot: slot.key,
+            decided_by: slot.decided_by,
+            changed_at: slot.changed_at,
+        };
+        Ok(self.all_slots()?.into_iter().map(view).collect())
     }
 
     /// The audit, newest first.
@@ -274,6 +321,9 @@ fn view(row: &rusqlite::Row<'_>) -> Result<JobView, StoreError> {
         received_at: instant(row.get(7)?).ok_or_else(|| corrupt("its arrival"))?,
         sent_at: instant(row.get(8)?),
         ended_at: instant(row.get(9)?),
+        due_at: instant(row.get(10)?),
+        origin: origin_named(&row.get::<_, String>(11)?).ok_or_else(|| corrupt("its origin"))?,
+        retries: row.get::<_, Option<[u8; 16]>>(12)?.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes))),
     })
 }
 

@@ -10,7 +10,7 @@ use latchd::{
     model::{
         AccessMethodId, Admission, CardEncode, CardFacts, CardRead, CardSeen, Code, DeviceName, DoorName,
         EncoderName, Job, JobId, LaneName, Order, Outcome, Priority, Private, Refusal, ReservationKey,
-        RoomState, Success, SystemName, Window, Written,
+        RoomState, SlotContent, SlotPut, Success, SystemName, Window, Written,
     },
     protocol::{Message, Position},
     queue::{Accepted, Claimed, Queue, Rules, Sharing},
@@ -160,8 +160,11 @@ pub(crate) fn admission(order: &Order) -> Admission {
         Order::CardRead(read) => (read.encoder.as_str(), Vec::new()),
         _ => ("1", Vec::new()),
     };
-    Admission::to(lane(encoder), rooms)
+    Admission { lead: Duration::from_secs(LEAD as u64), ..Admission::to(lane(encoder), rooms) }
 }
+
+/// How many seconds before its window a slot's content is put.
+pub(crate) const LEAD: i64 = 100;
 
 pub(crate) fn job(number: u128, order: Order) -> Job {
     Job {
@@ -206,6 +209,21 @@ pub(crate) fn checkout(room: &str, reservation: &str) -> Order {
         room: DoorName::new(room).unwrap(),
         reservation_key: ReservationKey::new(reservation).unwrap(),
     }
+}
+
+/// A PIN for a slot of the lock `door`, from one second to another.
+pub(crate) fn put(slot: &str, generation: u64, starts_at: i64, ends_at: Option<i64>) -> Order {
+    Order::SlotPut(SlotPut {
+        device: DeviceName::new("door").unwrap(),
+        slot: slot.into(),
+        content: SlotContent::Pin(Private::new("4711")),
+        window: Window::new(at(starts_at), ends_at.map(at)).unwrap(),
+        generation,
+    })
+}
+
+pub(crate) fn remove(slot: &str) -> Order {
+    Order::SlotRemove { device: DeviceName::new("door").unwrap(), slot: slot.into() }
 }
 
 pub(crate) fn unlock(device: &str) -> Order {

@@ -9,7 +9,7 @@ use crate::{
         AccessMethodId, Admission, BridgeId, Capabilities, CardEncode, DoorName, EncoderName, Job, JobId,
         JobState, LaneName, Order, Outcome, Priority, Refusal, ReservationKey, Success, SystemKind, Window,
     },
-    queue::{Rules, Sharing},
+    queue::{Past, Rules, Sharing},
     seal::SealKey,
     seams::{BoxFuture, Clock, Random, Storage},
     store::{Store, Writer},
@@ -183,7 +183,7 @@ impl World {
         let (begins, begun) = mpsc::unbounded_channel();
         let driver = Scripted { line: tokio::sync::watch::channel(Line::Ready).0, begun: begins };
         let trusted = TrustedTime::new(Clock::simulated(now));
-        let dispatch = Dispatch::new(queue.clone(), trusted.clone(), vec![Arc::new(driver)]);
+        let dispatch = Dispatch::new(queue.clone(), trusted.clone(), vec![Arc::new(driver)], Past::default());
         let (events, agent_events) = mpsc::channel(64);
         let (agent_frames, frames) = mpsc::channel(64);
         let (questions, requests) = mpsc::channel(1);

@@ -1,0 +1,177 @@
+//! What people at the site wish: jobs of their own, taking back, doing again, pausing, and another configuration.
+
+use super::*;
+use crate::{
+    model::{Resolution, Verdict},
+    queue::{ResolveRefused, RetryRefused, Rules},
+};
+
+/// What the queue said to a wish, once it is durable.
+pub type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
+
+impl Dispatch {
+    /// Takes a job that was made at the site, on equal terms with the cloud's.
+    pub fn local(&mut self, order: LocalOrder) -> Reply<Accepted> {
+        let (reply, answered_later) = oneshot::channel();
+        let has_timer = has_timer(&order.job.order);
+        let (admission, lane, reserved) = self.admitted(&order.job);
+        let now = self.time.now();
+        let answer =
+            self.queue.submit(move |queue: &mut Queue| queue.accept_local(now, order, admission, reserved));
+        self.answers.push(Box::pin(async move {
+            let result = answered(answer).await;
+            Answer::Accepted { position: None, lane, reserved, has_timer, result, reply: Some(reply) }
+        }));
+        answered_later
+    }
+
+    /// Takes a job back, if nothing of it was sent.
+    pub fn cancel_local(&mut self, job_id: JobId) -> Reply<CancelAnswer> {
+        let (reply, answered_later) = oneshot::channel();
+        let now = self.time.now();
+        let answer = self.queue.submit(move |queue: &mut Queue| match queue.job(job_id)? {
+            // A person means a job that is here, not one that may come.
+            None => Ok(CancelAnswer::NotKnown),
+            Some(_) => {
+                let answer = queue.cancel(now, None, job_id)?;
+                if answer == CancelAnswer::Cancelled {
+                    queue.note_cancelled_here(now, job_id)?;
+                }
+                Ok(answer)
+            }
+        });
+        self.answers.push(Box::pin(async move {
+            let result = answered(answer).await;
+            Answer::Cancelled { position: None, job_id, result, reply: Some(reply) }
+        }));
+        answered_later
+    }
+
+    /// Does a job again that ended without being done. Gives the new job that takes its place.
+    pub fn retry(&mut self, job_id: JobId, by: &str) -> Reply<Result<JobId, RetryRefused>> {
+        self.again(job_id, by, false)
+    }
+
+    /// A person says that a job in doubt was not done, and has it done again: both in one commit.
+    pub fn resolve_and_retry(&mut self, job_id: JobId, by: &str) -> Reply<Result<JobId, RetryRefused>> {
+        self.again(job_id, by, true)
+    }
+
+    fn again(&mut self, job_id: JobId, by: &str, settle: bool) -> Reply<Result<JobId, RetryRefused>> {
+        let (now, by, drivers) = (self.time.now(), by.to_owned(), self.drivers.clone());
+        self.wish(
+            move |queue| {
+                if settle {
+                    let resolution = Resolution { verdict: Verdict::NotDone, by: by.clone() };
+                    match queue.resolve(now, job_id, resolution)? {
+                        Ok(()) => {}
+                        Err(ResolveRefused::NotKnown) => return Ok(Err(RetryRefused::NotKnown)),
+                        Err(ResolveRefused::NotInDoubt(state) | ResolveRefused::Resolved(state)) => {
+                            return Ok(Err(RetryRefused::Not(state)));
+                        }
+                    }
+                }
+                let order = match queue.retry_of(now, job_id)? {
+                    Ok(order) => order,
+                    Err(refused) => return Ok(Err(refused)),
+                };
+                let new = order.job.job_id;
+                let admission = admit(&drivers, &order.job.system, &order.job.order);
+                queue.accept_local(now, order, admission, false)?;
+                queue.note_retried(now, job_id, new, &by)?;
+                let lane = queue.job(new)?.and_then(|job| job.view.lane);
+                Ok(Ok((new, lane)))
+            },
+            |done| match done {
+                Ok((new, lane)) => (Ok(new), lane),
+                Err(refused) => (Err(refused), None),
+            },
+        )
+    }
+
+    /// Gives a lane no more work until it is resumed, restarts included. Says whether that is new.
+    pub fn pause(&mut self, lane: &LaneName, by: &str) -> Reply<bool> {
+        // From now on, whatever the disk says: a person who pauses a lane has a reason.
+        self.lanes.pause(lane, true);
+        let (now, name, by) = (self.time.now(), lane.clone(), by.to_owned());
+        self.wish(move |queue| queue.pause_lane(now, &name, &by), |new| (new, None))
+    }
+
+    /// Lets a lane work again. Says whether it was paused.
+    pub fn resume(&mut self, lane: &LaneName, by: &str) -> Reply<bool> {
+        self.lanes.pause(lane, false);
+        let (now, name, by) = (self.time.now(), lane.clone(), by.to_owned());
+        let asked = lane.clone();
+        self.wish(move |queue| queue.resume_lane(now, &name, &by), move |was| (was, Some(asked)))
+    }
+
+    /// Goes on with other drivers and rules. A driver that stays is the same one; of all others the jobs at work are
+    /// finished by the driver that began them, and what waits goes to its successor or, where its system is gone, ends
+    /// at its deadline.
+    pub fn replace(&mut self, drivers: Vec<Arc<dyn Driver>>, rules: Rules) -> Reply<()> {
+        let mut left = std::mem::take(&mut self.drivers);
+        for driver in drivers {
+            let system = driver.system().clone();
+            match left.remove(&system) {
+                Some(same) if Arc::ptr_eq(&same, &driver) => {
+                    self.drivers.insert(system, driver);
+                }
+                Some(old) => {
+                    old.stop();
+                    self.lanes.retire(&system, &driver.lanes());
+                    self.add_driver(driver);
+                }
+                None => self.add_driver(driver),
+            }
+        }
+        for (system, old) in left {
+            old.stop();
+            self.lanes.retire(&system, &[]);
+            self.lines.remove(&system);
+            self.line_of.remove(&system);
+        }
+        let lanes = self.lanes.names();
+        self.told.push_back(Happening::LinesChanged);
+        let reply = self.wish(
+            move |queue| {
+                queue.set_rules(rules);
+                Ok(())
+            },
+            |()| ((), None),
+        );
+        for lane in lanes {
+            self.ask(&lane);
+        }
+        reply
+    }
+
+    /// Runs a wish on the queue. `split` parts what it gives into the reply and the lane that should look for work.
+    fn wish<T, R>(
+        &mut self,
+        operation: impl FnOnce(&mut Queue) -> Result<T, StoreError> + Send + 'static,
+        split: impl FnOnce(T) -> (R, Option<LaneName>) + Send + 'static,
+    ) -> Reply<R>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let (reply, answered_later) = oneshot::channel();
+        let answer = self.queue.submit(operation);
+        self.answers.push(Box::pin(async move {
+            let (result, ask, failed) = match answered(answer).await {
+                Ok(done) => {
+                    let (result, lane) = split(done);
+                    (Ok(result), lane.into_iter().collect(), None)
+                }
+                Err(error) => {
+                    let why = error.chain();
+                    (Err(error), Vec::new(), Some(why))
+                }
+            };
+            // Whoever asked may have gone.
+            let _ = reply.send(result);
+            Answer::Wished { ask, failed }
+        }));
+        answered_later
+    }
+}

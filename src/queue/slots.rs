@@ -1,0 +1,396 @@
+//! The slots of devices: which order decides each, and what it may hold. The first half is pure.
+//!
+//! The newest order decides a slot from its arrival on; what waits for the slot then ends `superseded`. A put whose time
+//! has not come leaves the slot empty until then: if it may hold something, that is removed first. And whatever may be in
+//! a slot is removed at its end, by a job of the agent's own that stands in the queue from the moment the content may be
+//! in the device. So a cut link, a restart or a jump of the clock keeps no code alive.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Queue, ledger::Settled, store::Row};
+use crate::{
+    model::{DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SystemName},
+    store::StoreError,
+};
+
+/// A removal that ended without removing anything is tried again after this long.
+const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+/// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its latest end.
+const DOUBTS: usize = 4;
+/// A removal is never too late: its deadline is the year 9000, far away and still a date that every reader can print.
+const NEVER: i64 = 221_845_392_000;
+
+/// What decides a slot, and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Slot {
+    pub(super) system: SystemName,
+    pub(super) device: DeviceName,
+    pub(super) key: String,
+    /// The newest order.
+    pub(super) decided_by: JobId,
+    /// The generation of the newest put.
+    pub(super) generation: u64,
+    /// The job that is at work on it.
+    pub(super) at_work: Option<JobId>,
+    pub(super) holds: Holds,
+    pub(super) changed_at: Timestamp,
+}
+
+/// What a slot holds, as far as this side knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "holds", rename_all = "snake_case")]
+pub(super) enum Holds {
+    Nothing,
+    /// What this job put there.
+    Content {
+        job_id: JobId,
+        until: Option<Timestamp>,
+    },
+    /// One or the other: nobody knows whether this job was done.
+    Either {
+        job_id: JobId,
+        before: Box<Holds>,
+        after: Box<Holds>,
+    },
+}
+
+/// When a slot is empty at the latest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Empty,
+    At(Timestamp),
+    Never,
+}
+
+impl Holds {
+    fn end(&self) -> End {
+        match self {
+            Self::Nothing => End::Empty,
+            Self::Content { until: Some(until), .. } => End::At(*until),
+            Self::Content { until: None, .. } => End::Never,
+            Self::Either { before, after, .. } => before.end().max(after.end()),
+        }
+    }
+
+    fn depth(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Content { .. } => 0,
+            Self::Either { before, after, .. } => 1 + before.depth().max(after.depth()),
+        }
+    }
+
+    /// The same once it is known what became of a job.
+    fn settled(self, job: JobId, done: bool) -> Self {
+        match self {
+            Self::Either { job_id, before, after } if job_id == job => *if done { after } else { before },
+            Self::Either { job_id, before, after } => Self::Either {
+                job_id,
+                before: Box::new(before.settled(job, done)),
+                after: Box::new(after.settled(job, done)),
+            },
+            certain => certain,
+        }
+    }
+}
+
+impl Slot {
+    /// Whether anything may be in it.
+    pub(super) fn may_open(&self) -> bool {
+        self.holds != Holds::Nothing
+    }
+
+    /// The instant at which it has to be empty, if anything may be in it that ends.
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+        match self.holds.end() {
+            End::At(until) => Some(until),
+            End::Empty | End::Never => None,
+        }
+    }
+
+    /// Whether nobody knows what it holds.
+    pub(super) fn is_uncertain(&self) -> bool {
+        matches!(self.holds, Holds::Either { .. })
+    }
+
+    /// Carries the end of a job's work on it into it.
+    fn settle(&mut self, job: JobId, order: &Order, settled: Settled) {
+        if self.at_work == Some(job) {
+            self.at_work = None;
+        }
+        let before = std::mem::replace(&mut self.holds, Holds::Nothing);
+        let after = match order {
+            Order::SlotPut(put) => Holds::Content { job_id: job, until: put.window.ends_at() },
+            _ => Holds::Nothing,
+        };
+        self.holds = match settled {
+            Settled::Done { .. } => after,
+            Settled::NotDone => before.settled(job, false),
+            Settled::Unclear => {
+                let before = if before.depth() < DOUBTS {
+                    before
+                } else {
+                    let until = match before.end() {
+                        End::At(until) => Some(until),
+                        End::Empty | End::Never => None,
+                    };
+                    Holds::Content { job_id: job, until }
+                };
+                Holds::Either { job_id: job, before: Box::new(before), after: Box::new(after) }
+            }
+        };
+    }
+
+    /// A doubt about a job is over.
+    fn resolve(&mut self, job: JobId, done: bool) {
+        let holds = std::mem::replace(&mut self.holds, Holds::Nothing);
+        self.holds = holds.settled(job, done);
+    }
+}
+
+/// The device and slot that an order is about.
+pub(super) fn slot_of(order: &Order) -> Option<(&DeviceName, &str)> {
+    match order {
+        Order::SlotPut(put) => Some((&put.device, &put.slot)),
+        Order::SlotRemove { device, slot } => Some((device, slot)),
+        Order::CardEncode(_)
+        | Order::CardRead(_)
+        | Order::StayModify(_)
+        | Order::StayCheckout { .. }
+        | Order::DeviceUnlock { .. }
+        | Order::DeviceRead { .. }
+        | Order::InventoryRefresh => None,
+    }
+}
+
+/// What a newly arrived order means to its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ordered {
+    /// It decides the slot.
+    Newest,
+    /// A newer one came before it.
+    Older,
+}
+
+impl Queue {
+    pub(super) fn slot_index(&self, system: &SystemName, order: &Order) -> Option<[u8; 32]> {
+        let (device, slot) = slot_of(order)?;
+        Some(self.seal.blind_index("job.slot", &format!("{system}\0{device}\0{slot}")))
+    }
+
+    /// Lets an order that has just arrived decide its slot: what waits for it ends, and what may be in it is removed
+    /// first if the order's own time has not come.
+    pub(super) fn order_slot(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        lane: &LaneName,
+        comes_later: bool,
+    ) -> Result<Ordered, StoreError> {
+        let job = row.job()?;
+        let (Some(index), Some((device, key))) =
+            (self.slot_index(&job.system, &job.order), slot_of(&job.order))
+        else {
+            return Ok(Ordered::Newest);
+        };
+        let mut slot = self.slot(&index)?.unwrap_or_else(|| Slot {
+            system: job.system.clone(),
+            device: device.clone(),
+            key: key.to_owned(),
+            decided_by: job.job_id,
+            generation: 0,
+            at_work: None,
+            holds: Holds::Nothing,
+            changed_at: now,
+        });
+        if let Order::SlotPut(put) = &job.order {
+            if put.generation < slot.generation {
+                return Ok(Ordered::Older);
+            }
+            slot.generation = put.generation;
+        }
+        slot.decided_by = job.job_id;
+        slot.changed_at = now;
+        let must_go = comes_later && (slot.may_open() || slot.at_work.is_some());
+        let removal = removal_of(&slot, now, &self.random);
+        self.put_slot(&index, &slot)?;
+        for waiting in self.waiting_for(&index, job.job_id)? {
+            let waiting = self.known(waiting)?;
+            self.end(now, &waiting, &Outcome::Superseded)?;
+        }
+        if must_go {
+            self.queue_own(now, removal, lane, None)?;
+        }
+        Ok(Ordered::Newest)
+    }
+
+    /// Takes a slot for a job that is about to be sent. False while another job is at work on it.
+    pub(super) fn take_slot(&mut self, row: &Row) -> Result<bool, StoreError> {
+        let Some((index, mut slot)) = self.slot_of_row(row)? else {
+            return Ok(true);
+        };
+        if slot.at_work.is_some_and(|other| other != row.job_id) {
+            return Ok(false);
+        }
+        slot.at_work = Some(row.job_id);
+        self.put_slot(&index, &slot)?;
+        Ok(true)
+    }
+
+    /// Carries the end of a job into its slot: what it may hold now, and who removes it at its end. `settled` is absent
+    /// for a job that was never sent.
+    pub(super) fn settle_slot(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        settled: Option<Settled>,
+    ) -> Result<(), StoreError> {
+        let Some((index, mut slot)) = self.slot_of_row(row)? else {
+            return Ok(());
+        };
+        if let Some(settled) = settled {
+            slot.settle(row.job_id, &row.job()?.order, settled);
+            slot.changed_at = now;
+            self.put_slot(&index, &slot)?;
+        }
+        self.keep_end(now, row, &index, &slot)
+    }
+
+    /// A job whose work was proven empty goes back to wait; its slot is free for others.
+    pub(super) fn leave_slot(&mut self, row: &Row) -> Result<(), StoreError> {
+        let Some((index, mut slot)) = self.slot_of_row(row)? else {
+            return Ok(());
+        };
+        if slot.at_work == Some(row.job_id) {
+            slot.at_work = None;
+            self.put_slot(&index, &slot)?;
+        }
+        Ok(())
+    }
+
+    /// Carries the end of a doubt into the slot.
+    pub(super) fn resolve_slot(&mut self, now: Timestamp, row: &Row, done: bool) -> Result<(), StoreError> {
+        let Some((index, mut slot)) = self.slot_of_row(row)? else {
+            return Ok(());
+        };
+        slot.resolve(row.job_id, done);
+        slot.changed_at = now;
+        self.put_slot(&index, &slot)?;
+        self.keep_end(now, row, &index, &slot)
+    }
+
+    /// What may be in a slot is removed at its end: unless another job is to see to the slot, one is queued for it.
+    fn keep_end(
+        &mut self,
+        now: Timestamp,
+        ended: &Row,
+        index: &[u8; 32],
+        slot: &Slot,
+    ) -> Result<(), StoreError> {
+        let (Some(ends_at), Some(lane)) = (slot.ends_at(), &ended.lane) else {
+            return Ok(());
+        };
+        if self.has_unfinished_for(index, ended.job_id)? {
+            return Ok(());
+        }
+        let again =
+            if ended.origin == Origin::Timer { now.saturating_add(REMOVE_AGAIN).unwrap_or(now) } else { now };
+        let due_at = Some(ends_at.max(again)).filter(|due| *due > now);
+        let removal = removal_of(slot, now, &self.random);
+        let lane = lane.clone();
+        self.queue_own(now, removal, &lane, due_at)
+    }
+
+    /// Queues a job of the agent's own.
+    fn queue_own(
+        &mut self,
+        now: Timestamp,
+        job: Job,
+        lane: &LaneName,
+        due_at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let row = self.insert(now, job, Some((lane, Vec::new())), Origin::Timer, None)?;
+        self.mark_queued(&row, due_at, None)
+    }
+
+    /// Every slot that was ever ordered and not forgotten since.
+    pub(super) fn all_slots(&self) -> Result<Vec<Slot>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT slot, body FROM slot ORDER BY slot")?;
+        let mut rows = statement.query([])?;
+        let mut slots = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (index, sealed): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
+            slots.push(self.unseal(&place(&index), &sealed)?);
+        }
+        slots.sort_by(|a: &Slot, b: &Slot| {
+            (&a.system, &a.device, &a.key).cmp(&(&b.system, &b.device, &b.key))
+        });
+        Ok(slots)
+    }
+
+    fn slot_of_row(&self, row: &Row) -> Result<Option<([u8; 32], Slot)>, StoreError> {
+        let Some(body) = &row.body else { return Ok(None) };
+        let Some(index) = self.slot_index(&body.job.system, &body.job.order) else {
+            return Ok(None);
+        };
+        Ok(self.slot(&index)?.map(|slot| (index, slot)))
+    }
+
+    fn slot(&self, index: &[u8; 32]) -> Result<Option<Slot>, StoreError> {
+        let sealed: Option<Vec<u8>> = self
+            .connection
+            .prepare_cached("SELECT body FROM slot WHERE slot = ?1")?
+            .query_row([index], |row| row.get(0))
+            .optional()?;
+        sealed.map(|sealed| self.unseal(&place(index), &sealed)).transpose()
+    }
+
+    fn put_slot(&mut self, index: &[u8; 32], slot: &Slot) -> Result<(), StoreError> {
+        let sealed = self.sealed(&place(index), slot);
+        let empty = slot.holds == Holds::Nothing && slot.at_work.is_none();
+        self.connection
+            .prepare_cached(
+                "INSERT INTO slot(slot, changed_at, empty, body) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT DO UPDATE SET changed_at = excluded.changed_at, empty = excluded.empty, \
+                 body = excluded.body",
+            )?
+            .execute(params![index, slot.changed_at.as_millisecond(), empty, sealed])?;
+        Ok(())
+    }
+
+    /// The jobs that wait for a slot, other than one.
+    fn waiting_for(&self, index: &[u8; 32], but: JobId) -> Result<Vec<JobId>, StoreError> {
+        self.ids(
+            "SELECT job_id FROM job WHERE slot = ?1 AND ended_at IS NULL AND state = 'waiting' AND job_id <> ?2 \
+             ORDER BY id",
+            params![index, but.0.as_bytes()],
+        )
+    }
+
+    fn has_unfinished_for(&self, index: &[u8; 32], but: JobId) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM job WHERE slot = ?1 AND ended_at IS NULL AND job_id <> ?2 LIMIT 1",
+            )?
+            .exists(params![index, but.0.as_bytes()])?)
+    }
+}
+
+/// A job that empties a slot.
+fn removal_of(slot: &Slot, now: Timestamp, random: &crate::seams::Random) -> Job {
+    Job {
+        job_id: JobId(random.uuid()),
+        system: slot.system.clone(),
+        priority: Priority::Background,
+        created_at: now,
+        expires_at: Timestamp::from_second(NEVER).unwrap_or(Timestamp::MAX),
+        order: Order::SlotRemove { device: slot.device.clone(), slot: slot.key.clone() },
+    }
+}
+
+fn place(index: &[u8; 32]) -> String {
+    let hex: String = index.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("slot.body/{hex}")
+}
