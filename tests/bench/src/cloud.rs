@@ -123,6 +123,8 @@ pub fn order(position: Position, job: Job) -> anyhow::Result<String> {
 pub enum Heard {
     /// Orders up to here are durable.
     Held { position: Position, at: Instant },
+    /// More may be sent.
+    Limit,
     /// How a job ended.
     Outcome { report: Box<Report>, at: Instant },
 }
@@ -171,7 +173,10 @@ impl Bridge {
             let at = Instant::now();
             match frame {
                 Frame::Ping { nonce } => self.say(&Frame::Pong { nonce }).await?,
-                Frame::Limit(limit) => self.limit = self.limit.max(limit.up_to),
+                Frame::Limit(limit) => {
+                    self.limit = self.limit.max(limit.up_to);
+                    self.heard.push_back(Heard::Limit);
+                }
                 Frame::Refused(refused) => {
                     bail!("the agent refuses: {} ({:?})", refused.message, refused.code)
                 }

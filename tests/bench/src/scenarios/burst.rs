@@ -120,6 +120,7 @@ async fn cards(
             Heard::Held { position, at } => {
                 durable.resize(usize::try_from(position.n + 1 - first)?, at);
             }
+            Heard::Limit => {}
             Heard::Outcome { report, .. } => {
                 ensure!(
                     matches!(report.outcome, Outcome::Succeeded(_)),
@@ -140,6 +141,11 @@ async fn cards(
                 () = tokio::time::sleep_until(due) => break,
                 heard = bridge.next() => { hear(heard?, &mut durable)?; }
             }
+        }
+        // A cloud that has sent all it may waits to be told more.
+        while bridge.may_send() == 0 {
+            let heard = soon("leave to send", async { Some(bridge.next().await) }).await??;
+            hear(heard, &mut durable)?;
         }
         *number += 1;
         let system = format!("s{}", *number % LANES);

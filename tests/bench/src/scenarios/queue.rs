@@ -42,7 +42,7 @@ async fn orders(options: &Options) -> anyhow::Result<Vec<Check>> {
     let scratch = options.scratch()?;
     let mut disk = Disk::new(scratch.path())?;
     let (writer, handle) = Writer::start("queue", jobs::open(scratch.path())?);
-    let mut taker = Taker { handle, n: 0, now: Timestamp::now() };
+    let mut taker = Taker::new(handle);
     taker.take(ORDERS, WAITING).await?;
     disk.block(200)?;
     let (mut ratios, mut rates, mut single) = (Vec::new(), Vec::new(), Paired::default());
@@ -85,15 +85,21 @@ async fn orders(options: &Options) -> anyhow::Result<Vec<Check>> {
     ])
 }
 
-struct Taker {
+/// Puts orders into a queue.
+pub struct Taker {
     handle: WriterHandle<Queue>,
     n: u64,
     now: Timestamp,
 }
 
 impl Taker {
-    /// Takes orders as the dispatcher does, one stream, so many of them waiting for their commit.
-    async fn take(&mut self, orders: u64, waiting: usize) -> anyhow::Result<Vec<Duration>> {
+    pub fn new(handle: WriterHandle<Queue>) -> Self {
+        Self { handle, n: 0, now: Timestamp::now() }
+    }
+
+    /// Takes orders as the dispatcher does, one stream, so many of them waiting for their commit; how long each waited.
+    /// They are readings, which touch no room and count for no limit.
+    pub async fn take(&mut self, orders: u64, waiting: usize) -> anyhow::Result<Vec<Duration>> {
         let mut took = Vec::new();
         let mut answers = FuturesUnordered::new();
         let until = self.n + orders;
@@ -101,7 +107,7 @@ impl Taker {
             while self.n < until && answers.len() < waiting {
                 self.n += 1;
                 let (now, n) = (self.now, self.n);
-                let job = jobs::card("bench", n, now);
+                let job = jobs::read("bench", n, now);
                 let began = Instant::now();
                 let answer = self.handle.submit(move |queue: &mut Queue| {
                     queue.accept(now, Some(Position { epoch: 1, n }), job, Ok(admission(1)), false)

@@ -1,5 +1,6 @@
 //! Row 9: a process with 100,000 jobs, 64 of them at work, is killed for real; how long until the next one has opened
-//! the queue, settled what was at work and claimed the first job. The floor is opening the same files and one commit.
+//! the queue, settled what was at work and claimed the first job. The floor is a reader that
+//! opens the same files, log and all, and asks for one number.
 
 use std::{
     fs,
@@ -60,6 +61,18 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Check>> {
     for _ in 0..options.rounds {
         let scratch = options.scratch()?;
         killed(scratch.path())?;
+        // SQLite reads its log and answers one question, and nothing else happens.
+        let copy = options.scratch()?;
+        for file in fs::read_dir(scratch.path())? {
+            let file = file?;
+            fs::copy(file.path(), copy.path().join(file.file_name()))?;
+        }
+        let began = Instant::now();
+        let reader = latchd::store::open_reader(&Storage::folder(copy.path()), latchd::queue::FILE)?;
+        reader.query_row("SELECT reports_n FROM memory", [], |row| row.get::<_, i64>(0))?;
+        floor.push(began.elapsed());
+        drop(reader);
+
         let now = Timestamp::now();
         let began = Instant::now();
         let (writer, queue) = Writer::start("queue", jobs::open(scratch.path())?);
@@ -73,12 +86,6 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Check>> {
         ensure!(claimed.is_some_and(|claimed| claimed.job.job_id == job_id(1)), "the first job was claimed");
         drop(queue);
         writer.join();
-
-        let began = Instant::now();
-        let connection =
-            latchd::store::open(&Storage::folder(scratch.path()), "floor.db", &["CREATE TABLE t(x)"])?;
-        connection.execute("INSERT INTO t VALUES (1)", [])?;
-        floor.push(began.elapsed());
     }
     let worst = took.percentile(100) / 1000.0;
     Ok(vec![
