@@ -17,7 +17,7 @@ mod writer;
 
 use std::{fs, io, os::unix::fs::OpenOptionsExt, path::PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 pub use lock::FolderLock;
 pub use writer::{Writer, WriterHandle};
@@ -172,6 +172,9 @@ pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connec
     pragma("PRAGMA wal_autocheckpoint=1000", "wal_autocheckpoint", "1000")?;
     pragma("PRAGMA temp_store=MEMORY", "temp_store", "2")?;
     connection.set_prepared_statement_cache_capacity(128);
+    // Without it SQLite compiles a statement with `LIMIT ?` anew each time it is run, in case another plan suits the
+    // number better.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     migrate(&mut connection, &path, migrations)?;
     Ok(connection)
 }
