@@ -88,11 +88,13 @@ impl Drop for Process {
 pub struct System {
     pub name: String,
     pub line: String,
+    /// How many rooms it has.
+    pub rooms: u64,
 }
 
 impl System {
     pub fn tcp(number: usize, address: &str) -> Self {
-        Self { name: format!("s{number}"), line: format!("tcp = \"{address}\"") }
+        Self { name: format!("s{number}"), line: format!("tcp = \"{address}\""), rooms: jobs::ROOMS }
     }
 
     pub fn serial(number: usize, port: &Path) -> Self {
@@ -100,6 +102,7 @@ impl System {
         Self {
             name: format!("s{number}"),
             line: format!("serial = \"{port}\", baud = 115200, hardware_handshake = false"),
+            rooms: jobs::ROOMS,
         }
     }
 }
@@ -116,7 +119,6 @@ pub fn start(
     fs::write(path("ca.pem"), &cloud.ca)?;
     fs::write(path("token"), "a-token")?;
     fs::set_permissions(path("token"), fs::Permissions::from_mode(0o600))?;
-    let rooms: Vec<String> = (0..jobs::ROOMS).map(jobs::room).collect();
     let mut text = format!(
         r#"
         [site]
@@ -137,6 +139,7 @@ pub fn start(
         url = cloud.url
     );
     for system in systems {
+        let rooms: Vec<String> = (0..system.rooms).map(jobs::room).collect();
         text += &format!(
             r#"
             [[system]]

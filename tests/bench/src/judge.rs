@@ -223,6 +223,8 @@ pub fn attempts(
     let mut best: Vec<Check> = Vec::new();
     for attempt in 1.. {
         let checks = run()?;
+        let missed = checks.iter().filter(|check| !check.is_met());
+        let missed: Vec<_> = missed.map(|check| format!("{} {:.2}", check.what, check.value)).collect();
         if best.is_empty() {
             best = checks;
         } else {
@@ -238,7 +240,7 @@ pub fn attempts(
             best.iter().for_each(Check::print);
             return Ok(Verdict { scenario: scenario.to_owned(), attempts: attempt, checks: best, met });
         }
-        println!("{scenario}: a goal was missed; again");
+        println!("{scenario}: missed: {}; again", missed.join(", "));
     }
     unreachable!("the third attempt returns")
 }

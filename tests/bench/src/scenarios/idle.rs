@@ -1,5 +1,5 @@
 //! Rows 11 and 13: an agent with 200 lanes that has nothing to do, and the same agent after a hundred thousand jobs.
-//! Each lane is a system of its own with a line of its own. There is no floor but nothing at all.
+//! Each lane is a system of its own, with a line and a room of its own. There is no floor but nothing at all.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Check>> {
     tokio::spawn(async move { while seen.recv().await.is_some() {} });
     let mut systems = Vec::new();
     for number in 0..usize::try_from(LANES)? {
-        systems.push(System::tcp(number, &devices.listen().await?));
+        systems.push(System { rooms: 1, ..System::tcp(number, &devices.listen().await?) });
     }
     let program = agent::program(options.agent.as_deref())?;
     let agent = agent::start(&program, scratch.path(), &cloud, &systems, None)?;
