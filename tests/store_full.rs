@@ -55,7 +55,7 @@ fn a_disk_runs_full_and_is_freed(storage: &Storage, fill: impl Fn() -> std::path
         let mut health = handle.health();
         let take = |number: u128| {
             let room = format!("{number}");
-            let job = job(number, card_at("1", &[&room], "stay"));
+            let job = job(number, card_at("1", &[&room], &room));
             let admission = admission(&job.order);
             move |queue: &mut Queue| queue.accept(at(1), None, job.clone(), Ok(admission.clone()), true)
         };

@@ -749,7 +749,17 @@ impl Queue {
 
     /// Ends a job: outcome, ledger and report in one.
     fn end(&mut self, now: Timestamp, row: &Row, outcome: &Outcome) -> Result<(), StoreError> {
-        self.mark_over(row, now, outcome)?;
+        self.end_by(now, row, outcome, Event::from(outcome))
+    }
+
+    fn end_by(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        outcome: &Outcome,
+        event: Event,
+    ) -> Result<(), StoreError> {
+        self.mark_over(row, now, outcome, event)?;
         let settled = match (row.state, outcome) {
             (JobState::Sent, Outcome::Succeeded(success)) => Some(row.done(success.card.as_ref())),
             (JobState::Sent, Outcome::Unknown(_)) => Some(Settled::Unclear),

@@ -17,8 +17,10 @@ pub enum Event {
     Succeed,
     /// Certainly not done.
     Fail,
-    /// May have been done; a job that waits, too, where this memory was set back.
+    /// May have been done.
     Doubt,
+    /// This memory was set back to before its end: it may have been done since.
+    SetBack,
     /// Taken back; after the mark only with the proof that nothing was written.
     Cancel,
     /// Too late.
@@ -51,7 +53,8 @@ pub fn next(state: JobState, event: Event) -> Result<JobState, Illegal> {
         Event::Unsend => (&[Sent], Waiting),
         Event::Succeed => (&[Sent], Succeeded),
         Event::Fail => (&[Received, Waiting, Sent], Failed),
-        Event::Doubt => (&[Received, Waiting, Sent], Unknown),
+        Event::Doubt => (&[Sent], Unknown),
+        Event::SetBack => (&[Received, Waiting, Sent], Unknown),
         Event::Cancel => (&[Received, Waiting, Sent], Cancelled),
         Event::Expire => (&[Received, Waiting], Expired),
         Event::Supersede => (&[Received, Waiting], Superseded),
@@ -90,7 +93,7 @@ impl fmt::Display for Event {
             Self::Unsend => "be put back",
             Self::Succeed => "succeed",
             Self::Fail => "fail",
-            Self::Doubt => "end in doubt",
+            Self::Doubt | Self::SetBack => "end in doubt",
             Self::Cancel => "be cancelled",
             Self::Expire => "expire",
             Self::Supersede => "be superseded",
@@ -111,13 +114,13 @@ mod tests {
             (Received, Queue, Waiting),
             (Received, Send, Sent),
             (Received, Fail, Failed),
-            (Received, Doubt, Unknown),
+            (Received, SetBack, Unknown),
             (Received, Cancel, Cancelled),
             (Received, Expire, Expired),
             (Received, Supersede, Superseded),
             (Waiting, Send, Sent),
             (Waiting, Fail, Failed),
-            (Waiting, Doubt, Unknown),
+            (Waiting, SetBack, Unknown),
             (Waiting, Cancel, Cancelled),
             (Waiting, Expire, Expired),
             (Waiting, Supersede, Superseded),
@@ -125,6 +128,7 @@ mod tests {
             (Sent, Succeed, Succeeded),
             (Sent, Fail, Failed),
             (Sent, Doubt, Unknown),
+            (Sent, SetBack, Unknown),
             (Sent, Cancel, Cancelled),
             (Unknown, Resolve(Verdict::Done), Succeeded),
             (Unknown, Resolve(Verdict::NotDone), Failed),
@@ -136,6 +140,7 @@ mod tests {
             Succeed,
             Fail,
             Doubt,
+            SetBack,
             Cancel,
             Expire,
             Supersede,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::{FILE, MIGRATIONS, Queue, Rules, store::place};
+use super::{FILE, MIGRATIONS, Queue, Rules, policy::Event, store::place};
 use crate::{
     model::{Code, DoorName, JobId, JobState, Origin, Outcome, SystemName},
     protocol::Position,
@@ -118,12 +118,13 @@ impl Queue {
         let mut in_doubt = 0;
         for state in [JobState::Received, JobState::Waiting, JobState::Sent] {
             for job_id in self.ids_in(state)? {
-                if state == JobState::Waiting && self.known(job_id)?.origin == Origin::Timer {
+                let row = self.known(job_id)?;
+                if state == JobState::Waiting && row.origin == Origin::Timer {
                     // To empty a slot once more is harmless; to leave a code in it is not.
                     continue;
                 }
                 let why = "the agent's memory was set back to before the end of this job: it may have been done since";
-                self.finish(now, job_id, Outcome::unknown(Code::MemoryRestored, why))?;
+                self.end_by(now, &row, &Outcome::unknown(Code::MemoryRestored, why), Event::SetBack)?;
                 in_doubt += 1;
             }
         }

@@ -325,16 +325,22 @@ impl Queue {
 
     /// Lets jobs be sent whose pause is over, or cannot be one.
     pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached(
+        let latest = now.saturating_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX);
+        // Two ranges of the index: with one condition for both, every waiting job of the lane would be looked at.
+        for (sql, than) in [
+            (
                 "UPDATE job SET retry_at = NULL \
-                 WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL AND (retry_at <= ?2 OR retry_at > ?3)",
-            )?
-            .execute(params![
-                lane.as_str(),
-                now.as_millisecond(),
-                now.saturating_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX).as_millisecond()
-            ])?;
+                 WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL AND retry_at <= ?2",
+                now,
+            ),
+            (
+                "UPDATE job SET retry_at = NULL \
+                 WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL AND retry_at > ?2",
+                latest,
+            ),
+        ] {
+            self.connection.prepare_cached(sql)?.execute(params![lane.as_str(), than.as_millisecond()])?;
+        }
         Ok(())
     }
 
@@ -418,8 +424,9 @@ impl Queue {
         row: &Row,
         now: Timestamp,
         outcome: &Outcome,
+        event: Event,
     ) -> Result<(), StoreError> {
-        let state = row.next(Event::from(outcome))?;
+        let state = row.next(event)?;
         let sealed = self.sealed(&outcome_place(row.job_id), outcome);
         self.connection
             .prepare_cached(

@@ -50,6 +50,36 @@ pub(super) fn mark(storage: &Storage, name: &str) -> Option<String> {
 }
 
 /// Folds the log of a finished file back and closes it, so that the file alone is all of it.
+/// Notes beside a file that is not there yet that it is being made: a first start that is cut off leaves it empty, and
+/// that is no damage.
+pub(super) fn begin(storage: &Storage, name: &str) -> Result<(), StoreError> {
+    let note = beginning(storage, name);
+    if storage.file(name).exists() || note.exists() {
+        return Ok(());
+    }
+    let made = fs::File::create(&note).and_then(|file| file.sync_all()).and_then(|()| sync_folder_of(&note));
+    made.map_err(|source| StoreError::Folder { path: storage.path().into(), source })
+}
+
+/// Whether a first start has not come to its end.
+pub(super) fn is_beginning(storage: &Storage, name: &str) -> bool {
+    beginning(storage, name).exists()
+}
+
+/// The file is made. A note that stays says nothing about a file that is not empty.
+pub(super) fn begun(storage: &Storage, name: &str) {
+    let note = beginning(storage, name);
+    if note.exists()
+        && let Err(error) = fs::remove_file(&note)
+    {
+        tracing::warn!(error = %error, note = %note.display(), "the note of a first start could not be removed");
+    }
+}
+
+fn beginning(storage: &Storage, name: &str) -> std::path::PathBuf {
+    storage.file(&format!("{name}.beginning"))
+}
+
 pub(super) fn close(connection: Connection) -> Result<(), StoreError> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error.into())

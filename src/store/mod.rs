@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
 pub use backup::{back_up, restore};
 pub use check::{examine, examine_aside, was_left_open};
@@ -256,14 +256,17 @@ pub fn open(storage: &Storage, name: &str, migrations: &[&str]) -> Result<Connec
         if let Some(what) = files::mark(storage, name) {
             return Err(StoreError::Damaged { path, what });
         }
+        files::begin(storage, name)?;
         let is_empty = fs::metadata(&path).is_ok_and(|file| file.len() == 0);
-        // A first start that was cut off leaves this too; then there is nothing to be found in it either.
-        if is_empty && storage.vfs().is_none() && !was_left_open(storage, name) {
+        if is_empty && !files::is_beginning(storage, name) && !was_left_open(storage, name) {
             return Err(StoreError::Damaged { path, what: "the file is empty".into() });
         }
     }
     let mut connection = ready(storage, name)?;
     migrate(&mut connection, &path, migrations, Some(storage).filter(|storage| storage.is_on_disk()))?;
+    if storage.is_on_disk() {
+        files::begun(storage, name);
+    }
     Ok(connection)
 }
 
@@ -296,6 +299,9 @@ fn ready(storage: &Storage, name: &str) -> Result<Connection, StoreError> {
     pragma("PRAGMA wal_autocheckpoint=1000", "wal_autocheckpoint", "1000")?;
     pragma("PRAGMA temp_store=MEMORY", "temp_store", "2")?;
     connection.set_prepared_statement_cache_capacity(128);
+    // Without it SQLite compiles a statement with `LIMIT ?` anew each time it is run, in case another plan suits the
+    // number better.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

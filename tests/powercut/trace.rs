@@ -202,7 +202,16 @@ fn call_events(name: &str, arguments: &str, result: u64, root: &Path) -> Vec<Eve
             let to = arguments.rsplit_once(", ").unwrap().1.parse().unwrap();
             vec![Event::Resized { path: file.path, to }]
         }
-        "fallocate" | "sync_file_range" => {
+        "fallocate" => {
+            let Some(file) = descriptor(arguments, root).filter(|file| !is_beside(&file.path)) else {
+                return Vec::new();
+            };
+            // The reserve alone is made so: all of it, at once.
+            let mut numbers = arguments.rsplit(", ").map(|number| number.parse::<u64>().unwrap_or(0));
+            let to = numbers.next().unwrap() + numbers.next().unwrap();
+            vec![Event::Resized { path: file.path, to }]
+        }
+        "sync_file_range" => {
             let file = descriptor(arguments, root);
             assert!(file.is_none(), "{name} of {file:?} is not understood here");
             Vec::new()

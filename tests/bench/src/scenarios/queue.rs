@@ -1,0 +1,210 @@
+//! Row 6: durable orders a second with 64 of them waiting, for each sync that the disk can do alone. Row 7: the claim
+//! with a long queue, and with a long past, against a short one.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use jiff::Timestamp;
+use latchd::{
+    protocol::Position,
+    queue::{Accepted, Queue},
+    store::{StoreError, Writer, WriterHandle},
+};
+
+use super::runtime;
+use crate::{
+    Options,
+    floor::Disk,
+    jobs::{self, admission, commit, job_id, lane, multiply, unsynced},
+    judge::{self, Check, Goal, Paired, Samples, Verdict},
+};
+
+/// Orders that wait at the same time.
+const WAITING: usize = 64;
+/// Orders a round.
+const ORDERS: u64 = 6_400;
+/// Claims between two turns.
+const BLOCK: u64 = 200;
+
+pub fn run(options: &Options) -> anyhow::Result<Verdict> {
+    let mut orders = judge::attempts("queue: orders", || runtime()?.block_on(orders(options)))?;
+    let claims = run_claims(options)?;
+    orders.met &= claims.met;
+    orders.attempts = orders.attempts.max(claims.attempts);
+    orders.checks.extend(claims.checks);
+    Ok(Verdict { scenario: "queue".into(), ..orders })
+}
+
+async fn orders(options: &Options) -> anyhow::Result<Vec<Check>> {
+    let scratch = options.scratch()?;
+    let mut disk = Disk::new(scratch.path())?;
+    let (writer, handle) = Writer::start("queue", jobs::open(scratch.path())?);
+    let mut taker = Taker::new(handle);
+    taker.take(ORDERS, WAITING).await?;
+    disk.block(200)?;
+    let (mut ratios, mut rates, mut single) = (Vec::new(), Vec::new(), Paired::default());
+    for _ in 0..options.rounds {
+        let mut floor = Samples::default();
+        let (mut syncing, mut taking) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..4 {
+            let took = disk.block(200)?;
+            syncing += took.iter().sum::<Duration>();
+            floor.extend(took);
+            let began = Instant::now();
+            taker.take(ORDERS / 4, WAITING).await?;
+            taking += began.elapsed();
+        }
+        let rate = ORDERS as f64 / taking.as_secs_f64();
+        ratios.push(rate / (800.0 / syncing.as_secs_f64()));
+        rates.push(rate);
+        let mut alone = Samples::default();
+        alone.extend(taker.take(400, 1).await?);
+        single.round(floor, alone);
+    }
+    drop(taker);
+    writer.join();
+    Ok(vec![
+        Check {
+            range: judge::range(&ratios),
+            ..Check::new(
+                "6",
+                format!("durable orders, {WAITING} waiting, per sync of the disk"),
+                judge::median(&ratios),
+                "x",
+                Goal::AtLeast(10.0),
+            )
+        },
+        Check {
+            range: judge::range(&rates),
+            ..Check::told("6", "the same, a second", judge::median(&rates), "/s")
+        },
+        single.check("6", "one durable order at a time, against one durable write", Goal::Told),
+    ])
+}
+
+/// Puts orders into a queue.
+pub struct Taker {
+    handle: WriterHandle<Queue>,
+    n: u64,
+    now: Timestamp,
+}
+
+impl Taker {
+    pub fn new(handle: WriterHandle<Queue>) -> Self {
+        Self { handle, n: 0, now: Timestamp::now() }
+    }
+
+    /// Takes orders as the dispatcher does, one stream, so many of them waiting for their commit; how long each waited.
+    /// They are readings, which touch no room and count for no limit.
+    pub async fn take(&mut self, orders: u64, waiting: usize) -> anyhow::Result<Vec<Duration>> {
+        let mut took = Vec::new();
+        let mut answers = FuturesUnordered::new();
+        let until = self.n + orders;
+        while self.n < until || !answers.is_empty() {
+            while self.n < until && answers.len() < waiting {
+                self.n += 1;
+                let (now, n) = (self.now, self.n);
+                let job = jobs::read("bench", n, now);
+                let began = Instant::now();
+                let answer = self.handle.submit(move |queue: &mut Queue| {
+                    queue.accept(now, Some(Position { epoch: 1, n }), job, Ok(admission(1)), false)
+                });
+                answers.push(async move {
+                    let accepted = answer.await.unwrap_or(Err(StoreError::Stopped));
+                    accepted.map(|accepted| (accepted, began.elapsed()))
+                });
+            }
+            if let Some(answer) = answers.next().await {
+                let (accepted, elapsed) = answer?;
+                anyhow::ensure!(accepted == Accepted::Waiting, "{accepted:?}");
+                took.push(elapsed);
+            }
+        }
+        Ok(took)
+    }
+}
+
+/// Row 7 alone.
+pub fn run_claims(options: &Options) -> anyhow::Result<Verdict> {
+    let scratch = options.scratch()?;
+    let now = Timestamp::now();
+    // Enough for three attempts, durable and not.
+    let claims = 6 * options.rounds as u64 * BLOCK;
+    let most: u64 = if options.quick { 200_000 } else { 1_000_000 };
+    let fill = |name: &str, waiting: u64, finished: u64| -> anyhow::Result<Queue> {
+        let folder = scratch.path().join(name);
+        std::fs::create_dir(&folder)?;
+        filled(&folder, now, claims, waiting, finished)
+    };
+    let mut short = fill("short", 1_000, 0)?;
+    let thousands = most / 1000;
+    let mut long = vec![
+        ("100k waiting".to_owned(), fill("hundred", 100_000, 0)?),
+        (format!("{thousands}k waiting"), fill("most", most, 0)?),
+        (format!("1k waiting and {thousands}k over"), fill("past", 1_000, most)?),
+    ];
+    judge::attempts("queue: claims", || {
+        let mut checks = Vec::new();
+        for durable in [true, false] {
+            let synchronous = if durable { "FULL" } else { "OFF" };
+            for queue in std::iter::once(&mut short).chain(long.iter_mut().map(|(_, queue)| queue)) {
+                latchd::store::Store::connection(queue)
+                    .execute_batch(&format!("PRAGMA synchronous = {synchronous}"))?;
+            }
+            let mut paired: Vec<Paired> = long.iter().map(|_| Paired::default()).collect();
+            for _ in 0..options.rounds {
+                let floor = claim(&mut short, now, BLOCK)?;
+                for ((_, queue), paired) in long.iter_mut().zip(&mut paired) {
+                    paired.round(floor.clone(), claim(queue, now, BLOCK)?);
+                }
+            }
+            for ((name, _), paired) in long.iter().zip(&paired) {
+                checks.push(if durable {
+                    paired.check("7", format!("claim with {name}, against 1k waiting"), Goal::AtMost(1.3))
+                } else {
+                    paired.check("7", format!("the same without its sync, {name}"), Goal::Told)
+                });
+            }
+        }
+        Ok(checks)
+    })
+}
+
+/// A queue whose first jobs can be claimed, with so many waiting behind them and so many that are over.
+fn filled(folder: &Path, now: Timestamp, claims: u64, waiting: u64, finished: u64) -> anyhow::Result<Queue> {
+    let mut queue = jobs::open(folder)?;
+    unsynced(&mut queue, |queue| {
+        commit(queue, |queue| {
+            for number in 1..=claims + 1 {
+                queue.accept(now, None, jobs::read("bench", number, now), Ok(admission(1)), false)?;
+            }
+            Ok(())
+        })?;
+        if finished > 0 {
+            let over = commit(queue, |queue| {
+                let claimed = queue.claim(now, &lane(1))?.expect("there are jobs");
+                queue.finish(now, claimed.job.job_id, jobs::done())?;
+                Ok(claimed.job.job_id)
+            })?;
+            multiply(queue, over, finished)?;
+        }
+        multiply(queue, job_id(claims + 1), waiting)
+    })?;
+    Ok(queue)
+}
+
+/// Claims, and ends what was claimed; only the claims are timed.
+fn claim(queue: &mut Queue, now: Timestamp, claims: u64) -> anyhow::Result<Samples> {
+    let mut took = Samples::default();
+    for _ in 0..claims {
+        let began = Instant::now();
+        let claimed = commit(queue, |queue| queue.claim(now, &lane(1)))?;
+        took.push(began.elapsed());
+        let claimed = claimed.ok_or_else(|| anyhow::anyhow!("nothing was left to claim"))?;
+        commit(queue, |queue| queue.finish(now, claimed.job.job_id, jobs::done()))?;
+    }
+    Ok(took)
+}
