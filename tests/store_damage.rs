@@ -239,7 +239,7 @@ fn what_was_in_the_log_alone_is_saved_too() {
 fn a_newer_schema_is_no_damage() {
     let mut site = filled(1, 0);
     site.commit(|queue| {
-        latchd::store::Store::connection(queue).execute_batch("PRAGMA user_version=99").unwrap()
+        latchd::store::Store::connection(queue).execute_batch("PRAGMA user_version=99").unwrap();
     });
     let (folder, storage) = close(site);
     mark_damaged(&storage, FILE, "seen").unwrap();
