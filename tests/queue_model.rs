@@ -1,4 +1,6 @@
-//! The queue against a plain model of it in memory: random orders, ends, cuts and reopenings, compared after each.
+//! The queue against a plain model of it: random orders, ends, cut power, full disks, clocks that jump, restored copies,
+//! compared after each step. The queue is the real one on real SQLite; its disk is one in memory that loses what was not
+//! synced. `LATCHD_CASES` says how many cases are tried.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -7,9 +9,14 @@ mod queue_support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
-    model::{JobState, Priority, Resolution, Verdict},
+    model::{JobId, JobState, Origin, Priority, Resolution, Verdict},
     protocol::{Message, Position},
-    queue::{Accepted, CancelAnswer},
+    queue::{Accepted, CancelAnswer, JobFilter, LocalOrder, Queue, RetryRefused, Wish},
+    seams::Random,
+    store::{
+        Store, StoreError,
+        vfs::memory::{Cut, Disk, Image},
+    },
 };
 use proptest::prelude::*;
 use queue_support::*;
@@ -30,6 +37,7 @@ enum Step {
     },
     Claim {
         lane: u8,
+        background: bool,
     },
     Finish {
         pick: usize,
@@ -43,7 +51,26 @@ enum Step {
     },
     Expire,
     Wait,
-    Crash,
+    /// The clock is set; what is due is judged by what it shows then.
+    Jump {
+        by: i64,
+    },
+    /// The process ends: killed, or with the power.
+    Crash {
+        power: bool,
+    },
+    /// A person has a job done again, under this number.
+    Retry {
+        number: u128,
+        new: u128,
+    },
+    /// From here on every commit may find the disk full, or no longer.
+    Fill {
+        full: bool,
+    },
+    /// A copy is made, to be put back later.
+    Copy,
+    PutBack,
     Resolve {
         number: u128,
         done: bool,
@@ -61,17 +88,67 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..16_u128, 0..2_u8, any::<bool>(), lasts, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
             |(number, lane, desk, lasts, may_send, again)| Step::Accept { number, lane, desk, lasts, may_send, again }
         ),
-        5 => (0..2_u8).prop_map(|lane| Step::Claim { lane }),
+        5 => (0..2_u8, any::<bool>()).prop_map(|(lane, background)| Step::Claim { lane, background }),
         5 => (0..4_usize, end).prop_map(|(pick, end)| Step::Finish { pick, end }),
         2 => (0..4_usize).prop_map(|pick| Step::Unsend { pick }),
         2 => (0..16_u128).prop_map(|number| Step::Cancel { number }),
         1 => Just(Step::Expire),
         2 => Just(Step::Wait),
-        1 => Just(Step::Crash),
+        1 => prop_oneof![Just(-5000 * LONG), Just(-LONG), Just(10 * LONG)].prop_map(|by| Step::Jump { by }),
+        1 => any::<bool>().prop_map(|power| Step::Crash { power }),
+        2 => (0..16_u128, 16..24_u128).prop_map(|(number, new)| Step::Retry { number, new }),
+        2 => any::<bool>().prop_map(|full| Step::Fill { full }),
+        1 => Just(Step::Copy),
+        1 => Just(Step::PutBack),
         2 => (0..16_u128, any::<bool>()).prop_map(|(number, done)| Step::Resolve { number, done }),
         2 => (0..=4_u64).prop_map(|part| Step::Acknowledge { part }),
         1 => Just(Step::NewEpoch),
     ]
+}
+
+/// The queue and its disk.
+struct House {
+    disk: Disk,
+    random: Random,
+    queue: Queue,
+    full: bool,
+    copy: Option<(Image, Model)>,
+}
+
+impl House {
+    fn new() -> Self {
+        let disk = Disk::new().unwrap();
+        let queue = open(&disk.storage(), &rules());
+        Self { disk, random: Random::seeded(3), queue, full: false, copy: None }
+    }
+
+    /// Runs operations in one transaction, as the writer does. Nothing where the disk was full: then nothing happened.
+    fn commit<T>(&mut self, operations: impl FnOnce(&mut Queue) -> Result<T, StoreError>) -> Option<T> {
+        if self.full {
+            self.disk.limit(Some(self.disk.used()));
+        }
+        self.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
+        let done = operations(&mut self.queue).and_then(|answer| {
+            self.queue.connection().execute_batch("COMMIT")?;
+            Ok(answer)
+        });
+        self.disk.limit(None);
+        match done {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                assert!(self.full && error.is_disk_full(), "{}", error.chain());
+                if !self.queue.connection().is_autocommit() {
+                    self.queue.connection().execute_batch("ROLLBACK").unwrap();
+                }
+                None
+            }
+        }
+    }
+
+    fn crash(&mut self, cut: Cut) {
+        self.disk.cut(cut, &self.random);
+        self.queue = open(&self.disk.storage(), &rules());
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -85,16 +162,20 @@ struct Known {
     /// Not to be sent before the next wait.
     pauses: bool,
     cancel_wanted: bool,
+    retries: Option<u128>,
     /// What was reported of it, by revision.
     told: Vec<(u8, JobState)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Model {
     now: i64,
     jobs: BTreeMap<u128, Known>,
     ahead: BTreeSet<u128>,
-    orders: u64,
+    /// The stream of orders: its epoch, and the last one held.
+    orders: Position,
+    /// How often this memory was set back.
+    set_back: u64,
     epoch: u64,
     /// Every report of this epoch: job, revision, state told.
     reports: Vec<(u128, u8, JobState)>,
@@ -120,14 +201,16 @@ impl Model {
         }
     }
 
-    fn ready(&self, lane: u8) -> Option<u128> {
+    fn ready(&self, lane: u8, background: bool) -> Option<u128> {
         let waits = |job: &Known| job.lane == lane && job.state == JobState::Waiting && !job.pauses;
-        let ready = self.jobs.iter().filter(|(_, job)| waits(job));
-        ready.min_by_key(|(_, job)| (!job.desk, job.arrived)).map(|(number, _)| *number)
+        let ready: Vec<_> = self.jobs.iter().filter(|(_, job)| waits(job)).collect();
+        let owed = ready.iter().filter(|(_, job)| background && !job.desk).min_by_key(|(_, job)| job.arrived);
+        let first = owed.or_else(|| ready.iter().min_by_key(|(_, job)| (!job.desk, job.arrived)));
+        first.map(|(number, _)| **number)
     }
 
-    fn claim(&mut self, lane: u8) -> Option<(u128, u32)> {
-        while let Some(number) = self.ready(lane) {
+    fn claim(&mut self, lane: u8, background: bool) -> Option<(u128, u32)> {
+        while let Some(number) = self.ready(lane, background) {
             let job = self.jobs.get_mut(&number).unwrap();
             if job.expires_at > self.now {
                 job.state = JobState::Sent;
@@ -147,8 +230,8 @@ impl Model {
             self.end(number, JobState::Cancelled);
         } else if late {
             self.end(number, JobState::Expired);
-        } else if may_send && self.ready(lane) == Some(number) && self.ready_count(lane) == 1 {
-            self.claim(lane);
+        } else if may_send && self.ready(lane, false) == Some(number) && self.ready_count(lane) == 1 {
+            self.claim(lane, false);
         }
         self.jobs[&number].state
     }
@@ -156,6 +239,43 @@ impl Model {
     fn ready_count(&self, lane: u8) -> usize {
         let waits = |job: &&Known| job.lane == lane && job.state == JobState::Waiting && !job.pauses;
         self.jobs.values().filter(waits).count()
+    }
+
+    /// The cloud numbers its orders anew for a memory that was set back.
+    fn next_order(&self) -> Position {
+        match self.orders.epoch {
+            0 => Position { epoch: 1 + self.set_back, n: 1 },
+            _ => self.orders.next(),
+        }
+    }
+
+    /// Every pause is over.
+    fn wake(&mut self) {
+        for job in self.jobs.values_mut() {
+            job.pauses = false;
+        }
+    }
+
+    fn new_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.reports.drain(..self.acknowledged);
+        self.acknowledged = 0;
+    }
+
+    /// This memory is an old one: what is unfinished in it may have been done since.
+    fn set_back(&mut self) {
+        for state in [JobState::Waiting, JobState::Sent] {
+            let mut unfinished: Vec<_> = self.jobs.iter().filter(|(_, job)| job.state == state).collect();
+            unfinished.sort_by_key(|(_, job)| job.arrived);
+            let unfinished: Vec<_> = unfinished.into_iter().map(|(number, _)| *number).collect();
+            for number in unfinished {
+                self.end(number, JobState::Unknown);
+            }
+        }
+        let by_the_clock = u64::try_from(self.now).unwrap_or(0);
+        self.new_epoch((self.epoch + 1).max(by_the_clock));
+        self.orders = Position::LOST;
+        self.set_back += 1;
     }
 
     fn sent(&self) -> Vec<u128> {
@@ -174,63 +294,73 @@ fn state_of(accepted: &Accepted) -> JobState {
     }
 }
 
-fn run(site: &mut Site, model: &mut Model, step: Step) {
+/// A card in a room of its own stay, so that no job waits for another one's.
+fn order_of(number: u128, line: u8) -> latchd::model::Order {
+    card_at(&line.to_string(), &["gym"], &number.to_string())
+}
+
+fn known(model: &Model, line: u8, desk: bool, expires_at: i64, retries: Option<u128>) -> Known {
+    Known {
+        state: JobState::Waiting,
+        lane: line,
+        desk,
+        arrived: model.jobs.len(),
+        expires_at,
+        attempt: 0,
+        pauses: false,
+        cancel_wanted: false,
+        retries,
+        told: Vec::new(),
+    }
+}
+
+fn number_of(job_id: JobId) -> u128 {
+    job_id.0.as_u128()
+}
+
+/// Does a step on both; what the disk had no room for happened on neither.
+fn run(house: &mut House, model: &mut Model, step: Step) -> Option<()> {
     let now = at(model.now);
     match step {
         Step::Accept { number, lane: line, desk, lasts, may_send, again } => {
-            let again = again && model.orders > 0;
-            if !again {
-                model.orders += 1;
-            }
-            let position = Position { epoch: 1, n: model.orders };
-            let mut job = job(number, card_at(&line.to_string(), &["gym"], &number.to_string()));
+            let again = again && model.orders.epoch > 0;
+            let position = if again { model.orders } else { model.next_order() };
+            let mut job = job(number, order_of(number, line));
             job.priority = if desk { Priority::Desk } else { Priority::Background };
             job.expires_at = at(model.now + lasts);
             let admission = admission(&job.order);
             let accepted =
-                site.commit(|queue| queue.accept(now, Some(position), job, Ok(admission), may_send)).unwrap();
+                house.commit(|queue| queue.accept(now, Some(position), job, Ok(admission), may_send))?;
+            model.orders = position;
             if again || model.jobs.contains_key(&number) {
                 assert_eq!(accepted, Accepted::Duplicate);
                 if !again {
                     model.ordered_again(number);
                 }
-                return;
+                return Some(());
             }
-            let known = Known {
-                state: JobState::Waiting,
-                lane: line,
-                desk,
-                arrived: model.jobs.len(),
-                expires_at: model.now + lasts,
-                attempt: 0,
-                pauses: false,
-                cancel_wanted: false,
-                told: Vec::new(),
-            };
+            let known = known(model, line, desk, model.now + lasts, None);
             assert_eq!(state_of(&accepted), model.accept(number, known, may_send));
         }
-        Step::Claim { lane: line } => {
-            let claimed = site.commit(|queue| queue.claim(now, &lane(&line.to_string()))).unwrap();
-            let claimed = claimed.map(|claimed| (claimed.job.job_id.0.as_u128(), claimed.attempt));
-            assert_eq!(claimed, model.claim(line));
+        Step::Claim { lane: line, background } => {
+            let wish = Wish { background, ..Wish::default() };
+            let claimed = house.commit(|queue| queue.claim_as(now, &lane(&line.to_string()), &wish))?;
+            let claimed = claimed.map(|claimed| (number_of(claimed.job.job_id), claimed.attempt));
+            assert_eq!(claimed, model.claim(line, background));
         }
         Step::Finish { pick, end } => {
-            let Some(number) = model.sent().get(pick).copied() else {
-                return;
-            };
+            let number = *model.sent().get(pick)?;
             let outcome = match end {
                 JobState::Succeeded => written(),
                 JobState::Failed => no_card(),
                 _ => no_answer(),
             };
-            site.commit(|queue| queue.finish(now, id(number), outcome)).unwrap();
+            house.commit(|queue| queue.finish(now, id(number), outcome))?;
             model.end(number, end);
         }
         Step::Unsend { pick } => {
-            let Some(number) = model.sent().get(pick).copied() else {
-                return;
-            };
-            site.commit(|queue| queue.unsend(now, id(number), &line_down())).unwrap();
+            let number = *model.sent().get(pick)?;
+            house.commit(|queue| queue.unsend(now, id(number), &line_down()))?;
             let job = model.jobs.get_mut(&number).unwrap();
             job.pauses = true;
             job.state = JobState::Waiting;
@@ -239,9 +369,9 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
             }
         }
         Step::Cancel { number } => {
-            model.orders += 1;
-            let position = Position { epoch: 1, n: model.orders };
-            let answer = site.commit(|queue| queue.cancel(now, Some(position), id(number))).unwrap();
+            let position = model.next_order();
+            let answer = house.commit(|queue| queue.cancel(now, Some(position), id(number)))?;
+            model.orders = position;
             let expected = match model.jobs.get_mut(&number).map(|job| (job.state, job)) {
                 None => {
                     model.ahead.insert(number);
@@ -259,7 +389,7 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
             assert_eq!(answer, expected);
         }
         Step::Expire => {
-            let expired = site.commit(|queue| queue.expire(now)).unwrap();
+            let expired = house.commit(|queue| queue.expire(now))?;
             let late = |job: &Known| job.state == JobState::Waiting && job.expires_at <= model.now;
             let mut due: Vec<_> = model.jobs.iter().filter(|(_, job)| late(job)).collect();
             due.sort_by_key(|(_, job)| (job.expires_at, job.arrived));
@@ -271,17 +401,30 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
         }
         Step::Wait => {
             model.now += LONG;
-            for job in model.jobs.values_mut() {
-                job.pauses = false;
+            model.wake();
+        }
+        Step::Jump { by } => {
+            model.now += by;
+            // A pause may not outlive the clock it was written under: one that lies too far ahead is none.
+            if by.abs() > LONG {
+                model.wake();
+            } else if by < 0 {
+                // What paused until just now pauses a little longer, but never for ever.
+                model.now += 2 * LONG;
+                model.wake();
             }
         }
-        Step::Crash => {
+        Step::Crash { power } => {
             // The acknowledgement may be forgotten; the cloud repeats it when both meet again.
-            let acknowledged = model.acknowledged as u64;
-            replace(site);
-            site.queue.acknowledge_reports(Position { epoch: model.epoch, n: acknowledged });
+            let n = model.acknowledged as u64;
+            house.crash(if power { Cut::Power } else { Cut::Killed });
+            house.queue.acknowledge_reports(Position { epoch: model.epoch, n });
+            let past = house.queue.past(now).unwrap();
             let sent = model.sent();
-            let recovered = site.commit(|queue| queue.recover(now)).unwrap();
+            let named: Vec<_> =
+                past.in_doubt.iter().map(|(_, claimed)| number_of(claimed.job.job_id)).collect();
+            assert_eq!(named, sent);
+            let recovered = house.commit(|queue| queue.recover(now))?;
             assert_eq!(recovered, sent.iter().map(|number| id(*number)).collect::<Vec<_>>());
             for number in sent {
                 model.end(number, JobState::Unknown);
@@ -293,7 +436,7 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
                 false => (Verdict::NotDone, JobState::Failed),
             };
             let resolution = Resolution { verdict, by: "Ada".into() };
-            let answer = site.commit(|queue| queue.resolve(now, id(number), resolution)).unwrap();
+            let answer = house.commit(|queue| queue.resolve(now, id(number), resolution))?;
             let doubtful = model.jobs.get_mut(&number).filter(|job| job.state == JobState::Unknown);
             assert_eq!(answer.is_ok(), doubtful.is_some(), "{answer:?}");
             if let Some(job) = doubtful {
@@ -301,35 +444,94 @@ fn run(site: &mut Site, model: &mut Model, step: Step) {
                 model.tell(number, 2, state);
             }
         }
+        Step::Retry { number, new } => {
+            let told = house.commit(|queue| {
+                let order = match queue.retry_of(now, id(number))? {
+                    Ok(order) => order,
+                    Err(refused) => return Ok(Err(refused)),
+                };
+                let given = number_of(order.job.job_id);
+                // A number that is known here in place of one by chance, unless such a job stands already.
+                let job_id = if given < 24 { order.job.job_id } else { id(new) };
+                let order = LocalOrder { job: latchd::model::Job { job_id, ..order.job }, ..order };
+                assert_eq!((order.origin, order.retries), (Origin::Person, Some(id(number))));
+                let (expires_at, admission) = (order.job.expires_at, admission(&order.job.order));
+                let accepted = queue.accept_local(now, order, Ok(admission), false)?;
+                Ok(Ok((number_of(job_id), expires_at, accepted)))
+            })?;
+            use JobState::{Cancelled, Expired, Failed};
+            let old = model.jobs.get(&number).cloned();
+            let (job_id, expires_at, accepted) = match told {
+                Ok(told) => told,
+                Err(RetryRefused::NotKnown) => {
+                    assert!(old.is_none());
+                    return Some(());
+                }
+                Err(refused) => {
+                    let state = old.unwrap().state;
+                    assert_eq!(refused, RetryRefused::Not(state));
+                    assert!(!matches!(state, Failed | Cancelled | Expired), "{state}");
+                    return Some(());
+                }
+            };
+            let old = old.unwrap();
+            assert!(matches!(old.state, Failed | Cancelled | Expired));
+            if model.jobs.contains_key(&job_id) {
+                assert_eq!(accepted, Accepted::Duplicate);
+                model.ordered_again(job_id);
+            } else {
+                let known = known(model, old.lane, old.desk, expires_at.as_second(), Some(number));
+                assert_eq!(state_of(&accepted), model.accept(job_id, known, false));
+            }
+        }
         Step::Acknowledge { part } => {
             let left = (model.reports.len() - model.acknowledged) as u64;
             model.acknowledged += usize::try_from(left * part / 4).unwrap();
             let n = model.acknowledged as u64;
-            site.queue.acknowledge_reports(Position { epoch: model.epoch, n });
+            house.queue.acknowledge_reports(Position { epoch: model.epoch, n });
         }
         Step::NewEpoch => {
-            model.epoch += 1;
-            site.commit(|queue| queue.begin_reports_epoch(model.epoch)).unwrap();
-            model.reports.drain(..model.acknowledged);
-            model.acknowledged = 0;
+            let full = std::mem::take(&mut house.full);
+            model.new_epoch(model.epoch + 1);
+            house.commit(|queue| queue.begin_reports_epoch(model.epoch))?;
+            house.full = full;
+        }
+        Step::Fill { full } => house.full = full,
+        Step::Copy => {
+            // As a backup is made: of one moment, whatever the outbox remembers only in memory.
+            let mut then = model.clone();
+            then.acknowledged = 0;
+            house.copy = Some((house.disk.image(), then));
+        }
+        Step::PutBack => {
+            let (image, then) = house.copy.take()?;
+            house.full = false;
+            house.disk.restore(&image);
+            house.queue = open(&house.disk.storage(), &rules());
+            // What the copy knows of acknowledgements is what its rows say.
+            let remembered = house.queue.memory().unwrap().reports.acknowledged;
+            let later = model.now;
+            *model = Model { now: later, acknowledged: usize::try_from(remembered).unwrap(), ..then };
+            let restored = house.commit(|queue| queue.restored(at(later)))?;
+            model.set_back();
+            assert_eq!(restored.reports_epoch, model.epoch);
         }
     }
+    Some(())
 }
 
-/// Puts the site after a crash in the place of the one before.
-fn replace(site: &mut Site) {
-    let crashed = std::mem::replace(site, Site::new());
-    *site = crashed.crash();
-}
-
-fn compare(site: &Site, model: &Model) {
-    for number in 0..16 {
-        let stored =
-            site.queue.job(id(number)).unwrap().map(|detail| (detail.view.state, detail.view.attempt));
-        assert_eq!(stored, model.jobs.get(&number).map(|job| (job.state, job.attempt)), "job {number}");
-    }
+fn compare(site: &House, model: &Model) {
+    let stored: BTreeMap<_, _> = site
+        .queue
+        .jobs(JobFilter { limit: 1000, ..JobFilter::default() })
+        .unwrap()
+        .into_iter()
+        .map(|job| (number_of(job.job_id), (job.state, job.attempt, job.retries.map(number_of))))
+        .collect();
+    let modelled = model.jobs.iter().map(|(number, job)| (*number, (job.state, job.attempt, job.retries)));
+    assert_eq!(stored, modelled.collect::<BTreeMap<_, _>>());
     let memory = site.queue.memory().unwrap();
-    assert_eq!(memory.orders_received.n, model.orders);
+    assert_eq!(memory.orders_received, model.orders);
     let last = Position { epoch: model.epoch, n: model.reports.len() as u64 };
     assert_eq!((memory.reports.last, memory.reports.acknowledged), (last, model.acknowledged as u64));
     let after = Position { epoch: model.epoch, n: memory.reports.acknowledged };
@@ -360,16 +562,28 @@ fn compare(site: &Site, model: &Model) {
     }
 }
 
+/// How many cases are tried: `LATCHD_CASES`, or as many as an ordinary run has time for.
+fn cases() -> u32 {
+    let wanted = std::env::var("LATCHD_CASES").ok();
+    wanted.map_or(2000, |cases| cases.parse().expect("LATCHD_CASES is a number"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: Some(Box::new(
+            proptest::test_runner::FileFailurePersistence::Direct("tests/queue_model.proptest-regressions"),
+        )),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_queue_does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
-        let mut site = Site::new();
+        let mut house = House::new();
         let mut model = Model { epoch: 1, ..Model::default() };
         for step in steps {
-            run(&mut site, &mut model, step);
-            compare(&site, &model);
+            run(&mut house, &mut model, step);
+            compare(&house, &model);
         }
     }
 }

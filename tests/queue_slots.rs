@@ -4,13 +4,14 @@
 
 mod queue_support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
-    model::{JobId, JobState, Kind, Origin, Outcome, Priority, Resolution, Success, Verdict},
+    model::{JobId, JobState, Kind, Order, Origin, Outcome, Priority, Resolution, Success, Verdict},
     protocol::Message,
     queue::{Accepted, Claimed, JobFilter, JobView, RetryRefused, SlotView, Wish},
 };
+use proptest::prelude::*;
 use queue_support::*;
 
 /// The jobs of the agent's own, oldest first.
@@ -316,4 +317,252 @@ fn jobs_of_one_reservation_are_done_in_their_order_whatever_their_priority_or_la
     assert_eq!(claimed(&mut site, 10, "2", &plain), None);
     let stuck = Wish { stuck: BTreeSet::from([lane("1")]), ..Wish::default() };
     assert_eq!(claimed(&mut site, 20, "2", &stuck), Some(id(3)), "a lane that is stuck holds up nobody");
+}
+
+/// A lock as it really is, whatever the queue is told of it: per slot whose content it holds, and until when.
+#[derive(Debug, Default)]
+struct Lock(BTreeMap<String, (JobId, i64)>);
+
+impl Lock {
+    fn does(&mut self, job: &latchd::model::Job) {
+        match &job.order {
+            Order::SlotPut(put) => {
+                let until = put.window.ends_at().unwrap().as_second();
+                self.0.insert(put.slot.clone(), (job.job_id, until));
+            }
+            Order::SlotRemove { slot, .. } => {
+                self.0.remove(slot);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put {
+        slot: u8,
+        starts_in: i64,
+        lasts: i64,
+        may_send: bool,
+    },
+    Remove {
+        slot: u8,
+        may_send: bool,
+    },
+    /// The next job is worked on; whether the lock does it, and what is said of that, are two things.
+    Work {
+        done: bool,
+        told: Told,
+    },
+    Cancel {
+        back: u128,
+    },
+    Resolve {
+        back: u128,
+    },
+    Wait {
+        span: i64,
+    },
+    Crash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// What is so.
+    Truth,
+    /// Nobody knows.
+    Nothing,
+    /// That nothing was sent, where that is so.
+    NothingSent,
+    /// Not yet: the job stays at work.
+    Later,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let told = prop_oneof![
+        4 => Just(Told::Truth),
+        2 => Just(Told::Nothing),
+        1 => Just(Told::NothingSent),
+        1 => Just(Told::Later)
+    ];
+    prop_oneof![
+        4 => (0..2_u8, -100..3000_i64, 50..2000_i64, any::<bool>())
+            .prop_map(|(slot, starts_in, lasts, may_send)| Step::Put { slot, starts_in, lasts, may_send }),
+        1 => (0..2_u8, any::<bool>()).prop_map(|(slot, may_send)| Step::Remove { slot, may_send }),
+        6 => (any::<bool>(), told).prop_map(|(done, told)| Step::Work { done, told }),
+        1 => (0..4_u128).prop_map(|back| Step::Cancel { back }),
+        1 => (0..4_u128).prop_map(|back| Step::Resolve { back }),
+        3 => (1..1500_i64).prop_map(|span| Step::Wait { span }),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// A site with one lock, and the truth about every job.
+struct Story {
+    site: Site,
+    lock: Lock,
+    now: i64,
+    orders: u128,
+    /// The newest order of each slot.
+    newest: BTreeMap<String, JobId>,
+    done: BTreeMap<JobId, bool>,
+    at_work: Option<JobId>,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self {
+            site: Site::new(),
+            lock: Lock::default(),
+            now: 0,
+            orders: 0,
+            newest: BTreeMap::new(),
+            done: BTreeMap::new(),
+            at_work: None,
+        }
+    }
+
+    fn order(&mut self, slot: u8, order: Order, may_send: bool) {
+        self.orders += 1;
+        let (number, key) = (self.orders, format!("slot {slot}"));
+        let may_send = may_send && self.at_work.is_none();
+        if let Accepted::Sent(claimed) = self.site.accept(self.now, job(number, order), may_send) {
+            self.works(&claimed, true, Told::Truth);
+        }
+        self.newest.insert(key, id(number));
+    }
+
+    /// What comes of a job that is marked.
+    fn works(&mut self, claimed: &Claimed, done: bool, told: Told) {
+        let (now, job_id) = (self.now, claimed.job.job_id);
+        if done {
+            self.lock.does(&claimed.job);
+        }
+        self.done.insert(job_id, done);
+        match told {
+            Told::Truth if done => finish(&mut self.site, now, job_id, self::done()),
+            Told::Truth => finish(&mut self.site, now, job_id, no_card()),
+            Told::NothingSent if !done => {
+                self.site.commit(|queue| queue.unsend(at(now), job_id, &line_down())).unwrap();
+            }
+            Told::Nothing | Told::NothingSent => finish(&mut self.site, now, job_id, no_answer()),
+            Told::Later => self.at_work = Some(job_id),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        let now = self.now;
+        match step {
+            Step::Put { slot, starts_in, lasts, may_send } => {
+                let starts_at = now + starts_in;
+                let generation = u64::try_from(self.orders).unwrap() + 1;
+                let window = (starts_at, Some(starts_at + lasts));
+                self.order(slot, put(&format!("slot {slot}"), generation, window.0, window.1), may_send);
+            }
+            Step::Remove { slot, may_send } => self.order(slot, remove(&format!("slot {slot}")), may_send),
+            Step::Work { done, told } => {
+                if let Some(job_id) = self.at_work.take() {
+                    // The end of what had been left at work: as it was, or a doubt.
+                    let outcome = match (told, self.done[&job_id]) {
+                        (Told::Truth, true) => self::done(),
+                        (Told::Truth, false) => no_card(),
+                        _ => no_answer(),
+                    };
+                    finish(&mut self.site, now, job_id, outcome);
+                } else if let Some(claimed) = claim(&mut self.site, now) {
+                    self.works(&claimed, done, told);
+                }
+            }
+            Step::Cancel { back } => {
+                let job_id = id(self.orders.saturating_sub(back));
+                self.site.commit(|queue| queue.cancel(at(now), None, job_id)).unwrap();
+            }
+            Step::Resolve { back } => {
+                let job_id = id(self.orders.saturating_sub(back));
+                let Some(done) = self.done.get(&job_id) else { return };
+                let verdict = if *done { Verdict::Done } else { Verdict::NotDone };
+                let resolution = Resolution { verdict, by: "Ada".into() };
+                // Refused where there is no doubt.
+                let _ = self.site.commit(|queue| queue.resolve(at(now), job_id, resolution)).unwrap();
+            }
+            Step::Wait { span } => self.now += span,
+            Step::Crash => {
+                let site = std::mem::replace(&mut self.site, Site::new());
+                self.site = site.crash();
+                self.at_work = None;
+                self.site.commit(|queue| queue.recover(at(now))).unwrap();
+            }
+        }
+    }
+
+    /// From here on the lock does what it is asked, and says so.
+    fn works_off(&mut self) {
+        if let Some(job_id) = self.at_work.take() {
+            finish(&mut self.site, self.now, job_id, no_answer());
+        }
+        loop {
+            while let Some(claimed) = claim(&mut self.site, self.now) {
+                self.works(&claimed, true, Told::Truth);
+            }
+            let Some(retry) = self.site.queue.next_retry(&lane("1")).unwrap() else { return };
+            self.now = self.now.max(retry.as_second() + 1);
+        }
+    }
+
+    /// With nothing left to do at this moment, the lock is as it was ordered.
+    fn judge(&self) {
+        // A removal that failed is tried again within five minutes.
+        let goes_soon = removals(&self.site).into_iter().any(|due| due <= self.now + 300);
+        for (slot, (job_id, until)) in &self.lock.0 {
+            let is_right = *until > self.now || goes_soon;
+            assert!(is_right, "{slot} still holds what {job_id} put there, {until} at {}", self.now);
+        }
+        for (slot, newest) in &self.newest {
+            let view = self.site.queue.job(*newest).unwrap().unwrap();
+            let held = self.lock.0.get(slot).map(|(job_id, _)| *job_id);
+            let is_put = view.view.kind == Some(Kind::SlotPut);
+            match view.view.state {
+                // Its window may be over by now.
+                JobState::Succeeded if is_put => assert!(held.is_none() || held == Some(*newest), "{slot}"),
+                JobState::Succeeded => assert_eq!(held, None, "{slot}"),
+                // Its time has not come: what was there before has gone, or goes soon where removing it failed.
+                JobState::Waiting => assert!(held.is_none() || goes_soon, "{slot} holds {held:?}"),
+                JobState::Failed
+                | JobState::Unknown
+                | JobState::Cancelled
+                | JobState::Expired
+                | JobState::Superseded => {}
+                other => panic!("{newest} of {slot} is {other} with nothing left to do"),
+            }
+        }
+    }
+}
+
+fn cases() -> u32 {
+    let wanted = std::env::var("LATCHD_CASES").ok();
+    wanted.map_or(150, |cases| cases.parse().expect("LATCHD_CASES is a number"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_no_code_outlives_its_end_and_the_newest_order_decides(
+        steps in prop::collection::vec(step(), 1..40)
+    ) {
+        let mut story = Story::new();
+        for step in steps {
+            story.step(step);
+        }
+        story.works_off();
+        story.judge();
+        // From timer to timer, to the last.
+        while let Some(due) = story.site.queue.next_due().unwrap() {
+            story.now = story.now.max(due.as_second());
+            story.works_off();
+            story.judge();
+        }
+        prop_assert!(story.lock.0.is_empty(), "{:?}", story.lock);
+    }
 }

@@ -280,7 +280,8 @@ impl Queue {
         self.keep_end(now, row, &index, &slot)
     }
 
-    /// What may be in a slot is removed at its end: unless another job is to see to the slot, one is queued for it.
+    /// What may be in a slot is removed at its end, and at once where the order that decides the slot only comes later.
+    /// If no other job sees to the slot by then, one is queued for it.
     fn keep_end(
         &mut self,
         now: Timestamp,
@@ -291,15 +292,19 @@ impl Queue {
         let (Some(ends_at), Some(lane)) = (slot.ends_at(), &ended.lane) else {
             return Ok(());
         };
-        if self.has_unfinished_for(index, ended.job_id)? {
+        let again = match ended.origin {
+            Origin::Timer => now.saturating_add(REMOVE_AGAIN).unwrap_or(now),
+            Origin::Cloud | Origin::Person => now,
+        };
+        let next = self.next_for(index, ended.job_id)?;
+        let is_replaced = slot.decided_by != ended.job_id && self.is_unfinished(slot.decided_by)?;
+        let empty_at = if is_replaced { again } else { ends_at.max(again) };
+        if next.is_some_and(|next| next <= empty_at) {
             return Ok(());
         }
-        let again =
-            if ended.origin == Origin::Timer { now.saturating_add(REMOVE_AGAIN).unwrap_or(now) } else { now };
-        let due_at = Some(ends_at.max(again)).filter(|due| *due > now);
         let removal = removal_of(slot, now, &self.random);
         let lane = lane.clone();
-        self.queue_own(now, removal, &lane, due_at)
+        self.queue_own(now, removal, &lane, Some(empty_at).filter(|due| *due > now))
     }
 
     /// Queues a job of the agent's own.
@@ -369,13 +374,22 @@ impl Queue {
         )
     }
 
-    fn has_unfinished_for(&self, index: &[u8; 32], but: JobId) -> Result<bool, StoreError> {
+    fn is_unfinished(&self, job_id: JobId) -> Result<bool, StoreError> {
         Ok(self
             .connection
+            .prepare_cached("SELECT 1 FROM job WHERE job_id = ?1 AND ended_at IS NULL")?
+            .exists([job_id.0.as_bytes()])?)
+    }
+
+    /// When the next unfinished job on a slot comes, other than one; the beginning of time for one that is ready.
+    fn next_for(&self, index: &[u8; 32], but: JobId) -> Result<Option<Timestamp>, StoreError> {
+        let at: Option<i64> = self
+            .connection
             .prepare_cached(
-                "SELECT 1 FROM job WHERE slot = ?1 AND ended_at IS NULL AND job_id <> ?2 LIMIT 1",
+                "SELECT min(coalesce(due_at, 0)) FROM job WHERE slot = ?1 AND ended_at IS NULL AND job_id <> ?2",
             )?
-            .exists(params![index, but.0.as_bytes()])?)
+            .query_row(params![index, but.0.as_bytes()], |row| row.get(0))?;
+        Ok(at.map(|at| Timestamp::from_millisecond(at).unwrap_or(Timestamp::MIN)))
     }
 }
 

@@ -2,7 +2,11 @@
 
 #![expect(dead_code, reason = "each test target uses its own part of this")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use latchd::{
@@ -118,7 +122,9 @@ impl Site {
 }
 
 pub(crate) fn open(storage: &Storage, rules: &Rules) -> Queue {
-    let random = Random::seeded(7);
+    // Each opening is a process of its own, and no two draw the same ids.
+    static OPENED: AtomicU64 = AtomicU64::new(0);
+    let random = Random::seeded(OPENED.fetch_add(1, Ordering::Relaxed));
     Queue::open(storage, SealKey::new([7; 32], random.clone()), random, rules.clone()).unwrap()
 }
 
