@@ -225,8 +225,10 @@ impl Queue {
         Ok(Ordered::Newest)
     }
 
-    /// Takes a slot for a job that is about to be sent. False while another job is at work on it.
-    pub(super) fn take_slot(&mut self, row: &Row) -> Result<bool, StoreError> {
+    /// Takes a slot for a job that is about to be sent. False while another job is at work on it. What is put there
+    /// takes the place of whatever a removal of the agent's own was still to empty, so that goes: done afterwards, it
+    /// would take the new content away.
+    pub(super) fn take_slot(&mut self, now: Timestamp, row: &Row) -> Result<bool, StoreError> {
         let Some((index, mut slot)) = self.slot_of_row(row)? else {
             return Ok(true);
         };
@@ -235,6 +237,14 @@ impl Queue {
         }
         slot.at_work = Some(row.job_id);
         self.put_slot(&index, &slot)?;
+        if matches!(row.job()?.order, Order::SlotPut(_)) {
+            for waiting in self.waiting_for(&index, row.job_id)? {
+                let waiting = self.known(waiting)?;
+                if waiting.origin == Origin::Timer {
+                    self.end(now, &waiting, &Outcome::Superseded)?;
+                }
+            }
+        }
         Ok(true)
     }
 
@@ -257,16 +267,18 @@ impl Queue {
         self.keep_end(now, row, &index, &slot)
     }
 
-    /// A job whose work was proven empty goes back to wait; its slot is free for others.
-    pub(super) fn leave_slot(&mut self, row: &Row) -> Result<(), StoreError> {
+    /// A job whose work was proven empty goes back to wait; its slot is free for others. Says whether a newer order
+    /// came for the slot meanwhile.
+    pub(super) fn leave_slot(&mut self, row: &Row) -> Result<Ordered, StoreError> {
         let Some((index, mut slot)) = self.slot_of_row(row)? else {
-            return Ok(());
+            return Ok(Ordered::Newest);
         };
         if slot.at_work == Some(row.job_id) {
             slot.at_work = None;
             self.put_slot(&index, &slot)?;
         }
-        Ok(())
+        let is_newest = slot.decided_by == row.job_id || row.origin == Origin::Timer;
+        Ok(if is_newest { Ordered::Newest } else { Ordered::Older })
     }
 
     /// Carries the end of a doubt into the slot.
@@ -280,7 +292,8 @@ impl Queue {
         self.keep_end(now, row, &index, &slot)
     }
 
-    /// What may be in a slot is removed at its end: unless another job is to see to the slot, one is queued for it.
+    /// What may be in a slot is removed at its end: unless another job is to see to the slot by then, one is queued for
+    /// it.
     fn keep_end(
         &mut self,
         now: Timestamp,
@@ -291,12 +304,13 @@ impl Queue {
         let (Some(ends_at), Some(lane)) = (slot.ends_at(), &ended.lane) else {
             return Ok(());
         };
-        if self.has_unfinished_for(index, ended.job_id)? {
-            return Ok(());
-        }
         let again =
             if ended.origin == Origin::Timer { now.saturating_add(REMOVE_AGAIN).unwrap_or(now) } else { now };
-        let due_at = Some(ends_at.max(again)).filter(|due| *due > now);
+        let due_at = ends_at.max(again);
+        if self.has_unfinished_for(index, ended.job_id, due_at)? {
+            return Ok(());
+        }
+        let due_at = Some(due_at).filter(|due| *due > now);
         let removal = removal_of(slot, now, &self.random);
         let lane = lane.clone();
         self.queue_own(now, removal, &lane, due_at)
@@ -369,13 +383,15 @@ impl Queue {
         )
     }
 
-    fn has_unfinished_for(&self, index: &[u8; 32], but: JobId) -> Result<bool, StoreError> {
+    /// Whether a job other than one is there for a slot whose time comes by an instant.
+    fn has_unfinished_for(&self, index: &[u8; 32], but: JobId, by: Timestamp) -> Result<bool, StoreError> {
         Ok(self
             .connection
             .prepare_cached(
-                "SELECT 1 FROM job WHERE slot = ?1 AND ended_at IS NULL AND job_id <> ?2 LIMIT 1",
+                "SELECT 1 FROM job WHERE slot = ?1 AND ended_at IS NULL AND job_id <> ?2 \
+                 AND (due_at IS NULL OR due_at <= ?3) LIMIT 1",
             )?
-            .exists(params![index, but.0.as_bytes()])?)
+            .exists(params![index, but.0.as_bytes(), by.as_millisecond()])?)
     }
 }
 
