@@ -262,8 +262,11 @@ pub(super) fn retried(job_id: JobId, answer: Result<JobId, RetryRefused>) -> Res
     match answer {
         Ok(job_id) => Response::Retried { job_id },
         Err(RetryRefused::NotKnown) => no_such_job(job_id),
-        Err(why @ RetryRefused::Not(JobState::Unknown)) => Response::refused("in_doubt", why.to_string()),
-        Err(why @ (RetryRefused::Not(_) | RetryRefused::Unreadable)) => {
+        Err(
+            why @ (RetryRefused::Not(JobState::Unknown)
+            | RetryRefused::Replaced { state: JobState::Unknown, .. }),
+        ) => Response::refused("in_doubt", why.to_string()),
+        Err(why @ (RetryRefused::Not(_) | RetryRefused::Replaced { .. } | RetryRefused::Unreadable)) => {
             Response::refused("not_retriable", why.to_string())
         }
     }

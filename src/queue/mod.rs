@@ -234,7 +234,7 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
-    /// Nothing new is taken.
+    /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
 }
 
@@ -323,6 +323,9 @@ impl Queue {
         if self.holds(job_id)? {
             self.report_again(now, job_id)?;
             return Ok(Accepted::Duplicate);
+        }
+        if self.disk_is_full {
+            return Err(StoreError::DiskFull);
         }
         let admission = match admission {
             Ok(admission) => admission,
@@ -451,7 +454,8 @@ impl Queue {
     }
 
     /// Puts a job back into its lane because its driver proved that nothing was written. Its rooms are as before, and
-    /// it is not tried again before a short pause. A job that was to be taken back meanwhile ends cancelled instead.
+    /// it is not tried again before a short pause. A job that was to be taken back meanwhile ends cancelled instead, and
+    /// one whose slot a newer order decides now ends superseded.
     ///
     /// # Errors
     /// When the job is not there or is not `sent`, and those of the database.
@@ -466,7 +470,12 @@ impl Queue {
         let pause = SignedDuration::try_from(pause + jitter).unwrap_or(SignedDuration::MAX);
         self.mark_waiting(&row, Event::Unsend, Some(after(now, pause)), Some(why.code))?;
         self.settle(now, &row, Settled::NotDone)?;
-        self.leave_slot(&row)
+        if self.leave_slot(&row)? == Ordered::Older {
+            // Done after the newer one, it would undo it.
+            let waiting = self.known(job_id)?;
+            self.end(now, &waiting, &Outcome::Superseded)?;
+        }
+        Ok(())
     }
 
     /// Takes a job back, if nothing of it was sent.
@@ -538,7 +547,7 @@ impl Queue {
             outcome,
             resolution: Some(resolution),
             rooms,
-            local: None,
+            local: row.local(),
         })?;
         Ok(Ok(()))
     }
@@ -684,7 +693,10 @@ impl Queue {
         {
             return Ok(Some(window_over()));
         }
-        if let Err(refusal) = limits::standing(&self.rules.limits, now, &body.job, &body.rooms) {
+        // Whatever the site forbids, what was put there is removed at its end.
+        if row.origin != Origin::Timer
+            && let Err(refusal) = limits::standing(&self.rules.limits, now, &body.job, &body.rooms)
+        {
             self.audit_refusal(now, row.job_id, &refusal)?;
             return Ok(Some(Outcome::Failed(refusal)));
         }
@@ -734,7 +746,7 @@ impl Queue {
                 "nobody else changed the room, by configuration",
             )?;
         }
-        if !self.take_slot(row)? {
+        if !self.take_slot(now, row)? {
             return Ok(Sending::AtWork);
         }
         let attempt = self.mark_sent(row, now, plan.treatment)?;

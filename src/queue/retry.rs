@@ -3,7 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
-use super::{LocalOrder, Queue};
+use super::{
+    LocalOrder, Queue,
+    store::{place, state_named},
+};
 use crate::{
     model::{Job, JobId, JobState, Origin},
     store::StoreError,
@@ -21,6 +24,14 @@ pub enum RetryRefused {
     /// It may still be done, or it was.
     #[error("{}", why(*.0))]
     Not(JobState),
+    /// Another job took its place, and that one was done or may have been.
+    #[error("job {by} took its place: {}", why(*.state))]
+    Replaced {
+        /// Which.
+        by: JobId,
+        /// How that one ended.
+        state: JobState,
+    },
     /// This version cannot read its order.
     #[error("its order cannot be read by this version, so it cannot be given again")]
     Unreadable,
@@ -58,9 +69,17 @@ impl Queue {
         let Some(body) = row.body else {
             return Ok(Err(RetryRefused::Unreadable));
         };
+        let successor = self.successor_of(job_id)?;
+        let unfinished = match successor {
+            Some((by, state @ (JobState::Succeeded | JobState::Unknown))) => {
+                return Ok(Err(RetryRefused::Replaced { by, state }));
+            }
+            Some((by, JobState::Received | JobState::Waiting | JobState::Sent)) => Some(by),
+            _ => None,
+        };
         let lifetime = body.job.expires_at.duration_since(body.job.created_at).max(AT_LEAST);
         let job = Job {
-            job_id: self.retried_by(job_id)?.unwrap_or_else(|| JobId(self.random.uuid())),
+            job_id: unfinished.unwrap_or_else(|| JobId(self.random.uuid())),
             created_at: now,
             expires_at: now.saturating_add(lifetime).unwrap_or(Timestamp::MAX),
             ..body.job
@@ -90,13 +109,24 @@ impl Queue {
         self.audit_line(now, "cancelled_here", Some(job_id), &format!("taken back at the site by {by}"))
     }
 
-    /// The unfinished job that takes the place of another.
-    fn retried_by(&self, job_id: JobId) -> Result<Option<JobId>, StoreError> {
-        let found: Option<[u8; 16]> = self
+    /// The last job that took the place of another, or of one that did, and how it stands.
+    fn successor_of(&self, job_id: JobId) -> Result<Option<(JobId, JobState)>, StoreError> {
+        let mut last = None;
+        let (mut of, mut after) = (job_id, 0);
+        while let Some((row, job_id, state)) = self
             .connection
-            .prepare_cached("SELECT job_id FROM job WHERE retries = ?1 AND ended_at IS NULL LIMIT 1")?
-            .query_row(params![job_id.0.as_bytes()], |row| row.get(0))
-            .optional()?;
-        Ok(found.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes))))
+            .prepare_cached(
+                "SELECT id, job_id, state FROM job WHERE retries = ?1 AND id > ?2 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row(params![of.0.as_bytes(), after], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, String>(2)?))
+            })
+            .optional()?
+        {
+            (of, after) = (JobId(uuid::Uuid::from_bytes(job_id)), row);
+            let state = state_named(&state).ok_or_else(|| StoreError::corrupt(place(of), "its state"))?;
+            last = Some((of, state));
+        }
+        Ok(last)
     }
 }

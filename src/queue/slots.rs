@@ -3,7 +3,7 @@
 //! The newest order decides a slot from its arrival on; what waits for the slot then ends `superseded`. A put whose time
 //! has not come leaves the slot empty until then: if it may hold something, that is removed first. And whatever may be in
 //! a slot is removed at its end, by a job of the agent's own that stands in the queue from the moment the content may be
-//! in the device. So a cut link, a restart or a jump of the clock keeps no code alive.
+//! in the device; where nobody knows which of two contents is there, at the later end. So a cut link, a restart or a jump of the clock keeps no code alive.
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
@@ -225,8 +225,10 @@ impl Queue {
         Ok(Ordered::Newest)
     }
 
-    /// Takes a slot for a job that is about to be sent. False while another job is at work on it.
-    pub(super) fn take_slot(&mut self, row: &Row) -> Result<bool, StoreError> {
+    /// Takes a slot for a job that is about to be sent. False while another job is at work on it. What is put there
+    /// takes the place of whatever a removal of the agent's own was still to empty, so that goes: done afterwards, it
+    /// would take the new content away.
+    pub(super) fn take_slot(&mut self, now: Timestamp, row: &Row) -> Result<bool, StoreError> {
         let Some((index, mut slot)) = self.slot_of_row(row)? else {
             return Ok(true);
         };
@@ -235,6 +237,14 @@ impl Queue {
         }
         slot.at_work = Some(row.job_id);
         self.put_slot(&index, &slot)?;
+        if matches!(row.job()?.order, Order::SlotPut(_)) {
+            for waiting in self.waiting_for(&index, row.job_id)? {
+                let waiting = self.known(waiting)?;
+                if waiting.origin == Origin::Timer {
+                    self.end(now, &waiting, &Outcome::Superseded)?;
+                }
+            }
+        }
         Ok(true)
     }
 
@@ -257,16 +267,18 @@ impl Queue {
         self.keep_end(now, row, &index, &slot)
     }
 
-    /// A job whose work was proven empty goes back to wait; its slot is free for others.
-    pub(super) fn leave_slot(&mut self, row: &Row) -> Result<(), StoreError> {
+    /// A job whose work was proven empty goes back to wait; its slot is free for others. Says whether a newer order
+    /// came for the slot meanwhile.
+    pub(super) fn leave_slot(&mut self, row: &Row) -> Result<Ordered, StoreError> {
         let Some((index, mut slot)) = self.slot_of_row(row)? else {
-            return Ok(());
+            return Ok(Ordered::Newest);
         };
         if slot.at_work == Some(row.job_id) {
             slot.at_work = None;
             self.put_slot(&index, &slot)?;
         }
-        Ok(())
+        let is_newest = slot.decided_by == row.job_id || row.origin == Origin::Timer;
+        Ok(if is_newest { Ordered::Newest } else { Ordered::Older })
     }
 
     /// Carries the end of a doubt into the slot.

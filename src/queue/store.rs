@@ -135,7 +135,8 @@ impl Queue {
 
     /// Deletes what nobody asks for any more: jobs that ended before an instant, audit lines and early cancellations
     /// from before it. A bounded number of each; says how many rows went, so call it until it says none. A job in
-    /// doubt stays, and so does one whose deadline lies ahead: were it delivered again, it would be done again.
+    /// doubt stays, and so does one whose deadline lies ahead: were it delivered again, it would be done again. Nobody
+    /// delivers the agent's own.
     ///
     /// # Errors
     /// Those of the database.
@@ -143,8 +144,8 @@ impl Queue {
         let before = before.as_millisecond();
         let mut gone = 0;
         for sql in [
-            "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_at < ?1 AND expires_at < ?1 \
-             AND state <> 'unknown' LIMIT ?2)",
+            "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_at < ?1 \
+             AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2)",
             "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 LIMIT ?2)",
             "DELETE FROM slot WHERE slot IN (SELECT slot FROM slot WHERE empty AND changed_at < ?1 AND NOT EXISTS \
              (SELECT 1 FROM job WHERE job.slot = slot.slot AND job.ended_at IS NULL) LIMIT ?2)",
@@ -171,9 +172,6 @@ impl Queue {
         origin: Origin,
         retries: Option<JobId>,
     ) -> Result<Row, StoreError> {
-        if self.disk_is_full {
-            return Err(StoreError::DiskFull);
-        }
         self.drop_acknowledged()?;
         let job_id = job.job_id;
         let lane = admission.as_ref().map(|admission| admission.lane.clone());
