@@ -1,6 +1,9 @@
 //! The lanes' states: pure, in memory. Time comes in as `now`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -69,17 +72,25 @@ struct Lane {
 
 /// All lanes of the site, in the order of their names.
 #[derive(Debug, Default)]
-pub struct Lanes(BTreeMap<LaneName, Lane>);
+pub struct Lanes {
+    all: BTreeMap<LaneName, Lane>,
+    /// Those that a person has paused, whether a driver declares them at present or not.
+    paused: BTreeSet<LaneName>,
+    /// Lanes that no driver declares any more and where jobs may wait.
+    gone: BTreeSet<LaneName>,
+}
 
 impl Lanes {
     /// Adds a lane, or hands one that stands to the driver that declares it now.
     pub(super) fn add(&mut self, lane: LaneName, system: SystemName) {
-        let lane = self.0.entry(lane).or_insert_with(|| Lane {
+        self.gone.remove(&lane);
+        let paused = self.paused.contains(&lane);
+        let lane = self.all.entry(lane).or_insert_with(|| Lane {
             system: system.clone(),
             state: LaneState::Free,
             retry_at: None,
             wanted: false,
-            paused: false,
+            paused,
             failures: 0,
             rest: None,
             desk_turns: 0,
@@ -91,15 +102,30 @@ impl Lanes {
 
     /// No driver declares these lanes any more.
     pub(super) fn retire(&mut self, system: &SystemName, kept: &[LaneName]) {
-        for (name, lane) in &mut self.0 {
+        for (name, lane) in &mut self.all {
             lane.retired |= lane.system == *system && !kept.contains(name);
+            if lane.retired {
+                self.gone.insert(name.clone());
+            }
         }
-        self.0.retain(|_, lane| !lane.retired || lane.state != LaneState::Free);
+        self.all.retain(|_, lane| !lane.retired || lane.state != LaneState::Free);
+    }
+
+    /// Jobs wait in a lane.
+    pub(super) fn waits_in(&mut self, lane: LaneName) {
+        if !self.has(&lane) {
+            self.gone.insert(lane);
+        }
+    }
+
+    /// Lanes that no driver declares any more and where jobs may wait.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &LaneName> {
+        self.gone.iter()
     }
 
     /// Every lane as it stands.
     pub fn iter(&self) -> impl Iterator<Item = LaneView<'_>> {
-        self.0.iter().map(|(name, lane)| LaneView {
+        self.all.iter().map(|(name, lane)| LaneView {
             name,
             system: &lane.system,
             state: lane.state,
@@ -111,7 +137,7 @@ impl Lanes {
     /// Whether there is such a lane.
     #[must_use]
     pub fn has(&self, lane: &LaneName) -> bool {
-        self.0.contains_key(lane)
+        self.all.contains_key(lane)
     }
 
     /// Reserves a free lane whose line is ready. One that is reserved already is remembered as wanted.
@@ -121,7 +147,7 @@ impl Lanes {
         now: Instant,
         ready: impl Fn(&SystemName) -> bool,
     ) -> bool {
-        match self.0.get_mut(lane) {
+        match self.all.get_mut(lane) {
             Some(lane) if lane.state == LaneState::Free && lane.may_work(now) && ready(&lane.system) => {
                 lane.state = LaneState::Reserved;
                 lane.retry_at = None;
@@ -138,7 +164,7 @@ impl Lanes {
 
     /// Whether a lane may go on with another job right after one.
     pub(super) fn may_go_on(&self, lane: &LaneName, now: Instant) -> bool {
-        self.0.get(lane).is_some_and(|lane| lane.may_work(now))
+        self.all.get(lane).is_some_and(|lane| lane.may_work(now))
     }
 
     pub(super) fn reserve_again(&mut self, lane: &LaneName) {
@@ -151,7 +177,7 @@ impl Lanes {
 
     /// Takes a lane for a job that is at work there whatever its line is like. False when another one is.
     pub(super) fn take(&mut self, lane: &LaneName, job_id: JobId) -> bool {
-        match self.0.get_mut(lane) {
+        match self.all.get_mut(lane) {
             Some(lane) if lane.state == LaneState::Free => {
                 lane.state = LaneState::Busy(job_id);
                 true
@@ -162,7 +188,7 @@ impl Lanes {
 
     /// Counts whose turn it was.
     pub(super) fn had_turn(&mut self, lane: &LaneName, priority: Priority) {
-        if let Some(lane) = self.0.get_mut(lane) {
+        if let Some(lane) = self.all.get_mut(lane) {
             lane.desk_turns = match priority {
                 Priority::Desk => lane.desk_turns.saturating_add(1),
                 Priority::Background => 0,
@@ -172,39 +198,43 @@ impl Lanes {
 
     /// Whether a job that nobody waits for should have the next turn.
     pub(super) fn owes_background(&self, lane: &LaneName) -> bool {
-        self.0.get(lane).is_some_and(|lane| lane.desk_turns >= DESK_TURNS)
+        self.all.get(lane).is_some_and(|lane| lane.desk_turns >= DESK_TURNS)
     }
 
     /// Frees a lane. Says whether it was wanted meanwhile, so that the queue has to be asked again.
     pub(super) fn free(&mut self, lane: &LaneName, retry_at: Option<Instant>) -> bool {
         let name = lane;
-        let Some(lane) = self.0.get_mut(name) else { return false };
+        let Some(lane) = self.all.get_mut(name) else { return false };
         lane.state = LaneState::Free;
         lane.retry_at = retry_at;
         let wanted = std::mem::take(&mut lane.wanted);
         if lane.retired {
-            self.0.remove(name);
+            self.all.remove(name);
             return false;
         }
         wanted
     }
 
     pub(super) fn pause(&mut self, lane: &LaneName, paused: bool) {
-        if let Some(lane) = self.0.get_mut(lane) {
+        match paused {
+            true => drop(self.paused.insert(lane.clone())),
+            false => drop(self.paused.remove(lane)),
+        }
+        if let Some(lane) = self.all.get_mut(lane) {
             lane.paused = paused;
         }
     }
 
     /// The device was reached. Says whether that ends a row of failures that had the lane rest.
     pub(super) fn reached(&mut self, lane: &LaneName) -> bool {
-        let Some(lane) = self.0.get_mut(lane) else { return false };
+        let Some(lane) = self.all.get_mut(lane) else { return false };
         lane.failures = 0;
         lane.rest.take().is_some()
     }
 
     /// The device could not be reached. Gives the rest that begins with it, if one does.
     pub(super) fn not_reached(&mut self, lane: &LaneName, now: Instant, why: &Refusal) -> Option<Duration> {
-        let lane = self.0.get_mut(lane)?;
+        let lane = self.all.get_mut(lane)?;
         lane.failures = lane.failures.saturating_add(1);
         let doublings = lane.failures.checked_sub(FAILURES)?.min(8);
         let span = (FIRST_REST * (1 << doublings)).min(LONGEST_REST);
@@ -213,22 +243,22 @@ impl Lanes {
     }
 
     pub(super) fn of(&self, system: &SystemName) -> Vec<LaneName> {
-        self.0.iter().filter(|(_, lane)| lane.system == *system).map(|(name, _)| name.clone()).collect()
+        self.all.iter().filter(|(_, lane)| lane.system == *system).map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn names(&self) -> Vec<LaneName> {
-        self.0.keys().cloned().collect()
+        self.all.keys().cloned().collect()
     }
 
     /// When the next lane that does nothing should look for work again.
     pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
-        self.0.values().filter_map(|lane| lane.wakes_at(now)).min()
+        self.all.values().filter_map(|lane| lane.wakes_at(now)).min()
     }
 
     /// Lanes that should look for work again; each is given once.
     pub(super) fn due(&mut self, now: Instant) -> Vec<LaneName> {
         let mut due = Vec::new();
-        for (name, lane) in &mut self.0 {
+        for (name, lane) in &mut self.all {
             let rested = lane.rest.as_ref().is_some_and(|rest| rest.until <= now && !lane.paused);
             let retries = lane.retry_at.is_some_and(|at| at <= now && lane.may_work(now));
             if lane.state == LaneState::Free && (rested || retries) {
@@ -241,7 +271,7 @@ impl Lanes {
     }
 
     fn set(&mut self, lane: &LaneName, state: LaneState) {
-        if let Some(lane) = self.0.get_mut(lane) {
+        if let Some(lane) = self.all.get_mut(lane) {
             lane.state = state;
         }
     }

@@ -231,12 +231,14 @@ const MOST_ANSWERS: usize = 256;
 struct NextJob {
     claimed: Option<Claimed>,
     retry_at: Option<Timestamp>,
+    /// Jobs that ended on the way may have left timers behind.
+    next_due: Option<Timestamp>,
     asked: bool,
 }
 
 impl NextJob {
     /// The queue was not asked.
-    const NONE: Self = Self { claimed: None, retry_at: None, asked: false };
+    const NONE: Self = Self { claimed: None, retry_at: None, next_due: None, asked: false };
 }
 
 impl Dispatch {
@@ -278,6 +280,9 @@ impl Dispatch {
         }
         for pause in &past.paused {
             dispatch.lanes.pause(&pause.lane, true);
+        }
+        for lane in past.lanes {
+            dispatch.lanes.waits_in(lane);
         }
         for (lane, claimed) in past.in_doubt {
             dispatch.prove_at_start(lane, claimed);
@@ -458,12 +463,14 @@ impl Dispatch {
     /// What a lane should be given next.
     fn wish_of(&self, lane: &LaneName) -> Wish {
         let now = Instant::now();
-        let is_stuck = |lane: &LaneView<'_>| {
-            lane.paused
-                || lane.rest.is_some_and(|rest| rest.until > now)
-                || self.lines.get(lane.system) != Some(&Line::Ready)
+        let is_stuck = |other: &LaneView<'_>| {
+            other.name != lane
+                && (other.paused
+                    || other.rest.is_some_and(|rest| rest.until > now)
+                    || self.lines.get(other.system) != Some(&Line::Ready))
         };
-        let stuck = self.lanes.iter().filter(is_stuck).map(|lane| lane.name.clone()).collect();
+        let stuck = self.lanes.iter().filter(is_stuck).map(|lane| lane.name);
+        let stuck = stuck.chain(self.lanes.gone()).cloned().collect();
         Wish { background: self.lanes.owes_background(lane), stuck }
     }
 
@@ -797,6 +804,8 @@ impl Dispatch {
                 tracing::info!(job = %job_id, error = %why, "the device proves that the job was not done");
                 Performed::NothingSent(why)
             }
+            // It may not have been looked for to the end: the next start asks again.
+            (Came::Proof(Proof::None), _) if self.stopping => return,
             (Came::Proof(Proof::None), Asked::ForProof(why)) => Performed::Ended(Outcome::Unknown(why)),
             (Came::Proof(Proof::None), _) if claimed.job.order.kind().is_repeatable() => {
                 let why = Refusal::new(
@@ -911,6 +920,7 @@ impl Dispatch {
     fn go_on(&mut self, lane: LaneName, next: NextJob) {
         // Asking may have ended jobs on the way: refused by the ledger, or too late.
         self.told.push_back(Happening::Reports);
+        self.next_due = self.next_due.into_iter().chain(next.next_due).min();
         match next.claimed {
             Some(claimed) => self.begin(lane, claimed, 0),
             None => {
@@ -1067,7 +1077,7 @@ fn record(queue: &mut Queue, now: Timestamp, end: End) -> Result<(), StoreError>
 fn next_job(queue: &mut Queue, now: Timestamp, lane: &LaneName, wish: &Wish) -> Result<NextJob, StoreError> {
     let claimed = queue.claim_as(now, lane, wish)?;
     let retry_at = if claimed.is_none() { queue.next_retry(lane)? } else { None };
-    Ok(NextJob { claimed, retry_at, asked: true })
+    Ok(NextJob { claimed, retry_at, next_due: queue.next_due()?, asked: true })
 }
 
 fn admit(

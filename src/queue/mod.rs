@@ -172,6 +172,8 @@ pub struct Past {
     pub in_doubt: Vec<(LaneName, Claimed)>,
     /// Lanes that a person has paused.
     pub paused: Vec<LanePause>,
+    /// Lanes in which jobs wait.
+    pub lanes: BTreeSet<LaneName>,
     /// Whether jobs wait.
     pub waiting: bool,
 }
@@ -553,7 +555,7 @@ impl Queue {
     }
 
     /// What is left of the last run: jobs that were at work, in the order in which they came (each may have been done;
-    /// one that cannot be read any more ends `unknown` at once), pauses, and whether jobs wait.
+    /// one that cannot be read any more ends `unknown` at once), pauses, and where jobs wait.
     ///
     /// # Errors
     /// Those of the database.
@@ -573,7 +575,12 @@ impl Queue {
                 _ => self.finish(now, job_id, stopped_at_work())?,
             }
         }
-        Ok(Past { in_doubt, paused: self.paused_lanes()?, waiting: self.waiting()? > 0 })
+        Ok(Past {
+            in_doubt,
+            paused: self.paused_lanes()?,
+            lanes: self.lanes_with_work()?,
+            waiting: self.waiting()? > 0,
+        })
     }
 
     /// Takes other rules into force, for what is judged from now on.

@@ -453,6 +453,21 @@ impl Queue {
         Ok(())
     }
 
+    /// The lanes in which jobs wait.
+    pub(super) fn lanes_with_work(&self) -> Result<BTreeSet<LaneName>, StoreError> {
+        // From each lane to the next one by the index, however many jobs wait in it.
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT min(lane) FROM job WHERE state = 'waiting' AND lane > ?1")?;
+        let mut lanes = BTreeSet::new();
+        let mut last = String::new();
+        while let Some(lane) = statement.query_row([&last], |row| row.get::<_, Option<String>>(0))? {
+            lanes.extend(LaneName::new(lane.as_str()).ok());
+            last = lane;
+        }
+        Ok(lanes)
+    }
+
     pub(super) fn waiting(&self) -> Result<u64, StoreError> {
         let count: i64 = self
             .connection

@@ -7,9 +7,10 @@ use crate::{
     queue::RetryRefused,
 };
 
-/// Two locks, each with a lane; the test says what comes of every call.
+/// Some locks, each with a lane; the test says what comes of every call.
 struct Locks {
     system: SystemName,
+    locks: Vec<LaneName>,
     line: watch::Sender<Line>,
     calls: mpsc::UnboundedSender<Call>,
 }
@@ -29,18 +30,19 @@ impl Driver for Locks {
     }
 
     fn lanes(&self) -> Vec<LaneName> {
-        vec![of("front"), of("back")]
+        self.locks.clone()
     }
 
     fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
         let device = match order {
-            Order::SlotPut(put) => &put.device,
+            Order::SlotPut(put) => put.device.as_str(),
             Order::SlotRemove { device, .. }
             | Order::DeviceUnlock { device }
-            | Order::DeviceRead { device } => device,
+            | Order::DeviceRead { device } => device.as_str(),
+            Order::CardEncode(card) => card.encoder.as_str(),
             _ => return Err(Refusal::new(Code::Unsupported, "locks only")),
         };
-        Ok(Admission { lead: Duration::from_secs(60), ..Admission::to(of(device.as_str()), Vec::new()) })
+        Ok(Admission { lead: Duration::from_secs(60), ..Admission::to(of(device), Vec::new()) })
     }
 
     fn line(&self) -> watch::Receiver<Line> {
@@ -87,10 +89,19 @@ fn id(number: u128) -> JobId {
 
 fn queue_in(folder: &tempfile::TempDir) -> Queue {
     let random = Random::seeded(1);
-    let limits = Limits { remote_unlock: true, ..Limits::default() };
-    let rules = Rules { limits, systems: BTreeMap::from([(system(), Sharing::Exclusive)]) };
     let seal = SealKey::new([1; 32], random.clone());
-    Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap()
+    Queue::open(&Storage::folder(folder.path()), seal, random, rules()).unwrap()
+}
+
+fn rules() -> Rules {
+    let limits = Limits { remote_unlock: true, ..Limits::default() };
+    Rules { limits, systems: BTreeMap::from([(system(), Sharing::Exclusive)]) }
+}
+
+fn locks(names: &[&str]) -> (Locks, mpsc::UnboundedReceiver<Call>) {
+    let (calls, received) = mpsc::unbounded_channel();
+    let locks = names.iter().map(|name| of(name)).collect();
+    (Locks { system: system(), locks, line: watch::channel(Line::Ready).0, calls }, received)
 }
 
 async fn site() -> Site {
@@ -99,14 +110,17 @@ async fn site() -> Site {
 
 async fn start(folder: tempfile::TempDir) -> Site {
     let (writer, queue) = Writer::simulated(queue_in(&folder), || Duration::ZERO);
-    let (calls, received) = mpsc::unbounded_channel();
-    let driver = Locks { system: system(), line: watch::channel(Line::Ready).0, calls };
-    let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+    let (driver, received) = locks(&["front", "back"]);
+    let clock = Clock::simulated(site_begins());
     let now = clock.now();
     let past = queue.run(move |queue: &mut Queue| queue.past(now)).await.unwrap();
     let time = TrustedTime::new(clock.clone());
     let dispatch = Dispatch::new(queue.clone(), time, vec![Arc::new(driver)], past);
     Site { dispatch, queue, calls: received, clock, folder, writer, n: 0 }
+}
+
+fn site_begins() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
 fn order(number: u128, order: Order) -> Job {
@@ -123,6 +137,13 @@ fn unlock(number: u128, lock: &str) -> Job {
 
 fn remove(number: u128, lock: &str) -> Job {
     order(number, Order::SlotRemove { device: device(lock), slot: "guest".into() })
+}
+
+fn card(number: u128, lane: &str) -> Job {
+    let mut job = job(number, "101");
+    let Order::CardEncode(card) = &mut job.order else { unreachable!("a card's job") };
+    card.encoder = EncoderName::new(lane).unwrap();
+    job
 }
 
 fn offline() -> Refusal {
@@ -188,6 +209,22 @@ impl Site {
         drop((dispatch, queue));
         writer.await.unwrap();
         start(folder).await
+    }
+
+    /// Puts another driver in the place of the one at work; gives the new one's line, and the calls of the old one.
+    async fn take_over(&mut self) -> (watch::Sender<Line>, mpsc::UnboundedReceiver<Call>) {
+        self.take_over_with(&["front", "back"]).await
+    }
+
+    async fn take_over_with(
+        &mut self,
+        names: &[&str],
+    ) -> (watch::Sender<Line>, mpsc::UnboundedReceiver<Call>) {
+        let (driver, received) = locks(names);
+        let line = driver.line.clone();
+        let reply = self.dispatch.replace(vec![Arc::new(driver)], rules());
+        self.reply(reply).await;
+        (line, std::mem::replace(&mut self.calls, received))
     }
 
     async fn reply<T>(&mut self, mut reply: Reply<T>) -> T {
@@ -454,13 +491,7 @@ async fn another_configuration_finishes_what_is_at_work_and_hands_on_what_waits(
     site.order(unlock(1, "front"));
     site.order(unlock(2, "front"));
     let (_, done, _) = site.performs().await;
-    let (calls, received) = mpsc::unbounded_channel();
-    let successor = Locks { system: system(), line: watch::channel(Line::Ready).0, calls };
-    let limits = Limits { remote_unlock: true, ..Limits::default() };
-    let rules = Rules { limits, systems: BTreeMap::from([(system(), Sharing::Exclusive)]) };
-    let reply = site.dispatch.replace(vec![Arc::new(successor)], rules);
-    site.reply(reply).await;
-    let _old = std::mem::replace(&mut site.calls, received);
+    let _old = site.take_over().await;
     site.quiet_for(Duration::from_secs(5)).await;
     done.send(succeeded()).unwrap();
     let (job, done, _) = site.performs().await;
@@ -474,4 +505,85 @@ async fn another_configuration_finishes_what_is_at_work_and_hands_on_what_waits(
     }
     site.order(unlock(3, "front"));
     site.reaches(3, JobState::Failed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_that_comes_too_late_leaves_the_earlier_one_its_end() {
+    let mut site = site().await;
+    let (line, _) = site.take_over().await;
+    let hour = |hour: i64| site_begins().saturating_add(jiff::SignedDuration::from_hours(hour)).unwrap();
+    let put = |number: u128, generation: u64, ends: i64| {
+        let content = SlotContent::Pin(crate::model::Private::new("4711"));
+        let window = Window::new(hour(0), Some(hour(ends))).unwrap();
+        let put = SlotPut { device: device("front"), slot: "guest".into(), content, window, generation };
+        Job { expires_at: hour(72), ..order(number, Order::SlotPut(put)) }
+    };
+    site.order(put(1, 1, 10));
+    site.performs().await.1.send(succeeded()).unwrap();
+    site.reaches(1, JobState::Succeeded).await;
+    line.send_replace(super::down());
+    site.quiet_for(Duration::from_secs(1)).await;
+    site.order(put(2, 2, 1));
+    site.quiet_for(Duration::from_secs(2 * 3600)).await;
+    line.send_replace(Line::Ready);
+    site.reaches(2, JobState::Expired).await;
+    let (Call::Perform(work, done), _) = site.call().await else { panic!("nothing to prove") };
+    assert!(matches!(work.order, Order::SlotRemove { .. }));
+    assert_eq!(site.clock.now(), hour(10));
+    done.send(succeeded()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_lane_that_goes_and_comes_back_with_a_configuration_is_still_paused() {
+    let mut site = site().await;
+    let reply = site.dispatch.pause(&of("front"), "Ada");
+    site.reply(reply).await;
+    let reply = site.dispatch.replace(Vec::new(), rules());
+    site.reply(reply).await;
+    let (_line, _calls) = site.take_over().await;
+    site.order(unlock(1, "front"));
+    site.quiet_for(Duration::from_secs(30)).await;
+    let reply = site.dispatch.resume(&of("front"), "Ada");
+    site.reply(reply).await;
+    assert_eq!(site.performs().await.0, id(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_in_a_lane_that_is_gone_holds_up_no_other_of_its_reservation() {
+    for restarted in [false, true] {
+        let mut site = site().await;
+        let reply = site.dispatch.pause(&of("cellar"), "Ada");
+        site.reply(reply).await;
+        let (_line, _calls) = site.take_over_with(&["front", "back", "cellar"]).await;
+        site.order(card(1, "cellar"));
+        site.reaches(1, JobState::Waiting).await;
+        if restarted {
+            site = site.restart().await;
+            site.n = 1;
+        } else {
+            let (_line, _calls) = site.take_over().await;
+        }
+        site.order(card(2, "front"));
+        let (job, _, after) = site.performs().await;
+        assert_eq!(job, id(2));
+        assert!(after <= HELD + Duration::from_secs(1), "{after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proof_that_a_stop_cut_short_is_looked_for_at_the_next_start() {
+    let mut site = site().await;
+    site.order(unlock(1, "front"));
+    site.performs().await.1.send(Performed::Ended(Outcome::unknown(Code::NoAnswer, "silence"))).unwrap();
+    let (_, proof) = site.proves().await;
+    site.dispatch.stop();
+    proof.send(Proof::None).unwrap();
+    while !site.dispatch.is_quiet() {
+        let told = tokio::time::timeout(Duration::from_secs(1), site.dispatch.next()).await;
+        assert!(told.is_ok() || site.dispatch.is_quiet());
+    }
+    assert_eq!(site.state(1).await, Some(JobState::Sent));
+    let mut site = site.restart().await;
+    site.proves().await.1.send(Proof::Done(Success::default())).unwrap();
+    site.reaches(1, JobState::Succeeded).await;
 }
