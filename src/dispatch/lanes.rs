@@ -49,6 +49,8 @@ pub struct LaneView<'a> {
     pub paused: bool,
     /// Whether it rests because its device cannot be reached.
     pub rest: Option<&'a Rest>,
+    /// Why its device could not be reached the last times, from its first rest until it is reached.
+    pub unreached: Option<&'a Refusal>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ struct Lane {
     paused: bool,
     failures: u32,
     rest: Option<Rest>,
+    unreached: Option<Refusal>,
     desk_turns: u32,
     /// No driver declares it any more; it goes when its job has ended.
     retired: bool,
@@ -82,6 +85,7 @@ impl Lanes {
             paused: false,
             failures: 0,
             rest: None,
+            unreached: None,
             desk_turns: 0,
             retired: false,
         });
@@ -105,6 +109,7 @@ impl Lanes {
             state: lane.state,
             paused: lane.paused,
             rest: lane.rest.as_ref(),
+            unreached: lane.unreached.as_ref(),
         })
     }
 
@@ -199,7 +204,8 @@ impl Lanes {
     pub(super) fn reached(&mut self, lane: &LaneName) -> bool {
         let Some(lane) = self.0.get_mut(lane) else { return false };
         lane.failures = 0;
-        lane.rest.take().is_some()
+        lane.rest = None;
+        lane.unreached.take().is_some()
     }
 
     /// The device could not be reached. Gives the rest that begins with it, if one does.
@@ -209,6 +215,7 @@ impl Lanes {
         let doublings = lane.failures.checked_sub(FAILURES)?.min(8);
         let span = (FIRST_REST * (1 << doublings)).min(LONGEST_REST);
         lane.rest = Some(Rest { until: now + span, why: why.clone() });
+        lane.unreached = Some(why.clone());
         Some(span)
     }
 
