@@ -153,6 +153,37 @@ fn a_later_window_ordered_while_the_earlier_code_is_being_put_empties_the_slot_a
 }
 
 #[test]
+fn a_code_waits_until_what_was_in_its_slot_is_removed_so_that_the_removal_cannot_take_it_away() {
+    let mut site = Site::new();
+    site.send(0, job(1, put("a", 1, 0, Some(5000))));
+    finish(&mut site, 1, id(1), done());
+    site.accept(2, job(2, put("a", 2, 3000, Some(4000))), true);
+    let removal = claim(&mut site, 2999 - LEAD).unwrap().job;
+    assert_eq!(removal.order, remove("a"));
+    // The lock could not be reached: the removal pauses, and meanwhile the put's time has come.
+    site.commit(|queue| queue.unsend(at(2999 - LEAD), removal.job_id, &line_down())).unwrap();
+    assert_eq!(claim(&mut site, 3000 - LEAD), None);
+    assert_eq!(claim(&mut site, 3000).unwrap().job.job_id, removal.job_id);
+    finish(&mut site, 3000, removal.job_id, done());
+    assert_eq!(claim(&mut site, 3002).unwrap().job.job_id, id(2));
+    finish(&mut site, 3002, id(2), done());
+    assert_eq!((slot(&site).may_open, removals(&site)), (true, vec![4000]));
+}
+
+#[test]
+fn a_code_that_could_not_be_put_is_not_put_after_a_newer_order_for_its_slot() {
+    let mut site = Site::new();
+    site.send(0, job(1, put("a", 1, 0, Some(5000))));
+    site.accept(1, job(2, remove("a")), true);
+    site.commit(|queue| queue.unsend(at(2), id(1), &line_down())).unwrap();
+    assert_eq!(site.state(1), JobState::Superseded);
+    assert_eq!(site.reports().len(), 1, "it ends with an outcome");
+    assert_eq!(claim(&mut site, 4).unwrap().job.job_id, id(2));
+    finish(&mut site, 5, id(2), done());
+    assert_eq!(claim(&mut site, 4000), None);
+}
+
+#[test]
 fn a_code_that_may_have_been_put_is_removed_at_its_end_whatever_a_person_finds_out() {
     for (verdict, left) in
         [(None, vec![900]), (Some(Verdict::Done), vec![900]), (Some(Verdict::NotDone), vec![])]

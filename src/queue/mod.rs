@@ -451,7 +451,8 @@ impl Queue {
     }
 
     /// Puts a job back into its lane because its driver proved that nothing was written. Its rooms are as before, and
-    /// it is not tried again before a short pause. A job that was to be taken back meanwhile ends cancelled instead.
+    /// it is not tried again before a short pause. A job that was to be taken back meanwhile ends cancelled instead, one
+    /// whose slot a newer order decides by now ends superseded.
     ///
     /// # Errors
     /// When the job is not there or is not `sent`, and those of the database.
@@ -466,7 +467,12 @@ impl Queue {
         let pause = SignedDuration::try_from(pause + jitter).unwrap_or(SignedDuration::MAX);
         self.mark_waiting(&row, Event::Unsend, Some(after(now, pause)), Some(why.code))?;
         self.settle(now, &row, Settled::NotDone)?;
-        self.leave_slot(&row)
+        self.leave_slot(&row)?;
+        if self.is_overtaken(&row)? {
+            let row = self.known(job_id)?;
+            self.end(now, &row, &Outcome::Superseded)?;
+        }
+        Ok(())
     }
 
     /// Takes a job back, if nothing of it was sent.

@@ -225,12 +225,17 @@ impl Queue {
         Ok(Ordered::Newest)
     }
 
-    /// Takes a slot for a job that is about to be sent. False while another job is at work on it.
+    /// Takes a slot for a job that is about to be sent. False while another job is at work on it, and for a put while
+    /// what was there before it is still to be removed: that removal would take the new content away.
     pub(super) fn take_slot(&mut self, row: &Row) -> Result<bool, StoreError> {
         let Some((index, mut slot)) = self.slot_of_row(row)? else {
             return Ok(true);
         };
         if slot.at_work.is_some_and(|other| other != row.job_id) {
+            return Ok(false);
+        }
+        let puts = matches!(row.job()?.order, Order::SlotPut(_));
+        if puts && self.has_unfinished_for(&index, row.job_id)? {
             return Ok(false);
         }
         slot.at_work = Some(row.job_id);
@@ -267,6 +272,12 @@ impl Queue {
             self.put_slot(&index, &slot)?;
         }
         Ok(())
+    }
+
+    /// Whether a newer order decides the slot of an ordered job.
+    pub(super) fn is_overtaken(&self, row: &Row) -> Result<bool, StoreError> {
+        let slot = self.slot_of_row(row)?;
+        Ok(row.origin != Origin::Timer && slot.is_some_and(|(_, slot)| slot.decided_by != row.job_id))
     }
 
     /// Carries the end of a doubt into the slot.
