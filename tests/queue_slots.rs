@@ -155,6 +155,19 @@ fn a_later_window_ordered_while_the_earlier_code_is_being_put_empties_the_slot_a
 }
 
 #[test]
+fn a_code_that_could_not_be_put_is_not_put_after_a_newer_order_for_its_slot() {
+    let mut site = Site::new();
+    site.send(0, job(1, put("a", 1, 0, Some(5000))));
+    site.accept(1, job(2, remove("a")), true);
+    site.commit(|queue| queue.unsend(at(2), id(1), &line_down())).unwrap();
+    assert_eq!(site.state(1), JobState::Superseded);
+    assert_eq!(site.reports().len(), 1, "it ends with an outcome");
+    assert_eq!(claim(&mut site, 4).unwrap().job.job_id, id(2));
+    finish(&mut site, 5, id(2), done());
+    assert_eq!(claim(&mut site, 4000), None);
+}
+
+#[test]
 fn a_code_that_may_have_been_put_is_removed_at_its_end_whatever_a_person_finds_out() {
     for (verdict, left) in
         [(None, vec![900]), (Some(Verdict::Done), vec![900]), (Some(Verdict::NotDone), vec![])]

@@ -39,6 +39,11 @@ impl Conditions {
         self.held.retain(|(held, _), _| held != subject);
     }
 
+    /// Nothing of this kind holds any longer, whatever its subject.
+    pub(super) fn clear_code(&mut self, code: &str) {
+        self.held.retain(|(_, held), _| held != code);
+    }
+
     /// All that hold, sorted by subject and code.
     pub(super) fn all(&self) -> Vec<Condition> {
         self.held.values().cloned().collect()

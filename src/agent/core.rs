@@ -382,6 +382,14 @@ impl Core {
                 state.conditions.set(now, subject, trouble.code, Severity::Error, message);
             }
         }
+        state.conditions.clear_code("lane_resting");
+        for lane in self.dispatch.lanes().iter() {
+            if let Some(why) = lane.unreached {
+                let message = format!("{}; it is tried again by itself", why.message);
+                let subject = lane.name.as_str();
+                state.conditions.set(now, subject, "lane_resting", Severity::Warning, message);
+            }
+        }
     }
 
     fn tell_status(&self, state: &mut State) {

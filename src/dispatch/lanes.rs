@@ -52,6 +52,8 @@ pub struct LaneView<'a> {
     pub paused: bool,
     /// Whether it rests because its device cannot be reached.
     pub rest: Option<&'a Rest>,
+    /// Why its device could not be reached the last times, from its first rest until it is reached.
+    pub unreached: Option<&'a Refusal>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ struct Lane {
     paused: bool,
     failures: u32,
     rest: Option<Rest>,
+    unreached: Option<Refusal>,
     desk_turns: u32,
     /// No driver declares it any more; it goes when its job has ended.
     retired: bool,
@@ -93,6 +96,7 @@ impl Lanes {
             paused,
             failures: 0,
             rest: None,
+            unreached: None,
             desk_turns: 0,
             retired: false,
         });
@@ -131,6 +135,7 @@ impl Lanes {
             state: lane.state,
             paused: lane.paused,
             rest: lane.rest.as_ref(),
+            unreached: lane.unreached.as_ref(),
         })
     }
 
@@ -229,7 +234,8 @@ impl Lanes {
     pub(super) fn reached(&mut self, lane: &LaneName) -> bool {
         let Some(lane) = self.all.get_mut(lane) else { return false };
         lane.failures = 0;
-        lane.rest.take().is_some()
+        lane.rest = None;
+        lane.unreached.take().is_some()
     }
 
     /// The device could not be reached. Gives the rest that begins with it, if one does.
@@ -239,6 +245,7 @@ impl Lanes {
         let doublings = lane.failures.checked_sub(FAILURES)?.min(8);
         let span = (FIRST_REST * (1 << doublings)).min(LONGEST_REST);
         lane.rest = Some(Rest { until: now + span, why: why.clone() });
+        lane.unreached = Some(why.clone());
         Some(span)
     }
 

@@ -85,7 +85,7 @@ pub struct SlotView {
     pub decided_by: JobId,
     /// Whether anything may be in it.
     pub may_open: bool,
-    /// Whether nobody knows what it holds: a job on it ended in doubt.
+    /// Whether nobody knows what it holds: a job is at work on it, or ended in doubt.
     pub uncertain: bool,
     /// When it has to be empty, if what it may hold has an end.
     pub ends_at: Option<Timestamp>,
@@ -272,7 +272,7 @@ impl Queue {
     pub fn slots(&self) -> Result<Vec<SlotView>, StoreError> {
         let view = |slot: Slot| SlotView {
             may_open: slot.may_open(),
-            uncertain: slot.is_uncertain(),
+            uncertain: slot.is_uncertain() || slot.at_work.is_some(),
             ends_at: slot.ends_at(),
             system: slot.system,
             device: slot.device,

@@ -1,5 +1,6 @@
 //! The whole road as separate processes: `latchd cloud`, `latchd run` and `latchd sim salto-is`, over TLS, a websocket,
-//! a pty and SQLite files, asked by a plain HTTPS client and judged by what went over the simulated wire.
+//! a pty and SQLite files, asked by a plain HTTPS client and judged by what went over the simulated wire; and
+//! `latchd sim lock`, judged by the locks' tables and ledgers.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -10,8 +11,11 @@ mod desk;
 mod doctor;
 mod frames;
 mod happy;
+#[expect(unreachable_pub, reason = "a module of a test has no public face")]
+mod keypads;
 mod kill;
 mod ledger;
+mod locks;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod peers;
 mod people;

@@ -1,51 +1,14 @@
 //! What people at the site follow and do, with a real agent: live steps, jobs of their own, doing again, pausing.
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    io::{BufRead, BufReader},
+    process::{Child, ChildStdout, Stdio},
     time::Instant,
 };
 
 use serde_json::{Value, json};
 
 use crate::site::{Site, latchd, until};
-
-fn ask(site: &Site, words: &[&str]) -> Output {
-    at(site, latchd().args(words)).output().unwrap()
-}
-
-fn at<'a>(site: &Site, command: &'a mut Command) -> &'a mut Command {
-    command.arg("--socket").arg(site.folder.path().join("agent.sock"))
-}
-
-fn told(site: &Site, words: &[&str]) -> String {
-    let output = ask(site, words);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-fn refused(site: &Site, words: &[&str]) -> String {
-    let output = ask(site, words);
-    assert_eq!(output.status.code(), Some(1), "{words:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
-
-/// Hands a job to `latchd jobs add -`.
-fn add(site: &Site, job: &Value) -> Output {
-    let mut command = latchd();
-    at(site, command.args(["jobs", "add", "-", "--json", "--by", "Kari"]));
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(job.to_string().as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-fn added(site: &Site, job: &Value) -> Value {
-    let output = add(site, job);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 /// `latchd jobs watch --json`, killed when it is done with.
 struct Watcher {
@@ -56,7 +19,7 @@ struct Watcher {
 impl Watcher {
     fn start(site: &Site, words: &[&str]) -> Self {
         let mut command = latchd();
-        at(site, command.args(["jobs", "watch", "--json"]).args(words));
+        site.at(command.args(["jobs", "watch", "--json"]).args(words));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -143,15 +106,15 @@ fn a_job_of_the_sites_own_is_done_once_and_the_cloud_is_told() {
     let site = Site::start();
     let mut job = card("103", "walk-in");
     job["job_id"] = json!("11111111-2222-4333-8444-555555555555");
-    assert_eq!(added(&site, &job), json!({ "job_id": job["job_id"], "known": false }));
+    assert_eq!(site.added(&job), json!({ "job_id": job["job_id"], "known": false }));
     let mut watcher = Watcher::start(&site, &[job["job_id"].as_str().unwrap()]);
     site.waits_for_card("2");
     site.control("place walk-in on 2");
     assert_eq!(watcher.until("ended").last().unwrap()["state"], "succeeded");
     assert_eq!(watcher.child.wait().unwrap().code(), Some(0));
-    assert_eq!(added(&site, &job)["known"], true);
+    assert_eq!(site.added(&job)["known"], true);
     assert_eq!(site.writing_frames(), 1);
-    let shown = told(&site, &["jobs", "show", job["job_id"].as_str().unwrap()]);
+    let shown = site.told(&["jobs", "show", job["job_id"].as_str().unwrap()]);
     assert!(shown.contains("by a person at the site"), "{shown}");
 
     let event = until("the cloud shows it", || {
@@ -161,11 +124,11 @@ fn a_job_of_the_sites_own_is_done_once_and_the_cloud_is_told() {
     assert_eq!((&event["job_id"], &event["state"]), (&job["job_id"], &"succeeded".into()), "{event}");
     assert_eq!((&event["origin"], &event["kind"]), (&"person".into(), &"card.encode".into()), "{event}");
 
-    let wrong = add(&site, &json!({ "system": "house", "order": { "kind": "card.read" } }));
+    let wrong = site.add(&json!({ "system": "house", "order": { "kind": "card.read" } }));
     assert_eq!(wrong.status.code(), Some(1));
     let wrong = String::from_utf8(wrong.stderr).unwrap();
     assert!(wrong.contains("order.encoder: missing"), "{wrong}");
-    let nobodys = add(&site, &json!({ "system": "annex", "order": { "kind": "inventory.refresh" } }));
+    let nobodys = site.add(&json!({ "system": "annex", "order": { "kind": "inventory.refresh" } }));
     let nobodys = String::from_utf8(nobodys.stderr).unwrap();
     assert!(nobodys.contains("(system_unknown)"), "{nobodys}");
 }
@@ -175,29 +138,27 @@ fn a_paused_lane_waits_also_after_a_restart_and_its_jobs_can_be_taken_back() {
     let mut site = Site::start();
     let status = site.status();
     let lane = status["lanes"][0]["lane"].as_str().unwrap().to_owned();
-    assert!(refused(&site, &["lanes", "pause", "elsewhere", "--by", "Kari"]).contains(&lane));
-    assert!(told(&site, &["lanes", "pause", &lane, "--by", "Kari"]).contains("paused by Kari since 20"));
+    assert!(site.refused(&["lanes", "pause", "elsewhere", "--by", "Kari"]).contains(&lane));
+    assert!(site.told(&["lanes", "pause", &lane, "--by", "Kari"]).contains("paused by Kari since 20"));
     site.restart_agent();
     site.healthy();
-    let lanes: Value = serde_json::from_str(&told(&site, &["lanes", "list", "--json"])).unwrap();
+    let lanes: Value = serde_json::from_str(&site.told(&["lanes", "list", "--json"])).unwrap();
     assert_eq!(lanes[0]["state"], "paused", "{lanes}");
     assert_eq!(lanes[0]["paused"]["by"], "Kari", "{lanes}");
 
     let mut watcher = Watcher::start(&site, &[]);
-    let first = added(&site, &card("101", "a"))["job_id"].as_str().unwrap().to_owned();
-    let second = added(&site, &card("102", "b"))["job_id"].as_str().unwrap().to_owned();
+    let first = site.added(&card("101", "a"))["job_id"].as_str().unwrap().to_owned();
+    let second = site.added(&card("102", "b"))["job_id"].as_str().unwrap().to_owned();
     assert_eq!(steps(&[watcher.next(), watcher.next()]), ["queued", "queued"]);
-    assert!(
-        told(&site, &["jobs", "cancel", &first, "--by", "Kari"]).starts_with("Cancelled: nothing of job")
-    );
+    assert!(site.told(&["jobs", "cancel", &first, "--by", "Kari"]).starts_with("Cancelled: nothing of job"));
     assert_eq!(watcher.until("ended").last().unwrap()["state"], "cancelled");
-    let late = refused(&site, &["jobs", "cancel", &first, "--by", "Kari"]);
+    let late = site.refused(&["jobs", "cancel", &first, "--by", "Kari"]);
     assert!(late.contains("too late: it was over at 20") && late.contains("(too_late)"), "{late}");
 
-    let resumed = told(&site, &["lanes", "resume", &lane, "--by", "Kari"]);
+    let resumed = site.told(&["lanes", "resume", &lane, "--by", "Kari"]);
     assert!(!resumed.contains("PAUSED"), "{resumed}");
     assert_eq!(steps(&watcher.until("waiting_for_card")), ["sent", "waiting_for_card"]);
-    let late = refused(&site, &["jobs", "cancel", &second, "--by", "Kari"]);
+    let late = site.refused(&["jobs", "cancel", &second, "--by", "Kari"]);
     assert!(late.contains("too late: it was sent at 20"), "{late}");
     assert_eq!(site.writing_frames(), 1);
 }
@@ -210,13 +171,13 @@ fn a_failed_card_is_done_again_at_the_site_and_the_clouds_method_follows() {
     let attempt = site.encode(&method, "1");
     assert_eq!(site.ended(&attempt)["status"], "error");
     let failed: Value =
-        serde_json::from_str(&told(&site, &["jobs", "list", "--json", "--state", "failed"])).unwrap();
+        serde_json::from_str(&site.told(&["jobs", "list", "--json", "--state", "failed"])).unwrap();
     let old = failed[0]["job_id"].as_str().unwrap();
-    let doubt = refused(&site, &["jobs", "resolve", old, "--retry", "--by", "Kari"]);
+    let doubt = site.refused(&["jobs", "resolve", old, "--retry", "--by", "Kari"]);
     assert!(doubt.contains("(not_retriable)"), "{doubt}");
-    let text = told(&site, &["jobs", "retry", old, "--by", "Kari"]);
+    let text = site.told(&["jobs", "retry", old, "--by", "Kari"]);
     let new = text.split_whitespace().nth(1).unwrap().to_owned();
-    let again = refused(&site, &["jobs", "retry", &new, "--by", "Kari"]);
+    let again = site.refused(&["jobs", "retry", &new, "--by", "Kari"]);
     assert!(again.contains("not over yet"), "{again}");
     site.waits_for_card("1");
     site.control("place jane on 1");
@@ -227,6 +188,6 @@ fn a_failed_card_is_done_again_at_the_site_and_the_clouds_method_follows() {
     });
     assert_eq!(site.ended(&attempt)["status"], "error", "a finished attempt never changes");
     assert!(site.opens("jane", "101"));
-    let shown = told(&site, &["jobs", "show", &new]);
+    let shown = site.told(&["jobs", "show", &new]);
     assert!(shown.contains(old), "{shown}");
 }

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
@@ -381,6 +381,49 @@ impl Site {
             .output()
             .unwrap();
         serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// A command of a person at the site, for its agent.
+    pub fn at<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.arg("--socket").arg(self.folder.path().join("agent.sock"))
+    }
+
+    pub fn ask(&self, words: &[&str]) -> Output {
+        self.at(latchd().args(words)).output().unwrap()
+    }
+
+    /// What the agent answers to a person whose command it carries out.
+    pub fn told(&self, words: &[&str]) -> String {
+        let output = self.ask(words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    pub fn told_json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.told(&[words, &["--json"]].concat())).unwrap()
+    }
+
+    pub fn refused(&self, words: &[&str]) -> String {
+        let output = self.ask(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Hands a job to `latchd jobs add -`.
+    pub fn add(&self, job: &Value) -> Output {
+        let mut command = latchd();
+        self.at(command.args(["jobs", "add", "-", "--json", "--by", "Kari"]));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(job.to_string().as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    pub fn added(&self, job: &Value) -> Value {
+        let output = self.add(job);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// How many of the agent's jobs are in a state; none while it does not answer.

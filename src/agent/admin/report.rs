@@ -194,9 +194,9 @@ pub struct SlotReport {
 pub enum SlotState {
     /// Nothing is in it.
     Empty,
-    /// Something is in it, or is about to be.
+    /// Something is in it.
     Filled,
-    /// Nobody knows: a job on it ended in doubt.
+    /// Nobody knows: a job is at work on it, or ended in doubt.
     Uncertain,
 }
 
