@@ -468,7 +468,11 @@ impl Core {
         let resumed = self.queue.submit(move |queue: &mut Queue| {
             let forgot = queue.continue_orders(now, orders_resume_after.epoch, orders_epoch_reason)?;
             let reports_after = match stream::resume(&queue.memory()?.reports, reports_received) {
-                Resume::Continue { after } => after,
+                Resume::Continue { after } => {
+                    // Its acknowledgement may have been lost on the way.
+                    queue.acknowledge_reports(after);
+                    after
+                }
                 Resume::NewEpoch { epoch, reason } => {
                     tracing::warn!(epoch, ?reason, "reports begin a new epoch");
                     queue.begin_reports_epoch(epoch)?;

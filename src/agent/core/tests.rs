@@ -378,6 +378,21 @@ async fn a_report_is_sent_until_it_is_acknowledged_and_never_again() {
 }
 
 #[tokio::test]
+async fn a_report_that_the_cloud_says_it_holds_waits_no_more_though_nobody_acknowledged_it() {
+    let mut world = World::new();
+    world.connects(1, at(1, 0), at(0, 0)).await;
+    world.orders(1, at(1, 1), job(1, "101")).await;
+    world.does(1).await;
+    assert_eq!(world.reports(1).await, (at(1, 1), id(1)));
+    world.parts().await;
+    world.connects(2, at(1, 1), at(1, 1)).await;
+    world.parts().await;
+    let hello = world.connects(3, at(1, 1), at(1, 1)).await;
+    assert_eq!(hello.reports_acknowledged, at(1, 1));
+    assert_eq!(world.queue.run(|queue| queue.counts()).await.unwrap().reports_waiting, 0);
+}
+
+#[tokio::test]
 async fn an_order_is_acknowledged_when_it_is_durable() {
     let mut world = World::new();
     world.connects(1, at(1, 0), at(0, 0)).await;

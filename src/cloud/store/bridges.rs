@@ -13,7 +13,7 @@ use rusqlite::{OptionalExtension, Row, named_params, params};
 
 use super::Db;
 use crate::{
-    model::{BridgeId, Job, JobId, Report, WorkspaceId},
+    model::{BridgeId, Code, Job, JobId, JobState, Outcome, Report, WorkspaceId},
     protocol::{
         Envelope, EpochReason, Hello, Message, Position,
         stream::{self, Arrival, Resume, Sent},
@@ -71,6 +71,19 @@ pub enum Taken {
     },
     /// A newer connection speaks for the bridge.
     Fenced,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEnd {
+    /// 0 for the cloud's own word, 1 for the bridge's, 2 for what settled a doubt.
+    pub revision: u8,
+    /// The state it ended in.
+    pub state: JobState,
+    /// Why it did not simply succeed.
+    pub code: Option<String>,
+    /// When that was decided, by the clock of who decided it.
+    pub at: Timestamp,
 }
 
 /// Where an order stands on its way to the bridge.
@@ -160,6 +173,7 @@ impl Db {
             None | Some(Standing::Over) => Ok(Cancel::TooLate),
             Some(Standing::Waiting) => {
                 self.end_orders(now, bridge, job_id)?;
+                self.keep_end(now, bridge, job_id, &JobEnd::of_ours(now, Outcome::Cancelled))?;
                 Ok(Cancel::Withdrawn)
             }
             Some(Standing::Handed | Standing::Acknowledged) => {
@@ -219,18 +233,28 @@ impl Db {
         hello: &Hello,
     ) -> Result<Meeting, StoreError> {
         let (sent, reports_received) = self.memory(bridge)?;
-        let (orders_resume_after, orders_epoch_reason, lost) =
-            match stream::resume(&sent, hello.orders_received) {
-                Resume::Continue { after } => {
-                    self.acknowledge(bridge, after)?;
-                    self.put_cancels_first(bridge, after)?;
-                    (after, None, Vec::new())
-                }
-                Resume::NewEpoch { epoch, reason } => {
-                    let lost = self.begin_epoch(now, bridge, epoch, reason)?;
-                    (Position { epoch, n: 0 }, Some(reason), lost)
-                }
-            };
+        let resume = match stream::resume(&sent, hello.orders_received) {
+            // The orders agree, and yet outcomes are forgotten here that the bridge need not keep any more. It tells
+            // them again when the orders come again.
+            Resume::Continue { .. }
+                if 0 < hello.reports_acknowledged.n && reports_received < hello.reports_acknowledged =>
+            {
+                let epoch = sent.last.epoch.max(hello.orders_received.epoch) + 1;
+                Resume::NewEpoch { epoch, reason: EpochReason::SenderBehind }
+            }
+            resume => resume,
+        };
+        let (orders_resume_after, orders_epoch_reason, lost) = match resume {
+            Resume::Continue { after } => {
+                self.acknowledge(bridge, after)?;
+                self.put_cancels_first(bridge, after)?;
+                (after, None, Vec::new())
+            }
+            Resume::NewEpoch { epoch, reason } => {
+                let lost = self.begin_epoch(now, bridge, epoch, reason)?;
+                (Position { epoch, n: 0 }, Some(reason), lost)
+            }
+        };
         if !lost.is_empty() {
             self.orders_lost(now, bridge, &lost)?;
         }
@@ -353,6 +377,7 @@ impl Db {
             Arrival::Next => {
                 self.apply_report(now, bridge, report)?;
                 self.end_orders(now, bridge, report.job_id)?;
+                self.keep_end(now, bridge, report.job_id, &JobEnd::of(report))?;
                 self.connection
                     .prepare_cached("UPDATE bridge SET reports_epoch = ?, reports_n = ? WHERE id = ?")?
                     .execute(params![signed(position.epoch), signed(position.n), bridge.to_string()])?;
@@ -520,8 +545,10 @@ impl Db {
                 .map(|id| parsed(&id?, "bridge_order"))
                 .collect::<Result<Vec<JobId>, StoreError>>()?,
         };
+        let doubt = Outcome::unknown(Code::MemoryRestored, "the bridge has lost its memory of it");
         for job_id in &lost {
             self.end_orders(now, bridge, *job_id)?;
+            self.keep_end(now, bridge, *job_id, &JobEnd::of_ours(now, doubt.clone()))?;
         }
         self.connection
             .prepare_cached(
@@ -548,6 +575,72 @@ impl Db {
             )?
             .execute(params![now.as_millisecond(), job_id.to_string(), bridge.to_string()])?;
         Ok(())
+    }
+}
+
+impl Db {
+    /// How a job ended, as far as is known: what settled a doubt before the doubt, and the bridge's word before the
+    /// cloud's own.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn job_end(&mut self, job_id: JobId) -> Result<Option<JobEnd>, StoreError> {
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT revision, state, code, decided_at FROM job_end
+                 WHERE job_id = ? ORDER BY revision DESC LIMIT 1",
+            )?
+            .query_row([job_id.to_string()], |row| {
+                let (revision, state, code, at) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+                Ok((revision, state, code, at))
+            })
+            .optional()?;
+        let Some((revision, state, code, at)) = found else { return Ok(None) };
+        let (state, code): (String, Option<String>) = (state, code);
+        let at = Timestamp::from_millisecond(at).map_err(|error| StoreError::corrupt("job_end", error))?;
+        let state = JobState::ALL.into_iter().find(|known| known.as_str() == state);
+        let state = state.ok_or_else(|| StoreError::corrupt("job_end", "a state that is none"))?;
+        Ok(Some(JobEnd { revision, state, code, at }))
+    }
+
+    /// The first word of a revision stands.
+    fn keep_end(
+        &self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job_id: JobId,
+        end: &JobEnd,
+    ) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO job_end (job_id, revision, workspace_id, bridge_id, state, code, decided_at, taken_at)
+                 SELECT ?1, ?2, workspace_id, id, ?4, ?5, ?6, ?7 FROM bridge WHERE id = ?3
+                 ON CONFLICT (job_id, revision) DO NOTHING",
+            )?
+            .execute(params![
+                job_id.to_string(),
+                end.revision,
+                bridge.to_string(),
+                end.state.as_str(),
+                end.code,
+                end.at.as_millisecond(),
+                now.as_millisecond()
+            ])?;
+        Ok(())
+    }
+}
+
+impl JobEnd {
+    fn of(report: &Report) -> Self {
+        let Report { revision, at, ref outcome, .. } = *report;
+        let code = outcome.reason().map(|why| why.code.as_str().to_owned());
+        Self { revision, state: outcome.state(), code, at }
+    }
+
+    fn of_ours(at: Timestamp, outcome: Outcome) -> Self {
+        let code = outcome.reason().map(|why| why.code.as_str().to_owned());
+        Self { revision: 0, state: outcome.state(), code, at }
     }
 }
 

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Params, Row};
 
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
-pub use bridges::{Cancel, Meeting, Standing, Taken};
+pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
 pub(crate) use events::{EventFilter, TimedEvent};
 pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Requested};
 pub(crate) use people::{Identity, Person};
@@ -46,8 +46,11 @@ use crate::{
 pub const FILE: &str = "cloud.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] =
-    &[concat!(include_str!("api.sql"), include_str!("bridges.sql")), include_str!("local.sql")];
+const MIGRATIONS: &[&str] = &[
+    concat!(include_str!("api.sql"), include_str!("bridges.sql")),
+    include_str!("local.sql"),
+    include_str!("job_end.sql"),
+];
 
 /// The cloud's database.
 #[derive(Debug)]

@@ -51,6 +51,10 @@ impl Db {
                    LIMIT ?1)",
                 [SLICE],
             )?,
+            self.execute(
+                "DELETE FROM job_end WHERE rowid IN (SELECT rowid FROM job_end WHERE taken_at < ?1 LIMIT ?2)",
+                params![before(ORDERS_KEPT), SLICE],
+            )?,
             self.forget_attempts(before(ATTEMPTS_KEPT))?,
             self.forget_local_jobs(before(ATTEMPTS_KEPT), SLICE)?,
             self.execute(

@@ -414,7 +414,6 @@ impl Open {
     }
 
     fn sync(&mut self) -> Result<(), c_int> {
-        let folder_due = std::mem::take(&mut self.folder_due);
         let mut state = self.state()?;
         state.change()?;
         if 0 < state.failing_syncs {
@@ -426,9 +425,11 @@ impl Open {
         for change in std::mem::take(&mut inode.unsynced) {
             change.apply(&mut inode.durable);
         }
-        if folder_due {
+        if self.folder_due {
             state.sync_folder();
         }
+        drop(state);
+        self.folder_due = false;
         Ok(())
     }
 
@@ -589,7 +590,6 @@ fn open_file(path: Option<&str>, flags: c_int) -> Result<Open, c_int> {
     if state.dead {
         return Err(SQLITE_IOERR);
     }
-    let mut made = false;
     let inode = match state.entries.get(&name) {
         Some(_) if flags & SQLITE_OPEN_EXCLUSIVE != 0 && flags & SQLITE_OPEN_CREATE != 0 => {
             return Err(SQLITE_CANTOPEN);
@@ -601,7 +601,6 @@ fn open_file(path: Option<&str>, flags: c_int) -> Result<Open, c_int> {
             let inode = state.number();
             state.inodes.insert(inode, Inode::default());
             state.entries.insert(name.clone(), inode);
-            made = true;
             inode
         }
     };
@@ -611,7 +610,9 @@ fn open_file(path: Option<&str>, flags: c_int) -> Result<Open, c_int> {
     }
     drop(state);
     let mut open = Open::new(shared, life, inode, number, name, flags);
-    open.folder_due = made && flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL) != 0;
+    // Whether it was there before or not: as SQLite on Unix does it.
+    open.folder_due =
+        flags & SQLITE_OPEN_CREATE != 0 && flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL) != 0;
     Ok(open)
 }
 

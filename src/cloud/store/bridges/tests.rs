@@ -23,16 +23,12 @@ impl Cloud {
     }
 
     fn meet(&mut self, orders_received: Position, orders_limit: u64) -> Meeting {
+        self.meet_with(&hello(orders_received, orders_limit))
+    }
+
+    fn meet_with(&mut self, hello: &Hello) -> Meeting {
         self.connection += 1;
-        let hello = Hello {
-            versions: vec![1],
-            agent: "test".into(),
-            orders_received,
-            reports_sent: Position::default(),
-            reports_acknowledged: Position::default(),
-            orders_limit,
-        };
-        self.db.meet(at(1), self.bridge, self.connection, &hello).unwrap()
+        self.db.meet(at(1), self.bridge, self.connection, hello).unwrap()
     }
 
     fn order(&mut self, number: u128) {
@@ -103,6 +99,17 @@ fn job(number: u128) -> Job {
         created_at: at(1),
         expires_at: at(600),
         order: Order::InventoryRefresh,
+    }
+}
+
+fn hello(orders_received: Position, orders_limit: u64) -> Hello {
+    Hello {
+        versions: vec![1],
+        agent: "test".into(),
+        orders_received,
+        reports_sent: Position::default(),
+        reports_acknowledged: Position::default(),
+        orders_limit,
     }
 }
 
@@ -269,6 +276,24 @@ fn a_cloud_that_lost_its_memory_sends_what_is_unfinished_again_under_a_new_epoch
     assert_eq!(meeting.lost, []);
     assert_eq!(cloud.sent(0), [((2, 1), 1), ((2, 2), 3)]);
     assert!(cloud.db.was_handed(id(1)).unwrap());
+}
+
+#[test]
+fn a_cloud_that_forgot_outcomes_asks_for_them_again_though_the_orders_agree() {
+    let mut cloud = Cloud::new();
+    cloud.meet(Position::default(), 100);
+    cloud.order(1);
+    cloud.order(2);
+    cloud.report(1, 1, 1);
+    // The bridge had been told that its second report is held here, of job 2.
+    let mut hello = hello(position(1, 2), 100);
+    hello.reports_acknowledged = position(1, 2);
+    let meeting = cloud.meet_with(&hello);
+    assert_eq!(meeting.orders_epoch_reason, Some(EpochReason::SenderBehind));
+    assert_eq!(cloud.sent(0), [((2, 1), 2)]);
+    hello.reports_acknowledged = position(1, 1);
+    hello.orders_received = position(2, 1);
+    assert_eq!(cloud.meet_with(&hello).orders_epoch_reason, None);
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub(super) struct State {
     pub conversations: u64,
     dates: Dates,
     last_order: u64,
+    ends: u64,
 }
 
 /// Whether a line is plugged in.
@@ -81,6 +82,8 @@ pub(super) struct Record {
     card: Option<String>,
     serial: Option<String>,
     ended_at: Option<Timestamp>,
+    /// Counts ends: the clock may have been set between two of them.
+    ended_as: Option<u64>,
 }
 
 /// How many orders the log keeps.
@@ -160,6 +163,7 @@ impl State {
             conversations: 0,
             dates: settings.dates,
             last_order: 0,
+            ends: 0,
         }
     }
 
@@ -192,6 +196,7 @@ impl State {
             card: None,
             serial: None,
             ended_at: None,
+            ended_as: None,
         });
         self.last_order
     }
@@ -201,6 +206,8 @@ impl State {
             return;
         };
         record.ended_at = Some(now);
+        self.ends += 1;
+        record.ended_as = Some(self.ends);
         match end {
             End::Written { card, serial, .. } => {
                 record.result = "written";

@@ -1,0 +1,333 @@
+//! Compares what the devices did with what the cloud believes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use latchd::{
+    cloud::store::Db,
+    model::{JobId, Order, ReservationKey},
+    queue::JobDetail,
+    store::{Store, StoreError},
+};
+use serde_json::Value;
+
+use super::world::{Book, printed_end};
+
+/// How many of what, over a seed or many.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Tally {
+    pub(super) jobs: u64,
+    pub(super) by_end: BTreeMap<String, u64>,
+    pub(super) done: u64,
+    pub(super) settled: u64,
+    pub(super) crashes: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.jobs += other.jobs;
+        self.done += other.done;
+        self.settled += other.settled;
+        self.crashes += other.crashes;
+        for (end, count) in &other.by_end {
+            *self.by_end.entry(end.clone()).or_default() += count;
+        }
+    }
+}
+
+/// What the cloud's database says of one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CloudView {
+    pub(super) ordered: bool,
+    pub(super) over: bool,
+    /// State and code by revision: 0 the cloud's own word, 1 the bridge's, 2 what settled a doubt.
+    pub(super) ends: BTreeMap<u8, (String, Option<String>)>,
+}
+
+pub(super) fn cloud_view(db: &mut Db, job_id: JobId) -> Result<CloudView, StoreError> {
+    let connection = db.connection();
+    let order = "SELECT over_at IS NOT NULL FROM bridge_order WHERE job_id = ? AND what = 'job'";
+    let mut statement = connection.prepare(order)?;
+    let over: Vec<bool> =
+        statement.query_map([job_id.to_string()], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut statement = connection.prepare("SELECT revision, state, code FROM job_end WHERE job_id = ?")?;
+    let ends =
+        statement.query_map([job_id.to_string()], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    let ends = ends.collect::<Result<_, _>>()?;
+    Ok(CloudView { ordered: !over.is_empty(), over: over == [true], ends })
+}
+
+/// What there is at the end.
+pub(super) struct Evidence {
+    /// The lock server's own.
+    pub(super) ledger: Value,
+    /// Why both sides did not come to rest, if they did not.
+    pub(super) unrest: Option<String>,
+    pub(super) ends: BTreeMap<u64, CloudView>,
+    /// What the locks held when nothing was left but what had its time to come.
+    pub(super) tables: Vec<Value>,
+    /// And when that was.
+    pub(super) tables_at: Timestamp,
+    /// What the locks did.
+    pub(super) locks: Vec<Value>,
+    /// Whether they are all empty at the end.
+    pub(super) empty: bool,
+    pub(super) agent_jobs: BTreeMap<u64, JobDetail>,
+    pub(super) crashes: u64,
+}
+
+fn fields(order: &Value) -> Vec<&str> {
+    order["fields"].as_array().unwrap().iter().map(|field| field.as_str().unwrap()).collect()
+}
+
+fn was_done(order: &Value) -> bool {
+    ["written", "done"].contains(&order["result"].as_str().unwrap())
+}
+
+/// The number of the job that a card was written for.
+fn card_of(order: &Value) -> Option<u64> {
+    let fields = fields(order);
+    let is_card = fields[0].starts_with("CN") || fields[0].starts_with("CC");
+    let end = jiff::civil::DateTime::strptime("%H%M%d%m%y", fields.get(10)?).ok()?;
+    let first = printed_end(0).to_zoned(jiff::tz::TimeZone::UTC).datetime();
+    let minutes = end.since(first).ok()?.total(jiff::Unit::Minute).ok()?;
+    (is_card && 0.0 < minutes).then_some(minutes as u64)
+}
+
+/// How often the device wrote the card of a job.
+pub(super) fn times_done(ledger: &Value, number: u64) -> usize {
+    let orders = ledger["orders"].as_array().unwrap();
+    orders.iter().filter(|order| was_done(order) && card_of(order) == Some(number)).count()
+}
+
+pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<String>> {
+    let mut wrong = Vec::new();
+    if let Some(why) = &evidence.unrest {
+        wrong.push(format!("something is stuck: {why}"));
+    }
+    let mut tally = Tally { crashes: evidence.crashes, settled: book.settled, ..Tally::default() };
+    for (number, ordered) in &book.orders {
+        let Some(view) = evidence.ends.get(number) else { continue };
+        tally.jobs += 1;
+        if !view.ordered {
+            if ordered.held && !book.cloud_restored {
+                wrong.push(format!("job {number} was lost by the cloud, which had said that it holds it"));
+            }
+            continue;
+        }
+        let what = judge_job(*number, view, evidence, book, &ordered.job.order, &mut wrong);
+        *tally.by_end.entry(what).or_default() += 1;
+    }
+    tally.done =
+        evidence.ledger["orders"].as_array().unwrap().iter().filter(|it| was_done(it)).count() as u64;
+    judge_cards(book, evidence, &mut wrong);
+    judge_checkouts(book, evidence, &mut wrong);
+    judge_stays(book, evidence, &mut wrong);
+    judge_doors(book, evidence, &mut wrong);
+    judge_slots(book, evidence, &mut wrong);
+    if wrong.is_empty() { Ok(tally) } else { Err(wrong) }
+}
+
+/// One outcome, and at most one resolution of a doubt. Gives the state it ended in.
+fn judge_job(
+    number: u64,
+    view: &CloudView,
+    evidence: &Evidence,
+    book: &Book,
+    order: &Order,
+    wrong: &mut Vec<String>,
+) -> String {
+    // A cloud that was set back may be told how a doubt was settled and no more of the doubt.
+    let settled = view.ends.get(&2).filter(|_| book.cloud_restored);
+    let Some((state, code)) = view.ends.get(&1).or(view.ends.get(&0)).or(settled) else {
+        wrong.push(format!("job {number} has no outcome (over: {})", view.over));
+        return "none".into();
+    };
+    if !view.over {
+        wrong.push(format!("job {number} is {state} and its order still open"));
+    }
+    if let Some((settled, _)) = view.ends.get(&2)
+        && view.ends.len() > 1
+        && (state != "unknown" || !["succeeded", "failed"].contains(&settled.as_str()))
+    {
+        wrong.push(format!("job {number} was {state} and was then settled as {settled}"));
+    }
+    let forgotten = book.agent_restored || book.cloud_restored;
+    if state == "unknown" && !forgotten && !view.ends.contains_key(&1) {
+        wrong.push(format!("job {number} was forgotten by the agent, which had said that it holds it"));
+    }
+    if state == "unknown" && !forgotten && view.ends.contains_key(&1) {
+        let sent = evidence.agent_jobs.get(&number).is_some_and(|job| 0 < job.view.attempt);
+        if !sent {
+            wrong.push(format!("job {number} is unknown ({code:?}) and was never marked sent"));
+        }
+    }
+    if let Some(job) = evidence.agent_jobs.get(&number)
+        && !forgotten
+        && view.ends.contains_key(&1)
+        && view.ends.keys().max() != Some(&2)
+        && job.view.state.as_str() != state
+    {
+        wrong.push(format!("job {number} is {state} for the cloud and {} for the agent", job.view.state));
+    }
+    if let Order::CardEncode(_) = order {
+        let done = times_done(&evidence.ledger, number);
+        let believed = view.ends.last_key_value().map_or("", |(_, (state, _))| state.as_str());
+        match (believed, done) {
+            ("succeeded", 1) | ("unknown", 0 | 1) => {}
+            ("failed" | "cancelled" | "expired" | "superseded", 0) => {}
+            // The cloud's own word, because it was set back, until the bridge's comes.
+            (_, 0 | 1) if forgotten && !view.ends.contains_key(&1) => {}
+            (believed, done) => {
+                wrong.push(format!("job {number} is {believed}, and its card was written {done} times"));
+            }
+        }
+    }
+    state.clone()
+}
+
+/// No card twice, whatever anybody believes, and none that nobody ordered.
+fn judge_cards(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
+    let mut written = BTreeMap::<u64, usize>::new();
+    for order in evidence.ledger["orders"].as_array().unwrap().iter().filter(|order| was_done(order)) {
+        if let Some(number) = card_of(order) {
+            *written.entry(number).or_default() += 1;
+        }
+    }
+    for (number, times) in written {
+        if !book.orders.contains_key(&number) {
+            wrong.push(format!("the card of job {number} was written, and nobody had ordered it"));
+        }
+        if 1 < times {
+            wrong.push(format!("the card of job {number} was written {times} times"));
+        }
+    }
+}
+
+/// A check-out carries no name on the wire, so a room's are counted.
+fn judge_checkouts(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
+    let mut rooms = BTreeMap::<&str, (usize, usize, usize)>::new();
+    for (number, ordered) in &book.orders {
+        let Order::StayCheckout { room, .. } = &ordered.job.order else { continue };
+        let Some(view) = evidence.ends.get(number) else { continue };
+        let counts = rooms.entry(room.as_str()).or_default();
+        match view.ends.last_key_value().map(|(revision, (state, _))| (*revision, state.as_str())) {
+            Some((_, "succeeded")) => counts.0 += 1,
+            Some((_, "unknown")) | None => counts.1 += 1,
+            Some((0, _)) if book.cloud_restored => counts.1 += 1,
+            Some(_) => {}
+        }
+    }
+    for order in evidence.ledger["orders"].as_array().unwrap().iter().filter(|order| was_done(order)) {
+        let fields = fields(order);
+        if fields[0] == "CO" {
+            rooms.entry(fields[2]).or_default().2 += 1;
+        }
+    }
+    for (room, (succeeded, unknown, done)) in rooms {
+        if done < succeeded || succeeded + unknown < done {
+            wrong.push(format!(
+                "room {room} was checked out {done} times; {succeeded} are said to be done, {unknown} in doubt"
+            ));
+        }
+    }
+}
+
+/// No card joins a stay that is another reservation's.
+fn judge_stays(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
+    let mut stays = BTreeMap::<String, Option<ReservationKey>>::new();
+    let mut orders: Vec<&Value> = evidence.ledger["orders"].as_array().unwrap().iter().collect();
+    // In the order in which they were done, which is when they ended.
+    orders.retain(|order| was_done(order));
+    orders.sort_by_key(|order| order["ended_as"].as_u64());
+    for order in orders {
+        let fields = fields(order);
+        if fields[0] == "CO" {
+            stays.insert(fields[2].to_owned(), None);
+        }
+        let Some(number) = card_of(order) else { continue };
+        let Some(Order::CardEncode(card)) = book.orders.get(&number).map(|it| &it.job.order) else {
+            continue;
+        };
+        for room in fields[3..7].iter().filter(|room| !room.is_empty()) {
+            if fields[0].starts_with("CC") && stays.get(*room) != Some(&card.reservation_key) {
+                let whose = stays.get(*room);
+                wrong.push(format!("the card of job {number} joined a stay in {room} that is {whose:?}"));
+            }
+            if fields[0].starts_with("CN") {
+                stays.insert((*room).to_owned(), card.reservation_key.clone());
+            }
+        }
+    }
+}
+
+/// A door opens once for each order that says so.
+fn judge_doors(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
+    for (number, ordered) in &book.orders {
+        let Order::DeviceUnlock { .. } = &ordered.job.order else { continue };
+        let job = ordered.job.job_id.to_string();
+        let deeds = evidence.locks.iter().flat_map(|lock| lock["ledger"].as_array().unwrap());
+        let opened = deeds.filter(|deed| deed["what"] == "unlocked" && deed["job"] == job.as_str()).count();
+        let view = evidence.ends.get(number).filter(|view| view.ordered);
+        let believed = view.and_then(|view| view.ends.last_key_value());
+        match (believed.map(|(revision, (state, _))| (*revision, state.as_str())), opened) {
+            (_, 2..) => wrong.push(format!("job {number} opened its door {opened} times")),
+            (None, _) | (Some((_, "unknown")), _) | (Some((_, "succeeded")), 1) => {}
+            (Some((0, _)), _) if book.cloud_restored || book.agent_restored => {}
+            (Some((_, "failed" | "cancelled" | "expired" | "superseded")), 0) => {}
+            (Some((_, state)), opened) => {
+                wrong.push(format!("job {number} is {state}, and its door was opened {opened} times"));
+            }
+        }
+    }
+}
+
+/// Each entry is as the newest order about it says, as far as that is known; and at the end all have had their time.
+fn judge_slots(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
+    // A cloud that was set back has forgotten what it ordered.
+    if book.cloud_restored || book.agent_restored || evidence.unrest.is_some() {
+        return;
+    }
+    let mut may_hold = BTreeMap::<(String, String), BTreeSet<Option<u64>>>::new();
+    for (number, ordered) in &book.orders {
+        let (device, slot, then): (_, _, BTreeSet<Option<u64>>) = match &ordered.job.order {
+            Order::SlotPut(put) => {
+                let left = put.window.ends_at().unwrap().duration_since(evidence.tables_at);
+                let mut holds: BTreeSet<_> = match left.as_secs() {
+                    5.. => [Some(*number)].into(),
+                    ..-340 => [None].into(),
+                    // It may be being removed just now, or again five minutes after it could not be.
+                    _ => [Some(*number), None].into(),
+                };
+                // An agent that starts without its cloud has no other clock than its host's.
+                holds.extend(book.clock_jumped.then_some(None));
+                (&put.device, &put.slot, holds)
+            }
+            Order::SlotRemove { device, slot } => (device, slot, [None].into()),
+            _ => continue,
+        };
+        let view = evidence.ends.get(number).filter(|view| view.ordered);
+        let Some((_, (state, _))) = view.and_then(|view| view.ends.last_key_value()) else { continue };
+        let place = (device.to_string(), slot.clone());
+        match state.as_str() {
+            "succeeded" => drop(may_hold.insert(place, then)),
+            "unknown" => may_hold.entry(place).or_insert([None].into()).extend(then),
+            // A put empties the slot from its arrival until its time comes; this one's did not.
+            _ => drop(may_hold.entry(place).or_default().insert(None)),
+        }
+    }
+    for ((device, slot), then) in may_hold {
+        let lock: usize = device[1..].parse().unwrap();
+        let Some(table) = evidence.tables.get(lock - 1) else { continue };
+        let entries = table["table"].as_array().unwrap();
+        let held = entries.iter().find(|entry| entry["key"] == slot.as_str());
+        let held = held.map(|entry| entry["generation"].as_u64().unwrap());
+        if !then.contains(&held) {
+            wrong.push(format!("{slot} of {device} holds {held:?} and not one of {then:?}"));
+        }
+    }
+    let doubt = evidence.ends.values().any(|view| view.ends.values().any(|(state, _)| state == "unknown"));
+    if !evidence.empty && !doubt {
+        wrong.push("a lock still holds an entry whose time is over".to_owned());
+    }
+}

@@ -1,0 +1,108 @@
+//! Broken parts, to show that the judge sees what they break.
+
+use std::sync::Arc;
+
+use latchd::{
+    cloud::store::Db,
+    drivers::{Driver, Line, Performed, ProgressSink, Proof, Work},
+    model::{Admission, Code, LaneName, Order, Outcome, Refusal, SystemInventory, SystemName},
+    seams::BoxFuture,
+    store::{Store, StoreError},
+};
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mutant {
+    /// Nothing.
+    None,
+    /// The driver sends every command a second time when it ended in doubt.
+    RepeatsInDoubt,
+    /// The driver calls a doubt a failure.
+    CallsDoubtFailure,
+    /// The driver says done before it was.
+    SaysDone,
+    /// The cloud takes reports and forgets what they said.
+    DropsReports,
+    /// The agent's database does not wait for its disk.
+    DoesNotSync,
+}
+
+pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError> {
+    if mutant == Mutant::DropsReports {
+        let forget = "CREATE TRIGGER IF NOT EXISTS forget AFTER INSERT ON job_end WHEN new.decided_at % 7 = 0
+                      BEGIN DELETE FROM job_end WHERE job_id = new.job_id; END";
+        db.connection().execute_batch(forget)?;
+    }
+    Ok(())
+}
+
+pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result<(), StoreError> {
+    if mutant == Mutant::DoesNotSync {
+        connection.execute_batch("PRAGMA synchronous=OFF")?;
+    }
+    Ok(())
+}
+
+pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn Driver> {
+    match mutant {
+        Mutant::None | Mutant::DropsReports | Mutant::DoesNotSync => driver,
+        Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone => {
+            Arc::new(Spoilt { mutant, driver })
+        }
+    }
+}
+
+struct Spoilt {
+    mutant: Mutant,
+    driver: Arc<dyn Driver>,
+}
+
+impl Driver for Spoilt {
+    fn system(&self) -> &SystemName {
+        self.driver.system()
+    }
+
+    fn inventory(&self) -> SystemInventory {
+        self.driver.inventory()
+    }
+
+    fn lanes(&self) -> Vec<LaneName> {
+        self.driver.lanes()
+    }
+
+    fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
+        self.driver.admit(order)
+    }
+
+    fn line(&self) -> watch::Receiver<Line> {
+        self.driver.line()
+    }
+
+    fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
+        Box::pin(async move {
+            let performed = self.driver.perform(work.clone(), progress).await;
+            match (&performed, self.mutant) {
+                (Performed::Ended(Outcome::Unknown(_)), Mutant::RepeatsInDoubt) => {
+                    self.driver.perform(work, progress).await
+                }
+                (Performed::Ended(Outcome::Unknown(_)), Mutant::CallsDoubtFailure) => {
+                    Performed::Ended(Outcome::failed(Code::NoAnswer, "as a careless driver says"))
+                }
+                (Performed::Ended(Outcome::Failed(_)), Mutant::SaysDone) => {
+                    Performed::Ended(Outcome::Succeeded(latchd::model::Success::default()))
+                }
+                _ => performed,
+            }
+        })
+    }
+
+    fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
+        self.driver.prove(work)
+    }
+
+    fn stop(&self) {
+        self.driver.stop();
+    }
+}

@@ -1,0 +1,1186 @@
+//! One property, its cloud, and everything that goes wrong between them, from one seed.
+//!
+//! Both sides are the product's own code on the real SQLite: hub and database, link, queue, dispatcher and drivers.
+//! What stands in for the outside is time (tokio's, paused), the network, the disks and the devices. Everything runs on
+//! one thread, so what happens is decided by the seed alone.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use latchd::{
+    agent::{self, QueueFile, admin},
+    cloud::{self, Signals, hub, store::Db},
+    config::{AgentConfig, DriverConfig},
+    drivers::{
+        Driver,
+        salto_is::{
+            Past, SaltoIs,
+            sim::{Line, Property, Settings, Simulator},
+        },
+        sim_lock::{self, SimLock},
+    },
+    link,
+    model::{
+        AccessMethodId, BridgeId, CardEncode, CardRead, DeviceName, DoorName, EncoderName, Job, JobId,
+        JobState, Order, Priority, Private, ReservationKey, SlotContent, SlotPut, SystemName, Verdict,
+        Window,
+    },
+    queue::{JobFilter, Queue, QueueReader, Rules},
+    seal::SealKey,
+    seams::{Clock, Net, Process, Random},
+    store::{
+        ReaderHandle, Store, StoreError, Writer, WriterHandle,
+        vfs::memory::{Cut, Disk, Image},
+    },
+};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_rustls::TlsAcceptor;
+use uuid::Uuid;
+
+use super::{
+    judge::{self, Evidence, Tally},
+    mutant::{self, Mutant},
+    net::{Host, Network, Road},
+};
+
+/// How long things go wrong.
+pub(super) const TROUBLE: Duration = Duration::from_secs(300);
+/// How long everything may take to come to rest after that, with nothing going wrong any more.
+const REST: Duration = Duration::from_secs(45 * 60);
+/// When the long ones of the locks' entries end, after the beginning: late enough that everything else is at rest.
+const LONG_ENTRIES: Duration = Duration::from_secs(8 * 60);
+const TOKEN: &str = "a-token-that-nobody-may-print";
+const BRIDGES: u16 = 7443;
+const API: u16 = 7080;
+const SALTO: u16 = 8090;
+/// The first lock's; the others follow.
+const LOCKS: u16 = 4801;
+const LOCK_COUNT: u64 = 2;
+const SLOTS: u64 = 4;
+const ROOMS: u64 = 6;
+const ENCODERS: u64 = 2;
+
+/// What one seed came to.
+pub(super) struct Story {
+    pub(super) history: Vec<String>,
+    pub(super) simulated: Duration,
+    /// What was done, or what broke the promise.
+    pub(super) verdict: Result<Tally, Vec<String>>,
+}
+
+/// Plays one seed.
+pub(super) fn play(seed: u64, mutant: Mutant) -> Story {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async move {
+        let mut world = World::new(seed, mutant);
+        world.run().await;
+        world.end().await
+    })
+}
+
+/// An order that was given to the cloud.
+pub(super) struct Ordered {
+    pub(super) job: Job,
+    /// Whether the cloud has said that it holds it.
+    pub(super) held: bool,
+}
+
+/// What the test knows because it did it.
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) orders: BTreeMap<u64, Ordered>,
+    /// The cloud was set back to an older state, so it may have forgotten orders.
+    pub(super) cloud_restored: bool,
+    /// The clock of the agent's host was wrong for a while.
+    pub(super) clock_jumped: bool,
+    /// The agent was set back.
+    pub(super) agent_restored: bool,
+    /// Doubts that a person has settled.
+    pub(super) settled: u64,
+}
+
+struct World {
+    seed: u64,
+    mutant: Mutant,
+    random: Random,
+    begun: Instant,
+    network: Network,
+    cloud: Side<CloudLife>,
+    agent: Side<AgentLife>,
+    cloud_clock: Clock,
+    agent_clock: Clock,
+    salto: Simulator,
+    locks: Vec<sim_lock::sim::Simulator>,
+    /// What the locks held when all was done but what has its time still to come.
+    tables: Option<(Timestamp, Vec<serde_json::Value>)>,
+    book: Arc<Mutex<Book>>,
+    plan: BTreeMap<(Instant, u64), Action>,
+    planned: u64,
+    cards: u64,
+    healed: bool,
+    history: Vec<String>,
+}
+
+/// One of both sides: its disk, and its process while it runs.
+struct Side<L> {
+    disk: Disk,
+    life: Option<L>,
+    lives: u64,
+    /// How the present process ends if it ends by itself.
+    end: End,
+    backup: Option<Image>,
+    crashes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Killed,
+    Power,
+    PowerAndCache,
+}
+
+struct CloudLife {
+    process: Process,
+    db: WriterHandle<Db>,
+    signals: Signals,
+    bridge: BridgeId,
+    _stop: watch::Sender<bool>,
+}
+
+struct AgentLife {
+    process: Process,
+    queue: WriterHandle<Queue>,
+    stop: mpsc::Sender<()>,
+    questions: mpsc::Sender<admin::Question>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Action {
+    Order,
+    Cancel,
+    Hand,
+    Trouble,
+    StartCloud,
+    StartAgent,
+    StopAgent,
+    MendRoad(Host, Host),
+    MendSalto,
+    MendLocks,
+    MendDisk(Host),
+    Sturdy,
+    LookForDoubts,
+    Heal,
+}
+
+impl<L> Side<L> {
+    fn new() -> Self {
+        let disk = Disk::new().unwrap();
+        Self { disk, life: None, lives: 0, end: End::Killed, backup: None, crashes: 0 }
+    }
+}
+
+impl World {
+    fn new(seed: u64, mutant: Mutant) -> Self {
+        let start = noon();
+        let settings = Settings { property: property(), starts_at: Some(start), ..Settings::default() };
+        let real = Clock::simulated(start);
+        let lock = |number: u64| {
+            let settings = sim_lock::sim::Settings {
+                name: format!("k{number}"),
+                time_zone: "Etc/UTC".into(),
+                ..sim_lock::sim::Settings::default()
+            };
+            sim_lock::sim::Simulator::new(&settings, real.clone()).unwrap()
+        };
+        let locks = (1..=LOCK_COUNT).map(lock).collect();
+        Self {
+            seed,
+            mutant,
+            random: Random::seeded(seed),
+            begun: Instant::now(),
+            network: Network::new(Random::seeded(seed ^ 0x6e65_7477)),
+            cloud: Side::new(),
+            agent: Side::new(),
+            cloud_clock: Clock::simulated(start),
+            agent_clock: Clock::simulated(start),
+            salto: Simulator::new(settings).unwrap(),
+            locks,
+            tables: None,
+            book: Arc::default(),
+            plan: BTreeMap::new(),
+            planned: 0,
+            cards: 0,
+            healed: false,
+            history: Vec::new(),
+        }
+    }
+
+    async fn run(&mut self) {
+        self.open_devices().await;
+        self.start_cloud().await;
+        self.start_agent().await;
+        for action in [Action::Order, Action::Hand, Action::Trouble, Action::Cancel, Action::LookForDoubts] {
+            self.soon(1_000, action);
+        }
+        self.after(TROUBLE, Action::Heal);
+        let give_up = self.begun + TROUBLE + REST;
+        while Instant::now() < give_up {
+            let Some((&(due, number), _)) = self.plan.first_key_value() else { break };
+            let cloud = self.cloud.life.as_ref().map(|life| life.process.clone());
+            let agent = self.agent.life.as_ref().map(|life| life.process.clone());
+            tokio::select! {
+                biased;
+                () = ended(cloud) => self.cloud_ended(),
+                () = ended(agent) => self.agent_ended(),
+                () = sleep_until(due) => {
+                    let action = self.plan.remove(&(due, number)).unwrap();
+                    self.act(action).await;
+                }
+            }
+            if self.healed && self.tables.is_none() && self.unrest(false).await.is_none() {
+                let mut tables = Vec::new();
+                for lock in self.locks.clone() {
+                    tables.push(lock.command("table").await.unwrap());
+                }
+                self.tables = Some((self.cloud_clock.now(), tables));
+                self.note("nothing is left but what has its time");
+            }
+            if self.healed && self.unrest(true).await.is_none() {
+                break;
+            }
+        }
+    }
+
+    fn note(&mut self, what: impl std::fmt::Display) {
+        let line = format!("{:>10.3} {what}", self.begun.elapsed().as_secs_f64());
+        tracing::info!(target: "simulation", "{line}");
+        self.history.push(line);
+    }
+
+    fn after(&mut self, span: Duration, action: Action) {
+        self.planned += 1;
+        self.plan.insert((Instant::now() + span, self.planned), action);
+    }
+
+    /// Within so many milliseconds.
+    fn soon(&mut self, below: u64, action: Action) {
+        let span = Duration::from_millis(self.random.below(below));
+        self.after(span, action);
+    }
+
+    fn chance(&self, percent: u64) -> bool {
+        self.random.below(100) < percent
+    }
+
+    fn one<T: Copy>(&self, of: &[T]) -> T {
+        of[self.random.below(of.len() as u64) as usize]
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Order => {
+                if !self.healed {
+                    let next = self.one(&[800, 4_000, 15_000]);
+                    self.soon(next, Action::Order);
+                    self.order();
+                }
+            }
+            Action::Cancel => {
+                if !self.healed {
+                    self.soon(30_000, Action::Cancel);
+                    self.cancel();
+                }
+            }
+            Action::Hand => {
+                let next = if self.healed { 4_000 } else { 9_000 };
+                self.soon(next, Action::Hand);
+                self.lay_a_card().await;
+            }
+            Action::Trouble => {
+                if !self.healed {
+                    self.soon(20_000, Action::Trouble);
+                    self.trouble().await;
+                }
+            }
+            Action::StartCloud => self.start_cloud().await,
+            Action::StartAgent => self.start_agent().await,
+            Action::StopAgent => {
+                if let Some(life) = &self.agent.life {
+                    let _ = life.stop.try_send(());
+                }
+            }
+            Action::MendRoad(one, other) => {
+                let open = self.open_road();
+                self.network.set_road(one, other, open);
+                self.note(format_args!("the road {one:?}-{other:?} is {open:?}"));
+            }
+            Action::MendSalto => self.command("fault clear").await,
+            Action::MendLocks => self.mend_locks().await,
+            Action::MendDisk(host) => {
+                self.note(format_args!("the disk of {host:?} has room"));
+                self.disk(host).limit(None);
+            }
+            Action::Sturdy => self.network.make_fragile(None),
+            Action::LookForDoubts => {
+                self.soon(25_000, Action::LookForDoubts);
+                self.settle_a_doubt().await;
+            }
+            Action::Heal => self.heal().await,
+        }
+    }
+
+    fn disk(&self, host: Host) -> Disk {
+        match host {
+            Host::Cloud => self.cloud.disk.clone(),
+            Host::Agent | Host::Salto | Host::Locks => self.agent.disk.clone(),
+        }
+    }
+
+    fn open_road(&self) -> Road {
+        let micros = self.one(&[300, 5_000, 40_000, 400_000]);
+        Road::Open(Duration::from_micros(micros + self.random.below(micros)))
+    }
+
+    // What people want.
+
+    fn order(&mut self) {
+        let Some(life) = &self.cloud.life else { return };
+        let (db, signals, bridge) = (life.db.clone(), life.signals.clone(), life.bridge);
+        let number = self.book.lock().unwrap().orders.len() as u64 + 1;
+        let now = self.cloud_clock.now();
+        let within = self.one(&[20, 90, 600]);
+        let (system, order) = match self.chance(60) {
+            true => ("salto", self.some_order(number)),
+            false => ("keys", self.some_lock_order(number)),
+        };
+        let job = Job {
+            job_id: job_id(self.seed, number),
+            system: SystemName::new(system).unwrap(),
+            priority: if self.chance(70) { Priority::Desk } else { Priority::Background },
+            created_at: now,
+            expires_at: now + SignedDuration::from_secs(within + self.random.below(60) as i64),
+            order,
+        };
+        self.note(format_args!("order {number}: {}", words(&job.order)));
+        let book = Arc::clone(&self.book);
+        book.lock().unwrap().orders.insert(number, Ordered { job: job.clone(), held: false });
+        tokio::spawn(async move {
+            if db.run(move |db| db.enqueue_job(now, bridge, &job)).await.is_ok() {
+                signals.orders_queued();
+                book.lock().unwrap().orders.get_mut(&number).unwrap().held = true;
+            }
+        });
+    }
+
+    fn some_order(&self, number: u64) -> Order {
+        let encoder = EncoderName::new(format!("{}", 1 + self.random.below(ENCODERS))).unwrap();
+        let room = self.random.below(ROOMS);
+        let door = |room: u64| DoorName::new(format!("{}", 101 + room)).unwrap();
+        // Guests follow each other, and now and then an order of a guest who has left comes late.
+        let guest = self.begun.elapsed().as_secs() / 70;
+        let guest = if self.chance(10) { guest.saturating_sub(1) } else { guest };
+        let reservation_key = ReservationKey::new(format!("guest-{guest}-of-{room}")).unwrap();
+        let card_wait_seconds = self.one(&[5, 20, 60]);
+        match self.random.below(100) {
+            0..80 => {
+                let mut doors = vec![door(room)];
+                if self.chance(10) {
+                    doors.push(door((room + 1) % ROOMS));
+                }
+                Order::CardEncode(CardEncode {
+                    encoder,
+                    doors,
+                    reservation_key: Some(reservation_key),
+                    window: Window::new(first_end(), Some(printed_end(number))).unwrap(),
+                    access_method_id: AccessMethodId(Uuid::from_u128(number.into())),
+                    guest_name: None,
+                    card_wait_seconds,
+                })
+            }
+            80..88 => Order::CardRead(CardRead { encoder, card_wait_seconds }),
+            88..96 => Order::StayCheckout { room: door(room), reservation_key },
+            _ => Order::InventoryRefresh,
+        }
+    }
+
+    fn some_lock_order(&self, number: u64) -> Order {
+        let device = DeviceName::new(format!("k{}", 1 + self.random.below(LOCK_COUNT))).unwrap();
+        let slot = format!("s{}", self.random.below(SLOTS));
+        match self.random.below(100) {
+            0..55 => {
+                let now = self.cloud_clock.now();
+                let starts_at = now + SignedDuration::from_secs(self.random.below(150) as i64 - 50);
+                let long = noon() + SignedDuration::try_from(LONG_ENTRIES).unwrap();
+                let short =
+                    starts_at.max(now) + SignedDuration::from_secs(10 + self.random.below(200) as i64);
+                let ends_at = if self.chance(50) { long } else { short };
+                Order::SlotPut(SlotPut {
+                    device,
+                    slot,
+                    content: SlotContent::Pin(Private::new(format!("{}", 100_000 + number))),
+                    window: Window::new(starts_at, Some(ends_at)).unwrap(),
+                    generation: number,
+                })
+            }
+            55..70 => Order::SlotRemove { device, slot },
+            70..95 => Order::DeviceUnlock { device },
+            _ => Order::DeviceRead { device },
+        }
+    }
+
+    fn cancel(&mut self) {
+        let known = self.book.lock().unwrap().orders.len() as u64;
+        let Some(life) = self.cloud.life.as_ref().filter(|_| 0 < known) else { return };
+        let number = known - self.random.below(known.min(5));
+        let (db, signals, bridge, now) =
+            (life.db.clone(), life.signals.clone(), life.bridge, self.cloud_clock.now());
+        let job_id = job_id(self.seed, number);
+        self.note(format_args!("cancel {number}"));
+        tokio::spawn(async move {
+            if db.run(move |db| db.enqueue_cancel(now, bridge, job_id)).await.is_ok() {
+                signals.orders_queued();
+            }
+        });
+    }
+
+    async fn lay_a_card(&mut self) {
+        let encoder = 1 + self.random.below(ENCODERS);
+        let _ = self.salto.command(&format!("remove {encoder}")).await;
+        if self.healed || self.chance(80) {
+            self.cards += 1;
+            let kind = if self.healed || self.chance(90) { "blank" } else { self.one(&["staff", "damaged"]) };
+            let _ = self.salto.command(&format!("place c{} {kind} on {encoder}", self.cards)).await;
+        }
+    }
+
+    /// A person goes to see what became of a job in doubt, and says so.
+    async fn settle_a_doubt(&mut self) {
+        let Some(life) = &self.agent.life else { return };
+        if !self.healed && self.chance(60) {
+            return;
+        }
+        let filter = JobFilter { state: Some(JobState::Unknown), lane: None, limit: 50 };
+        let doubts = life.queue.run(move |queue: &mut Queue| queue.jobs(filter)).await;
+        let Ok(doubts) = doubts else { return };
+        let Some(doubt) = doubts.first() else { return };
+        let ledger = self.salto.command("ledger").await.unwrap();
+        // While a command may still arrive, or its encoder waits for the card, nobody can say.
+        let waits = !self.network.is_quiet(Host::Agent, Host::Salto);
+        let waits =
+            waits || ledger["orders"].as_array().unwrap().iter().any(|order| order["result"] == "waiting");
+        let number = number_of(doubt.job_id);
+        let done = judge::times_done(&ledger, number);
+        let is_card = matches!(
+            self.book.lock().unwrap().orders.get(&number).map(|ordered| &ordered.job.order),
+            Some(Order::CardEncode(_))
+        );
+        if waits || !is_card {
+            return;
+        }
+        let verdict = if 0 < done { Verdict::Done } else { Verdict::NotDone };
+        let (answer, told) = oneshot::channel();
+        let request = admin::Request::Resolve { job_id: doubt.job_id, verdict, by: "night porter".into() };
+        if life.questions.try_send((request, answer)).is_ok() {
+            self.note(format_args!("job {number} is said to be {verdict:?}"));
+            let book = Arc::clone(&self.book);
+            tokio::spawn(async move {
+                if told.await.is_ok() {
+                    book.lock().unwrap().settled += 1;
+                }
+            });
+        }
+    }
+
+    // What goes wrong.
+
+    async fn trouble(&mut self) {
+        let host = self.one(&[Host::Agent, Host::Agent, Host::Cloud]);
+        let road = self.one(&ROADS);
+        let span = Duration::from_millis(self.one(&[300, 5_000, 40_000, 100_000]));
+        match self.random.below(22) {
+            0 => self.crash_now(host),
+            1..4 => {
+                let steps = self.one(&[3, 40, 400, 4_000]);
+                let steps = self.random.below(steps);
+                let end = self.some_end();
+                self.note(format_args!("{host:?} dies {end:?} in {steps} steps"));
+                match host {
+                    Host::Cloud => {
+                        self.cloud.end = end;
+                        if let Some(life) = &self.cloud.life {
+                            life.process.die_after(steps);
+                        }
+                    }
+                    Host::Agent | Host::Salto | Host::Locks => {
+                        self.agent.end = end;
+                        if let Some(life) = &self.agent.life {
+                            life.process.die_after(steps);
+                        }
+                    }
+                }
+            }
+            4..7 => {
+                let changes = self.random.below(60);
+                let end = self.some_end();
+                self.note(format_args!("{host:?} dies {end:?} at change {changes}"));
+                match host {
+                    Host::Cloud => self.cloud.end = end,
+                    Host::Agent | Host::Salto | Host::Locks => self.agent.end = end,
+                }
+                self.disk(host).die_after(changes);
+            }
+            7 => {
+                self.note("the agent is told to stop");
+                self.act_now(Action::StopAgent).await;
+            }
+            8..10 => {
+                self.note(format_args!("the road {road:?} is down for {span:?}"));
+                self.network.set_road(road.0, road.1, Road::Down);
+                self.after(span, Action::MendRoad(road.0, road.1));
+            }
+            10 => {
+                self.note(format_args!("connections {road:?} are reset"));
+                self.network.reset(road.0, road.1);
+            }
+            11 => {
+                self.note(format_args!("connections {road:?} swallow"));
+                self.network.swallow(road.0, road.1);
+            }
+            12 => {
+                let below = self.one(&[20, 400, 8_000]);
+                let bytes = self.random.below(below);
+                self.note(format_args!("connections {road:?} end after {bytes} bytes"));
+                self.network.cut_after(road.0, road.1, bytes);
+            }
+            13 => {
+                let bytes = self.one(&[60, 3_000, 20_000]);
+                self.note(format_args!("new connections end before {bytes} bytes for {span:?}"));
+                self.network.make_fragile(Some(1 + bytes));
+                self.after(span, Action::Sturdy);
+            }
+            14 => self.jump().await,
+            15 => {
+                let room = self.random.below(30_000) as usize;
+                let disk = self.disk(host);
+                self.note(format_args!("the disk of {host:?} has {room} bytes left for {span:?}"));
+                disk.limit(Some(disk.used() + room));
+                self.after(span, Action::MendDisk(host));
+            }
+            16 => {
+                let times = 1 + self.random.below(3) as u32;
+                self.note(format_args!("{times} syncs of {host:?} fail"));
+                self.disk(host).fail_syncs(times);
+            }
+            17 => {
+                if host == Host::Cloud {
+                    self.note("the cloud is backed up");
+                    self.cloud.backup = Some(self.cloud.disk.image());
+                }
+            }
+            18..20 => self.lock_trouble(span).await,
+            _ => self.salto_trouble(span).await,
+        }
+    }
+
+    async fn lock_trouble(&mut self, span: Duration) {
+        let times = 1 + self.random.below(3);
+        let trouble = match self.random.below(14) {
+            0 => format!("fault silent {times}"),
+            1 => format!("fault deaf {times}"),
+            2 => format!("fault slow {} {times}", self.one(&[300, 4_900, 30_000])),
+            3 => format!("fault garbage {times}"),
+            4 => format!("fault damaged {times}"),
+            5 => format!("fault wrong-number {times}"),
+            6 => format!("fault cut-before {times}"),
+            7 => format!("fault cut-after {times}"),
+            8 => format!("fault busy {times}"),
+            9 => format!("fault full {times}"),
+            10 => format!("fault lie on {} {times}", self.one(&["PUT", "DEL"])),
+            11 => format!("fault cut-received {}", self.random.below(200)),
+            12 => format!("fault cut-sent {}", self.random.below(200)),
+            _ => {
+                let jump = self.random.below(20_000) as i64 - 10_000;
+                format!("clock set {}", self.cloud_clock.now() + SignedDuration::from_secs(jump))
+            }
+        };
+        let lock = self.random.below(LOCK_COUNT) as usize;
+        self.note(format_args!("lock {}: {trouble}", lock + 1));
+        self.locks[lock].command(&trouble).await.unwrap();
+        self.after(span, Action::MendLocks);
+    }
+
+    async fn mend_locks(&mut self) {
+        self.note("the locks are mended");
+        for lock in self.locks.clone() {
+            lock.command("fault clear").await.unwrap();
+        }
+    }
+
+    async fn act_now(&mut self, action: Action) {
+        Box::pin(self.act(action)).await;
+    }
+
+    fn some_end(&self) -> End {
+        self.one(&[End::Killed, End::Power, End::PowerAndCache])
+    }
+
+    fn crash_now(&mut self, host: Host) {
+        let end = self.some_end();
+        self.note(format_args!("{host:?} dies {end:?}"));
+        match host {
+            Host::Cloud => {
+                self.cloud.end = end;
+                if let Some(life) = &self.cloud.life {
+                    life.process.kill();
+                }
+            }
+            Host::Agent | Host::Salto | Host::Locks => {
+                self.agent.end = end;
+                if let Some(life) = &self.agent.life {
+                    life.process.kill();
+                }
+            }
+        }
+    }
+
+    async fn jump(&mut self) {
+        let seconds = self.one(&[2, 300, 86_400 * 3]);
+        let seconds = self.random.below(2 * seconds) as i64 - seconds as i64;
+        if self.chance(60) {
+            let to = self.agent_clock.now() + SignedDuration::from_secs(seconds);
+            self.note(format_args!("the agent's clock jumps to {to}"));
+            self.agent_clock.jump_to(to);
+            self.book.lock().unwrap().clock_jumped = true;
+        } else {
+            // A lock server that is days off refuses every card.
+            let to = self.cloud_clock.now() + SignedDuration::from_secs(seconds.clamp(-3_000, 3_000));
+            self.command(&format!("clock set {to}")).await;
+        }
+    }
+
+    async fn salto_trouble(&mut self, span: Duration) {
+        let times = 1 + self.random.below(3);
+        let fault = match self.random.below(13) {
+            0 => format!("silent-enq {times}"),
+            1 => format!("silent-ack {times}"),
+            2 => format!("silent-answer {times}"),
+            3 => format!("busy {times}"),
+            4 => format!("nak {times}"),
+            5 => format!("bad-lrc {times}"),
+            6 => format!("close-after-ack {times}"),
+            7 => format!("write-then-silent {times}"),
+            8 => format!("late-answer {}", self.one(&[500, 20_000, 90_000])),
+            9 => format!("close-after-bytes {}", self.random.below(300)),
+            10 => format!("slow {}", 1 + self.random.below(30)),
+            11 => format!("noise {}", self.random.below(40)),
+            _ => format!("error {} {times}", self.one(&["TD", "EV", "OV", "EG", "EF", "NC"])),
+        };
+        self.command(&format!("fault {fault}")).await;
+        self.after(span, Action::MendSalto);
+    }
+
+    async fn command(&mut self, command: &str) {
+        self.note(format_args!("salto: {command}"));
+        self.salto.command(command).await.unwrap();
+    }
+
+    // Both sides.
+
+    async fn open_devices(&mut self) {
+        for (port, lock) in (LOCKS..).zip(self.locks.clone()) {
+            let listener = self.network.at(Host::Locks).listen(address(port)).await.unwrap();
+            tokio::spawn(async move { lock.accept(listener).await });
+        }
+        let mut listener = self.network.at(Host::Salto).listen(address(SALTO)).await.unwrap();
+        let salto = self.salto.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let salto = salto.clone();
+                tokio::spawn(async move { salto.serve(stream, Line::Tcp).await });
+            }
+        });
+    }
+
+    fn random_of(&self, host: Host, lives: u64) -> Random {
+        Random::seeded(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (lives << 8) ^ host as u64)
+    }
+
+    /// How long a sync takes on this side's disk.
+    fn pace(&self, host: Host, lives: u64) -> impl FnMut() -> Duration + Send + 'static {
+        let random = self.random_of(host, lives ^ 0xffff);
+        let slowest = self.one(&[1, 300, 4_000, 30_000]);
+        move || Duration::from_micros(random.below(slowest))
+    }
+
+    async fn start_cloud(&mut self) {
+        if self.cloud.life.is_some() {
+            return;
+        }
+        self.cloud.lives += 1;
+        let (lives, disk) = (self.cloud.lives, self.cloud.disk.clone());
+        let process = Process::new({
+            let disk = disk.clone();
+            move || disk.is_dead()
+        });
+        let (clock, random) = (self.cloud_clock.clone(), self.random_of(Host::Cloud, lives));
+        let (network, pace) = (self.network.at(Host::Cloud), self.pace(Host::Cloud, lives));
+        let (stop, stopped) = watch::channel(false);
+        let signals = Signals::default();
+        let (tell, told) = oneshot::channel();
+        let (spoken, mutant) = (signals.clone(), self.mutant);
+        let run = async move {
+            let now = clock.now();
+            let mut db = Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone())?;
+            mutant::spoil_cloud(mutant, &mut db)?;
+            db.all_bridges_down(now)?;
+            let workspace = match db.workspace()? {
+                Some(workspace) => workspace,
+                None => db.found(now, "House", hub::token_hash("key"), hub::token_hash(TOKEN))?,
+            };
+            let bridge = db.the_bridge(now, workspace)?;
+            let (_task, db) = Writer::simulated(db, pace);
+            let bridges = network.listen(address(BRIDGES)).await.unwrap();
+            let api = network.listen(address(API)).await.unwrap();
+            let _ = tell.send((db.clone(), bridge));
+            let parts = cloud::Parts {
+                db,
+                signals: spoken,
+                api: (api, None),
+                bridges: (bridges, Authority::get().acceptor()),
+                clock,
+                random,
+                hold: Duration::from_secs(1),
+            };
+            let mut tasks = cloud::work(parts, &stopped);
+            while tasks.join_next().await.is_some() {}
+            Ok::<_, StoreError>(())
+        };
+        start(&process, run);
+        match told.await {
+            Ok((db, bridge)) => {
+                self.note(format_args!("cloud life {lives}"));
+                self.cloud.life = Some(CloudLife { process, db, signals, bridge, _stop: stop });
+            }
+            Err(_) => {
+                self.note(format_args!("cloud life {lives} does not begin"));
+                self.cloud_dead();
+            }
+        }
+    }
+
+    async fn start_agent(&mut self) {
+        if self.agent.life.is_some() {
+            return;
+        }
+        self.agent.lives += 1;
+        let (lives, disk) = (self.agent.lives, self.agent.disk.clone());
+        let process = Process::new({
+            let disk = disk.clone();
+            move || disk.is_dead()
+        });
+        let (clock, random) = (self.agent_clock.clone(), self.random_of(Host::Agent, lives));
+        let (net, pace) = (self.network.at(Host::Agent), self.pace(Host::Agent, lives));
+        let config = agent_config();
+        let settings =
+            link::Settings::new(&config.cloud.url, &Private::new(TOKEN), Authority::get().client());
+        let settings = settings.unwrap();
+        let (stop, stopped) = mpsc::channel(2);
+        let (questions, requests) = mpsc::channel(16);
+        let (tell, told) = oneshot::channel();
+        let mutant = self.mutant;
+        let run = async move {
+            let seal = SealKey::new([9; 32], random.clone());
+            let rules = Rules::from(&config);
+            let mut queue = Queue::open(&disk.storage(), seal.clone(), random.clone(), rules.clone())?;
+            let is_restored = queue.is_restored()?;
+            mutant::spoil_queue(mutant, queue.connection())?;
+            let (_task, queue) = Writer::simulated(queue, pace);
+            let _ = tell.send(queue.clone());
+            let (storage, for_reader) = (disk.storage(), random.clone());
+            let reader = ReaderHandle::inline(move || {
+                QueueReader::open(&storage, seal.clone(), for_reader.clone(), rules.clone())
+            });
+            let file =
+                QueueFile { storage: disk.storage(), reader, damage: None, salvage: None, is_restored };
+            let parts = agent::Parts {
+                queue: queue.clone(),
+                file,
+                settings,
+                net: Arc::clone(&net),
+                clock,
+                random,
+                requests,
+                stop: stopped,
+            };
+            let drivers = move |parts: &agent::Parts, config: &AgentConfig, in_doubt: &_| {
+                drivers(parts, config, in_doubt, mutant)
+            };
+            if let Err(error) = agent::work(config, parts, drivers).await {
+                tracing::warn!(%error, "the agent ended");
+            }
+            // What was submitted before is durable after this.
+            queue.run(|_| Ok(())).await
+        };
+        start(&process, run);
+        match told.await {
+            Ok(queue) => {
+                self.note(format_args!("agent life {lives}"));
+                self.agent.life = Some(AgentLife { process, queue, stop, questions });
+            }
+            Err(_) => {
+                self.note(format_args!("agent life {lives} does not begin"));
+                self.agent_dead();
+            }
+        }
+    }
+
+    fn cloud_ended(&mut self) {
+        let life = self.cloud.life.take().unwrap();
+        let (polls, changes) = (life.process.polls(), self.cloud.disk.changes());
+        self.note(format_args!("the cloud ended after {polls} steps, {changes} changes"));
+        self.cloud_dead();
+    }
+
+    fn cloud_dead(&mut self) {
+        let end = std::mem::replace(&mut self.cloud.end, End::Killed);
+        self.network.crashed(Host::Cloud, end != End::Killed);
+        self.cloud.disk.cut(cut(end), &self.random);
+        self.cloud.crashes += 1;
+        if let Some(image) = self.cloud.backup.clone().filter(|_| !self.healed && self.chance(25)) {
+            self.note("the cloud's backup is put back");
+            self.cloud.disk.restore(&image);
+            self.book.lock().unwrap().cloud_restored = true;
+        }
+        let below = self.one(&[50, 3_000, 40_000]);
+        self.soon(below, Action::StartCloud);
+    }
+
+    fn agent_ended(&mut self) {
+        let life = self.agent.life.take().unwrap();
+        let (polls, changes) = (life.process.polls(), self.agent.disk.changes());
+        self.note(format_args!("the agent ended after {polls} steps, {changes} changes"));
+        self.agent_dead();
+    }
+
+    fn agent_dead(&mut self) {
+        let end = std::mem::replace(&mut self.agent.end, End::Killed);
+        self.network.crashed(Host::Agent, end != End::Killed);
+        self.agent.disk.cut(cut(end), &self.random);
+        self.agent.crashes += 1;
+        let below = self.one(&[50, 3_000, 40_000]);
+        self.soon(below, Action::StartAgent);
+    }
+
+    // The end.
+
+    async fn heal(&mut self) {
+        self.note("everything is mended");
+        self.healed = true;
+        self.network.make_fragile(None);
+        let good = Road::Open(Duration::from_millis(2));
+        for road in ROADS {
+            self.network.set_road(road.0, road.1, good);
+        }
+        for disk in [&self.cloud.disk, &self.agent.disk] {
+            disk.limit(None);
+            disk.fail_syncs(0);
+            disk.die_after(u64::MAX >> 1);
+        }
+        for process in [
+            self.cloud.life.as_ref().map(|life| &life.process),
+            self.agent.life.as_ref().map(|life| &life.process),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            process.die_after(u64::MAX >> 1);
+        }
+        self.mend_locks().await;
+        self.command("fault clear").await;
+        let now = self.cloud_clock.now();
+        self.command(&format!("clock set {now}")).await;
+        self.agent_clock.jump_to(now);
+        self.soon(1, Action::StartCloud);
+        self.soon(1, Action::StartAgent);
+    }
+
+    /// What is left to do or to say, with or without what waits for its time.
+    async fn unrest(&mut self, with_timers: bool) -> Option<String> {
+        let (Some(cloud), Some(agent)) = (&self.cloud.life, &self.agent.life) else {
+            return Some("a side is down".into());
+        };
+        let open = cloud.db.run(|db| {
+            let open = "SELECT count(*) FROM bridge_order WHERE over_at IS NULL";
+            Ok(db.connection().query_row(open, [], |row| row.get::<_, i64>(0))?)
+        });
+        let busy = agent.queue.run(move |queue: &mut Queue| {
+            let counts = queue.counts()?;
+            let at = |state| counts.by_state.get(&state).copied().unwrap_or(0);
+            let timers = "SELECT count(*) FROM job WHERE state = 'waiting' AND due_at IS NOT NULL";
+            let timers: i64 = queue.connection().query_row(timers, [], |row| row.get(0))?;
+            let timers = if with_timers { 0 } else { timers.cast_unsigned() };
+            Ok((at(JobState::Waiting) - timers, at(JobState::Sent), counts.reports_waiting))
+        });
+        match (open.await, busy.await) {
+            (Ok(0), Ok((0, 0, 0))) => None,
+            (open, busy) => Some(format!("open orders: {open:?}; waiting, sent, reports: {busy:?}")),
+        }
+    }
+
+    async fn end(mut self) -> Story {
+        let unrest = self.unrest(true).await;
+        let (tables_at, tables) = self.tables.take().unwrap_or_default();
+        let mut ledgers = Vec::new();
+        let mut empty = true;
+        for lock in &self.locks {
+            ledgers.push(lock.command("ledger").await.unwrap());
+            empty &= lock.command("table").await.unwrap()["table"].as_array().unwrap().is_empty();
+        }
+        let simulated = self.begun.elapsed();
+        let ledger = self.salto.command("ledger").await.unwrap();
+        let mut evidence = Evidence {
+            ledger,
+            unrest,
+            tables_at,
+            tables,
+            locks: ledgers,
+            empty,
+            ends: BTreeMap::new(),
+            agent_jobs: BTreeMap::new(),
+            crashes: self.cloud.crashes + self.agent.crashes,
+        };
+        if let (Some(cloud), Some(agent)) = (&self.cloud.life, &self.agent.life) {
+            let numbers: Vec<u64> = self.book.lock().unwrap().orders.keys().copied().collect();
+            for number in numbers {
+                let job_id = job_id(self.seed, number);
+                // A side that cannot answer has not come to rest either.
+                if let Ok(end) = cloud.db.run(move |db| judge::cloud_view(db, job_id)).await {
+                    evidence.ends.insert(number, end);
+                }
+                if let Ok(Some(job)) = agent.queue.run(move |queue: &mut Queue| queue.job(job_id)).await {
+                    evidence.agent_jobs.insert(number, job);
+                }
+            }
+            let (cloud, agent) = (cloud.process.polls(), agent.process.polls());
+            let changes = (self.cloud.disk.changes(), self.agent.disk.changes());
+            self.note(format_args!("the end: {cloud} and {agent} steps, {changes:?} changes"));
+        }
+        for (number, end) in &evidence.ends {
+            self.history.push(format!("job {number}: {end:?}"));
+        }
+        for order in evidence.ledger["orders"].as_array().unwrap() {
+            self.history.push(format!("device: {order}"));
+        }
+        for (lock, ledger) in (1..).zip(&evidence.locks) {
+            for deed in ledger["ledger"].as_array().unwrap() {
+                self.history.push(format!("lock {lock}: {deed}"));
+            }
+        }
+        let book = self.book.lock().unwrap();
+        Story {
+            verdict: judge::judge(&book, &evidence),
+            history: std::mem::take(&mut self.history),
+            simulated,
+        }
+    }
+}
+
+/// Runs something as a process's first task; the process ends with it, however it ends.
+fn start(process: &Process, run: impl Future<Output = Result<(), StoreError>> + Send + 'static) {
+    struct Ends(Process);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.kill();
+        }
+    }
+    let ends = Ends(process.clone());
+    process.spawn(async move {
+        let ends = ends;
+        if let Err(error) = run.await {
+            tracing::warn!(%error, "a process ended");
+        }
+        drop(ends);
+    });
+}
+
+async fn ended(process: Option<Process>) {
+    match process {
+        Some(process) => process.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn cut(end: End) -> Cut {
+    match end {
+        End::Killed => Cut::Killed,
+        End::Power => Cut::Power,
+        End::PowerAndCache => Cut::PowerAndCache,
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+pub(super) fn job_id(seed: u64, number: u64) -> JobId {
+    JobId(Uuid::from_u128(u128::from(seed) << 64 | u128::from(number)))
+}
+
+pub(super) fn number_of(job_id: JobId) -> u64 {
+    job_id.0.as_u128() as u64
+}
+
+const ROADS: [(Host, Host); 3] =
+    [(Host::Agent, Host::Cloud), (Host::Agent, Host::Salto), (Host::Agent, Host::Locks)];
+
+fn noon() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+fn first_end() -> Timestamp {
+    "2026-11-22T00:00:00Z".parse().unwrap()
+}
+
+/// A card's end, by which the device's ledger tells whose it is.
+pub(super) fn printed_end(number: u64) -> Timestamp {
+    let first: Timestamp = "2026-12-10T10:00:00Z".parse().unwrap();
+    first + SignedDuration::from_mins(number as i64)
+}
+
+fn words(order: &Order) -> String {
+    match order {
+        Order::CardEncode(card) => {
+            let doors: Vec<_> = card.doors.iter().map(DoorName::as_str).collect();
+            let key = card.reservation_key.as_ref().map_or("", ReservationKey::as_str);
+            format!("card for {} of {key} on {}", doors.join("+"), card.encoder)
+        }
+        Order::StayCheckout { room, reservation_key } => {
+            format!("check-out of {} from {room}", reservation_key.as_str())
+        }
+        Order::SlotPut(put) => {
+            let ends_at = put.window.ends_at().unwrap();
+            format!("{} into {} from {} to {ends_at}", put.slot, put.device, put.window.starts_at())
+        }
+        Order::SlotRemove { device, slot } => format!("{slot} out of {device}"),
+        Order::DeviceUnlock { device } => format!("open {device}"),
+        other => other.kind().as_str().to_owned(),
+    }
+}
+
+fn property() -> Property {
+    Property {
+        time_zone: "Etc/UTC".into(),
+        rooms: (101..101 + ROOMS).map(|room| room.to_string()).collect(),
+        common: Vec::new(),
+        encoders: (1..=ENCODERS).map(|encoder| encoder.to_string()).collect(),
+    }
+}
+
+fn agent_config() -> AgentConfig {
+    let names = |names: &[String]| {
+        let names: Vec<_> = names.iter().map(|name| format!("{{ name = \"{name}\" }}")).collect();
+        names.join(", ")
+    };
+    let Property { rooms, encoders, .. } = property();
+    let lock = |(number, port)| format!("{{ name = \"k{number}\", address = \"locks:{port}\" }}");
+    let locks: Vec<_> = (1..=LOCK_COUNT).zip(LOCKS..).map(lock).collect();
+    let text = format!(
+        "[site]\nname = \"House\"\ntime_zone = \"Etc/UTC\"\n\
+         [cloud]\nurl = \"wss://cloud:{BRIDGES}\"\ntoken_file = \"t\"\n[storage]\nfolder = \"s\"\n\
+         [limits]\ncards_per_hour = 100000\nremote_unlock = true\n\
+         [[system]]\nname = \"salto\"\nkind = \"salto_is\"\nexclusive = true\nline = {{ tcp = \"salto:{SALTO}\" }}\n\
+         encoders = [{}]\nrooms = [{}]\n\
+         [[system]]\nname = \"keys\"\nkind = \"sim_lock\"\nlead = \"30s\"\nlocks = [{}]\n",
+        names(&encoders),
+        names(&rooms),
+        locks.join(", "),
+    );
+    AgentConfig::from_toml(std::path::Path::new("/latchd.toml"), &text)
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn drivers(
+    parts: &agent::Parts,
+    config: &AgentConfig,
+    in_doubt: &std::collections::BTreeSet<SystemName>,
+    mutant: Mutant,
+) -> Vec<Arc<dyn Driver>> {
+    let start = |system: &latchd::config::SystemConfig| {
+        let past = match in_doubt.contains(&system.name) {
+            true => Past::AnswerMayCome,
+            false => Past::Answered,
+        };
+        let (name, clock, random) = (system.name.clone(), parts.clock.clone(), parts.random.clone());
+        let net: Arc<dyn Net> = Arc::clone(&parts.net);
+        match &system.driver {
+            DriverConfig::SaltoIs(salto) => {
+                let driver = SaltoIs::start_over(net, salto, name, TimeZone::UTC, past, clock, random);
+                mutant::spoil_driver(mutant, Arc::new(driver))
+            }
+            DriverConfig::SimLock(locks) => {
+                let driver = SimLock::start_over(net, locks, name, TimeZone::UTC, clock);
+                mutant::spoil_driver(mutant, Arc::new(driver))
+            }
+        }
+    };
+    config.systems.iter().map(start).collect()
+}
+
+/// Certificates, made once for all seeds: their signatures have one length, so connections have as well.
+struct Authority {
+    ca_file: tempfile::NamedTempFile,
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
+impl Authority {
+    fn get() -> &'static Self {
+        static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+        AUTHORITY.get_or_init(Self::new)
+    }
+
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "latchd simulation");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2100, 1, 1);
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let mut params = CertificateParams::new(["cloud".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2100, 1, 1);
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap().der().clone();
+        let ca_file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(ca_file.path(), pem).unwrap();
+        Self { ca_file, certificate, key: key.serialize_der() }
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let key = PrivateKeyDer::try_from(self.key.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    fn client(&self) -> Arc<rustls::ClientConfig> {
+        Arc::new(link::tls_config(Some(self.ca_file.path())).unwrap())
+    }
+}
