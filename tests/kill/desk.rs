@@ -84,12 +84,12 @@ impl House {
         drop(self.ordered.wait_timeout_while(orders, within, |now| *now == before).unwrap());
     }
 
-    fn gives_order(&self) {
+    pub(crate) fn gives_order(&self) {
         *self.orders.lock().unwrap() += 1;
         self.ordered.notify_all();
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
 }

@@ -6,6 +6,7 @@ use std::{
     process::Output,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use latchd::{
     model::{JobId, Order},
     queue::{Queue, Rules},
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 use crate::{
     desk::{House, Made, control},
+    keypad::{self, Doors},
     killer::{Killer, Moment},
     site::{Site, latchd, until},
 };
@@ -38,6 +40,7 @@ pub(crate) struct Verdict {
     pub(crate) cancelled: u64,
     /// Rooms that were freed.
     pub(crate) freed: u64,
+    pub(crate) doors: keypad::Came,
 }
 
 impl Verdict {
@@ -59,6 +62,7 @@ impl Verdict {
         for (moment, kills) in &house.by_moment {
             *self.by_moment.entry(*moment).or_default() += kills;
         }
+        self.doors.add(&house.doors);
     }
 }
 
@@ -67,7 +71,7 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "{} kills {:?}; {} jobs: {} succeeded, {} failed, {} cancelled, {} in doubt ({} of them never done, {} \
-             resolved); {} rooms freed",
+             resolved); {} rooms freed; {:?}",
             self.kills,
             self.by_moment,
             self.jobs,
@@ -77,17 +81,21 @@ impl fmt::Display for Verdict {
             self.unknown,
             self.cut_unsent,
             self.resolved,
-            self.freed
+            self.freed,
+            self.doors
         )
     }
 }
 
 /// A job as the agent has it.
-struct Held {
-    state: String,
-    kind: String,
-    marks: u64,
+pub(crate) struct Held {
+    pub(crate) state: String,
+    pub(crate) kind: String,
+    pub(crate) origin: String,
+    pub(crate) marks: u64,
     is_resolved: bool,
+    /// It waits for a time that no test sees.
+    pub(crate) is_far: bool,
 }
 
 /// An attempt as the cloud has it.
@@ -112,6 +120,7 @@ const RESOLVED: usize = 3;
 /// Waits until nothing is at work any more, settles some doubts, and compares.
 pub(crate) fn judge(
     house: &House,
+    doors: &Doors,
     site: &Site,
     mut killer: Killer,
     killed: BTreeMap<Moment, u64>,
@@ -140,7 +149,7 @@ pub(crate) fn judge(
     let attempts = attempts(&cloud);
     let issued = issued(&cloud);
 
-    for (job, held) in &held {
+    for (job, held) in held.iter().filter(|(_, held)| !keypad::is_of_a_door(held)) {
         verdict.jobs += 1;
         match held.state.as_str() {
             "unknown" => verdict.unknown += 1,
@@ -222,25 +231,36 @@ pub(crate) fn judge(
             }
         }
     }
+    verdict.doors = keypad::judge(doors, &held, &cloud, &mut wrongs);
     drop((agent, cloud));
     verdict.freed = freed(house, &held, &mut wrongs);
     verdict.wrongs = wrongs;
     verdict
 }
 
-/// Waits until the agent has no job at work and nothing left to tell.
+/// Ends that come later than this are not waited for.
+const FAR: SignedDuration = SignedDuration::from_hours(1);
+
+/// Waits until the agent has no job at work or to come soon, and nothing left to tell.
 fn quiet(site: &Site) {
     until("every job has ended and is told", || {
+        let words = ["list", "--json", "--state", "waiting", "--limit", "1000"];
+        let waiting: Value = serde_json::from_slice(&jobs_command(site, &words).stdout).ok()?;
+        let waiting = waiting.as_array()?;
+        let soon = Timestamp::now() + FAR;
+        let is_far = |job: &Value| job["due_at"].as_str().is_some_and(|due| soon < due.parse().unwrap());
         let output = latchd()
             .args(["status", "--json", "--socket"])
             .arg(site.folder.path().join("agent.sock"))
             .output();
         let status: Value = serde_json::from_slice(&output.unwrap().stdout).ok()?;
-        let at_work = |count: &Value| {
-            matches!(count["state"].as_str(), Some("received" | "waiting" | "sent")) && count["count"] != 0
+        let at_work = |count: &Value| match count["state"].as_str() {
+            Some("received" | "sent") => count["count"] != 0,
+            Some("waiting") => count["count"] != waiting.len(),
+            _ => false,
         };
         let is_quiet = !status["jobs"].as_array()?.iter().any(at_work) && status["unacknowledged"] == 0;
-        (is_quiet && status["link"].to_string().contains("up")).then_some(())
+        (is_quiet && waiting.iter().all(is_far) && status["link"].to_string().contains("up")).then_some(())
     });
 }
 
@@ -308,7 +328,9 @@ fn resolve_some(
 }
 
 fn held(agent: &Connection) -> BTreeMap<String, Held> {
-    let sql = "SELECT job_id, state, coalesce(kind, ''), attempt, resolution IS NOT NULL FROM job";
+    let sql = "SELECT job_id, state, coalesce(kind, ''), attempt, resolution IS NOT NULL, origin, coalesce(due_at, 0)
+               FROM job";
+    let soon = (Timestamp::now() + FAR).as_millisecond();
     let mut statement = agent.prepare(sql).unwrap();
     let rows = statement.query_map([], |row| {
         let held = Held {
@@ -316,6 +338,8 @@ fn held(agent: &Connection) -> BTreeMap<String, Held> {
             kind: row.get(2)?,
             marks: row.get::<_, i64>(3)?.cast_unsigned(),
             is_resolved: row.get(4)?,
+            origin: row.get(5)?,
+            is_far: soon < row.get(6)?,
         };
         Ok((uuid::Uuid::from_bytes(row.get(0)?).to_string(), held))
     });

@@ -6,6 +6,7 @@ use latchd::seams::Random;
 
 use crate::{
     desk::{House, control},
+    keypad::Doors,
     site::{Process, Site, latchd},
 };
 
@@ -27,12 +28,20 @@ pub(crate) enum Moment {
     AtTheWire,
     /// Just after the lock server answered.
     Answered,
+    /// Just after a keypad lock was asked for a change.
+    AtTheDoor,
     /// While what was killed before comes back.
     Returning,
 }
 
-const MOMENTS: [Moment; 5] =
-    [Moment::Whatever, Moment::Ordered, Moment::AtTheWire, Moment::Answered, Moment::Returning];
+const MOMENTS: [Moment; 6] = [
+    Moment::Whatever,
+    Moment::Ordered,
+    Moment::AtTheWire,
+    Moment::Answered,
+    Moment::AtTheDoor,
+    Moment::Returning,
+];
 
 /// A moment that does not come by then is any other.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -44,7 +53,13 @@ impl Killer {
     }
 
     /// Kills so often; says how often at which moment.
-    pub(crate) fn kill(&mut self, kills: u64, house: &House, site: &Site) -> BTreeMap<Moment, u64> {
+    pub(crate) fn kill(
+        &mut self,
+        kills: u64,
+        house: &House,
+        doors: &Doors,
+        site: &Site,
+    ) -> BTreeMap<Moment, u64> {
         let mut control = control(site.folder.path());
         let mut killed = BTreeMap::new();
         for _ in 0..kills {
@@ -71,6 +86,10 @@ impl Killer {
                 Moment::Answered => {
                     see("sent CN");
                     8_000
+                }
+                Moment::AtTheDoor => {
+                    doors.next_command(&self.random, PATIENCE);
+                    3_000
                 }
                 Moment::Returning => 150_000,
             };

@@ -1,6 +1,6 @@
-//! `kill -9` of agent and cloud at random moments while people at the desk make cards: whatever the moment, a job is
-//! not lost, not done twice, and not told to have ended otherwise than it did. The judge is what the simulated lock
-//! server did.
+//! `kill -9` of agent and cloud at random moments while people at the desk make cards, keypad locks are given PINs and
+//! doors are opened: whatever the moment, a job is not lost, not done twice, and not told to have ended otherwise than
+//! it did. The judge is what the simulated lock server and the simulated locks did.
 //!
 //! `LATCHD_KILLS` is how often something is killed, over all houses; `LATCHD_KILL_SEED` chooses the moments.
 
@@ -9,6 +9,10 @@
 
 mod desk;
 mod judge;
+mod keypad;
+#[expect(dead_code, unreachable_pub, reason = "another test's module, of which this one needs a part")]
+#[path = "../road/keypads.rs"]
+mod keypads;
 mod killer;
 #[expect(dead_code, unreachable_pub, reason = "another test's module, of which this one needs a part")]
 #[path = "../road/site.rs"]
@@ -46,6 +50,10 @@ fn nothing_is_lost_done_twice_or_mistold_however_often_agent_and_cloud_are_kille
     // The kills hit what they should: work was done between them, and some of it was cut off at the wire.
     assert!(kills <= all.kills && kills / 4 <= all.succeeded, "{all}");
     assert!(kills < 100 || (1 <= all.unknown && 1 <= all.resolved && 1 <= all.freed), "{all}");
+    let doors = &all.doors;
+    let least = doors.puts.min(doors.unlocks).min(doors.timers);
+    assert!(kills / 10 <= least, "{all}");
+    assert!(kills < 100 || (1 <= doors.superseded && 1 <= doors.again), "{all}");
 }
 
 /// Kills in one house, and judges it.
@@ -55,10 +63,14 @@ fn in_a_house(house: u64, kills: u64, seed: u64) -> judge::Verdict {
     let options: &[&str] = if by_tcp { &["--tcp", "127.0.0.1:0"] } else { &[] };
     let mut site = Site::without_agent_at(options);
     site.folder.disable_cleanup(true);
-    let extra = "checkout = \"last_grant\"\n[limits]\ncards_per_hour = 100000\n";
+    let keypads = keypads::Keypads::start(site.folder.path(), keypad::locks());
+    let extra = format!(
+        "checkout = \"last_grant\"\n{}[limits]\ncards_per_hour = 100000\nremote_unlock = true\n",
+        keypads.section(keypad::LEAD)
+    );
     match site.tcp.clone() {
-        Some(tcp) => site.configure_line(&format!("tcp = \"{tcp}\""), extra),
-        None => site.configure(extra),
+        Some(tcp) => site.configure_line(&format!("tcp = \"{tcp}\""), &extra),
+        None => site.configure(&extra),
     }
     site.start_agent();
     site.healthy();
@@ -66,6 +78,7 @@ fn in_a_house(house: u64, kills: u64, seed: u64) -> judge::Verdict {
     let random = Random::seeded(seed);
     let judged = catch_unwind(AssertUnwindSafe(|| {
         let house = desk::House::new(&site);
+        let doors = keypad::Doors::new(keypads);
         let mut killer = killer::Killer::new(&mut site, random.clone());
         let killed = thread::scope(|scope| {
             for encoder in ["1", "2"] {
@@ -75,11 +88,14 @@ fn in_a_house(house: u64, kills: u64, seed: u64) -> judge::Verdict {
                 scope.spawn(move || desk::hands(house, site, encoder, &of_hands));
                 scope.spawn(move || desk::desk(house, site, encoder, &of_desk));
             }
+            let of_porter = Random::seeded(random.below(u64::MAX));
+            let (at_home, at_doors, on_site) = (&house, &doors, &site);
+            scope.spawn(move || keypad::porter(at_home, at_doors, on_site, &of_porter));
             // However this ends, the desks go home.
             let _home = house.open();
-            killer.kill(kills, &house, &site)
+            killer.kill(kills, &house, &doors, &site)
         });
-        judge::judge(&house, &site, killer, killed)
+        judge::judge(&house, &doors, &site, killer, killed)
     }));
     match judged {
         Ok(verdict) => {

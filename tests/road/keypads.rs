@@ -1,6 +1,6 @@
 //! Keypad locks beside the lock server: one more process, whose control socket is the witness of what the locks did.
 
-use std::{path::PathBuf, sync::Mutex};
+use std::path::PathBuf;
 
 use latchd::sim::control::BlockingClient;
 use serde_json::Value;
@@ -14,7 +14,6 @@ pub const SYSTEM: &str = "annex";
 pub struct Keypads {
     _process: Process,
     control: PathBuf,
-    client: Mutex<BlockingClient>,
 }
 
 impl Keypads {
@@ -25,23 +24,23 @@ impl Keypads {
         command.args(["sim", "lock", "--locks", &locks.to_string(), "--dir"]).arg(&own);
         let process = Process::start(folder, "locks", &mut command);
         let control = own.join("lock.ctl");
-        let client = Mutex::new(until("the locks are up", || BlockingClient::connect(&control).ok()));
-        Self { _process: process, control, client }
+        until("the locks are up", || BlockingClient::connect(&control).ok());
+        Self { _process: process, control }
     }
 
-    /// Another way to the control socket, for who waits there.
+    /// The control socket.
     pub fn client(&self) -> BlockingClient {
         BlockingClient::connect(&self.control).unwrap()
     }
 
     /// One command for a lock; the answer must be ok.
     pub fn at(&self, lock: &str, command: &str) -> Value {
-        self.client.lock().unwrap().send(&format!("at {lock} {command}")).unwrap()
+        self.client().send(&format!("at {lock} {command}")).unwrap()
     }
 
     /// The `[[system]]` section for an agent that puts entries in `lead` before their windows begin.
     pub fn section(&self, lead: &str) -> String {
-        let said = self.client.lock().unwrap().send("agent-config").unwrap();
+        let said = self.client().send("agent-config").unwrap();
         let toml =
             said["toml"].as_str().unwrap().replace("name = \"locks\"", &format!("name = \"{SYSTEM}\""));
         format!("{toml}lead = \"{lead}\"\n")

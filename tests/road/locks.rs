@@ -147,9 +147,8 @@ fn a_pin_comes_when_its_lead_begins_opens_and_goes_at_its_end_through_a_kill_whi
     let (code, found) = doctor(&site);
     let verdict = |subject: &str| found.iter().find(|found| found.0 == subject).map(|found| found.1.as_str());
     assert_eq!((code, verdict("cloud")), (Some(2), Some("fail")), "{found:?}");
-    for lock in ["lock-1", "lock-2", "lock-3"] {
-        assert_eq!(verdict(&format!("lock {SYSTEM}/{lock}")), Some("ok"), "{found:?}");
-    }
+    // A look of its own would end the agent's conversation with a lock: it is told how the agent finds them.
+    assert_eq!(verdict(&format!("system {SYSTEM}")), Some("ok"), "{found:?}");
 
     keypads.at("lock-1", "wait no-slot stay-1 within 40000");
     assert!(!keypads.opens("lock-1", "4711"));
