@@ -222,6 +222,30 @@ fn a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it()
 }
 
 #[test]
+fn what_waits_in_a_memory_that_may_be_out_of_date_is_in_doubt_and_not_done() {
+    use EpochReason::{ReceiverBehind, SenderBehind};
+    for (reason, state) in [
+        (Some(ReceiverBehind), JobState::Unknown),
+        (None, JobState::Unknown),
+        (Some(SenderBehind), JobState::Waiting),
+    ] {
+        let mut site = Site::new();
+        site.send(0, job(1, unlock("lobby")));
+        site.accept(0, job(2, unlock("gate")), false);
+        site = site.crash();
+        assert!(!site.commit(|queue| queue.continue_orders(at(1), 1, None)).unwrap());
+        site.commit(|queue| queue.continue_orders(at(1), 2, reason)).unwrap();
+        assert_eq!((site.state(1), site.state(2)), (JobState::Sent, state), "{reason:?}");
+    }
+    // What was ordered at the site since is no memory of before.
+    let mut site = Site::new();
+    site.commit(|queue| queue.restored(at(0))).unwrap();
+    site.accept(1, job(2, unlock("gate")), false);
+    assert!(site.commit(|queue| queue.continue_orders(at(2), 2, Some(ReceiverBehind))).unwrap());
+    assert_eq!(site.state(2), JobState::Waiting);
+}
+
+#[test]
 fn a_new_epoch_of_the_orders_makes_rooms_uncertain_once_unless_the_cloud_says_that_it_forgot() {
     use EpochReason::{ReceiverBehind, SenderBehind};
     for (reason, certain) in [(Some(ReceiverBehind), false), (Some(SenderBehind), true), (None, false)] {

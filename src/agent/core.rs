@@ -49,7 +49,7 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a person is told when this side's memory was set back.
 const MEMORY_BEHIND: &str = "this agent remembers less than it once acknowledged (restored backup, rolled-back machine): \
-                             every room's state is held for uncertain until a card was read";
+                             what waited is in doubt, and every room's state is held for uncertain until a card was read";
 /// One answer of the admin socket lists no more jobs.
 const MOST_JOBS: usize = 1000;
 

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Memory, Queue};
 use crate::{
-    model::{JobId, Report},
+    model::{JobId, JobState, Report},
     protocol::{
         EpochReason, Message, Position,
         stream::{self, Arrival, Sent},
@@ -58,7 +58,8 @@ impl Queue {
     }
 
     /// The cloud's orders go on in this epoch. If it is a newer one, and it is not certain that it was the cloud that
-    /// had forgotten something, then this side may have: see [`Queue::forgot`]. Says whether it was taken so.
+    /// had forgotten something, then this side may have: what waits may have been done since and ends `unknown`, and see
+    /// [`Queue::forgot`]. What is at work is proven or not as ever. Says whether it was taken so.
     ///
     /// # Errors
     /// Those of the database.
@@ -80,6 +81,10 @@ impl Queue {
             None => held.epoch > 0,
         };
         if is_behind {
+            // One that was empty, or set back on purpose, holds nothing from before but what came after.
+            if held.epoch > 0 {
+                self.doubt_unfinished(now, &[JobState::Received, JobState::Waiting])?;
+            }
             self.forgot(now)?;
         }
         Ok(is_behind)

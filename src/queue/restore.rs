@@ -115,8 +115,28 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn restored(&mut self, now: Timestamp) -> Result<Restored, StoreError> {
+        let in_doubt =
+            self.doubt_unfinished(now, &[JobState::Received, JobState::Waiting, JobState::Sent])?;
+        self.forgot(now)?;
+        // The present memory may have been set back before, to the same backup: by the clock, two epochs are never one.
+        let epoch = self.memory()?.reports.last.epoch + 1;
+        let epoch = epoch.max(now.as_second().try_into().unwrap_or(0));
+        self.begin_reports_epoch(epoch)?;
+        self.hold_orders(Position::LOST)?;
+        let detail = format!("{in_doubt} unfinished jobs are in doubt; reports go on in epoch {epoch}");
+        self.audit_line(now, "memory_restored", None, &detail)?;
+        Ok(Restored { in_doubt, reports_epoch: epoch })
+    }
+
+    /// Ends in doubt what this memory holds for unfinished: it may have been done since the moment the memory is of.
+    /// Says how many jobs that were.
+    pub(super) fn doubt_unfinished(
+        &mut self,
+        now: Timestamp,
+        states: &[JobState],
+    ) -> Result<u64, StoreError> {
         let mut in_doubt = 0;
-        for state in [JobState::Received, JobState::Waiting, JobState::Sent] {
+        for &state in states {
             for job_id in self.ids_in(state)? {
                 let row = self.known(job_id)?;
                 if state == JobState::Waiting && row.origin == Origin::Timer {
@@ -128,15 +148,7 @@ impl Queue {
                 in_doubt += 1;
             }
         }
-        self.forgot(now)?;
-        // The present memory may have been set back before, to the same backup: by the clock, two epochs are never one.
-        let epoch = self.memory()?.reports.last.epoch + 1;
-        let epoch = epoch.max(now.as_second().try_into().unwrap_or(0));
-        self.begin_reports_epoch(epoch)?;
-        self.hold_orders(Position::LOST)?;
-        let detail = format!("{in_doubt} unfinished jobs are in doubt; reports go on in epoch {epoch}");
-        self.audit_line(now, "memory_restored", None, &detail)?;
-        Ok(Restored { in_doubt, reports_epoch: epoch })
+        Ok(in_doubt)
     }
 
     /// Whether it was set back and no cloud has been met since.
