@@ -117,6 +117,10 @@ pub struct Dispatch {
     tell_progress: mpsc::UnboundedSender<(JobId, Stage)>,
     progress: mpsc::UnboundedReceiver<(JobId, Stage)>,
     told: VecDeque<Happening>,
+    /// Tasks that were begun and not yet logged.
+    begun: Vec<Id>,
+    /// Whether one of them has not had a turn.
+    lets_begin: bool,
     next_expiry: Option<Timestamp>,
     next_due: Option<Timestamp>,
     held_until: Option<Instant>,
@@ -268,6 +272,8 @@ impl Dispatch {
             tell_progress,
             progress,
             told: VecDeque::new(),
+            begun: Vec::new(),
+            lets_begin: false,
             next_expiry: Some(Timestamp::MIN),
             next_due: Some(Timestamp::MIN),
             held_until: past.waiting.then(|| Instant::now() + HELD),
@@ -384,6 +390,15 @@ impl Dispatch {
     /// lost when the future is dropped.
     pub async fn next(&mut self) -> Happening {
         loop {
+            // A driver that has a job gets its turn before anybody is told of it.
+            if std::mem::take(&mut self.lets_begin) {
+                tokio::task::yield_now().await;
+            }
+            for begun in self.begun.drain(..) {
+                if let Some(AtWork { lane, claimed, tries, .. }) = self.at_work.get(&begun) {
+                    log_sent(lane, claimed, *tries);
+                }
+            }
             if let Some(happening) = self.told.pop_front() {
                 return happening;
             }
@@ -701,10 +716,6 @@ impl Dispatch {
             self.settle(lane, End::of(job, Performed::NothingSent(why)), Duration::ZERO);
             return;
         };
-        tracing::info!(
-            job = %job.job_id, lane = %lane, kind = job.order.kind().as_str(), treatment = ?claimed.treatment,
-            attempt = claimed.attempt, tries, "job sent"
-        );
         self.lanes.begin(&lane, job.job_id);
         self.lanes.had_turn(&lane, job.priority);
         self.told.push_back(Happening::Progress { job_id: job.job_id, stage: Stage::Sent });
@@ -718,6 +729,8 @@ impl Dispatch {
             Came::Performed(driver.perform(work, &sink).await)
         }));
         let asked = Asked::ToPerform;
+        self.begun.push(running.id());
+        self.lets_begin = true;
         self.at_work.insert(running.id(), AtWork { lane, claimed, tries, asked });
     }
 
@@ -1160,6 +1173,13 @@ fn unreadable(body: &str, error: &serde_json::Error) -> Refusal {
              is newer, update the agent"
         ),
     )
+}
+
+fn log_sent(lane: &LaneName, claimed: &Claimed, tries: u32) {
+    let Claimed { job, treatment, attempt } = claimed;
+    tracing::info!(
+        job = %job.job_id, lane = %lane, kind = job.order.kind().as_str(), ?treatment, attempt, tries, "job sent"
+    );
 }
 
 fn log_outcome(job_id: JobId, outcome: &Outcome) {
