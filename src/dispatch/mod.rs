@@ -117,10 +117,8 @@ pub struct Dispatch {
     tell_progress: mpsc::UnboundedSender<(JobId, Stage)>,
     progress: mpsc::UnboundedReceiver<(JobId, Stage)>,
     told: VecDeque<Happening>,
-    /// Tasks that were begun and not yet logged.
+    /// Tasks that have not had a turn yet.
     begun: Vec<Id>,
-    /// Whether one of them has not had a turn.
-    lets_begin: bool,
     next_expiry: Option<Timestamp>,
     next_due: Option<Timestamp>,
     held_until: Option<Instant>,
@@ -273,7 +271,6 @@ impl Dispatch {
             progress,
             told: VecDeque::new(),
             begun: Vec::new(),
-            lets_begin: false,
             next_expiry: Some(Timestamp::MIN),
             next_due: Some(Timestamp::MIN),
             held_until: past.waiting.then(|| Instant::now() + HELD),
@@ -386,19 +383,24 @@ impl Dispatch {
             .push(Box::pin(async move { Answer::Refused { position, result: answered(answer).await } }));
     }
 
+    /// Lets drivers that were just given a job begin. To be called between two turns of [`Dispatch::next`], before
+    /// anybody is told: what is said of a job can wait, whoever holds the card does.
+    pub async fn let_begin(&mut self) {
+        if self.begun.is_empty() {
+            return;
+        }
+        tokio::task::yield_now().await;
+        for begun in self.begun.drain(..) {
+            if let Some(AtWork { lane, claimed, tries, .. }) = self.at_work.get(&begun) {
+                log_sent(lane, claimed, *tries);
+            }
+        }
+    }
+
     /// Waits for the next thing that the agent should know, and drives all lanes meanwhile. Cancel-safe: nothing is
     /// lost when the future is dropped.
     pub async fn next(&mut self) -> Happening {
         loop {
-            // A driver that has a job gets its turn before anybody is told of it.
-            if std::mem::take(&mut self.lets_begin) {
-                tokio::task::yield_now().await;
-            }
-            for begun in self.begun.drain(..) {
-                if let Some(AtWork { lane, claimed, tries, .. }) = self.at_work.get(&begun) {
-                    log_sent(lane, claimed, *tries);
-                }
-            }
             if let Some(happening) = self.told.pop_front() {
                 return happening;
             }
@@ -730,7 +732,6 @@ impl Dispatch {
         }));
         let asked = Asked::ToPerform;
         self.begun.push(running.id());
-        self.lets_begin = true;
         self.at_work.insert(running.id(), AtWork { lane, claimed, tries, asked });
     }
 
