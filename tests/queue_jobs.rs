@@ -296,13 +296,17 @@ fn a_rolled_back_change_does_not_lose_the_acknowledgement() {
     let mut site = Site::new();
     site.done(0, job(1, read()));
     site.queue.acknowledge_reports(order(1, 1));
-    site.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
-    site.queue.accept(at(1), None, job(2, read()), Ok(admission(&read())), true).unwrap();
-    assert_eq!(site.reports().len(), 0);
-    site.queue.connection().execute_batch("ROLLBACK").unwrap();
-    assert_eq!(site.reports().len(), 1);
     site.send(1, job(2, read()));
-    assert_eq!(site.reports().len(), 0);
+    let left = |site: &Site| -> Vec<_> { site.reports().into_iter().map(|(position, _)| position).collect() };
+    site.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
+    site.queue.finish(at(1), id(2), no_answer()).unwrap();
+    assert_eq!(left(&site), [order(1, 2)]);
+    site.queue.connection().execute_batch("ROLLBACK").unwrap();
+    assert_eq!(left(&site), [order(1, 1)]);
+    site.queue.finish(at(1), id(2), no_answer()).unwrap();
+    assert_eq!(left(&site), [order(1, 2)]);
+    let site = site.crash();
+    assert_eq!(site.queue.memory().unwrap().reports.acknowledged, 1);
 }
 
 #[test]
@@ -479,6 +483,20 @@ fn the_claim_and_the_hourly_count_walk_an_index() {
     assert!(expiry.contains("COVERING INDEX job_expiry"), "{expiry}");
     let cards = plan("SELECT 1 FROM job WHERE kind = 'card.encode' AND sent_at IS NOT NULL AND sent_at > 5");
     assert!(cards.contains("COVERING INDEX card_sent (sent_at>?)"), "{cards}");
+    let at_work = plan(
+        "SELECT job_id FROM job INDEXED BY job_state WHERE state = 'sent' AND state NOT IN ('waiting', 'succeeded') \
+         ORDER BY id",
+    );
+    assert!(at_work.contains("INDEX job_state (state=?)") && !at_work.contains("TEMP"), "{at_work}");
+    let failed = plan(
+        "SELECT job_id FROM job INDEXED BY job_state WHERE state = 'failed' AND state NOT IN ('waiting', 'succeeded') \
+         AND (NULL IS NULL OR lane = NULL) ORDER BY id DESC LIMIT 9",
+    );
+    assert!(failed.contains("INDEX job_state (state=?)") && !failed.contains("TEMP"), "{failed}");
+    let done = plan("SELECT job_id FROM job NOT INDEXED WHERE state = 'succeeded' ORDER BY id DESC LIMIT 9");
+    assert!(done.contains("SCAN job") && !done.contains("TEMP"), "{done}");
+    let told = plan("DELETE FROM report WHERE n <= min(5, (SELECT min(n) FROM report) + 255)");
+    assert!(told.contains("report USING INTEGER PRIMARY KEY (rowid<?)"), "{told}");
 }
 
 #[tokio::test]

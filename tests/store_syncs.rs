@@ -162,6 +162,14 @@ fn a_name_is_given_to_one_vfs_only() {
     assert_eq!(CountingVfs::register("a\0b").unwrap_err(), VfsError::Name);
 }
 
+#[test]
+fn sqlite_was_built_to_count_no_memory() {
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    let mut options = connection.prepare("PRAGMA compile_options").unwrap();
+    let options: Vec<String> = options.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), "{options:?}");
+}
+
 /// Counts `fsync` and `fdatasync` of a process and writes both numbers to a file when it ends.
 const PRELOAD: &str = r#"
 #define _GNU_SOURCE

@@ -208,6 +208,7 @@ impl Core {
                 return state.damage.map_or(Ok(()), |what| Err(io::Error::other(what)));
             }
             let deadline = state.quiet_until.into_iter().chain(state.stop_at).min();
+            self.dispatch.let_begin().await;
             tokio::select! {
                 biased;
                 Some(()) = self.stop.recv() => {

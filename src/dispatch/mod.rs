@@ -117,6 +117,8 @@ pub struct Dispatch {
     tell_progress: mpsc::UnboundedSender<(JobId, Stage)>,
     progress: mpsc::UnboundedReceiver<(JobId, Stage)>,
     told: VecDeque<Happening>,
+    /// Tasks that have not had a turn yet.
+    begun: Vec<Id>,
     next_expiry: Option<Timestamp>,
     next_due: Option<Timestamp>,
     held_until: Option<Instant>,
@@ -270,6 +272,7 @@ impl Dispatch {
             tell_progress,
             progress,
             told: VecDeque::new(),
+            begun: Vec::new(),
             next_expiry: Some(Timestamp::MIN),
             next_due: Some(Timestamp::MIN),
             held_until: past.waiting.then(|| Instant::now() + HELD),
@@ -383,6 +386,20 @@ impl Dispatch {
             self.queue.submit(move |queue: &mut Queue| queue.refuse_unreadable(now, position, job_id, why));
         self.answers
             .push(Box::pin(async move { Answer::Refused { position, result: answered(answer).await } }));
+    }
+
+    /// Lets drivers that were just given a job begin. To be called between two turns of [`Dispatch::next`], before
+    /// anybody is told: what is said of a job can wait, whoever holds the card does.
+    pub async fn let_begin(&mut self) {
+        if self.begun.is_empty() {
+            return;
+        }
+        tokio::task::yield_now().await;
+        for begun in self.begun.drain(..) {
+            if let Some(AtWork { lane, claimed, tries, .. }) = self.at_work.get(&begun) {
+                log_sent(lane, claimed, *tries);
+            }
+        }
     }
 
     /// Waits for the next thing that the agent should know, and drives all lanes meanwhile. Cancel-safe: nothing is
@@ -708,10 +725,6 @@ impl Dispatch {
             self.settle(lane, End::of(job, Performed::NothingSent(why)), Duration::ZERO);
             return;
         };
-        tracing::info!(
-            job = %job.job_id, lane = %lane, kind = job.order.kind().as_str(), treatment = ?claimed.treatment,
-            attempt = claimed.attempt, tries, "job sent"
-        );
         self.lanes.begin(&lane, job.job_id);
         self.lanes.had_turn(&lane, job.priority);
         self.told.push_back(Happening::Progress { job_id: job.job_id, stage: Stage::Sent });
@@ -725,6 +738,7 @@ impl Dispatch {
             Came::Performed(driver.perform(work, &sink).await)
         }));
         let asked = Asked::ToPerform;
+        self.begun.push(running.id());
         self.at_work.insert(running.id(), AtWork { lane, claimed, tries, asked });
     }
 
@@ -1170,6 +1184,13 @@ fn unreadable(body: &str, error: &serde_json::Error) -> Refusal {
              is newer, update the agent"
         ),
     )
+}
+
+fn log_sent(lane: &LaneName, claimed: &Claimed, tries: u32) {
+    let Claimed { job, treatment, attempt } = claimed;
+    tracing::info!(
+        job = %job.job_id, lane = %lane, kind = job.order.kind().as_str(), ?treatment, attempt, tries, "job sent"
+    );
 }
 
 fn log_outcome(job_id: JobId, outcome: &Outcome) {

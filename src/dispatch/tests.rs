@@ -169,7 +169,8 @@ impl House {
             dispatch.is_quiet() && dispatch.lanes().iter().all(|lane| lane.state == LaneState::Free)
         };
         while !rests(&self.dispatch) {
-            self.dispatch.next().await;
+            // What makes it rest may be nothing worth telling: then the state is looked at again.
+            let _ = tokio::time::timeout(Duration::from_millis(20), self.dispatch.next()).await;
         }
     }
 

@@ -90,6 +90,10 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Jobs that one call of [`Queue::expire`] ends, so that no commit is held up.
 const EXPIRED_AT_ONCE: usize = 256;
 
+/// SQLite's own cache of pages, in KiB (negative, so that it means KiB and not pages): a job touches a dozen pages of four,
+/// and the system caches the file besides.
+const CACHE: i32 = -512;
+
 /// What the site's configuration says about jobs.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -281,6 +285,7 @@ impl Queue {
         random: Random,
         rules: Rules,
     ) -> Result<Self, StoreError> {
+        connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
         let mut queue = Self { connection, seal, random, rules, acknowledged, disk_is_full };
         let reports = queue.memory()?.reports;
@@ -322,7 +327,8 @@ impl Queue {
     ) -> Result<Accepted, StoreError> {
         let LocalOrder { job, origin, retries } = order;
         let job_id = job.job_id;
-        if self.holds(job_id)? {
+        let arrived = self.arrived(job_id)?;
+        if arrived.is_held {
             self.report_again(now, job_id)?;
             return Ok(Accepted::Duplicate);
         }
@@ -332,17 +338,18 @@ impl Queue {
         let admission = match admission {
             Ok(admission) => admission,
             Err(refusal) => {
-                let row = self.insert(now, job, None, origin, retries)?;
-                let is_cancelled = self.was_cancelled_ahead(job_id)?;
-                let outcome = if is_cancelled { Outcome::Cancelled } else { Outcome::Failed(refusal) };
-                return self.end_early(now, &row, outcome);
+                let row = self.received_row(job, None, origin, retries)?;
+                if arrived.is_cancelled {
+                    return self.end_cancelled_ahead(now, &row);
+                }
+                return self.end_early(now, &row, Outcome::Failed(refusal));
             }
         };
         let due_at = due_at(&job.order, admission.lead).filter(|due| *due > now);
         let lane = admission.lane.clone();
-        let row = self.insert(now, job, Some(admission), origin, retries)?;
-        if self.was_cancelled_ahead(job_id)? {
-            return self.end_early(now, &row, Outcome::Cancelled);
+        let mut row = self.received_row(job, Some(admission), origin, retries)?;
+        if arrived.is_cancelled {
+            return self.end_cancelled_ahead(now, &row);
         }
         if let Some(outcome) = self.refuse(now, &row)? {
             return self.end_early(now, &row, outcome);
@@ -350,11 +357,11 @@ impl Queue {
         let may_send = may_send && due_at.is_none() && !self.has_ready(now, &lane)?;
         let is_later = may_send && self.ordered_before(&row, &BTreeSet::new())?.is_some();
         let may_send = may_send && !is_later;
-        if !may_send && let Err(refusal) = limits::one_more_waiting(&self.rules.limits, self.waiting()?) {
+        if !may_send && let Err(refusal) = limits::one_more_waiting(&self.rules.limits, arrived.waiting) {
             self.audit_refusal(now, job_id, &refusal)?;
             return self.end_early(now, &row, Outcome::Failed(refusal));
         }
-        if self.order_slot(now, &row, &lane, due_at.is_some())? == Ordered::Older {
+        if self.order_slot(now, &mut row, &lane, due_at.is_some())? == Ordered::Older {
             return self.end_early(now, &row, Outcome::Superseded);
         }
         let mut retry_at = is_later.then(|| after(now, AT_WORK));
@@ -365,8 +372,13 @@ impl Queue {
                 Sending::AtWork => retry_at = Some(after(now, AT_WORK)),
             }
         }
-        self.mark_queued(&row, due_at, retry_at)?;
+        self.mark_queued(now, &row, due_at, retry_at)?;
         Ok(Accepted::Waiting)
+    }
+
+    fn end_cancelled_ahead(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
+        self.forget_cancelled_ahead(row.job_id)?;
+        self.end_early(now, row, Outcome::Cancelled)
     }
 
     fn end_early(&mut self, now: Timestamp, row: &Row, outcome: Outcome) -> Result<Accepted, StoreError> {
@@ -802,7 +814,6 @@ impl Queue {
 
     /// Says once more how a job ended: a cloud that orders it again has forgotten it.
     fn report_again(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
-        self.drop_acknowledged()?;
         if self.has_report(job_id)? {
             return Ok(());
         }
@@ -835,11 +846,11 @@ impl Queue {
             return Ok(Vec::new());
         };
         let system = &body.job.system;
-        if settled == Settled::NotDone {
-            self.drop_stays_begun_by(row.job_id)?;
-        }
         let mut states = Vec::with_capacity(row.rooms.len());
         for name in &row.rooms {
+            if settled == Settled::NotDone {
+                self.drop_stay_begun_by(system, name, key, row.job_id)?;
+            }
             let room = self.room(system, name)?.unwrap_or_else(|| ledger::Room::unseen(now));
             let room = room.settle(row.job_id, key, settled, now);
             if room.is_free() {

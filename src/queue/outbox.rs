@@ -1,7 +1,7 @@
 //! Both streams as the agent remembers them: the orders it took, and the reports it has to deliver.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::{Memory, Queue};
 use crate::{
@@ -177,13 +177,21 @@ impl Queue {
         Ok(reports)
     }
 
-    /// Numbers a report and puts it into the outbox.
+    /// Numbers a report and puts it into the outbox. Reports that the cloud holds go along.
+    ///
+    /// Nothing here relies on what an earlier call did: its transaction may have been rolled back.
     pub(super) fn report(&mut self, report: &Report) -> Result<(), StoreError> {
-        self.drop_acknowledged()?;
-        let n: i64 = self
+        let (n, acknowledged): (i64, i64) = self
             .connection
-            .prepare_cached("UPDATE memory SET reports_n = reports_n + 1 RETURNING reports_n")?
-            .query_row([], |row| row.get(0))?;
+            .prepare_cached(
+                "UPDATE memory SET reports_n = reports_n + 1, reports_acknowledged = CASE WHEN reports_epoch = ?1 \
+                 THEN max(reports_acknowledged, ?2) ELSE reports_acknowledged END \
+                 RETURNING reports_n, reports_acknowledged",
+            )?
+            .query_row([self.acknowledged.epoch.cast_signed(), self.acknowledged.n.cast_signed()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        self.drop_reports(acknowledged)?;
         let body = self.sealed(&place(report.job_id, report.revision), report);
         self.connection
             .prepare_cached("INSERT INTO report(n, job_id, revision, body) VALUES (?1, ?2, ?3, ?4)")?
@@ -191,10 +199,20 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether a report about a job is in the outbox.
+    /// Deletes a bounded number of reports up to one that the cloud holds.
+    fn drop_reports(&mut self, acknowledged: i64) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM report WHERE n <= min(?1, (SELECT min(n) FROM report) + ?2)")?
+            .execute([acknowledged, DROPPED_AT_ONCE - 1])?;
+        Ok(())
+    }
+
+    /// Whether a report about a job is in the outbox that the cloud does not hold.
     pub(super) fn has_report(&self, job_id: JobId) -> Result<bool, StoreError> {
-        let mut statement = self.connection.prepare_cached("SELECT 1 FROM report WHERE job_id = ?1")?;
-        Ok(statement.exists([job_id.0.as_bytes()])?)
+        let acknowledged = self.memory()?.reports.acknowledged.cast_signed();
+        let mut statement =
+            self.connection.prepare_cached("SELECT 1 FROM report WHERE n > ?1 AND job_id = ?2")?;
+        Ok(statement.exists(params![acknowledged, job_id.0.as_bytes()])?)
     }
 
     /// Takes the position of an order. Says whether the order is new.
@@ -206,6 +224,14 @@ impl Queue {
         let Some(position) = position else {
             return Ok(true);
         };
+        // Nearly always it is the next one.
+        let is_next = self
+            .connection
+            .prepare_cached("UPDATE memory SET orders_n = ?2 WHERE orders_epoch = ?1 AND orders_n = ?2 - 1")?
+            .execute([position.epoch.cast_signed(), position.n.cast_signed()])?;
+        if is_next > 0 {
+            return Ok(true);
+        }
         match stream::arrival(self.memory()?.orders_received, position) {
             Arrival::Duplicate => return Ok(false),
             Arrival::Gap { expected } => {
@@ -229,26 +255,6 @@ impl Queue {
         Ok(())
     }
 
-    /// Deletes reports that the cloud holds; part of a change that is committed anyway.
-    ///
-    /// Nothing here relies on what an earlier call did: its transaction may have been rolled back.
-    pub(super) fn drop_acknowledged(&mut self) -> Result<(), StoreError> {
-        let Memory { reports, .. } = self.memory()?;
-        let first: Option<i64> =
-            self.connection.prepare_cached("SELECT min(n) FROM report")?.query_row([], |row| row.get(0))?;
-        let acknowledged = reports.acknowledged.cast_signed();
-        let Some(first) = first.filter(|first| *first <= acknowledged) else {
-            return Ok(());
-        };
-        self.connection
-            .prepare_cached("DELETE FROM report WHERE n <= ?1")?
-            .execute([acknowledged.min(first.saturating_add(DROPPED_AT_ONCE - 1))])?;
-        self.connection
-            .prepare_cached("UPDATE memory SET reports_acknowledged = ?1")?
-            .execute([acknowledged])?;
-        Ok(())
-    }
-
     /// Remembers that a job was taken back before it came.
     pub(super) fn cancel_ahead(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
         self.connection
@@ -257,14 +263,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether a job was taken back before it came; asked once.
-    pub(super) fn was_cancelled_ahead(&mut self, job_id: JobId) -> Result<bool, StoreError> {
-        let found: Option<i64> = self
-            .connection
-            .prepare_cached("DELETE FROM cancelled_ahead WHERE job_id = ?1 RETURNING at")?
-            .query_row([job_id.0.as_bytes()], |row| row.get(0))
-            .optional()?;
-        Ok(found.is_some())
+    /// The job has come; nothing else is to be remembered of it.
+    pub(super) fn forget_cancelled_ahead(&mut self, job_id: JobId) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM cancelled_ahead WHERE job_id = ?1")?
+            .execute([job_id.0.as_bytes()])?;
+        Ok(())
     }
 }
 

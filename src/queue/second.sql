@@ -12,6 +12,11 @@ ALTER TABLE job ADD COLUMN reservation BLOB;
 -- As before, and with jobs whose time has not come behind all others.
 DROP INDEX job_waiting;
 CREATE INDEX job_waiting ON job(lane, due_at, retry_at, priority DESC, id) WHERE state = 'waiting';
+-- Only for states that few jobs are in. What waits is found by its deadline, and what succeeded is most of the table.
+DROP INDEX job_state;
+CREATE INDEX job_state ON job(state, id) WHERE state NOT IN ('waiting', 'succeeded');
+-- A stay is found by room and reservation.
+DROP INDEX stay_begun_by;
 CREATE INDEX job_due ON job(due_at) WHERE state = 'waiting' AND due_at IS NOT NULL;
 CREATE INDEX job_slot ON job(slot, id) WHERE slot IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX job_reservation ON job(reservation, id) WHERE reservation IS NOT NULL AND ended_at IS NULL;

@@ -184,10 +184,15 @@ impl Queue {
     pub(super) fn order_slot(
         &mut self,
         now: Timestamp,
-        row: &Row,
+        row: &mut Row,
         lane: &LaneName,
         comes_later: bool,
     ) -> Result<Ordered, StoreError> {
+        if slot_of(&row.job()?.order).is_none() {
+            return Ok(Ordered::Newest);
+        }
+        // It sees to the slot from here on, and comes before what is queued for the slot now.
+        self.store_received(now, row)?;
         let job = row.job()?;
         let (Some(index), Some((device, key))) =
             (self.slot_index(&job.system, &job.order), slot_of(&job.order))
@@ -327,9 +332,9 @@ impl Queue {
         lane: &LaneName,
         due_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        let row =
-            self.insert(now, job, Some(Admission::to(lane.clone(), Vec::new())), Origin::Timer, None)?;
-        self.mark_queued(&row, due_at, None)
+        let admission = Admission::to(lane.clone(), Vec::new());
+        let row = self.received_row(job, Some(admission), Origin::Timer, None)?;
+        self.mark_queued(now, &row, due_at, None)
     }
 
     /// Every slot that was ever ordered and not forgotten since.

@@ -28,7 +28,9 @@ const DUE_AT_ONCE: i64 = 256;
 /// A job's row.
 #[derive(Debug)]
 pub(super) struct Row {
-    id: i64,
+    /// Absent until it is stored: a job that has just arrived is written once, in the state in which its arrival
+    /// leaves it.
+    id: Option<i64>,
     pub(super) job_id: JobId,
     pub(super) state: JobState,
     pub(super) code: Code,
@@ -66,9 +68,36 @@ impl Row {
         })
     }
 
+    fn id(&self) -> Result<i64, StoreError> {
+        self.id
+            .ok_or_else(|| StoreError::corrupt(place(self.job_id), "a row that is not stored was asked for"))
+    }
+
     fn next(&self, event: Event) -> Result<JobState, StoreError> {
         policy::next(self.state, event).map_err(|illegal| StoreError::corrupt(place(self.job_id), illegal))
     }
+}
+
+/// What the queue has to know of a job's id before it takes the job.
+pub(super) struct Arrived {
+    pub(super) is_held: bool,
+    /// It was taken back before it came.
+    pub(super) is_cancelled: bool,
+    /// How many others wait.
+    pub(super) waiting: u64,
+}
+
+/// What a job's arrival came to, where its row is written for the first time.
+#[derive(Default)]
+struct First<'a> {
+    code: &'a str,
+    attempt: u32,
+    due_at: Option<i64>,
+    retry_at: Option<i64>,
+    sent_at: Option<i64>,
+    treatment: Option<&'static str>,
+    ended_at: Option<i64>,
+    outcome: Option<Vec<u8>>,
 }
 
 const COLUMNS: &str = "id, job_id, state, code, attempt, treatment, cancel_wanted, resolution IS NOT NULL, body, \
@@ -163,51 +192,97 @@ impl Queue {
             .exists([job_id.0.as_bytes()])?)
     }
 
-    /// Stores a job that was just received.
-    pub(super) fn insert(
-        &mut self,
-        now: Timestamp,
+    pub(super) fn arrived(&self, job_id: JobId) -> Result<Arrived, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM job WHERE job_id = ?1), \
+                 EXISTS(SELECT 1 FROM cancelled_ahead WHERE job_id = ?1), \
+                 (SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting')",
+            )?
+            .query_row([job_id.0.as_bytes()], |row| {
+                let waiting: i64 = row.get(2)?;
+                Ok(Arrived {
+                    is_held: row.get(0)?,
+                    is_cancelled: row.get(1)?,
+                    waiting: waiting.cast_unsigned(),
+                })
+            })?)
+    }
+
+    /// The row of a job that has just arrived. It is stored by what its arrival comes to.
+    pub(super) fn received_row(
+        &self,
         job: Job,
         admission: Option<Admission>,
         origin: Origin,
         retries: Option<JobId>,
     ) -> Result<Row, StoreError> {
-        self.drop_acknowledged()?;
         let job_id = job.job_id;
         let lane = admission.as_ref().map(|admission| admission.lane.clone());
         let (rooms, printed_end) =
             admission.map(|admission| (admission.rooms, admission.printed_end)).unwrap_or_default();
         let body = Body { job, rooms, printed_end };
-        let sealed = self.sealed(&body_place(job_id), &body);
-        let job = &body.job;
-        let reservation = ledger::reservation_of(&job.order);
-        self.connection
-            .prepare_cached(
-                "INSERT INTO job(job_id, system, kind, lane, state, priority, received_at, expires_at, body, origin, \
-                 retries, slot, reservation) VALUES (?1, ?2, ?3, ?4, 'received', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?
-            .execute(params![
-                job_id.0.as_bytes(),
-                job.system.as_str(),
-                job.order.kind().as_str(),
-                lane.as_ref().map(LaneName::as_str),
-                job.priority as u8,
-                now.as_millisecond(),
-                job.expires_at.as_millisecond(),
-                sealed,
-                origin.as_str(),
-                retries.as_ref().map(|retries| retries.0.as_bytes()),
-                self.slot_index(&job.system, &job.order),
-                reservation.map(|key| self.reservation_index(&job.system, key)),
-            ])?;
         Ok(Row {
-            rooms: ledger::rooms_of(&job.order, &body.rooms),
+            rooms: ledger::rooms_of(&body.job.order, &body.rooms),
             body: Some(body),
             lane,
             origin,
             retries,
-            ..self.received(job_id)
+            ..Self::received(None, job_id)
         })
+    }
+
+    /// Stores a job that has just arrived as one that is received, where its place among others has to be taken before
+    /// it is known what becomes of it.
+    pub(super) fn store_received(&mut self, now: Timestamp, row: &mut Row) -> Result<(), StoreError> {
+        if row.id.is_none() {
+            self.insert(now, row, JobState::Received, First::default())?;
+            row.id = Some(self.connection.last_insert_rowid());
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        state: JobState,
+        first: First<'_>,
+    ) -> Result<(), StoreError> {
+        let job = row.job()?;
+        let sealed = self.sealed(&body_place(row.job_id), &row.body);
+        let reservation = ledger::reservation_of(&job.order);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO job(job_id, system, kind, lane, state, code, priority, attempt, received_at, expires_at, \
+                 due_at, retry_at, sent_at, ended_at, treatment, body, outcome, origin, retries, slot, reservation) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+            )?
+            .execute(params![
+                row.job_id.0.as_bytes(),
+                job.system.as_str(),
+                job.order.kind().as_str(),
+                row.lane.as_ref().map(LaneName::as_str),
+                state.as_str(),
+                first.code,
+                job.priority as u8,
+                first.attempt,
+                now.as_millisecond(),
+                job.expires_at.as_millisecond(),
+                first.due_at,
+                first.retry_at,
+                first.sent_at,
+                first.ended_at,
+                first.treatment,
+                sealed,
+                first.outcome,
+                row.origin.as_str(),
+                row.retries.as_ref().map(|retries| retries.0.as_bytes()),
+                self.slot_index(&job.system, &job.order),
+                reservation.map(|key| self.reservation_index(&job.system, key)),
+            ])?;
+        Ok(())
     }
 
     fn reservation_index(&self, system: &SystemName, key: &ReservationKey) -> [u8; 32] {
@@ -232,7 +307,7 @@ impl Queue {
                 "SELECT {COLUMNS} FROM job WHERE reservation = ?1 AND ended_at IS NULL AND id > ?2 AND id < ?3 \
                  ORDER BY id LIMIT 1"
             );
-            let Some(earlier) = self.row(&sql, params![index, after, row.id])? else {
+            let Some(earlier) = self.row(&sql, params![index, after, row.id.unwrap_or(i64::MAX)])? else {
                 return Ok(None);
             };
             if earlier.state == JobState::Sent
@@ -240,7 +315,7 @@ impl Queue {
             {
                 return Ok(Some(earlier));
             }
-            after = earlier.id;
+            after = earlier.id()?;
         }
     }
 
@@ -251,23 +326,22 @@ impl Queue {
             .prepare_cached(
                 "SELECT 1 FROM job WHERE id = ?1 AND state = 'waiting' AND due_at IS NULL AND retry_at IS NULL",
             )?
-            .exists([row.id])?)
+            .exists([row.id()?])?)
     }
 
     /// Stores the id of a job that could not be read.
     pub(super) fn insert_unreadable(&mut self, now: Timestamp, job_id: JobId) -> Result<Row, StoreError> {
-        self.drop_acknowledged()?;
         self.connection
             .prepare_cached(
                 "INSERT INTO job(job_id, state, received_at, expires_at) VALUES (?1, 'received', ?2, ?2)",
             )?
             .execute(params![job_id.0.as_bytes(), now.as_millisecond()])?;
-        Ok(self.received(job_id))
+        Ok(Self::received(Some(self.connection.last_insert_rowid()), job_id))
     }
 
-    fn received(&self, job_id: JobId) -> Row {
+    fn received(id: Option<i64>, job_id: JobId) -> Row {
         Row {
-            id: self.connection.last_insert_rowid(),
+            id,
             job_id,
             state: JobState::Received,
             code: Code::Other,
@@ -345,26 +419,27 @@ impl Queue {
     pub(super) fn postpone(&mut self, row: &Row, until: Timestamp) -> Result<(), StoreError> {
         self.connection
             .prepare_cached("UPDATE job SET retry_at = ?2 WHERE id = ?1")?
-            .execute([row.id, until.as_millisecond()])?;
+            .execute([row.id()?, until.as_millisecond()])?;
         Ok(())
     }
 
     /// Lets a job that was just received take its place in its lane.
     pub(super) fn mark_queued(
         &mut self,
+        now: Timestamp,
         row: &Row,
         due_at: Option<Timestamp>,
         retry_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         let state = row.next(Event::Queue)?;
+        let (due_at, retry_at) =
+            (due_at.map(Timestamp::as_millisecond), retry_at.map(Timestamp::as_millisecond));
+        let Some(id) = row.id else {
+            return self.insert(now, row, state, First { due_at, retry_at, ..First::default() });
+        };
         self.connection
             .prepare_cached("UPDATE job SET state = ?2, due_at = ?3, retry_at = ?4 WHERE id = ?1")?
-            .execute(params![
-                row.id,
-                state.as_str(),
-                due_at.map(Timestamp::as_millisecond),
-                retry_at.map(Timestamp::as_millisecond)
-            ])?;
+            .execute(params![id, state.as_str(), due_at, retry_at])?;
         Ok(())
     }
 
@@ -381,7 +456,7 @@ impl Queue {
                 "UPDATE job SET state = ?2, retry_at = ?3, code = ?4, sent_at = NULL, treatment = NULL WHERE id = ?1",
             )?
             .execute(params![
-                row.id,
+                row.id()?,
                 state.as_str(),
                 retry_at.map(Timestamp::as_millisecond),
                 why.map_or("", Code::as_str)
@@ -397,23 +472,27 @@ impl Queue {
         treatment: Treatment,
     ) -> Result<u32, StoreError> {
         let state = row.next(Event::Send)?;
+        let (sent_at, treatment) = (now.as_millisecond(), text_of(treatment));
+        let Some(id) = row.id else {
+            let attempt = 1;
+            let (sent_at, treatment) = (Some(sent_at), Some(treatment));
+            self.insert(now, row, state, First { attempt, sent_at, treatment, ..First::default() })?;
+            return Ok(attempt);
+        };
         let attempt = self
             .connection
             .prepare_cached(
                 "UPDATE job SET state = ?2, attempt = attempt + 1, sent_at = ?3, treatment = ?4, retry_at = NULL, \
                  due_at = NULL, code = '' WHERE id = ?1 RETURNING attempt",
             )?
-            .query_row(
-                params![row.id, state.as_str(), now.as_millisecond(), text_of(treatment)],
-                |row| row.get(0),
-            )?;
+            .query_row(params![id, state.as_str(), sent_at, treatment], |row| row.get(0))?;
         Ok(attempt)
     }
 
     pub(super) fn want_cancelled(&mut self, row: &Row) -> Result<(), StoreError> {
         self.connection
             .prepare_cached("UPDATE job SET cancel_wanted = 1 WHERE id = ?1")?
-            .execute([row.id])?;
+            .execute([row.id()?])?;
         Ok(())
     }
 
@@ -426,17 +505,17 @@ impl Queue {
     ) -> Result<(), StoreError> {
         let state = row.next(event)?;
         let sealed = self.sealed(&outcome_place(row.job_id), outcome);
+        let (code, ended_at) =
+            (refusal_of(outcome).map_or("", |refusal| refusal.code.as_str()), now.as_millisecond());
+        let Some(id) = row.id else {
+            let (ended_at, outcome) = (Some(ended_at), Some(sealed));
+            return self.insert(now, row, state, First { code, ended_at, outcome, ..First::default() });
+        };
         self.connection
             .prepare_cached(
                 "UPDATE job SET state = ?2, code = ?3, ended_at = ?4, outcome = ?5, retry_at = NULL, due_at = NULL WHERE id = ?1",
             )?
-            .execute(params![
-                row.id,
-                state.as_str(),
-                refusal_of(outcome).map_or("", |refusal| refusal.code.as_str()),
-                now.as_millisecond(),
-                sealed
-            ])?;
+            .execute(params![id, state.as_str(), code, ended_at, sealed])?;
         Ok(())
     }
 
@@ -449,7 +528,7 @@ impl Queue {
         let sealed = self.sealed(&resolution_place(row.job_id), resolution);
         self.connection
             .prepare_cached("UPDATE job SET state = ?2, resolution = ?3 WHERE id = ?1")?
-            .execute(params![row.id, state.as_str(), sealed])?;
+            .execute(params![row.id()?, state.as_str(), sealed])?;
         Ok(())
     }
 
@@ -497,7 +576,7 @@ impl Queue {
     }
 
     pub(super) fn ids_in(&self, state: JobState) -> Result<Vec<JobId>, StoreError> {
-        self.ids("SELECT job_id FROM job WHERE state = ?1 ORDER BY id", params![state.as_str()])
+        self.ids(&format!("SELECT job_id FROM job {} ORDER BY id", in_state(state)), [])
     }
 
     pub(super) fn ids_expired(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
@@ -523,7 +602,7 @@ impl Queue {
                 let code: String = row.get(3)?;
                 let retries: Option<[u8; 16]> = row.get(11)?;
                 let read = Row {
-                    id: row.get(0)?,
+                    id: Some(row.get(0)?),
                     job_id: JobId(uuid::Uuid::from_bytes(row.get(1)?)),
                     state: JobState::Received,
                     code: code_named(&code),
@@ -632,10 +711,19 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) fn drop_stays_begun_by(&mut self, job_id: JobId) -> Result<(), StoreError> {
+    /// Takes back that a job began its reservation's stay in a room.
+    pub(super) fn drop_stay_begun_by(
+        &mut self,
+        system: &SystemName,
+        room: &DoorName,
+        key: &ReservationKey,
+        job_id: JobId,
+    ) -> Result<(), StoreError> {
         self.connection
-            .prepare_cached("DELETE FROM stay WHERE job_id = ?1")?
-            .execute([job_id.0.as_bytes()])?;
+            .prepare_cached(
+                "DELETE FROM stay WHERE system = ?1 AND room = ?2 AND reservation = ?3 AND job_id = ?4",
+            )?
+            .execute(params![system.as_str(), room.as_str(), self.stay_index(key), job_id.0.as_bytes()])?;
         Ok(())
     }
 
@@ -662,6 +750,36 @@ impl Queue {
         let value = serde_json::from_slice(&plain).map_err(|error| StoreError::corrupt(place, error));
         plain.zeroize();
         value
+    }
+}
+
+/// How the jobs of one state are found. The states that most jobs are in have no entry in `job_state`, so that a job on
+/// its way costs no page of it.
+pub(super) fn in_state(state: JobState) -> &'static str {
+    match state {
+        JobState::Received => {
+            "INDEXED BY job_state WHERE state = 'received' AND state NOT IN ('waiting', 'succeeded')"
+        }
+        JobState::Waiting => "INDEXED BY job_expiry WHERE state = 'waiting'",
+        JobState::Sent => {
+            "INDEXED BY job_state WHERE state = 'sent' AND state NOT IN ('waiting', 'succeeded')"
+        }
+        JobState::Succeeded => "NOT INDEXED WHERE state = 'succeeded'",
+        JobState::Failed => {
+            "INDEXED BY job_state WHERE state = 'failed' AND state NOT IN ('waiting', 'succeeded')"
+        }
+        JobState::Unknown => {
+            "INDEXED BY job_state WHERE state = 'unknown' AND state NOT IN ('waiting', 'succeeded')"
+        }
+        JobState::Cancelled => {
+            "INDEXED BY job_state WHERE state = 'cancelled' AND state NOT IN ('waiting', 'succeeded')"
+        }
+        JobState::Expired => {
+            "INDEXED BY job_state WHERE state = 'expired' AND state NOT IN ('waiting', 'succeeded')"
+        }
+        JobState::Superseded => {
+            "INDEXED BY job_state WHERE state = 'superseded' AND state NOT IN ('waiting', 'succeeded')"
+        }
     }
 }
 

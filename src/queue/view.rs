@@ -9,8 +9,8 @@ use super::{
     FILE, Queue, Rules,
     slots::Slot,
     store::{
-        Body, body_place, code_named, instant, origin_named, outcome_place, place, resolution_place,
-        state_named, treatment_named,
+        Body, body_place, code_named, in_state, instant, origin_named, outcome_place, place,
+        resolution_place, state_named, treatment_named,
     },
 };
 use crate::{
@@ -178,20 +178,13 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn jobs(&self, filter: JobFilter) -> Result<Vec<JobView>, StoreError> {
-        let state = match filter.state {
-            Some(_) => "state = ?1",
-            None => "?1 IS NULL",
-        };
+        let which = filter.state.map_or("WHERE true", in_state);
         let sql = format!(
-            "SELECT {COLUMNS} FROM job WHERE {state} AND (?3 IS NULL OR lane = ?3) ORDER BY id DESC LIMIT ?2"
+            "SELECT {COLUMNS} FROM job {which} AND (?1 IS NULL OR lane = ?1) ORDER BY id DESC LIMIT ?2"
         );
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![
-            filter.state.map(JobState::as_str),
-            limit,
-            filter.lane.as_ref().map(LaneName::as_str)
-        ])?;
+        let mut rows = statement.query(params![filter.lane.as_ref().map(LaneName::as_str), limit])?;
         let mut views = Vec::new();
         while let Some(row) = rows.next()? {
             views.push(view(row)?);

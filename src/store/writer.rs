@@ -25,7 +25,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Runs one operation inside the open transaction; what it gives back is called with the commit's fate.
-type Operation<S> = Box<dyn FnOnce(&mut S, &mut Seen) -> Reply + Send>;
+type Operation<S> = Box<dyn FnOnce(&mut S, &mut Seen, Turn) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<(), &str>) + Send>;
 
 /// The thread around a store. It ends, with its queue worked off, when the last handle is gone.
@@ -133,8 +133,11 @@ impl<S: Store> WriterHandle<S> {
         F: FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, receiver) = oneshot::channel();
-        let operation: Operation<S> = Box::new(move |store, seen| {
-            let result = in_savepoint(store, operation);
+        let operation: Operation<S> = Box::new(move |store, seen, turn| {
+            let result = match turn {
+                Turn::First => alone(store, operation),
+                Turn::Later => in_savepoint(store, operation),
+            };
             if let Err(error) = &result {
                 seen.note(error);
             }
@@ -164,15 +167,43 @@ impl<S: Store> WriterHandle<S> {
     }
 }
 
+/// Where an operation stands in its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing was done before it, so the transaction itself is what undoes it: a savepoint keeps a copy of every page.
+    First,
+    Later,
+}
+
+fn caught<S, T>(
+    store: &mut S,
+    operation: impl FnOnce(&mut S) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(|| operation(store))).unwrap_or_else(|_| {
+        tracing::error!("a database operation panicked; it was rolled back");
+        Err(StoreError::Stopped)
+    })
+}
+
+fn alone<S: Store, T>(
+    store: &mut S,
+    operation: impl FnOnce(&mut S) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let result = caught(store, operation);
+    // One that the operation or a full disk has undone is for the group to notice.
+    if result.is_err() && !store.connection().is_autocommit() {
+        execute(store.connection(), "ROLLBACK")?;
+        execute(store.connection(), "BEGIN IMMEDIATE")?;
+    }
+    result
+}
+
 fn in_savepoint<S: Store, T>(
     store: &mut S,
     operation: impl FnOnce(&mut S) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     execute(store.connection(), "SAVEPOINT operation")?;
-    let result = catch_unwind(AssertUnwindSafe(|| operation(store))).unwrap_or_else(|_| {
-        tracing::error!("a database operation panicked; it was rolled back");
-        Err(StoreError::Stopped)
-    });
+    let result = caught(store, operation);
     if result.is_err() {
         execute(store.connection(), "ROLLBACK TO operation")?;
     }
@@ -299,7 +330,8 @@ impl<S: Store> Work<S> {
         let committed = begun.and_then(|()| {
             let mut due = Some(first);
             while let Some(operation) = due {
-                replies.push(operation(store, &mut seen));
+                let turn = if replies.is_empty() { Turn::First } else { Turn::Later };
+                replies.push(operation(store, &mut seen, turn));
                 // A full disk may undo the whole transaction from inside a statement. What ran before is gone then,
                 // and what ran now would be stored by itself and called lost.
                 if store.connection().is_autocommit() {
