@@ -12,7 +12,7 @@ use latchd::{
     queue::{Accepted, Claimed, JobFilter, JobView, RetryRefused, SlotView, Wish},
     store::Store,
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use queue_support::*;
 
 /// The jobs of the agent's own, oldest first.
@@ -658,13 +658,21 @@ impl Story {
     }
 }
 
+/// The ordinary run tries the same cases each time; with `LATCHD_CASES` they are others each time.
+fn seed() -> RngSeed {
+    match std::env::var_os("LATCHD_CASES") {
+        Some(_) => RngSeed::Random,
+        None => RngSeed::Fixed(7),
+    }
+}
+
 fn cases() -> u32 {
     let wanted = std::env::var("LATCHD_CASES").ok();
     wanted.map_or(150, |cases| cases.parse().expect("LATCHD_CASES is a number"))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, rng_seed: seed(), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_no_code_outlives_its_end_and_the_newest_order_decides(
