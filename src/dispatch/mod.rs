@@ -155,6 +155,8 @@ struct Aside {
     claimed: Claimed,
     tries: u32,
     at: Instant,
+    /// Its pause is over, and its lane knows: it is taken as soon as the lane may take work.
+    is_ready: bool,
     why: Refusal,
 }
 
@@ -873,7 +875,7 @@ impl Dispatch {
         }
         let tries = tries.saturating_add(1);
         let at = Instant::now() + spread(policy::backoff(tries), job.job_id, tries);
-        self.aside.insert(job.job_id, Aside { lane: lane.clone(), claimed, tries, at, why });
+        self.aside.insert(job.job_id, Aside { lane: lane.clone(), claimed, tries, at, is_ready: false, why });
         self.lanes.reserve_again(&lane);
         self.free(&lane, None);
         self.ask(&lane);
@@ -881,9 +883,8 @@ impl Dispatch {
 
     /// The job that stands aside for a lane and may be tried again.
     fn aside_for(&self, lane: &LaneName) -> Option<JobId> {
-        let now = Instant::now();
-        let due = self.aside.iter().filter(|(_, aside)| aside.lane == *lane && aside.at <= now);
-        due.min_by_key(|(_, aside)| aside.at).map(|(job_id, _)| *job_id)
+        let ready = self.aside.iter().filter(|(_, aside)| aside.lane == *lane && aside.is_ready);
+        ready.min_by_key(|(_, aside)| aside.at).map(|(job_id, _)| *job_id)
     }
 
     /// Makes the end of a job durable that has no lane at present.
@@ -978,10 +979,8 @@ impl Dispatch {
             Duration::try_from(wait).unwrap_or(Duration::ZERO).min(LOOK_AGAIN)
         };
         let asides = self.aside.values().map(|aside| {
-            // One whose pause is over waits for its lane, or for its deadline.
-            let again = aside.at.saturating_duration_since(now);
             let deadline = until(aside.claimed.job.expires_at);
-            if again.is_zero() { deadline } else { again.min(deadline) }
+            if aside.is_ready { deadline } else { deadline.min(aside.at.saturating_duration_since(now)) }
         });
         let instants = self.lanes.next_retry(now).into_iter().chain(self.held_until);
         let waits = instants.map(|at| at.saturating_duration_since(now)).chain(asides);
@@ -1041,7 +1040,10 @@ impl Dispatch {
             }
         }
         let mut lanes: BTreeSet<_> = self.lanes.due(instant).into_iter().collect();
-        lanes.extend(self.aside.values().filter(|aside| aside.at <= instant).map(|aside| aside.lane.clone()));
+        for aside in self.aside.values_mut().filter(|aside| !aside.is_ready && aside.at <= instant) {
+            aside.is_ready = true;
+            lanes.insert(aside.lane.clone());
+        }
         for lane in lanes {
             self.ask(&lane);
         }
@@ -1147,6 +1149,8 @@ async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result
 
 async fn until(wake: Option<Duration>) {
     match wake {
+        // At once, not at the timer's next tick: whoever drops the future again and again must not put off what is due.
+        Some(Duration::ZERO) => {}
         Some(wait) => tokio::time::sleep(wait).await,
         None => pending().await,
     }

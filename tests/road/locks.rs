@@ -200,6 +200,33 @@ fn a_lock_that_is_away_stops_nobody_else_and_gets_its_entry_once_when_it_is_back
 }
 
 #[test]
+fn a_put_whose_answer_is_lost_stays_sent_through_a_kill_and_is_proven_once_the_lock_is_back() {
+    let (mut site, keypads) = with_locks("2s", "");
+    keypads.at("lock-1", "fault silent on PUT");
+    let put = added(&site, &put("lock-1", "4711", after(-1), after(600)));
+    keypads.at("lock-1", "wait requests PUT 1 within 30000");
+    keypads.at("lock-1", "wait count put 1 within 30000");
+    keypads.at("lock-1", "unplug");
+    assert_eq!(slot(&site)["state"], "uncertain", "it may be there");
+    let away = |site: &Site| {
+        assert_eq!(state(site, &put), "sent");
+        (lane(site, "lock-1")["state"] == "resting").then_some(())
+    };
+    until("the lane of the lock rests", || away(&site));
+    assert_eq!(slot(&site)["state"], "uncertain");
+
+    site.agent().kill();
+    site.restart_agent();
+    site.status();
+    until("the lane of the lock rests again", || away(&site));
+    keypads.at("lock-1", "replug");
+    reaches(&site, &put, "succeeded");
+    assert_eq!(slot(&site)["state"], "filled");
+    assert_eq!(keypads.keys("lock-1"), ["stay-1"]);
+    assert_eq!(told_to_the_cloud(&site, &put)["state"], "succeeded");
+}
+
+#[test]
 fn a_paused_lane_keeps_its_put_back_and_a_later_removal_takes_its_place() {
     let (site, keypads) = with_locks("2s", "");
     let paused = site.told(&["lanes", "pause", &format!("{SYSTEM}/lock-1"), "--by", "Kari"]);

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Nothing in these tests takes longer, whatever the machine.
-pub const PATIENCE: Duration = Duration::from_secs(100);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Looks until something is so.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -587,3 +587,32 @@ async fn a_proof_that_a_stop_cut_short_is_looked_for_at_the_next_start() {
     site.proves().await.1.send(Proof::Done(Success::default())).unwrap();
     site.reaches(1, JobState::Succeeded).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_ends_while_nobody_listens_is_over_at_the_next_turn() {
+    let mut site = site().await;
+    site.order(remove(1, "front"));
+    let (_, done, _) = site.performs().await;
+    done.send(Performed::MayRepeat(offline())).unwrap();
+    while site.dispatch.aside.is_empty() {
+        site.dispatch.next().await;
+    }
+    tokio::time::advance(Duration::from_secs(3)).await;
+    let (again, _done, after) = site.performs().await;
+    assert_eq!((again, after), (id(1), Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stops_listening_again_and_again_puts_nothing_off() {
+    let mut site = site().await;
+    site.order(remove(1, "front"));
+    let (_, done, _) = site.performs().await;
+    done.send(Performed::MayRepeat(offline())).unwrap();
+    let begun = Instant::now();
+    while site.calls.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it was due after one second");
+        // One turn, as when another branch of a loop is ready.
+        let _ = futures_util::FutureExt::now_or_never(site.dispatch.next());
+        tokio::time::advance(Duration::from_millis(20)).await;
+    }
+}
