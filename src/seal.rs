@@ -205,6 +205,21 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
     fs::File::open(folder)?.sync_all()
 }
 
+/// Puts a file with mode 0600 in the place of another, or where there is none, whole and durably: a power cut leaves the
+/// one or the other.
+///
+/// # Errors
+/// Those of the file system.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use io::Write;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+    draft.write_all(bytes)?;
+    draft.as_file().sync_all()?;
+    draft.persist(path)?;
+    fs::File::open(folder)?.sync_all()
+}
+
 fn decode_hex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 {

@@ -46,6 +46,7 @@ pub(super) struct LinkView {
 /// The loop's half of a status; the queue's half is added by [`with_queue`].
 pub(super) fn status(
     config: &AgentConfig,
+    cloud: String,
     started: Timestamp,
     now: Timestamp,
     link: &LinkView,
@@ -63,7 +64,7 @@ pub(super) fn status(
         link: LinkReport {
             state: link.state,
             since: link.since,
-            cloud: config.cloud.url.clone(),
+            cloud,
             workspace: link.workspace.clone(),
             trouble: link.trouble.as_ref().map(TroubleReport::from),
         },

@@ -14,6 +14,7 @@ use super::{
     answers::{self, LinkView},
     conditions::Conditions,
     notify::ServiceManager,
+    pairing::{Own, Pairing},
     reload::{self, Reload},
     uplink,
 };
@@ -22,10 +23,10 @@ use crate::{
     dispatch::{Dispatch, Happening, LaneState, LaneView},
     drivers::{Driver, Line, salto_is::Past},
     link::{self, Link},
-    model::{Inventory, JobId, LaneName, Origin, Private, Severity, SystemInventory, SystemName},
+    model::{Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
     protocol::{
-        Envelope, EpochReason, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, Stage, Status,
-        StreamName, VERSIONS, Welcome,
+        Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
+        Stage, Status, StreamName, Welcome,
         stream::{self, Resume},
     },
     queue::{Accepted, FILE, LocalOrder, Queue, QueueReader, Rules},
@@ -58,7 +59,7 @@ type Reply = Pin<Box<dyn Future<Output = Result<Response, StoreError>> + Send>>;
 
 /// What the queue answered to a question of this loop.
 enum Answer {
-    Memory(Result<Hello, StoreError>, oneshot::Sender<Hello>),
+    Memory(Result<Memory, StoreError>, oneshot::Sender<Memory>),
     Resumed {
         connection: u64,
         reports_limit: u64,
@@ -77,7 +78,7 @@ enum Answer {
     Watching(Position),
     Waits(Result<Option<Watched>, StoreError>),
     /// The configuration was read again, or what is wrong with it.
-    Reread(Result<Box<(AgentConfig, Private)>, Vec<String>>),
+    Reread(Result<Box<reload::Read>, Vec<String>>),
     Replaced(Result<(), StoreError>),
     Ends(Result<(Vec<Watched>, Position, bool), StoreError>),
 }
@@ -125,6 +126,7 @@ pub(super) struct Core {
     pub(super) requests: mpsc::Receiver<Question>,
     pub(super) watchers: Watchers,
     pub(super) reload: Option<Reload>,
+    pub(super) own: Option<Own>,
     pub(super) stop: mpsc::Receiver<()>,
     pub(super) service_manager: ServiceManager,
     pub(super) started: Timestamp,
@@ -404,9 +406,7 @@ impl Core {
             link::Event::Connecting(reply) => {
                 let memory = self.queue.submit(|queue: &mut Queue| {
                     let memory = queue.memory()?;
-                    Ok(Hello {
-                        versions: VERSIONS.to_vec(),
-                        agent: concat!("latchd/", env!("CARGO_PKG_VERSION")).into(),
+                    Ok(Memory {
                         orders_received: memory.orders_received,
                         reports_sent: memory.reports.last,
                         reports_acknowledged: Position {
@@ -458,8 +458,15 @@ impl Core {
                 format!("this host's clock is {ahead:#} ahead of the cloud's: set up time synchronisation");
             state.conditions.set(self.time.now(), "clock", "clock_skewed", Severity::Warning, message);
         }
-        let Welcome { orders_resume_after, orders_epoch_reason, reports_received, reports_limit, .. } =
-            welcome;
+        let Welcome {
+            orders_resume_after,
+            orders_epoch_reason,
+            reports_received,
+            reports_limit,
+            cloud_keys,
+            ..
+        } = welcome;
+        self.believe(state, cloud_keys);
         let now = self.time.now();
         if orders_epoch_reason == Some(EpochReason::SenderBehind) {
             let message = "the cloud remembers less than it once did (restored backup, rolled-back machine): it \
@@ -484,6 +491,29 @@ impl Core {
         });
         state.tasks.push(Box::pin(async move {
             Answer::Resumed { connection, reports_limit, result: committed(resumed).await }
+        }));
+    }
+
+    /// These keys speak for the cloud from the next connection on.
+    fn believe(&mut self, state: &mut State, cloud_keys: Vec<PublicKey>) {
+        let Some(own) = self.own.as_mut().filter(|own| own.pairing.cloud_keys != cloud_keys) else { return };
+        let names: Vec<_> = cloud_keys.iter().map(|key| key.id().to_string()).collect();
+        tracing::info!(keys = names.join(", "), "other keys speak for the cloud from here on");
+        own.pairing.cloud_keys.clone_from(&cloud_keys);
+        let (pairing, path) = (own.pairing.clone(), Pairing::path(&self.config));
+        let stored = tokio::task::spawn_blocking(move || pairing.store(&path));
+        let settings = self.link.settings.clone();
+        state.tasks.push(Box::pin(async move {
+            match stored.await {
+                Ok(Ok(())) => {}
+                // The cloud signs with a key that we say we know: it is tried again at the next connection.
+                Ok(Err(error)) => {
+                    tracing::error!(error = format!("{error:#}"), "the cloud's keys could not be kept")
+                }
+                Err(error) => tracing::error!(%error, "keeping the cloud's keys broke down"),
+            }
+            settings.send_modify(|settings| settings.believe(cloud_keys));
+            Answer::Told
         }));
     }
 
@@ -516,6 +546,7 @@ impl Core {
             | Frame::Status(_)
             | Frame::Progress(_)
             | Frame::Ping { .. }
+            | Frame::Beacon
             | Frame::Pong { .. } => tracing::warn!("a frame that a cloud does not send was ignored"),
         }
     }
@@ -734,8 +765,16 @@ impl Core {
             }
             Request::Status => {
                 let (config, dispatch) = (&self.config, &self.dispatch);
-                let report =
-                    answers::status(config, self.started, now, &state.link, dispatch, &state.conditions);
+                let cloud = self.link.settings.borrow().url();
+                let report = answers::status(
+                    config,
+                    cloud,
+                    self.started,
+                    now,
+                    &state.link,
+                    dispatch,
+                    &state.conditions,
+                );
                 let acknowledged = state.acknowledged;
                 self.looked(move |queue| {
                     queue.acknowledged(acknowledged);
@@ -859,8 +898,8 @@ impl Core {
         }
         tracing::info!(file = %reload.path.display(), "reading the configuration again");
         self.service_manager.reloading();
-        let path = reload.path.clone();
-        let read = tokio::task::spawn_blocking(move || reload::read(&path));
+        let (path, own) = (reload.path.clone(), self.own.clone());
+        let read = tokio::task::spawn_blocking(move || reload::read(&path, own.as_ref()));
         state.tasks.push(Box::pin(async move {
             let broke_down = |error| Err(vec![format!("reading the configuration broke down: {error}")]);
             Answer::Reread(read.await.unwrap_or_else(broke_down).map(Box::new))
@@ -885,13 +924,14 @@ impl Core {
     }
 
     /// Goes on with another configuration, as far as that can be without a restart.
-    fn take_over(&mut self, state: &mut State, (new, token): (AgentConfig, Private)) {
+    fn take_over(&mut self, state: &mut State, reload::Read { config: new, paired }: reload::Read) {
         let Some(reload) = &self.reload else { return };
-        let now = self.time.now();
-        let mut restart = reload::needs_restart(&self.config, &new);
-        if token != reload.token && !restart.contains(&"cloud.token_file") {
-            restart.push("the token in cloud.token_file");
+        if let (Some(own), Some((pairing, settings))) = (&mut self.own, paired) {
+            own.pairing = pairing;
+            self.link.settings.send_replace(settings);
         }
+        let now = self.time.now();
+        let restart = reload::needs_restart(&self.config, &new);
         state.conditions.clear_subject("config");
         if !restart.is_empty() {
             let message = format!("restart the agent to change {}", restart.join(", "));

@@ -15,11 +15,12 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     admin::{self, AdminError, LineState, LinkState, Request, Response, StatusReport},
     mistakes,
+    pairing::Pairing,
 };
 use crate::{
     config::{AgentConfig, ConfigErrors, DriverConfig, LockConfig, SystemConfig},
     link,
-    model::{Private, Severity},
+    model::Severity,
     queue,
     seal::SealKey,
     seams::{Clock, Net, Random},
@@ -39,7 +40,7 @@ const NO_SPACE: u64 = 32 * 1024 * 1024;
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What: `config`, `token`, `storage`, `cloud`, `system salto`.
+    /// What: `config`, `pairing`, `storage`, `cloud`, `system salto`.
     pub subject: String,
     /// How it is.
     pub verdict: Verdict,
@@ -80,11 +81,11 @@ pub async fn examine(path: &Path, tools: &Tools) -> Vec<Finding> {
         return found;
     };
     let agent = running(&config, &mut found).await;
-    let token = token(&config, &mut found);
     seal_key(&config, tools, &mut found);
     folder(&config, &mut found);
     database(&config, agent.is_some(), &mut found).await;
-    cloud(&config, token, agent.as_ref(), tools, &mut found).await;
+    let paired = pairing(&config, tools, &mut found);
+    cloud(paired, agent.as_ref(), tools, &mut found).await;
     for system in &config.systems {
         line(system, agent.as_ref(), tools, &mut found).await;
     }
@@ -158,29 +159,42 @@ fn is_credential(path: &Path) -> bool {
     path.starts_with("/run/credentials")
 }
 
-fn token(config: &AgentConfig, found: &mut Vec<Finding>) -> Option<Private> {
-    let path = &config.cloud.token_file;
-    let shown = path.display();
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            let token = Private::new(text.trim());
-            let usable =
-                !token.expose().is_empty() && token.expose().bytes().all(|byte| byte.is_ascii_graphic());
-            if !usable {
-                let next = "put the bridge token of the cloud there, one line";
-                found.push(fail("token", format!("{shown} holds no token"), next));
-                return None;
-            }
-            found.push(private(path, "token").unwrap_or_else(|| ok("token", format!("{shown}: there"))));
-            Some(token)
+fn pairing(
+    config: &AgentConfig,
+    tools: &Tools,
+    found: &mut Vec<Finding>,
+) -> Option<(String, link::Settings)> {
+    let path = Pairing::path(config);
+    let next =
+        "pair the site with `latchd pair`; `latchd cloud bridges pair` on the cloud's machine says how";
+    let pairing = match Pairing::load(&path) {
+        Ok(pairing) => pairing,
+        Err(error) => {
+            found.push(fail("pairing", format!("{error:#}"), next));
+            return None;
+        }
+    };
+    let key_file = config.storage.key_file.clone().unwrap_or_else(|| config.storage.folder.join("seal.key"));
+    let settings = SealKey::from_file(&key_file, tools.random.clone())
+        .map_err(anyhow::Error::from)
+        .and_then(|seal| pairing.settings(config, &seal, &tools.clock));
+    let url = config.cloud.url.clone().unwrap_or(pairing.url);
+    match settings {
+        Ok(settings) => {
+            let ends = pairing.expires_at;
+            found.push(match ends < tools.clock.now() {
+                true => {
+                    warn("pairing", format!("the certificate ended at {ends}"), "it is renewed by itself")
+                }
+                false => ok(
+                    "pairing",
+                    format!("bridge {} of {}, until {ends}", pairing.bridge_id, pairing.workspace),
+                ),
+            });
+            Some((url, settings))
         }
         Err(error) => {
-            found.push(unreadable(
-                "token",
-                path,
-                &error,
-                "put the bridge token of the cloud there, mode 0600",
-            ));
+            found.push(fail("pairing", format!("{error:#}"), next));
             None
         }
     }
@@ -307,13 +321,12 @@ async fn database(config: &AgentConfig, in_use: bool, found: &mut Vec<Finding>) 
 }
 
 async fn cloud(
-    config: &AgentConfig,
-    token: Option<Private>,
+    paired: Option<(String, link::Settings)>,
     agent: Option<&StatusReport>,
     tools: &Tools,
     found: &mut Vec<Finding>,
 ) {
-    let url = &config.cloud.url;
+    let Some((url, settings)) = paired else { return };
     if let Some(report) = agent
         && report.link.state == LinkState::Up
     {
@@ -321,30 +334,9 @@ async fn cloud(
         found.push(ok("cloud", format!("linked to {workspace} at {url}")));
         return;
     }
-    let tls = match link::tls_config(config.cloud.ca_file.as_deref()) {
-        Ok(tls) => Arc::new(tls),
-        Err(error) => {
-            let next = "put the cloud's ca.pem where `ca_file` says";
-            found.push(fail("cloud", chain(&error), next));
-            return;
-        }
-    };
-    // Without a token, the cloud's refusal of none shows that it is there.
-    let has_token = token.is_some();
-    let token = token.unwrap_or_else(|| Private::new("none"));
-    let settings = match link::Settings::new(url, &token, tls) {
-        Ok(settings) => settings,
-        Err(error) => {
-            found.push(fail("cloud", chain(&error), "mend `cloud.url`"));
-            return;
-        }
-    };
     let reached = timeout(REACH, link::probe(&settings, tools.net.as_ref(), tools.clock.now())).await;
     found.push(match reached {
-        Ok(Ok(())) => ok("cloud", format!("{url} answers and takes the token")),
-        Ok(Err(trouble)) if trouble.code == "link_token_refused" && !has_token => {
-            warn("cloud", format!("{url} answers; the token could not be tried"), "see `token`")
-        }
+        Ok(Ok(())) => ok("cloud", format!("{url} answers and knows this bridge")),
         Ok(Err(trouble)) => fail("cloud", format!("{url}: {}", trouble.message), fix(trouble.code)),
         Err(_) => fail(
             "cloud",
@@ -358,10 +350,11 @@ fn fix(code: &str) -> &'static str {
     match code {
         "link_name_unknown" => "check `cloud.url` and the DNS of this machine",
         "link_unreachable" => "check `cloud.url`, the firewall, and whether the cloud runs",
-        "link_tls_untrusted" => "put the cloud's ca.pem where `cloud.ca_file` says",
+        "link_tls_untrusted" => "pair the site again, or put the cloud's ca.pem where `cloud.ca_file` says",
         "link_tls_wrong_name" => "use a name in `cloud.url` that the cloud has under `names`",
         "link_tls_not_yet_valid" | "link_tls_expired" => "set the clock of this machine: timedatectl",
-        "link_token_refused" => "copy the cloud's bridge token to `cloud.token_file`",
+        "link_not_paired" => "pair the site again with `latchd pair`",
+        "link_certificate_expired" => "it is renewed by itself; wait a minute",
         _ => "look at the cloud's log",
     }
 }

@@ -10,10 +10,11 @@ mod conditions;
 mod core;
 pub mod doctor;
 pub mod notify;
+pub mod pairing;
 mod reload;
 mod uplink;
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use anyhow::Context;
 use jiff::{Timestamp, tz::TimeZone};
@@ -22,6 +23,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+use pairing::{Own, Pairing};
 use reload::Reload;
 
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
         sim_lock::SimLock,
     },
     link,
-    model::{Private, SystemName},
+    model::SystemName,
     queue::{FILE, Queue, QueueReader, Rules},
     seal::SealKey,
     seams::{self, Clock, Net, Random, Storage, SystemNet, TrustedTime},
@@ -58,16 +60,14 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let stop = stop_signals()?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
 
-    let Opened { _lock, queue, reserve, reader, salvage, damage } = open_queue(&config, &random, started)?;
+    let Opened { _lock, seal, queue, reserve, reader, salvage, damage } =
+        open_queue(&config, &random, started)?;
     let is_restored = queue.is_restored()?;
     let storage = Storage::folder(&config.storage.folder);
     let (writer, queue) = Writer::start_with("queue", queue, Some(reserve));
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
-    let token = fs::read_to_string(&config.cloud.token_file)
-        .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
-    let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
-    let token = Private::new(token);
-    let settings = link::Settings::new(&config.cloud.url, &token, Arc::new(tls))?;
+    let pairing = Pairing::load(&Pairing::path(&config))?;
+    let settings = pairing.settings(&config, &seal, &clock)?;
 
     let server = admin::Server::bind(&config.admin.socket).await?;
     let (questions, requests) = mpsc::channel(16);
@@ -83,9 +83,10 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
         let (clock, random) = (clock.clone(), random.clone());
         move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
     };
+    let own = Own { pairing, seal, clock: clock.clone() };
     let parts = Parts { queue, file, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
-    let reload = Reload { path: path.to_owned(), token, hangups, start: Box::new(start.clone()) };
-    let people = People { watchers, reload: Some(reload) };
+    let reload = Reload { path: path.to_owned(), hangups, start: Box::new(start.clone()) };
+    let people = People { watchers, reload: Some(reload), own: Some(own) };
     let ended = work_with(config, parts, people, |_, config, in_doubt| {
         let past = |system: &SystemConfig| match in_doubt.contains(&system.name) {
             true => Past::AnswerMayCome,
@@ -149,6 +150,8 @@ struct People {
     watchers: admin::Watchers,
     /// How it is given another configuration.
     reload: Option<Reload>,
+    /// How it is paired.
+    own: Option<Own>,
 }
 
 async fn work_with(
@@ -168,14 +171,14 @@ async fn work_with(
     let in_doubt = past.in_doubt.iter().map(|(_, claimed)| claimed.job.system.clone()).collect();
     let drivers = drivers(&parts, &config, &in_doubt);
     let Parts { queue, file, settings, net, clock, random, requests, stop } = parts;
-    let time = TrustedTime::new(clock.clone());
+    let time = TrustedTime::new(clock);
     let dispatch = Dispatch::new(queue.clone(), time.clone(), drivers, past);
-    let link = link::start(settings, net, clock, random.clone());
+    let link = link::start(settings, net, time.clone(), random.clone());
     let service_manager = notify::ServiceManager::from_environment();
     service_manager.ready(&format!("{} systems", config.systems.len()));
     tracing::info!(site = config.site.name, version = env!("CARGO_PKG_VERSION"), "agent started");
     let health = queue.health();
-    let People { watchers, reload } = people;
+    let People { watchers, reload, own } = people;
     let core = core::Core {
         config,
         queue,
@@ -188,6 +191,7 @@ async fn work_with(
         requests,
         watchers,
         reload,
+        own,
         stop,
         service_manager,
         started,
@@ -231,6 +235,7 @@ pub(crate) fn open_storage(
 /// The queue with all that belongs to its file.
 struct Opened {
     _lock: FolderLock,
+    seal: SealKey,
     queue: Queue,
     reserve: Reserve,
     reader: ReaderHandle<QueueReader>,
@@ -257,11 +262,11 @@ fn open_queue(config: &AgentConfig, random: &Random, now: Timestamp) -> anyhow::
         true => store::examine_aside(storage.clone(), FILE),
         false => oneshot::channel().1,
     };
-    let random = random.clone();
+    let (random, key) = (random.clone(), seal.clone());
     let reader = ReaderHandle::new("queue-reader", move || {
-        QueueReader::open(&storage, seal.clone(), random.clone(), rules.clone())
+        QueueReader::open(&storage, key.clone(), random.clone(), rules.clone())
     });
-    Ok(Opened { _lock: lock, queue, reserve, reader, salvage, damage })
+    Ok(Opened { _lock: lock, seal, queue, reserve, reader, salvage, damage })
 }
 
 fn start(

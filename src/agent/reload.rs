@@ -2,29 +2,28 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::Context;
 use jiff::tz::TimeZone;
 use tokio::signal::unix::Signal;
 
-use super::mistakes;
+use super::{
+    mistakes,
+    pairing::{Own, Pairing},
+};
 use crate::{
     config::{AgentConfig, ConfigErrors, Mistake, SystemConfig},
     drivers::{Driver, salto_is::Past},
-    link,
-    model::{Private, SystemName},
+    link::Settings,
+    model::SystemName,
 };
 
 /// How an agent is given another configuration.
 pub(super) struct Reload {
     /// Where it stands.
     pub(super) path: PathBuf,
-    /// The token that the link was started with.
-    pub(super) token: Private,
     /// Each asks for it to be read again.
     pub(super) hangups: Signal,
     /// Starts a driver.
@@ -34,11 +33,18 @@ pub(super) struct Reload {
 /// Starts the driver of a system in a zone.
 pub(super) type Start = dyn Fn(&SystemConfig, &TimeZone, Past) -> Arc<dyn Driver> + Send;
 
-/// Reads the file again and judges it as the start does. Gives the token as well, which the link holds since then.
+/// What was read.
+pub(super) struct Read {
+    pub(super) config: AgentConfig,
+    /// How the site is paired now, and what the link needs of that; nothing where the agent was not started from a file.
+    pub(super) paired: Option<(Pairing, Settings)>,
+}
+
+/// Reads the file and the pairing again, and judges them as the start does.
 ///
 /// # Errors
 /// Every mistake that could be found, each with its place; never none.
-pub(super) fn read(path: &Path) -> Result<(AgentConfig, Private), Vec<String>> {
+pub(super) fn read(path: &Path, own: Option<&Own>) -> Result<Read, Vec<String>> {
     let config = AgentConfig::load(path).map_err(|errors| match &errors {
         ConfigErrors::Unreadable { source, .. } => vec![format!("{errors}: {source}")],
         ConfigErrors::Mistakes { mistakes, .. } => {
@@ -49,8 +55,13 @@ pub(super) fn read(path: &Path) -> Result<(AgentConfig, Private), Vec<String>> {
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    match cloud(&config) {
-        Ok(token) => Ok((config, token)),
+    let paired = own.map(|own| {
+        let pairing = Pairing::load(&Pairing::path(&config))?;
+        let settings = pairing.settings(&config, &own.seal, &own.clock)?;
+        anyhow::Ok((pairing, settings))
+    });
+    match paired.transpose() {
+        Ok(paired) => Ok(Read { config, paired }),
         Err(error) => Err(vec![format!("{}: {error:#}", path.display())]),
     }
 }
@@ -69,32 +80,15 @@ fn in_a_line(path: &Path, mistake: &Mistake) -> String {
     text
 }
 
-/// What the link would need of a start.
-fn cloud(config: &AgentConfig) -> anyhow::Result<Private> {
-    let cloud = &config.cloud;
-    let token = fs::read_to_string(&cloud.token_file)
-        .with_context(|| format!("read the token file {}", cloud.token_file.display()))?;
-    let token = Private::new(token);
-    let tls = link::tls_config(cloud.ca_file.as_deref())?;
-    link::Settings::new(&cloud.url, &token, Arc::new(tls))?;
-    Ok(token)
-}
-
 /// Settings that differ and take a restart, by name.
 pub(super) fn needs_restart(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
-    let differs = [
-        ("cloud.url", old.cloud.url != new.cloud.url),
-        ("cloud.token_file", old.cloud.token_file != new.cloud.token_file),
-        ("cloud.ca_file", old.cloud.ca_file != new.cloud.ca_file),
-        ("storage", old.storage != new.storage),
-        ("admin.socket", old.admin != new.admin),
-    ];
+    let differs = [("storage", old.storage != new.storage), ("admin.socket", old.admin != new.admin)];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 /// The new configuration as far as it can be in force without a restart.
 pub(super) fn in_force(old: &AgentConfig, new: AgentConfig) -> AgentConfig {
-    AgentConfig { cloud: old.cloud.clone(), storage: old.storage.clone(), admin: old.admin.clone(), ..new }
+    AgentConfig { storage: old.storage.clone(), admin: old.admin.clone(), ..new }
 }
 
 /// Systems whose drivers go on as they are. Who else makes cards there, and when rooms are freed, is no driver's

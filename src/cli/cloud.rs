@@ -51,12 +51,10 @@ fn announce(running: &cloud::Running, fresh: Option<&cloud::keys::Fresh>) -> std
         "bridges": running.bridges,
         "ca_file": running.ca_file,
         "api_key_file": running.api_key_file,
-        "bridge_token_file": running.bridge_token_file,
     });
     writeln!(out, "{line}")?;
     if let Some(fresh) = fresh.filter(|_| out.is_terminal()) {
         writeln!(out, "API key:      {}", fresh.api_key.expose())?;
-        writeln!(out, "bridge token: {}", fresh.bridge_token.expose())?;
     }
     out.flush()
 }

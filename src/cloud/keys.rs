@@ -1,5 +1,4 @@
-//! What the first start makes: an API key and a bridge's token, each in a file of its own that only its owner may
-//! read, and as a digest in the database.
+//! What the first start makes: an API key, in a file that only its owner may read, and as a digest in the database.
 
 use std::{
     fs, io,
@@ -45,8 +44,6 @@ pub struct Home {
     pub workspace: WorkspaceId,
     /// The file with the API key.
     pub api_key_file: PathBuf,
-    /// The file with the bridge's token.
-    pub bridge_token_file: PathBuf,
     /// The secrets themselves, on the first start only.
     pub fresh: Option<Fresh>,
 }
@@ -56,8 +53,6 @@ pub struct Home {
 pub struct Fresh {
     /// The API key.
     pub api_key: Private,
-    /// The bridge's token.
-    pub bridge_token: Private,
 }
 
 /// Finds the workspace, or makes it with its first secrets.
@@ -72,25 +67,17 @@ pub fn home(
     random: &Random,
 ) -> Result<Home, KeyError> {
     let api_key_file = folder.join("api-key");
-    let bridge_token_file = folder.join("bridge-token");
     if let Some(workspace) = db.workspace()? {
         db.rename_workspace(workspace, name)?;
-        return Ok(Home { workspace, api_key_file, bridge_token_file, fresh: None });
+        return Ok(Home { workspace, api_key_file, fresh: None });
     }
     // Client programs look at the beginning of a key: `seam_cst`, `seam_at` and `seam_pk` are other things, so the
     // first letter after the underscore is a digit.
     let api_key = format!("seam_{}{}", random.below(10), letters(random));
-    let bridge_token = letters(random);
     // Files first: a key whose digest is stored but which nobody knows could never be used.
     keep(&api_key_file, &api_key)?;
-    keep(&bridge_token_file, &bridge_token)?;
-    let workspace = db.found(now, name, digest(&api_key), digest(&bridge_token))?;
-    Ok(Home {
-        workspace,
-        api_key_file,
-        bridge_token_file,
-        fresh: Some(Fresh { api_key: Private::new(api_key), bridge_token: Private::new(bridge_token) }),
-    })
+    let workspace = db.found(now, name, digest(&api_key))?;
+    Ok(Home { workspace, api_key_file, fresh: Some(Fresh { api_key: Private::new(api_key) }) })
 }
 
 /// SHA-256: secrets of full entropy need no slow hash.

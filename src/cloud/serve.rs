@@ -22,7 +22,7 @@ use super::{
     hub,
     keys::{self, Fresh, KeyError},
     store::{Db, FILE},
-    tls::{self, Authority, Leaf, TlsError},
+    tls::{self, Authority, Clients, For, Leaf, TlsError},
 };
 use crate::{
     config::{CloudConfig, TlsFiles},
@@ -96,8 +96,6 @@ pub struct Running {
     pub ca_file: Option<PathBuf>,
     /// The file with the API key.
     pub api_key_file: PathBuf,
-    /// The file with the bridge's token.
-    pub bridge_token_file: PathBuf,
     /// The secrets that this start made, if it was the first.
     pub fresh: Option<Fresh>,
     /// The database.
@@ -148,17 +146,27 @@ pub async fn start(
         folder: folder.clone(),
         now,
         random: random.clone(),
+        clock: clock.clone(),
         authority: None,
         leaves: Vec::new(),
     };
+    let bridges_authority = Arc::new(Authority::open(folder, For::Bridges, now, &random)?);
     let api_tls = match config.api.plain {
         true => None,
-        false => {
-            Some(certificates.acceptor(config.api.tls.as_ref(), &config.api.names, config.api.listen)?)
-        }
+        false => Some(certificates.acceptor(
+            config.api.tls.as_ref(),
+            &config.api.names,
+            config.api.listen,
+            None,
+        )?),
     };
     let bridges = &config.bridges;
-    let bridges_tls = certificates.acceptor(bridges.tls.as_ref(), &bridges.names, bridges.listen)?;
+    let bridges_tls = certificates.acceptor(
+        bridges.tls.as_ref(),
+        &bridges.names,
+        bridges.listen,
+        Some(bridges_authority.verifier()?),
+    )?;
     let listen = async |address, what| {
         net.listen(address).await.map_err(|source| CloudError::Listen { address, what, source })
     };
@@ -190,7 +198,6 @@ pub async fn start(
         bridges: bridges_url,
         ca_file: certificates.authority.map(|authority| authority.file.clone()),
         api_key_file: home.api_key_file,
-        bridge_token_file: home.bridge_token_file,
         fresh: home.fresh,
         db: handle,
         signals,
@@ -215,7 +222,7 @@ pub struct Parts {
     pub bridges: (Box<dyn Listener>, TlsAcceptor),
     /// The host's clock.
     pub clock: Clock,
-    /// For ids.
+    /// For ids and nonces.
     pub random: Random,
     /// How long a question about a pending attempt may be held open.
     pub hold: Duration,
@@ -234,9 +241,16 @@ impl std::fmt::Debug for Parts {
 pub fn work(parts: Parts, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let Parts { db, signals, api, bridges, clock, random, hold } = parts;
     let ((api_listener, api_tls), (bridges_listener, bridges_tls)) = (api, bridges);
-    let api = Api::new(db.clone(), signals.clone(), clock.clone(), random, hold, stop.clone());
-    let hub =
-        hub::serve(bridges_listener, bridges_tls, db.clone(), signals.clone(), clock.clone(), stop.clone());
+    let api = Api::new(db.clone(), signals.clone(), clock.clone(), random.clone(), hold, stop.clone());
+    let hub = hub::serve(
+        bridges_listener,
+        bridges_tls,
+        db.clone(),
+        signals.clone(),
+        clock.clone(),
+        random.clone(),
+        stop.clone(),
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(seams::task(api::serve(api_listener, api_tls, Arc::new(api), stop.clone())));
     tasks.spawn(seams::task(hub));
@@ -303,6 +317,7 @@ struct Certificates {
     folder: PathBuf,
     now: Timestamp,
     random: Random,
+    clock: Clock,
     authority: Option<Arc<Authority>>,
     leaves: Vec<Arc<Leaf>>,
 }
@@ -313,20 +328,22 @@ impl Certificates {
         operators: Option<&TlsFiles>,
         names: &[String],
         listen: SocketAddr,
+        clients: Clients,
     ) -> Result<TlsAcceptor, TlsError> {
         let config = match operators {
-            Some(files) => tls::operators(files)?,
+            Some(files) => tls::operators(files, clients, self.clock.clone())?,
             None => {
                 let authority = match &self.authority {
                     Some(authority) => Arc::clone(authority),
                     None => {
-                        let made = Arc::new(Authority::open(&self.folder, self.now, &self.random)?);
+                        let made =
+                            Arc::new(Authority::open(&self.folder, For::Servers, self.now, &self.random)?);
                         self.authority.insert(made).clone()
                     }
                 };
                 let leaf = Leaf::new(&authority, tls::default_names(names, listen.ip()), self.now)?;
                 self.leaves.push(Arc::clone(&leaf));
-                tls::server(leaf)?
+                tls::server(leaf, clients, self.clock.clone())?
             }
         };
         Ok(TlsAcceptor::from(Arc::new(config)))

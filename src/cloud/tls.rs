@@ -1,4 +1,5 @@
-//! Certificates: the operator's, or from a certificate authority of our own that the first start makes.
+//! Certificates: the operator's, or from a certificate authority of our own that the first start makes; and those of
+//! bridges, always from an authority of our own.
 //!
 //! Our own leaf certificates live in memory only. They are made at every start, and again long before they end while
 //! the program runs; clients trust the authority, so they notice nothing.
@@ -9,25 +10,29 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
+    time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SerialNumber,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::ring::{default_provider, sign::any_supported_type},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert},
+    server::{
+        ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
 
 use crate::{
     config::TlsFiles,
+    model::BridgeId,
     seal::{write_new, write_private},
-    seams::Random,
+    seams::{Clock, Random},
 };
 
 /// How long a certificate of ours is good for; clients of some makes refuse more than 825 days.
@@ -84,6 +89,31 @@ pub enum TlsError {
     Use(#[from] rustls::Error),
 }
 
+/// Whom an authority of ours vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// Our own listeners: `ca.pem` and `ca.key`.
+    Servers,
+    /// Bridges: `bridges-ca.pem` and `bridges-ca.key`.
+    Bridges,
+}
+
+impl For {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Servers => "ca",
+            Self::Bridges => "bridges-ca",
+        }
+    }
+
+    fn common_name(self) -> &'static str {
+        match self {
+            Self::Servers => "latchd cloud authority",
+            Self::Bridges => "latchd bridges authority",
+        }
+    }
+}
+
 /// A certificate authority of our own.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -99,12 +129,13 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Reads `ca.pem` and `ca.key` of a folder, or makes them.
+    /// Reads the two files of an authority in a folder, or makes them.
     ///
     /// # Errors
     /// When a file cannot be read or made, or one of the two is missing.
-    pub fn open(folder: &Path, now: Timestamp, random: &Random) -> Result<Self, TlsError> {
-        let (file, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
+    pub fn open(folder: &Path, whom: For, now: Timestamp, random: &Random) -> Result<Self, TlsError> {
+        let name = whom.file();
+        let (file, key_file) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| TlsError::File { path, source }
@@ -113,7 +144,7 @@ impl Authority {
             (true, true) => {
                 refuse_exposed(&key_file)?;
                 let pem = fs::read_to_string(&key_file).map_err(failed(&key_file))?;
-                Ok(Self::new(KeyPair::from_pem(&pem)?, file, random))
+                Ok(Self::new(whom, KeyPair::from_pem(&pem)?, file, random))
             }
             (true, false) => Err(TlsError::Half { present: file, missing: key_file }),
             // The certificate is written last: a key alone is what an interrupted first start leaves.
@@ -122,19 +153,66 @@ impl Authority {
                     fs::remove_file(&key_file).map_err(failed(&key_file))?;
                 }
                 let key = KeyPair::generate()?;
-                let mut params = authority();
+                let mut params = authority(whom);
                 params.serial_number = Some(serial(random));
                 valid(&mut params, now - BACKDATED, now + AUTHORITY);
                 let certificate = params.self_signed(&key)?;
                 write_private(&key_file, key.serialize_pem().as_bytes()).map_err(failed(&key_file))?;
                 write_public(&file, certificate.pem().as_bytes()).map_err(failed(&file))?;
-                Ok(Self::new(key, file, random))
+                Ok(Self::new(whom, key, file, random))
             }
         }
     }
 
-    fn new(key: KeyPair, file: PathBuf, random: &Random) -> Self {
-        Self { issuer: Issuer::new(authority(), key), file, random: random.clone() }
+    fn new(whom: For, key: KeyPair, file: PathBuf, random: &Random) -> Self {
+        Self { issuer: Issuer::new(authority(whom), key), file, random: random.clone() }
+    }
+
+    /// Its certificate.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn certificate(&self) -> Result<CertificateDer<'static>, TlsError> {
+        CertificateDer::from_pem_file(&self.file).map_err(|source| TlsError::Pem {
+            path: self.file.clone(),
+            what: "certificate",
+            source,
+        })
+    }
+
+    /// A certificate for a bridge, good for its public key until `until`.
+    ///
+    /// # Errors
+    /// When the key cannot be certified.
+    pub fn issue(
+        &self,
+        key: &impl PublicKeyData,
+        bridge: BridgeId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<CertificateDer<'static>, TlsError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, bridge.to_string());
+        params.serial_number = Some(serial(&self.random));
+        valid(&mut params, now - BACKDATED, until);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(key, &self.issuer)?.der().clone())
+    }
+
+    /// Lets in whoever shows no certificate, or one of this authority's.
+    ///
+    /// # Errors
+    /// When the authority's own certificate cannot be used.
+    pub fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate()?)?;
+        let provider = Arc::new(default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+        verifier.build().map_err(|error| TlsError::Use(rustls::Error::General(error.to_string())))
     }
 
     fn leaf(&self, names: &[String], now: Timestamp) -> Result<CertifiedKey, TlsError> {
@@ -197,22 +275,44 @@ impl ResolvesServerCert for Leaf {
     }
 }
 
-/// A server with a certificate of ours.
+/// The name of a certificate's public key: the SHA-256 of its SubjectPublicKeyInfo.
+///
+/// # Errors
+/// When it is no certificate.
+pub fn public_key_hash(certificate: &CertificateDer<'_>) -> Result<[u8; 32], rustls::Error> {
+    let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+    let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+    Ok(digest.as_ref().try_into().expect("a SHA-256 digest has 32 bytes"))
+}
+
+/// Who may knock: everybody, or bridges, with an authority that vouches for those that have a certificate.
+pub type Clients = Option<Arc<dyn ClientCertVerifier>>;
+
+fn builder(
+    clients: Clients,
+    clock: Clock,
+) -> Result<rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>, TlsError> {
+    let builder = ServerConfig::builder_with_details(Arc::new(default_provider()), Arc::new(clock))
+        .with_safe_default_protocol_versions()?;
+    Ok(match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    })
+}
+
+/// A server with a certificate of ours. `clock` judges the certificates of clients.
 ///
 /// # Errors
 /// When the TLS library has no protocol version in common with itself.
-pub fn server(leaf: Arc<Leaf>) -> Result<ServerConfig, TlsError> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth();
-    Ok(builder.with_cert_resolver(leaf))
+pub fn server(leaf: Arc<Leaf>, clients: Clients, clock: Clock) -> Result<ServerConfig, TlsError> {
+    Ok(builder(clients, clock)?.with_cert_resolver(leaf))
 }
 
 /// A server with the operator's certificate.
 ///
 /// # Errors
 /// When a file cannot be read, the key is open to others, or the two do not fit.
-pub fn operators(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+pub fn operators(files: &TlsFiles, clients: Clients, clock: Clock) -> Result<ServerConfig, TlsError> {
     let pem = |path: &Path, what| {
         let path = path.to_owned();
         move |source| TlsError::Pem { path, what, source }
@@ -222,10 +322,7 @@ pub fn operators(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(pem(&files.cert_file, "certificate"))?;
     let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(pem(&files.key_file, "private key"))?;
-    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth();
-    Ok(builder.with_single_cert(chain, key)?)
+    Ok(builder(clients, clock)?.with_single_cert(chain, key)?)
 }
 
 /// The names that a certificate of ours is good for, when none are configured.
@@ -242,10 +339,10 @@ pub fn default_names(configured: &[String], listen: IpAddr) -> Vec<String> {
     names
 }
 
-fn authority() -> CertificateParams {
+fn authority(whom: For) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "latchd cloud authority");
+    params.distinguished_name.push(DnType::CommonName, whom.common_name());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -259,13 +356,12 @@ fn serial(random: &Random) -> SerialNumber {
 }
 
 fn valid(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
-    let day = |at: Timestamp| {
-        let date = at.to_zoned(TimeZone::UTC).date();
-        let part = |number: i8| u8::try_from(number).unwrap_or(1);
-        rcgen::date_time_ymd(i32::from(date.year()), part(date.month()), part(date.day()))
+    let at = |at: Timestamp| {
+        let seconds = u64::try_from(at.as_second()).unwrap_or(0);
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
     };
-    params.not_before = day(from);
-    params.not_after = day(until);
+    params.not_before = at(from);
+    params.not_after = at(until);
 }
 
 fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
@@ -289,7 +385,7 @@ mod tests {
     }
 
     fn open(folder: &Path) -> Result<Authority, TlsError> {
-        Authority::open(folder, noon(), &Random::seeded(1))
+        Authority::open(folder, For::Servers, noon(), &Random::seeded(1))
     }
 
     #[test]
@@ -335,12 +431,12 @@ mod tests {
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         write_public(&files.cert_file, params.self_signed(&key).unwrap().pem().as_bytes()).unwrap();
         write_private(&files.key_file, key.serialize_pem().as_bytes()).unwrap();
-        assert!(operators(&files).is_ok());
+        assert!(operators(&files, None, Clock::system()).is_ok());
         fs::remove_file(&files.key_file).unwrap();
         write_private(&files.key_file, other.serialize_pem().as_bytes()).unwrap();
-        assert!(matches!(operators(&files), Err(TlsError::Use(_))));
+        assert!(matches!(operators(&files, None, Clock::system()), Err(TlsError::Use(_))));
         fs::remove_file(&files.cert_file).unwrap();
         write_public(&files.cert_file, b"").unwrap();
-        assert!(operators(&files).is_err());
+        assert!(operators(&files, None, Clock::system()).is_err());
     }
 }

@@ -37,9 +37,7 @@ impl AgentConfig {
         let site = root
             .must("site", "a table [site] with `name` and `time_zone`: the property")
             .and_then(|setting| Site::read(&setting.section()?));
-        let cloud = root
-            .must("cloud", "a table [cloud] with `url` and `token_file`: whom the site belongs to")
-            .and_then(|setting| CloudLink::read(&setting.section()?));
+        let cloud = root.get("cloud").and_then(|setting| Some(CloudLink::read(&setting.section()?)));
         let storage = root
             .must("storage", "a table [storage] with `folder`: where the queue is kept")
             .and_then(|setting| StorageConfig::read(&setting.section()?));
@@ -53,7 +51,7 @@ impl AgentConfig {
             .and_then(|setting| setting.length(Duration::from_secs(1)..=Duration::from_secs(600)));
         Some(Self {
             site: site?,
-            cloud: cloud?,
+            cloud: cloud.unwrap_or_default(),
             storage: storage?,
             admin: admin.unwrap_or_default(),
             limits: limits.unwrap_or_default(),
@@ -99,35 +97,21 @@ pub(super) fn zone(setting: &Setting<'_>) -> Option<String> {
     None
 }
 
-/// The cloud it belongs to.
-#[derive(Debug, Clone, PartialEq)]
+/// The cloud it belongs to. Which one that is, pairing says; this is what differs from it.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct CloudLink {
-    /// `wss://HOST:PORT`; the path is the protocol's own.
-    pub url: String,
-    /// The file with the bearer token.
-    pub token_file: PathBuf,
-    /// PEM file with the certificate authority of a private cloud. Without it, the system's own roots are trusted.
+    /// `wss://HOST:PORT`, in place of the address that the site was paired with.
+    pub url: Option<String>,
+    /// PEM file with the certificate authority of a private cloud, in place of what pairing brought. Without either, the
+    /// system's own roots are trusted.
     pub ca_file: Option<PathBuf>,
 }
 
 impl CloudLink {
-    fn read(section: &Section<'_>) -> Option<Self> {
-        let url = section
-            .must("url", "the cloud's address, e.g. \"wss://cloud.example:8443\"")
-            .and_then(|setting| wss(&setting));
-        let token_file = section
-            .must("token_file", "the file with the token that the cloud gave for this bridge")
-            .and_then(|setting| setting.path());
+    fn read(section: &Section<'_>) -> Self {
+        let url = section.get("url").and_then(|setting| wss(&setting));
         let ca_file = section.get("ca_file").and_then(|setting| setting.path());
-        Some(Self { url: url?, token_file: token_file?, ca_file })
-    }
-
-    /// Host and port of [`CloudLink::url`]; 443 where it names no port.
-    #[must_use]
-    pub fn host_and_port(&self) -> Option<(String, u16)> {
-        let uri: Uri = self.url.parse().ok()?;
-        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-        Some((host.into(), uri.port_u16().unwrap_or(443)))
+        Self { url, ca_file }
     }
 }
 
@@ -148,7 +132,7 @@ fn wss(setting: &Setting<'_>) -> Option<String> {
     if authority.contains('@') {
         setting.wrong(
             "a user or password has no place in an address",
-            "the token in `token_file` is what the cloud asks for",
+            "the certificate that pairing brought is what the cloud asks for",
         );
         return None;
     }

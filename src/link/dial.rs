@@ -3,7 +3,7 @@
 use std::{error::Error, io};
 
 use jiff::Timestamp;
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -18,7 +18,10 @@ use super::{
     wire::{self, Watched, WireError},
 };
 use crate::{
-    protocol::{PATH, Refused, RefusedCode},
+    protocol::{
+        PATH, Refused, RefusedCode, Session,
+        signing::{Distrust, NONCE_HEADER},
+    },
     seams::{Net, Stream},
 };
 
@@ -51,8 +54,15 @@ pub(super) enum End {
     Expired { now: Timestamp },
     #[error("TLS with the cloud failed")]
     Tls(#[source] io::Error),
-    #[error("the cloud does not accept this bridge's token: put a valid one into `token_file`")]
-    TokenRefused,
+    #[error(
+        "the cloud does not know this bridge's certificate: it was revoked, or belongs to another cloud; pair the site \
+         again with `latchd pair`"
+    )]
+    NotPaired,
+    #[error("this bridge's certificate has expired, by the cloud's clock: it is renewed by itself")]
+    CertificateExpired(#[source] io::Error),
+    #[error("connecting again with the renewed certificate")]
+    Renewed,
     #[error("a server at {host}:{port} answers with HTTP {status}: its service is down for the moment")]
     Unavailable { host: String, port: u16, status: StatusCode },
     #[error("what answers at {host}:{port} is no latchd cloud: {what}")]
@@ -82,7 +92,9 @@ impl End {
             Self::NotYetValid { .. } => "link_tls_not_yet_valid",
             Self::Expired { .. } => "link_tls_expired",
             Self::Tls(_) => "link_tls_failed",
-            Self::TokenRefused => "link_token_refused",
+            Self::NotPaired => "link_not_paired",
+            Self::CertificateExpired(_) => "link_certificate_expired",
+            Self::Renewed => "link_renewed",
             Self::Unavailable { .. } => "link_unavailable",
             Self::NotLatchd { .. } => "link_not_latchd",
             Self::VersionUnknown => "link_version_unknown",
@@ -92,12 +104,32 @@ impl End {
             Self::Wire(WireError::NotRead) => "link_not_read",
             Self::Wire(WireError::TooLarge) => "link_frame_too_large",
             Self::Wire(WireError::Malformed(_)) => "link_frame_malformed",
+            Self::Wire(WireError::Withheld) => "link_messages_withheld",
+            Self::Wire(WireError::Distrusted(distrust)) => match distrust {
+                Distrust::KeyUnknown(_) => "link_key_unknown",
+                Distrust::Expired { .. } => "link_message_expired",
+                Distrust::Malformed(_) | Distrust::Endless => "link_frame_malformed",
+                Distrust::Unsigned(_)
+                | Distrust::Altered
+                | Distrust::Misdirected(_)
+                | Distrust::OtherSession
+                | Distrust::Gap { .. }
+                | Distrust::Repeated { .. } => "link_tampered",
+            },
             Self::Unexpected => "link_frame_unexpected",
             Self::Refused(refused) => match refused.code {
                 RefusedCode::VersionUnknown => "link_version_unknown",
                 RefusedCode::Fenced => "link_fenced",
                 RefusedCode::Restarting => "link_cloud_restarting",
                 RefusedCode::StreamGap => "link_stream_gap",
+                RefusedCode::Revoked => "link_not_paired",
+                RefusedCode::KeyUnknown => "link_key_unknown",
+                RefusedCode::MessageExpired => "link_message_expired",
+                RefusedCode::MessagesWithheld => "link_messages_withheld",
+                RefusedCode::SignatureMissing
+                | RefusedCode::SignatureInvalid
+                | RefusedCode::MessageReplayed
+                | RefusedCode::MessageMissing => "link_tampered",
                 RefusedCode::FrameMalformed
                 | RefusedCode::FrameTooLarge
                 | RefusedCode::FrameUnexpected
@@ -131,19 +163,29 @@ impl End {
     }
 }
 
-/// Connects up to the point where both sides can exchange frames.
-pub(super) async fn dial(settings: &Settings, net: &dyn Net, now: Timestamp) -> Result<Socket, End> {
+/// Connects up to the point where both sides can exchange frames; gives the cloud's nonce as well.
+pub(super) async fn dial(
+    settings: &Settings,
+    net: &dyn Net,
+    now: Timestamp,
+) -> Result<(Socket, Session), End> {
     let Settings { host, port, .. } = settings;
     let tcp = net.connect(host, *port).await.map_err(|source| not_connected(settings, source))?;
     let tls = TlsConnector::from(settings.tls.clone())
         .connect(settings.name.clone(), tcp)
         .await
         .map_err(|error| not_trusted(settings, now, error))?;
-    let (socket, _response) =
+    let (socket, response) =
         client_async_with_config(request(settings)?, wire::watch(tls), Some(wire::config()))
             .await
             .map_err(|error| not_upgraded(settings, error))?;
-    Ok(socket)
+    let nonce = response.headers().get(NONCE_HEADER).and_then(|nonce| Session::read(nonce.to_str().ok()?));
+    let nonce = nonce.ok_or_else(|| End::NotLatchd {
+        host: settings.host.clone(),
+        port: settings.port,
+        what: format!("it opens a websocket without the header {NONCE_HEADER}"),
+    })?;
+    Ok((socket, nonce))
 }
 
 fn request(settings: &Settings) -> Result<Request<()>, End> {
@@ -158,7 +200,6 @@ fn request(settings: &Settings) -> Result<Request<()>, End> {
         .header(header::UPGRADE, HeaderValue::from_static("websocket"))
         .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
         .header(header::SEC_WEBSOCKET_KEY, tungstenite::handshake::client::generate_key())
-        .header(header::AUTHORIZATION, settings.authorization.clone())
         .body(())
         .map_err(|error| End::Wire(WireError::Broken(error.into())))
 }
@@ -187,6 +228,9 @@ fn not_trusted(settings: &Settings, now: Timestamp, error: io::Error) -> End {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => End::Untrusted,
             _ => End::Tls(error),
         },
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+            End::CertificateExpired(error)
+        }
         Some(rustls::Error::InvalidMessage(_)) => End::NotLatchd {
             host: settings.host.clone(),
             port: settings.port,
@@ -200,7 +244,7 @@ fn not_upgraded(settings: &Settings, error: tungstenite::Error) -> End {
     let (host, port) = (settings.host.clone(), settings.port);
     let what = match error {
         tungstenite::Error::Http(response) => match response.status() {
-            StatusCode::UNAUTHORIZED => return End::TokenRefused,
+            StatusCode::UNAUTHORIZED => return End::NotPaired,
             status @ (StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT) => return End::Unavailable { host, port, status },

@@ -63,6 +63,11 @@ impl Machine {
         self.connections
     }
 
+    /// We ended the connection to make another one at once.
+    pub(crate) fn again(&mut self, now: Instant) {
+        self.state = State::Waiting { until: now };
+    }
+
     /// There is no connection (any more). `jitter` is any number, each equally likely: where in the permitted time
     /// the next attempt lies.
     pub(crate) fn down(&mut self, now: Instant, jitter: u64) {

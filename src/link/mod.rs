@@ -5,20 +5,22 @@
 
 mod dial;
 mod heartbeat;
+mod identity;
 mod machine;
 mod settings;
 mod task;
 pub(crate) mod wire;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use heartbeat::{Beat, Heartbeat};
-pub use settings::{LinkError, Settings, tls_config};
+pub use identity::Identity;
+pub use settings::{LinkError, Settings, roots, roots_of};
 pub use task::start;
 
 use crate::{
-    protocol::{Frame, Hello, Welcome},
+    protocol::{Frame, Memory, Welcome},
     seams::Net,
 };
 
@@ -26,7 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Event {
     /// A connection stands and wants to say hello: what does the agent remember?
-    Connecting(oneshot::Sender<Hello>),
+    Connecting(oneshot::Sender<Memory>),
     /// The cloud welcomed us. Frames for this connection carry its number.
     Up {
         /// Counts connections; frames for an older one are dropped.
@@ -48,13 +50,13 @@ pub enum Event {
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// Stable name: `link_unreachable`, `link_tls_untrusted`, `link_token_refused`, `link_silent`, `link_closed`, …
+    /// Stable name: `link_unreachable`, `link_tls_untrusted`, `link_not_paired`, `link_silent`, `link_closed`, …
     pub code: &'static str,
     /// For a person: what is wrong, and what to do.
     pub message: String,
 }
 
-/// Finds out whether the cloud can be reached and takes our token, up to the point where frames could be exchanged. No
+/// Finds out whether the cloud can be reached and knows our certificate, up to the point where frames could be exchanged. No
 /// frame is: a connection that stands is not disturbed.
 ///
 /// # Errors
@@ -70,4 +72,7 @@ pub struct Link {
     pub events: mpsc::Receiver<Event>,
     /// Frames to send, each with the number of the connection it is meant for.
     pub frames: mpsc::Sender<(u64, Frame)>,
+    /// Where the cloud is and who we are to it, from the next connection on. With another key, a connection that
+    /// stands is given up for a new one at once.
+    pub settings: watch::Sender<Settings>,
 }

@@ -10,9 +10,10 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem, pem::PemObject},
 };
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
+use tokio_tungstenite::tungstenite::http::Uri;
 
-use crate::model::Private;
+use super::Identity;
+use crate::{protocol::PublicKey, seams::Clock};
 
 /// Where the cloud is, and how we show who we are.
 #[derive(Debug, Clone)]
@@ -20,8 +21,10 @@ pub struct Settings {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) name: ServerName<'static>,
-    pub(super) authorization: HeaderValue,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) identity: Arc<Identity>,
+    /// Speak for the cloud.
+    pub(super) cloud_keys: Vec<PublicKey>,
 }
 
 /// Why the link cannot be set up.
@@ -35,9 +38,6 @@ pub enum LinkError {
         /// What is wrong.
         why: &'static str,
     },
-    /// The token cannot be sent in a header. It is not shown.
-    #[error("the bearer token must be one line of printable ASCII without spaces")]
-    Token,
     /// The file with the certificate authority cannot be read.
     #[error("read certificate authority {}", path.display())]
     CaFile {
@@ -77,7 +77,6 @@ impl LinkError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Url { .. } => "link_url_invalid",
-            Self::Token => "link_token_invalid",
             Self::CaFile { .. } | Self::CaEmpty { .. } | Self::CaInvalid { .. } => "link_ca_invalid",
             Self::NoRoots => "link_no_roots",
             Self::Tls(_) => "link_tls",
@@ -89,8 +88,14 @@ impl Settings {
     /// Checks and takes the settings.
     ///
     /// # Errors
-    /// When the URL is not `wss://HOST:PORT`, or the token cannot be sent in a header.
-    pub fn new(url: &str, token: &Private, tls: Arc<ClientConfig>) -> Result<Self, LinkError> {
+    /// When the URL is not `wss://HOST:PORT`, or the identity's key cannot be used for TLS.
+    pub fn new(
+        url: &str,
+        identity: Arc<Identity>,
+        cloud_keys: Vec<PublicKey>,
+        roots: &Arc<RootCertStore>,
+        clock: Clock,
+    ) -> Result<Self, LinkError> {
         let refuse = |why| LinkError::Url { url: url.to_owned(), why };
         let uri: Uri = url.trim().parse().map_err(|_| refuse("not a URL"))?;
         if uri.scheme_str() != Some("wss") {
@@ -107,40 +112,74 @@ impl Settings {
         let host = uri.host().ok_or_else(|| refuse("no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host.clone()).map_err(|_| refuse("no such host name can exist"))?;
-        let token = token.expose().trim();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(LinkError::Token);
-        }
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LinkError::Token)?;
-        authorization.set_sensitive(true);
-        Ok(Self { port: uri.port_u16().unwrap_or(443), host, name, authorization, tls })
+        let tls = Arc::new(client(&identity, Arc::clone(roots), clock).map_err(LinkError::Tls)?);
+        Ok(Self { port: uri.port_u16().unwrap_or(443), host, name, tls, identity, cloud_keys })
     }
+
+    /// Where the cloud is.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("wss://[{}]:{}", self.host, self.port),
+            false => format!("wss://{}:{}", self.host, self.port),
+        }
+    }
+
+    /// From the next connection on, these keys speak for the cloud.
+    pub fn believe(&mut self, cloud_keys: Vec<PublicKey>) {
+        self.cloud_keys = cloud_keys;
+    }
+
+    /// Whether a conversation that began with these settings would begin alike with the others.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let whom = |settings: &Self| (settings.host.clone(), settings.port, settings.identity.key.public());
+        whom(self) == whom(other)
+    }
+}
+
+/// TLS as a client that shows its certificate. `clock` judges the cloud's.
+fn client(
+    identity: &Identity,
+    roots: Arc<RootCertStore>,
+    clock: Clock,
+) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_details(provider, Arc::new(clock))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(identity.certificate.clone(), identity.tls_key.clone_key())
 }
 
 /// Whom to trust: the certificate authority of a private cloud, or else the system's own roots.
 ///
 /// # Errors
 /// When there is nobody to trust.
-pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, LinkError> {
+pub fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, LinkError> {
     let roots = match ca_file {
         Some(path) => private_roots(path)?,
         None => system_roots()?,
     };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(LinkError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+    Ok(Arc::new(roots))
+}
+
+/// Whom to trust: the authorities of a PEM text that pairing brought.
+///
+/// # Errors
+/// When it names nobody.
+pub fn roots_of(pem: &str) -> Result<Arc<RootCertStore>, LinkError> {
+    read_roots(Path::new("the pairing"), pem.as_bytes()).map(Arc::new)
 }
 
 fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
     let unreadable = |source| LinkError::CaFile { path: path.into(), source };
     let text = std::fs::read(path).map_err(|error: io::Error| unreadable(pem::Error::Io(error)))?;
+    read_roots(path, &text)
+}
+
+fn read_roots(path: &Path, text: &[u8]) -> Result<RootCertStore, LinkError> {
+    let unreadable = |source| LinkError::CaFile { path: path.into(), source };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
+    for certificate in CertificateDer::pem_slice_iter(text) {
         roots
             .add(certificate.map_err(unreadable)?)
             .map_err(|source| LinkError::CaInvalid { path: path.into(), source })?;
@@ -166,20 +205,25 @@ fn system_roots() -> Result<RootCertStore, LinkError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rustls::pki_types::PrivateKeyDer;
 
-    fn nobody() -> Arc<ClientConfig> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        Arc::new(config)
+    use super::*;
+    use crate::{model::BridgeId, protocol::SigningKey};
+
+    fn settings(url: &str) -> Result<Settings, LinkError> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        let identity = Identity {
+            bridge_id: BridgeId(uuid::Uuid::nil()),
+            key: SigningKey::from_seed(&[1; 32]),
+            certificate: vec![certificate.der().clone()],
+            tls_key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        };
+        Settings::new(url, Arc::new(identity), Vec::new(), &Arc::new(RootCertStore::empty()), Clock::system())
     }
 
     fn refused(url: &str) -> String {
-        Settings::new(url, &Private::new("t"), nobody()).unwrap_err().to_string()
+        settings(url).unwrap_err().to_string()
     }
 
     #[test]
@@ -190,7 +234,7 @@ mod tests {
             ("wss://127.0.0.1:1", "127.0.0.1", 1),
             ("wss://[::1]:2", "::1", 2),
         ] {
-            let settings = Settings::new(url, &Private::new("t"), nobody()).unwrap();
+            let settings = settings(url).unwrap();
             assert_eq!((settings.host.as_str(), settings.port), (host, port));
         }
         assert!(refused("https://cloud.example").contains("scheme must be wss"));
@@ -200,24 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_cannot_be_sent_is_refused_without_being_shown() {
-        for token in ["", "two words", "line\nbreak", "g\u{e4}st"] {
-            let error = Settings::new("wss://c", &Private::new(token), nobody()).unwrap_err();
-            assert_eq!(error.code(), "link_token_invalid");
-        }
-        let settings = Settings::new("wss://c", &Private::new("sesame\n"), nobody()).unwrap();
-        assert!(!format!("{settings:?}").contains("sesame"));
-    }
-
-    #[test]
     fn a_file_that_names_nobody_to_trust_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        let missing = tls_config(Some(&path)).unwrap_err();
+        let missing = roots(Some(&path)).unwrap_err();
         assert!(missing.to_string().contains("ca.pem"));
         std::fs::write(&path, "hello").unwrap();
-        assert!(matches!(tls_config(Some(&path)), Err(LinkError::CaEmpty { .. })));
+        assert!(matches!(roots(Some(&path)), Err(LinkError::CaEmpty { .. })));
         std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
-        assert!(matches!(tls_config(Some(&path)), Err(LinkError::CaInvalid { .. })));
+        assert!(matches!(roots(Some(&path)), Err(LinkError::CaInvalid { .. })));
     }
 }

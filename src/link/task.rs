@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::client::TlsStream;
@@ -15,8 +15,11 @@ use super::{
     wire::{self, WireError},
 };
 use crate::{
-    protocol::{Frame, RefusedCode, VERSIONS, Welcome},
-    seams::{self, Clock, Net, Random, Stream},
+    protocol::{
+        Frame, Hello, Memory, PublicKey, RefusedCode, Session, VERSIONS, Welcome,
+        signing::{Listener, Party, Speaker},
+    },
+    seams::{self, Net, Random, Stream, TrustedTime},
 };
 
 /// How many events, and how many frames, may wait.
@@ -27,22 +30,33 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 type Reader = wire::Reader<TlsStream<Box<dyn Stream>>>;
 type Writer = wire::Writer<TlsStream<Box<dyn Stream>>>;
 
-/// Starts the link. It ends when the agent drops its end; what the agent had sent before still leaves.
+/// Starts the link. It ends when the agent drops its end; what the agent had sent before still leaves. `time` is
+/// anchored at each welcome.
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn start(settings: Settings, net: Arc<dyn Net>, clock: Clock, random: Random) -> Link {
+pub fn start(settings: Settings, net: Arc<dyn Net>, time: TrustedTime, random: Random) -> Link {
     let (events, agent_events) = mpsc::channel(WAITING);
     let (agent_frames, frames) = mpsc::channel(WAITING);
-    let task = Task { settings, net, clock, random, agent: Agent { events, frames } };
+    let (replace, settings) = watch::channel(settings);
+    let task = Task { settings, net, time, random, agent: Agent { events, frames } };
     seams::spawn(task.run());
-    Link { events: agent_events, frames: agent_frames }
+    Link { events: agent_events, frames: agent_frames, settings: replace }
+}
+
+/// A connection whose welcome was heard.
+struct Up {
+    reader: Reader,
+    writer: Writer,
+    welcome: Welcome,
+    /// How it was made.
+    settings: Settings,
 }
 
 struct Task {
-    settings: Settings,
+    settings: watch::Receiver<Settings>,
     net: Arc<dyn Net>,
-    clock: Clock,
+    time: TrustedTime,
     random: Random,
     agent: Agent,
 }
@@ -101,18 +115,21 @@ impl Task {
             }
             State::Connecting { until } => {
                 let end = match self.connect(until.into()).await {
-                    Ok((reader, writer, welcome)) => {
+                    Ok(Up { reader, writer, welcome, settings }) => {
                         let connection = machine.up(now());
                         tracing::info!(connection, workspace = welcome.workspace, "connected to the cloud");
                         self.agent.tell(Event::Up { connection, welcome }).await?;
-                        self.carry(connection, reader, writer).await
+                        self.carry(connection, &settings, reader, writer).await
                     }
                     Err(end) => end,
                 };
                 if let End::AgentStopped = end {
                     return None;
                 }
-                machine.down(now(), u64::from_be_bytes(self.random.bytes()));
+                match end {
+                    End::Renewed => machine.again(now()),
+                    _ => machine.down(now(), u64::from_be_bytes(self.random.bytes())),
+                }
                 let trouble = end.trouble();
                 tracing::info!(code = trouble.code, error = trouble.message, "no connection to the cloud");
                 self.agent.tell(Event::Down(trouble)).await
@@ -123,14 +140,36 @@ impl Task {
     }
 
     /// Connects, says hello and is welcomed, all before one instant.
-    async fn connect(&mut self, until: Instant) -> Result<(Reader, Writer, Welcome), End> {
-        let Self { settings, net, clock, agent, .. } = self;
+    async fn connect(&mut self, until: Instant) -> Result<Up, End> {
+        let Self { settings, net, time, random, agent } = self;
+        let settings = settings.borrow_and_update().clone();
         let events = agent.events.clone();
         let connected = async {
-            let socket = dial(settings, &**net, clock.now()).await?;
-            let (mut reader, mut writer) = wire::split(socket);
-            match welcomed(&events, &mut reader, &mut writer).await {
-                Ok(welcome) => Ok((reader, writer, welcome)),
+            let (socket, nonce) = dial(&settings, &**net, time.host_now()).await?;
+            let identity = &settings.identity;
+            let bridge = identity.bridge_id;
+            let hear = |session| Listener::new(Party::Cloud, settings.cloud_keys.clone(), bridge, session);
+            let speak = |session| Speaker::new(Party::Bridge, identity.key.clone(), bridge, session);
+            let (mut reader, mut writer) = wire::split(socket, time.clone(), hear(nonce), speak(nonce));
+            let welcomed = async {
+                let hello = Hello {
+                    versions: VERSIONS.to_vec(),
+                    agent: concat!("latchd/", env!("CARGO_PKG_VERSION")).into(),
+                    memory: asked(&events).await?,
+                    nonce: Session::fresh(random),
+                    cloud_keys: settings.cloud_keys.iter().map(PublicKey::id).collect(),
+                };
+                let said = writer.say(Frame::Hello(hello)).await?;
+                let session = Session::of_hello(&said.unwrap_or_default());
+                reader.listen_to(hear(session));
+                writer.speak_as(speak(session));
+                welcome(&mut reader).await
+            };
+            match welcomed.await {
+                Ok(welcome) => {
+                    time.anchor(welcome.time);
+                    Ok(Up { reader, writer, welcome, settings: settings.clone() })
+                }
                 Err(end) => {
                     wire::farewell(reader, writer, end.refusal()).await;
                     Err(end)
@@ -145,12 +184,19 @@ impl Task {
     }
 
     /// Pumps frames until the connection ends.
-    async fn carry(&mut self, connection: u64, mut reader: Reader, mut writer: Writer) -> End {
+    async fn carry(
+        &mut self,
+        connection: u64,
+        connected: &Settings,
+        mut reader: Reader,
+        mut writer: Writer,
+    ) -> End {
         let Agent { events, frames } = &mut self.agent;
         let mut inward = Box::pin(inward(connection, events, &mut reader));
         let end = tokio::select! {
             biased;
             end = &mut inward => end,
+            () = renewed(&mut self.settings, connected) => End::Renewed,
             end = outward(connection, frames, &mut writer) => match end {
                 // A cloud that refuses closes behind its words: they may still be on their way to us.
                 End::Wire(WireError::Closed | WireError::Broken(_)) => {
@@ -169,16 +215,24 @@ impl Task {
     }
 }
 
-async fn welcomed(
-    events: &mpsc::Sender<Event>,
-    reader: &mut Reader,
-    writer: &mut Writer,
-) -> Result<Welcome, End> {
+/// Waits until we are somebody else to the cloud than when we connected.
+async fn renewed(settings: &mut watch::Receiver<Settings>, connected: &Settings) {
+    let renewed = settings.wait_for(|settings| !settings.is_as(connected)).await.is_ok();
+    if !renewed {
+        // Nobody is left who could renew anything.
+        std::future::pending().await
+    }
+}
+
+/// What the agent remembers.
+async fn asked(events: &mpsc::Sender<Event>) -> Result<Memory, End> {
     let (ask, answer) = oneshot::channel();
     events.send(Event::Connecting(ask)).await.map_err(|_| End::AgentStopped)?;
     // An agent that drops the question is stopping, or will be asked again at the next attempt.
-    let hello = answer.await.map_err(|_| End::Wire(WireError::Closed))?;
-    writer.send(&Frame::Hello(hello)).await?;
+    answer.await.map_err(|_| End::Wire(WireError::Closed))
+}
+
+async fn welcome(reader: &mut Reader) -> Result<Welcome, End> {
     match reader.next().await? {
         Frame::Welcome(welcome) if VERSIONS.contains(&welcome.version) => Ok(welcome),
         Frame::Welcome(_) => Err(End::VersionUnknown),
@@ -203,7 +257,7 @@ async fn outward(connection: u64, frames: &mut mpsc::Receiver<(u64, Frame)>, wri
         };
         let sent = match frame {
             None => return End::AgentStopped,
-            Some((meant_for, frame)) if meant_for == connection => writer.send(&frame).await,
+            Some((meant_for, frame)) if meant_for == connection => writer.send(frame).await,
             Some(_) => Ok(()),
         };
         match sent {
@@ -226,7 +280,7 @@ async fn inward(connection: u64, events: &mpsc::Sender<Event>, reader: &mut Read
                 pulse.pinged(nonce);
                 continue;
             }
-            Ok(Frame::Pong { .. }) => continue,
+            Ok(Frame::Pong { .. } | Frame::Beacon) => continue,
             Ok(Frame::Refused(refused)) => return End::Refused(refused),
             Ok(Frame::Hello(_) | Frame::Welcome(_)) => return End::Unexpected,
             Ok(

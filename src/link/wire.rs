@@ -1,6 +1,7 @@
 //! Frames over a websocket, the same at both ends of the bridge.
 //!
-//! Everything is limited before it is parsed, every write has a deadline, and reading goes on while a write waits.
+//! Everything is limited before it is parsed, every write has a deadline, and reading goes on while a write waits. What
+//! is said is signed here, and what is heard is believed here or ends the connection.
 
 use std::{
     io,
@@ -17,6 +18,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
+use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::Notify,
@@ -28,7 +30,13 @@ use tokio_tungstenite::{
 };
 
 use super::{Beat, Heartbeat};
-use crate::protocol::{Frame, MAX_FRAME, Message as Body, Position, Refused, RefusedCode};
+use crate::{
+    protocol::{
+        Frame, MAX_FRAME, Memory, Message as Body, Position, Refused, RefusedCode, place,
+        signing::{BEACON_AFTER, COUNTS_FOR, Distrust, Listener, Packet, Speaker, WITHHELD_AFTER},
+    },
+    seams::TrustedTime,
+};
 
 /// A peer that takes nothing for this long is given up.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
@@ -59,6 +67,12 @@ pub(crate) enum WireError {
     /// A frame that is not of this language. Names the place, never the content: it may be private.
     #[error("a frame that is not of this language: {0}")]
     Malformed(String),
+    /// A frame that is not believed.
+    #[error(transparent)]
+    Distrusted(#[from] Distrust),
+    /// The connection lives, and yet nothing signed comes.
+    #[error("only unsigned signs of life for too long: something on the way keeps the rest back")]
+    Withheld,
 }
 
 impl WireError {
@@ -67,6 +81,8 @@ impl WireError {
         let code = match self {
             Self::TooLarge => RefusedCode::FrameTooLarge,
             Self::Malformed(_) => RefusedCode::FrameMalformed,
+            Self::Distrusted(distrust) => distrust.code(),
+            Self::Withheld => RefusedCode::MessagesWithheld,
             Self::Closed | Self::Broken(_) | Self::Silent | Self::NotRead => return None,
         };
         Some(Refused { code, message: self.to_string() })
@@ -89,6 +105,7 @@ pub(crate) fn config() -> WebSocketConfig {
 pub(crate) struct Pulse {
     began: Instant,
     heard_after: AtomicU64,
+    believed_after: AtomicU64,
     holding: AtomicBool,
     pong: Mutex<Option<u64>>,
     /// Wakes the writing half when something is due.
@@ -100,6 +117,7 @@ impl Pulse {
         Arc::new(Self {
             began: Instant::now(),
             heard_after: AtomicU64::new(0),
+            believed_after: AtomicU64::new(0),
             holding: AtomicBool::new(false),
             pong: Mutex::new(None),
             due: Notify::new(),
@@ -111,6 +129,7 @@ impl Pulse {
         self.holding.store(true, Ordering::Relaxed);
         let result = what.await;
         self.heard();
+        self.believed();
         self.holding.store(false, Ordering::Relaxed);
         result
     }
@@ -127,14 +146,29 @@ impl Pulse {
     }
 
     fn heard(&self) {
-        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard_after.store(millis, Ordering::Relaxed);
+        self.heard_after.store(self.millis(), Ordering::Relaxed);
+    }
+
+    fn believed(&self) {
+        self.believed_after.store(self.millis(), Ordering::Relaxed);
     }
 
     fn heard_at(&self) -> Instant {
+        self.at(&self.heard_after)
+    }
+
+    fn believed_at(&self) -> Instant {
+        self.at(&self.believed_after)
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self, after: &AtomicU64) -> Instant {
         match self.holding.load(Ordering::Relaxed) {
             true => Instant::now(),
-            false => self.began + Duration::from_millis(self.heard_after.load(Ordering::Relaxed)),
+            false => self.began + Duration::from_millis(after.load(Ordering::Relaxed)),
         }
     }
 }
@@ -184,16 +218,22 @@ pub(crate) fn watch<S>(inner: S) -> Watched<S> {
     Watched { inner, pulse: Pulse::new() }
 }
 
-/// Takes a websocket apart into its two directions.
-pub(crate) fn split<S>(socket: WebSocketStream<Watched<S>>) -> (Reader<S>, Writer<S>)
+/// Takes a websocket apart into its two directions. `time` is the cloud's.
+pub(crate) fn split<S>(
+    socket: WebSocketStream<Watched<S>>,
+    time: TrustedTime,
+    listener: Listener,
+    speaker: Speaker,
+) -> (Reader<S>, Writer<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let pulse = Arc::clone(&socket.get_ref().pulse);
     let (sink, stream) = socket.split();
-    let reader = Reader { stream, pulse: Arc::clone(&pulse) };
-    let writer = Writer { sink, heartbeat: Heartbeat::new(Instant::now().into_std()), pings: 0, pulse };
-    (reader, writer)
+    let reader = Reader { stream, pulse: Arc::clone(&pulse), listener, time: time.clone() };
+    let now = Instant::now();
+    let heartbeat = Heartbeat::new(now.into_std());
+    (reader, Writer { sink, heartbeat, pings: 0, pulse, speaker, time, signed_at: now })
 }
 
 /// The direction towards us.
@@ -201,15 +241,22 @@ where
 pub(crate) struct Reader<S> {
     stream: SplitStream<WebSocketStream<Watched<S>>>,
     pulse: Arc<Pulse>,
+    listener: Listener,
+    time: TrustedTime,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
     /// The next frame. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Frame, WireError> {
+        self.next_said().await.map(|(frame, _)| frame)
+    }
+
+    /// The next frame, with the signed body that it came in.
+    pub(crate) async fn next_said(&mut self) -> Result<(Frame, Option<String>), WireError> {
         loop {
             return match self.stream.next().await {
                 None | Some(Ok(Message::Close(_))) => Err(WireError::Closed),
-                Some(Ok(Message::Text(text))) => parse(&text),
+                Some(Ok(Message::Text(text))) => self.heard(&text),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Binary(_))) => Err(WireError::Malformed("a binary message".into())),
                 Some(Err(tungstenite::Error::Capacity(_))) => Err(WireError::TooLarge),
@@ -227,6 +274,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
         }
     }
 
+    fn heard(&mut self, text: &str) -> Result<(Frame, Option<String>), WireError> {
+        let said = match parse(text)? {
+            Said::Bare(frame) => (frame, None),
+            Said::Signed(packet) => {
+                let frame = self.listener.hear(&packet, self.time.now())?;
+                self.pulse.believed();
+                (frame, Some(packet.body))
+            }
+        };
+        match positions(&said.0).into_iter().flatten().all(Position::is_plausible) {
+            true => Ok(said),
+            false => Err(WireError::Malformed("a position beyond all bounds".into())),
+        }
+    }
+
+    /// From here on another session is heard, or others speak.
+    pub(crate) fn listen_to(&mut self, listener: Listener) {
+        self.listener = listener;
+    }
+
     /// What both halves share.
     pub(crate) fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
@@ -240,15 +307,41 @@ pub(crate) struct Writer<S> {
     heartbeat: Heartbeat,
     pings: u64,
     pulse: Arc<Pulse>,
+    speaker: Speaker,
+    time: TrustedTime,
+    signed_at: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
-    /// Sends a frame.
-    pub(crate) async fn send(&mut self, frame: &Frame) -> Result<(), WireError> {
-        let text = serde_json::to_string(frame).expect("a frame has string keys only");
+    /// Sends a frame, signed if its kind is. One that turns out to be too large was never said.
+    pub(crate) async fn send(&mut self, frame: Frame) -> Result<(), WireError> {
+        self.say(frame).await.map(drop)
+    }
+
+    /// Sends a frame, and gives the signed body that it went in.
+    pub(crate) async fn say(&mut self, frame: Frame) -> Result<Option<String>, WireError> {
+        let is_bare = matches!(frame, Frame::Ping { .. } | Frame::Pong { .. } | Frame::Refused(_));
+        if is_bare {
+            self.put(Said::Bare(frame).to_text()).await?;
+            return Ok(None);
+        }
+        let begins = matches!(frame, Frame::Hello(_) | Frame::Welcome(_));
+        let expires_at = || self.time.now().saturating_add(COUNTS_FOR).unwrap_or(Timestamp::MAX);
+        let expires_at = (!begins).then(expires_at);
+        // What is not sent was not said: it must leave no gap.
+        let mut speaker = self.speaker.clone();
+        let said = Said::Signed(speaker.say(frame, expires_at));
+        let text = said.to_text();
         if text.len() > MAX_FRAME {
             return Err(WireError::TooLarge);
         }
+        self.speaker = speaker;
+        self.signed_at = Instant::now();
+        self.put(text).await?;
+        Ok(said.into_body())
+    }
+
+    async fn put(&mut self, text: String) -> Result<(), WireError> {
         match timeout(WRITE_WITHIN, self.sink.send(Message::text(text))).await {
             Err(_elapsed) => Err(WireError::NotRead),
             Ok(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed)) => {
@@ -264,18 +357,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
         loop {
             let pong = self.pulse.pong.lock().expect("no panic while held").take();
             if let Some(nonce) = pong {
-                self.send(&Frame::Pong { nonce }).await?;
+                self.send(Frame::Pong { nonce }).await?;
             }
+            let now = Instant::now();
+            let withheld_at = self.pulse.believed_at() + WITHHELD_AFTER;
             self.heartbeat.heard(self.pulse.heard_at().into_std());
-            match self.heartbeat.poll(Instant::now().into_std()) {
-                Beat::Wait { until } => return Ok(until.into()),
+            match self.heartbeat.poll(now.into_std()) {
                 Beat::Dead => return Err(WireError::Silent),
+                _ if withheld_at <= now => return Err(WireError::Withheld),
                 Beat::Ping => {
                     self.pings += 1;
-                    self.send(&Frame::Ping { nonce: self.pings }).await?;
+                    self.send(Frame::Ping { nonce: self.pings }).await?;
+                }
+                Beat::Wait { .. } if self.signed_at + BEACON_AFTER <= now => self.send(Frame::Beacon).await?,
+                Beat::Wait { until } => {
+                    return Ok(withheld_at.min(self.signed_at + BEACON_AFTER).min(until.into()));
                 }
             }
         }
+    }
+
+    /// From here on it is said in another session.
+    pub(crate) fn speak_as(&mut self, speaker: Speaker) {
+        self.speaker = speaker;
     }
 
     /// Waits until the reading half, or whoever has something to send, calls.
@@ -291,7 +395,7 @@ where
 {
     let last_words = async {
         if let Some(refused) = refused {
-            writer.send(&Frame::Refused(refused)).await?;
+            writer.send(Frame::Refused(refused)).await?;
         }
         let _ = writer.sink.close().await;
         Ok::<_, WireError>(())
@@ -318,12 +422,50 @@ pub(crate) fn shown(words: &str) -> String {
     words.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
-fn parse(text: &str) -> Result<Frame, WireError> {
-    let frame: Frame =
-        serde_json::from_str(text).map_err(|error| WireError::Malformed(place(text, &error)))?;
-    match positions(&frame).into_iter().flatten().all(Position::is_plausible) {
-        true => Ok(frame),
-        false => Err(WireError::Malformed("a position beyond all bounds".into())),
+/// What one websocket message holds.
+enum Said {
+    /// A frame that needs no signature.
+    Bare(Frame),
+    Signed(Packet),
+}
+
+impl Said {
+    fn to_text(&self) -> String {
+        #[derive(serde::Serialize)]
+        #[serde(tag = "type", rename = "signed")]
+        struct Signed<'a> {
+            #[serde(flatten)]
+            packet: &'a Packet,
+        }
+        let text = match self {
+            Self::Bare(frame) => serde_json::to_string(frame),
+            Self::Signed(packet) => serde_json::to_string(&Signed { packet }),
+        };
+        text.expect("a frame has string keys only")
+    }
+
+    fn into_body(self) -> Option<String> {
+        match self {
+            Self::Bare(_) => None,
+            Self::Signed(packet) => Some(packet.body),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Said, WireError> {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        r#type: &'a str,
+    }
+    let malformed = |error: serde_json::Error| WireError::Malformed(place(text, &error));
+    let head: Head<'_> = serde_json::from_str(text).map_err(malformed)?;
+    if head.r#type == "signed" {
+        return serde_json::from_str(text).map(Said::Signed).map_err(malformed);
+    }
+    match serde_json::from_str(text).map_err(malformed)? {
+        frame @ (Frame::Ping { .. } | Frame::Pong { .. } | Frame::Refused(_)) => Ok(Said::Bare(frame)),
+        frame => Err(Distrust::Unsigned(frame.name()).into()),
     }
 }
 
@@ -339,31 +481,11 @@ pub(crate) fn message(body: &str) -> Result<Body, WireError> {
     }
 }
 
-/// Where a text went wrong, in words that hold nothing of it but the name of its type.
-fn place(text: &str, error: &serde_json::Error) -> String {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow, alias = "message")]
-        r#type: &'a str,
-    }
-    let what = match error.classify() {
-        serde_json::error::Category::Data => "unexpected content",
-        serde_json::error::Category::Syntax => "not JSON",
-        serde_json::error::Category::Eof | serde_json::error::Category::Io => "cut off",
-    };
-    let (line, column) = (error.line(), error.column());
-    let known =
-        |name: &&str| name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    match serde_json::from_str::<Head<'_>>(text).ok().map(|head| head.r#type).filter(known) {
-        Some(name) => format!("type {name}, {what} at line {line} column {column}"),
-        None => format!("{what} at line {line} column {column}"),
-    }
-}
-
 fn positions(frame: &Frame) -> [Option<Position>; 3] {
     match frame {
         Frame::Hello(hello) => {
-            [Some(hello.orders_received), Some(hello.reports_sent), Some(hello.reports_acknowledged)]
+            let Memory { orders_received, reports_sent, reports_acknowledged, .. } = hello.memory;
+            [Some(orders_received), Some(reports_sent), Some(reports_acknowledged)]
         }
         Frame::Welcome(welcome) => [Some(welcome.orders_resume_after), Some(welcome.reports_received), None],
         Frame::Envelope(envelope) => [envelope.position, None, None],
@@ -373,6 +495,7 @@ fn positions(frame: &Frame) -> [Option<Position>; 3] {
         | Frame::Progress(_)
         | Frame::Limit(_)
         | Frame::Ping { .. }
+        | Frame::Beacon
         | Frame::Pong { .. } => [None; 3],
     }
 }

@@ -1,11 +1,12 @@
-//! Version 1 of the language between a bridge and its cloud. A draft until every message is signed.
+//! Version 1 of the language between a bridge and its cloud.
 //!
 //! This room spells messages. It opens no socket, reads no clock and stores nothing.
 //!
 //! # The conversation
-//! The bridge dials out: TLS, then a websocket at `/bridge/v1` with `Authorization: Bearer <token>`. Each websocket
-//! **text** message is one [`Frame`], a JSON object with a `type`; at most [`MAX_FRAME`] bytes, anything else ends
-//! the connection with a [`Frame::Refused`] that names the reason.
+//! The bridge dials out: TLS, in which both sides show certificates, then a websocket at `/bridge/v1`. Each websocket
+//! **text** message is one [`Frame`], a JSON object with a `type`, most of them inside a
+//! [`Packet`](signing::Packet) of type `signed`; at most [`MAX_FRAME`] bytes, anything else ends the connection with a
+//! [`Frame::Refused`] that names the reason.
 //!
 //! ```text
 //! bridge                                         cloud
@@ -30,17 +31,20 @@
 //! backup, a rolled-back machine) makes the sender start a new epoch, and nothing runs twice for it: jobs are known
 //! by their `job_id`, and what had been handed to a bridge that lost its memory ends as a doubt, not as a repetition.
 //!
-//! # Envelopes
-//! A message that changes state travels as one opaque string, [`Envelope::body`], beside the id of a key and a
-//! detached signature. Both are optional in this draft. The signature covers the exact bytes of `body`, never a
-//! re-serialisation.
+//! # Signatures
+//! Every frame but ping, pong and refused is signed by its sender; see [`signing`]. A message that changes state and
+//! belongs to a stream travels inside as one opaque string, [`Envelope::body`], so that a kind of message which an older
+//! receiver does not know can still be refused by its position and its job.
 
+pub mod enrol;
+pub mod signing;
 pub mod stream;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BridgeId, Condition, Inventory, Job, JobId, Report};
+pub use signing::{KeyId, PublicKey, Session, SigningKey};
 pub use stream::Position;
 
 /// The versions of this language that this build speaks, newest first.
@@ -79,11 +83,33 @@ pub enum Frame {
         /// Any number.
         nonce: u64,
     },
+    /// A signed sign of life, so that nobody on the way can let pings through and keep the rest back.
+    Beacon,
     /// Answers a [`Frame::Ping`].
     Pong {
         /// The ping's number.
         nonce: u64,
     },
+}
+
+impl Frame {
+    /// The `type` on the wire.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Welcome(_) => "welcome",
+            Self::Refused(_) => "refused",
+            Self::Envelope(_) => "envelope",
+            Self::Inventory(_) => "inventory",
+            Self::Status(_) => "status",
+            Self::Progress(_) => "progress",
+            Self::Limit(_) => "limit",
+            Self::Ping { .. } => "ping",
+            Self::Beacon => "beacon",
+            Self::Pong { .. } => "pong",
+        }
+    }
 }
 
 /// The bridge's first frame.
@@ -93,6 +119,18 @@ pub struct Hello {
     pub versions: Vec<u16>,
     /// Program and version, for people.
     pub agent: String,
+    /// What it remembers of the streams.
+    #[serde(flatten)]
+    pub memory: Memory,
+    /// What makes this conversation unlike any other.
+    pub nonce: Session,
+    /// The keys that the bridge knows as the cloud's: the welcome is signed with one of them.
+    pub cloud_keys: Vec<KeyId>,
+}
+
+/// What a bridge remembers of the streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
     /// The last order it holds durably.
     pub orders_received: Position,
     /// The last report it has numbered.
@@ -123,6 +161,8 @@ pub struct Welcome {
     /// What the cloud found wrong with the bridge's memory, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orders_epoch_reason: Option<EpochReason>,
+    /// The keys that speak for the cloud from here on: all of them; those that are not named speak for it no more.
+    pub cloud_keys: Vec<PublicKey>,
 }
 
 /// Why a stream began a new epoch.
@@ -164,25 +204,35 @@ pub enum RefusedCode {
     Fenced,
     /// The peer is going down on purpose; try again.
     Restarting,
+    /// A frame that has to be signed was not.
+    SignatureMissing,
+    /// A signature that does not fit its bytes.
+    SignatureInvalid,
+    /// A key that does not speak for the peer, or none in common.
+    KeyUnknown,
+    /// A message that came before, of another conversation, or meant for another bridge.
+    MessageReplayed,
+    /// A message is missing before one.
+    MessageMissing,
+    /// A message that counts no more.
+    MessageExpired,
+    /// Nothing signed came for too long, though the connection lives.
+    MessagesWithheld,
+    /// The bridge was revoked: it has to be paired again.
+    Revoked,
     /// A code of a newer peer.
     #[serde(other)]
     Other,
 }
 
-/// One message that changes state, as opaque bytes with room for a signature.
+/// One message that changes state, as opaque bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The message's place in its stream; absent for acknowledgements, which are cumulative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
-    /// The JSON text of a [`Message`]; the exact bytes that a signature covers.
+    /// The JSON text of a [`Message`].
     pub body: String,
-    /// Which key signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<String>,
-    /// The detached signature, base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
 }
 
 impl Envelope {
@@ -196,7 +246,7 @@ impl Envelope {
     #[must_use]
     pub fn loose(message: &Message) -> Self {
         let body = serde_json::to_string(message).expect("a message has string keys only");
-        Self { position: None, body, key_id: None, signature: None }
+        Self { position: None, body }
     }
 
     /// Reads the message inside.
@@ -293,6 +343,27 @@ pub struct Limit {
     pub stream: StreamName,
     /// The last `n` that may be sent.
     pub up_to: u64,
+}
+
+/// Where a text went wrong, in words that hold nothing of it but the name of its type.
+pub(crate) fn place(text: &str, error: &serde_json::Error) -> String {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow, alias = "message")]
+        r#type: &'a str,
+    }
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "unexpected content",
+        serde_json::error::Category::Syntax => "not JSON",
+        serde_json::error::Category::Eof | serde_json::error::Category::Io => "cut off",
+    };
+    let (line, column) = (error.line(), error.column());
+    let known =
+        |name: &&str| name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    match serde_json::from_str::<Head<'_>>(text).ok().map(|head| head.r#type).filter(known) {
+        Some(name) => format!("type {name}, {what} at line {line} column {column}"),
+        None => format!("{what} at line {line} column {column}"),
+    }
 }
 
 #[cfg(test)]

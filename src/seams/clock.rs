@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
+use rustls::pki_types::UnixTime;
 use tokio::time::Instant;
 
 /// Where wall time comes from. Cheap to clone; all clones agree.
@@ -57,6 +58,14 @@ impl Clock {
             *state.lock().expect("no panic while the clock is held") =
                 Simulated { base: to, from: Instant::now() };
         }
+    }
+}
+
+/// Certificates are judged by this clock too.
+impl rustls::time_provider::TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = self.now().duration_since(Timestamp::UNIX_EPOCH);
+        Some(UnixTime::since_unix_epoch(std::time::Duration::try_from(since).ok()?))
     }
 }
 

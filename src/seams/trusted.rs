@@ -39,6 +39,12 @@ impl TrustedTime {
         Timestamp::from_millisecond(exact.as_millisecond()).unwrap_or(exact)
     }
 
+    /// What the host's own clock says.
+    #[must_use]
+    pub fn host_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// How far the host's clock is ahead of the cloud's; negative when it is behind.
     #[must_use]
     pub fn host_is_ahead_by(&self) -> SignedDuration {

@@ -1,4 +1,4 @@
-//! Who comes in: TLS, one HTTP request, a bearer token. Strangers get one short answer and no second request.
+//! Who comes in: TLS with a certificate of ours, one HTTP request. Strangers get one short answer and no second request.
 
 use std::{convert::Infallible, io, sync::Mutex};
 
@@ -18,11 +18,11 @@ use tokio_tungstenite::{
     tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 
-use super::{Hub, token_hash};
+use super::Hub;
 use crate::{
+    cloud::{store::Paired, tls::public_key_hash},
     link::wire::{self, Watched},
-    model::{BridgeId, WorkspaceId},
-    protocol::PATH,
+    protocol::{PATH, Session, signing::NONCE_HEADER},
     seams::Stream,
     store::StoreError,
 };
@@ -35,31 +35,36 @@ const HEAD: usize = 8 * 1024;
 pub(super) enum Turned {
     #[error("TLS handshake")]
     Tls(#[source] io::Error),
+    #[error("the client's certificate")]
+    Certificate(#[source] rustls::Error),
     #[error("HTTP request")]
     Http(#[source] hyper::Error),
     #[error("the request was answered with {0}")]
     Answered(StatusCode),
 }
 
-/// A bridge whose token is good.
+/// A bridge whose certificate is good.
 pub(super) struct Guest {
-    pub(super) bridge: BridgeId,
-    pub(super) workspace: WorkspaceId,
-    pub(super) workspace_name: String,
+    pub(super) paired: Paired,
+    /// What its hello must name.
+    pub(super) nonce: Session,
     pub(super) socket: WebSocketStream<Watched<TokioIo<Upgraded>>>,
 }
 
 /// Lets a bridge in, or answers why not.
 pub(super) async fn admit(hub: &Hub, stream: Box<dyn Stream>) -> Result<Guest, Turned> {
     let tls = hub.tls.accept(stream).await.map_err(Turned::Tls)?;
+    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let shown = certificate.map(public_key_hash).transpose().map_err(Turned::Certificate)?;
+    let nonce = Session::fresh(&hub.random);
     let admitted = Mutex::new(Err(StatusCode::BAD_REQUEST));
     let service = service_fn(|mut request: Request<Incoming>| {
         let admitted = &admitted;
         async move {
-            let (response, result) = match checked(hub, &request).await {
-                Ok((identity, accept)) => {
+            let (response, result) = match checked(hub, &request, shown).await {
+                Ok((paired, accept)) => {
                     let upgrade = hyper::upgrade::on(&mut request);
-                    (switch(&accept), Ok((identity, upgrade)))
+                    (switch(&accept, nonce), Ok((paired, upgrade)))
                 }
                 Err(refusal) => {
                     let status = refusal.status;
@@ -76,9 +81,8 @@ pub(super) async fn admit(hub: &Hub, stream: Box<dyn Stream>) -> Result<Guest, T
         .with_upgrades()
         .await
         .map_err(Turned::Http)?;
-    let result: Result<(Identity, OnUpgrade), StatusCode> =
-        admitted.into_inner().expect("no panic while held");
-    let ((bridge, workspace, workspace_name), upgrade) = result.map_err(Turned::Answered)?;
+    let result: Result<(Paired, OnUpgrade), StatusCode> = admitted.into_inner().expect("no panic while held");
+    let (paired, upgrade) = result.map_err(Turned::Answered)?;
     let upgraded = upgrade.await.map_err(Turned::Http)?;
     let socket = WebSocketStream::from_raw_socket(
         wire::watch(TokioIo::new(upgraded)),
@@ -86,10 +90,8 @@ pub(super) async fn admit(hub: &Hub, stream: Box<dyn Stream>) -> Result<Guest, T
         Some(wire::config()),
     )
     .await;
-    Ok(Guest { bridge, workspace, workspace_name, socket })
+    Ok(Guest { paired, nonce, socket })
 }
-
-type Identity = (BridgeId, WorkspaceId, String);
 
 /// An answer that ends the visit.
 struct Refusal {
@@ -106,9 +108,6 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
         if self.status == StatusCode::UPGRADE_REQUIRED {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
@@ -116,8 +115,12 @@ impl Refusal {
     }
 }
 
-/// Judges a request: path, then token, then upgrade, so that a stranger learns nothing but the first two.
-async fn checked(hub: &Hub, request: &Request<Incoming>) -> Result<(Identity, HeaderValue), Refusal> {
+/// Judges a request: path, then certificate, then upgrade, so that a stranger learns nothing but the first two.
+async fn checked(
+    hub: &Hub,
+    request: &Request<Incoming>,
+    shown: Option<[u8; 32]>,
+) -> Result<(Paired, HeaderValue), Refusal> {
     if request.uri().path() != PATH || request.method() != Method::GET {
         return Err(Refusal {
             status: StatusCode::NOT_FOUND,
@@ -128,14 +131,14 @@ async fn checked(hub: &Hub, request: &Request<Incoming>) -> Result<(Identity, He
     let unauthorized = Refusal {
         status: StatusCode::UNAUTHORIZED,
         code: "unauthorized",
-        message: "this bearer token admits no bridge",
+        message: "no certificate of a bridge that is paired here was shown",
     };
-    let Some(token) = bearer(request) else {
+    let Some(shown) = shown else {
         return Err(unauthorized);
     };
-    let hash = token_hash(token);
-    let identity = match hub.db.run(move |db| db.bridge_by_token(hash)).await {
-        Ok(Some(identity)) => identity,
+    let now = hub.clock.now();
+    let paired = match hub.db.run(move |db| db.bridge_by_certificate(now, shown)).await {
+        Ok(Some(paired)) => paired,
         Ok(None) => return Err(unauthorized),
         Err(error) => return Err(unavailable(&error)),
     };
@@ -144,18 +147,12 @@ async fn checked(hub: &Hub, request: &Request<Incoming>) -> Result<(Identity, He
         code: "upgrade_required",
         message: "a websocket of version 13 is needed",
     })?;
-    Ok((identity, accept))
+    Ok((paired, accept))
 }
 
 fn unavailable(error: &StoreError) -> Refusal {
-    tracing::error!(%error, "look up a bridge's token");
+    tracing::error!(%error, "look up a bridge's certificate");
     Refusal { status: StatusCode::SERVICE_UNAVAILABLE, code: "unavailable", message: "try again later" }
-}
-
-fn bearer(request: &Request<Incoming>) -> Option<&str> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 fn accept_key(request: &Request<Incoming>) -> Option<HeaderValue> {
@@ -175,12 +172,14 @@ fn accept_key(request: &Request<Incoming>) -> Option<HeaderValue> {
     HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
 }
 
-fn switch(accept: &HeaderValue) -> Response<Full<Bytes>> {
+fn switch(accept: &HeaderValue, nonce: Session) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
+    let nonce = HeaderValue::try_from(nonce.to_string()).expect("base64 is printable");
+    headers.insert(NONCE_HEADER, nonce);
     response
 }

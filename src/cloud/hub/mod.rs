@@ -1,6 +1,6 @@
 //! The websocket of the bridges: who may come in, and what both sides owe each other then.
 //!
-//! A connection goes through `door` (TLS, one HTTP request, the bearer token) and `talk` (hello, welcome, and the two
+//! A connection goes through `door` (TLS with a certificate of ours, one HTTP request) and `talk` (hello, welcome, and the two
 //! streams). It is one task and three loops: one reads, one waits for commits in the order in which their operations
 //! were begun and owes the acknowledgements, one writes. Each wait on a peer has a deadline, each queue a bound, so
 //! that a bridge that stops reading or floods harms itself alone.
@@ -25,11 +25,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-pub use super::keys::digest as token_hash;
 use super::{Signals, store::Db};
 use crate::{
     model::BridgeId,
-    seams::{self, Clock, Listener, Stream},
+    seams::{self, Clock, Listener, Random, Stream},
     store::WriterHandle,
 };
 
@@ -49,10 +48,11 @@ pub async fn serve(
     db: WriterHandle<Db>,
     signals: Signals,
     clock: Clock,
+    random: Random,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let hub =
-        Arc::new(Hub { tls, db, signals, clock, shutdown: shutdown.clone(), speakers: Mutex::default() });
+    let hub = Hub { tls, db, signals, clock, random, shutdown: shutdown.clone(), speakers: Mutex::default() };
+    let hub = Arc::new(hub);
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     let mut connections = JoinSet::new();
     loop {
@@ -97,6 +97,7 @@ struct Hub {
     db: WriterHandle<Db>,
     signals: Signals,
     clock: Clock,
+    random: Random,
     shutdown: watch::Receiver<bool>,
     speakers: Mutex<Speakers>,
 }

@@ -18,12 +18,15 @@ use tokio::{
 
 use super::{Hub, door::Guest, stopping};
 use crate::{
-    cloud::store::{Meeting, Taken},
+    cloud::store::{Meeting, Paired, Taken},
     link::wire::{self, Pulse, WireError},
     model::BridgeId,
     protocol::{
-        Envelope, Frame, Hello, Limit, Message, Position, Refused, RefusedCode, StreamName, VERSIONS, Welcome,
+        Envelope, Frame, Hello, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode, Session,
+        SigningKey, StreamName, VERSIONS, Welcome,
+        signing::{self, Listener, Party},
     },
+    seams::TrustedTime,
     store::StoreError,
 };
 
@@ -46,6 +49,10 @@ enum End {
     NoHello,
     #[error("no version in common; this cloud speaks {VERSIONS:?}")]
     VersionUnknown,
+    #[error("the bridge knows none of this cloud's keys: it has to be paired again")]
+    NoCommonKey,
+    #[error("the bridge was revoked")]
+    Revoked,
     #[error("a frame out of turn")]
     Unexpected,
     #[error("an order was acknowledged that was never sent")]
@@ -71,6 +78,8 @@ impl End {
             Self::Wire(error) => return error.refusal(),
             Self::NoHello | Self::Refused(_) => return None,
             Self::VersionUnknown => RefusedCode::VersionUnknown,
+            Self::NoCommonKey => RefusedCode::KeyUnknown,
+            Self::Revoked => RefusedCode::Revoked,
             Self::Unexpected | Self::NeverSent => RefusedCode::FrameUnexpected,
             Self::Gap { .. } => RefusedCode::StreamGap,
             Self::LimitExceeded { .. } => RefusedCode::LimitExceeded,
@@ -89,15 +98,24 @@ pub(super) async fn converse(
     until: Instant,
     permit: Option<OwnedSemaphorePermit>,
 ) {
-    let Guest { bridge, workspace, workspace_name, socket } = guest;
-    let (mut reader, mut writer) = wire::split(socket);
-    let end = match timeout_at(until, hello(&mut reader)).await {
+    let Guest { paired, nonce, socket } = guest;
+    let Paired { bridge, workspace, workspace_name, key, cloud_keys } = paired;
+    let hear = |session| Listener::new(Party::Bridge, [key], bridge, session);
+    let speak_with =
+        |key: &SigningKey, session| signing::Speaker::new(Party::Cloud, key.clone(), bridge, session);
+    let newest = cloud_keys.first().expect("a cloud has a key from its first start on");
+    let (mut reader, mut writer) =
+        wire::split(socket, TrustedTime::new(hub.clock.clone()), hear(nonce), speak_with(newest, nonce));
+    let end = match timeout_at(until, hello(&mut reader, &cloud_keys)).await {
         Err(_elapsed) => End::NoHello,
         Ok(Err(end)) => end,
-        Ok(Ok((version, hello))) => {
+        Ok(Ok(Greeting { version, hello, session, cloud_key })) => {
             drop(permit);
+            reader.listen_to(hear(session));
+            writer.speak_as(speak_with(&cloud_key, session));
             tracing::info!(%bridge, %workspace, %from, agent = wire::shown(&hello.agent), "bridge connected");
-            let introduced = Introduced { bridge, workspace_name, version, hello };
+            let cloud_keys = cloud_keys.iter().map(SigningKey::public).collect();
+            let introduced = Introduced { bridge, workspace_name, version, memory: hello.memory, cloud_keys };
             speak(hub, introduced, &mut reader, &mut writer).await
         }
     };
@@ -109,13 +127,25 @@ pub(super) async fn converse(
     wire::farewell(reader, writer, refusal).await;
 }
 
-async fn hello(reader: &mut Reader) -> Result<(u16, Hello), End> {
-    match reader.next().await? {
-        Frame::Hello(hello) => {
+/// A hello, and what follows from it.
+struct Greeting {
+    version: u16,
+    hello: Hello,
+    session: Session,
+    /// The newest key of ours that the bridge knows.
+    cloud_key: SigningKey,
+}
+
+async fn hello(reader: &mut Reader, cloud_keys: &[SigningKey]) -> Result<Greeting, End> {
+    match reader.next_said().await? {
+        (Frame::Hello(hello), Some(said)) => {
             let common = VERSIONS.iter().find(|version| hello.versions.contains(version));
-            common.map_or(Err(End::VersionUnknown), |version| Ok((*version, hello)))
+            let version = *common.ok_or(End::VersionUnknown)?;
+            let known = |key: &&SigningKey| hello.cloud_keys.contains(&key.public().id());
+            let cloud_key = cloud_keys.iter().find(known).ok_or(End::NoCommonKey)?.clone();
+            Ok(Greeting { version, session: Session::of_hello(&said), hello, cloud_key })
         }
-        Frame::Refused(refused) => Err(End::Refused(refused)),
+        (Frame::Refused(refused), _) => Err(End::Refused(refused)),
         _ => Err(End::Unexpected),
     }
 }
@@ -125,14 +155,15 @@ struct Introduced {
     bridge: BridgeId,
     workspace_name: String,
     version: u16,
-    hello: Hello,
+    memory: Memory,
+    cloud_keys: Vec<PublicKey>,
 }
 
 /// Takes over the bridge, speaks with it, and lets go of it.
 async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &mut Writer) -> End {
     let bridge = introduced.bridge;
     let now = hub.clock.now();
-    let hello = introduced.hello.clone();
+    let memory = introduced.memory;
     // Number and operation are given out under one lock, so that the store sees connections in their order.
     let (mut speaker, met, fenced) = {
         let mut speakers = hub.speakers.lock().expect("no panic while held");
@@ -140,7 +171,7 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
         let connection = speakers.connections;
         let (fence, fenced) = oneshot::channel();
         speakers.fences.insert(bridge, (connection, fence));
-        let met = hub.db.submit(move |db| db.meet(now, bridge, connection, &hello));
+        let met = hub.db.submit(move |db| db.meet(now, bridge, connection, &memory));
         (Speaker { hub, bridge, connection, parted: false }, met, fenced)
     };
     let connection = speaker.connection;
@@ -151,7 +182,7 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
             let mut shutdown = hub.shutdown.clone();
             tokio::select! {
                 biased;
-                _ = fenced => End::Fenced,
+                why = fenced => if why.is_ok() { End::Revoked } else { End::Fenced },
                 () = stopping(&mut shutdown) => End::Stopping,
                 end = welcome_and_pump(hub, introduced, connection, &meeting, reader, writer) => end,
             }
@@ -221,8 +252,9 @@ async fn welcome_and_pump(
         reports_received: meeting.reports_received,
         reports_limit,
         orders_epoch_reason: meeting.orders_epoch_reason,
+        cloud_keys: introduced.cloud_keys,
     });
-    if let Err(error) = writer.send(&welcome).await {
+    if let Err(error) = writer.send(welcome).await {
         return error.into();
     }
     let talk = Talk {
@@ -316,7 +348,7 @@ impl Talk<'_> {
                 self.pulse.pinged(nonce);
                 return Ok(None);
             }
-            Frame::Pong { .. } => return Ok(None),
+            Frame::Pong { .. } | Frame::Beacon => return Ok(None),
             Frame::Refused(refused) => return Err(End::Refused(refused)),
             Frame::Hello(_) | Frame::Welcome(_) | Frame::Limit(Limit { stream: StreamName::Reports, .. }) => {
                 return Err(End::Unexpected);
@@ -438,11 +470,11 @@ impl Talk<'_> {
         let owed = std::mem::take(&mut *self.owed.lock().expect("no panic while held"));
         if let Some(position) = owed.acknowledgement {
             let message = Message::Acknowledgement { stream: StreamName::Reports, position };
-            writer.send(&Frame::Envelope(Envelope::loose(&message))).await?;
+            writer.send(Frame::Envelope(Envelope::loose(&message))).await?;
         }
         if let Some(up_to) = owed.reports_limit {
             let stream = StreamName::Reports;
-            writer.send(&Frame::Limit(Limit { stream, up_to })).await?;
+            writer.send(Frame::Limit(Limit { stream, up_to })).await?;
         }
         Ok(owed.orders)
     }
@@ -460,7 +492,7 @@ impl Talk<'_> {
         let all = orders.len() < ORDERS_AT_ONCE as usize;
         for order in orders {
             let n = order.position.map_or(*sent, |position| position.n);
-            writer.send(&Frame::Envelope(order)).await?;
+            writer.send(Frame::Envelope(order)).await?;
             *sent = n;
         }
         Ok(all)

@@ -15,7 +15,7 @@ use super::Db;
 use crate::{
     model::{BridgeId, Code, Job, JobId, JobState, Outcome, Report, WorkspaceId},
     protocol::{
-        Envelope, EpochReason, Hello, Message, Position,
+        Envelope, EpochReason, Memory, Message, Position,
         stream::{self, Arrival, Resume, Sent},
     },
     store::StoreError,
@@ -120,37 +120,6 @@ impl Db {
         Ok(bridge)
     }
 
-    /// Says which bearer token admits a bridge, by the token's SHA-256. An earlier token is void from now on.
-    ///
-    /// # Errors
-    /// Those of the database; also when the token admits another bridge.
-    pub fn set_bridge_token(&mut self, bridge: BridgeId, token_hash: [u8; 32]) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached("UPDATE bridge SET token_hash = ? WHERE id = ?")?
-            .execute(params![token_hash, bridge.to_string()])?;
-        Ok(())
-    }
-
-    /// The bridge that a token admits, by the token's SHA-256, with its workspace and what people call that.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn bridge_by_token(
-        &mut self,
-        token_hash: [u8; 32],
-    ) -> Result<Option<(BridgeId, WorkspaceId, String)>, StoreError> {
-        let found: Option<(String, String)> = self
-            .connection
-            .prepare_cached("SELECT id, workspace_id FROM bridge WHERE token_hash = ?")?
-            .query_row([token_hash], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((bridge, workspace)) = found else {
-            return Ok(None);
-        };
-        let workspace = parsed(&workspace, "bridge")?;
-        Ok(Some((parsed(&bridge, "bridge")?, workspace, self.workspace_name(workspace)?)))
-    }
-
     /// Orders a job. A job that is ordered already stays as it is.
     ///
     /// # Errors
@@ -230,16 +199,16 @@ impl Db {
         now: Timestamp,
         bridge: BridgeId,
         connection: u64,
-        hello: &Hello,
+        memory: &Memory,
     ) -> Result<Meeting, StoreError> {
         let (sent, reports_received) = self.memory(bridge)?;
-        let resume = match stream::resume(&sent, hello.orders_received) {
+        let resume = match stream::resume(&sent, memory.orders_received) {
             // The orders agree, and yet outcomes are forgotten here that the bridge need not keep any more. It tells
             // them again when the orders come again.
             Resume::Continue { .. }
-                if 0 < hello.reports_acknowledged.n && reports_received < hello.reports_acknowledged =>
+                if 0 < memory.reports_acknowledged.n && reports_received < memory.reports_acknowledged =>
             {
-                let epoch = sent.last.epoch.max(hello.orders_received.epoch) + 1;
+                let epoch = sent.last.epoch.max(memory.orders_received.epoch) + 1;
                 Resume::NewEpoch { epoch, reason: EpochReason::SenderBehind }
             }
             resume => resume,
@@ -260,7 +229,7 @@ impl Db {
         }
         self.seen(now, bridge)?;
         self.bridge_up(now, bridge)?;
-        self.live.insert(bridge, Live { connection, orders_limit: hello.orders_limit });
+        self.live.insert(bridge, Live { connection, orders_limit: memory.orders_limit });
         Ok(Meeting { orders_resume_after, orders_epoch_reason, reports_received, lost })
     }
 
@@ -327,8 +296,6 @@ impl Db {
             orders.push(Envelope {
                 position: Some(position),
                 body: String::from_utf8(body).map_err(|error| StoreError::corrupt(place, error))?,
-                key_id: None,
-                signature: None,
             });
         }
         Ok(Some(orders))

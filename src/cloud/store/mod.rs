@@ -20,6 +20,7 @@ mod rows;
 mod sites;
 mod spaces;
 mod tenancy;
+mod trust;
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,7 @@ pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Req
 pub(crate) use people::{Identity, Person};
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
 pub(crate) use spaces::{NewSpace, Space};
+pub use trust::{BridgeKeys, Paired};
 
 use crate::{
     grants::Refused,
@@ -50,6 +52,7 @@ const MIGRATIONS: &[&str] = &[
     concat!(include_str!("api.sql"), include_str!("bridges.sql")),
     include_str!("local.sql"),
     include_str!("job_end.sql"),
+    include_str!("trust.sql"),
 ];
 
 /// The cloud's database.

@@ -24,7 +24,7 @@ impl Db {
         })
     }
 
-    /// Makes the workspace with its first API key and its bridge, each secret by its SHA-256 digest alone.
+    /// Makes the workspace with its first API key, by its SHA-256 digest alone, and its bridge.
     ///
     /// # Errors
     /// Those of the database; nothing is stored then.
@@ -33,11 +33,10 @@ impl Db {
         now: Timestamp,
         name: &str,
         api_key: [u8; 32],
-        bridge_token: [u8; 32],
     ) -> Result<WorkspaceId, StoreError> {
         let workspace = WorkspaceId(self.random.uuid());
         self.execute("SAVEPOINT found", [])?;
-        let founded = self.found_as(workspace, now, name, api_key, bridge_token);
+        let founded = self.found_as(workspace, now, name, api_key);
         if founded.is_err() {
             self.execute("ROLLBACK TO found", [])?;
         }
@@ -51,7 +50,6 @@ impl Db {
         now: Timestamp,
         name: &str,
         api_key: [u8; 32],
-        bridge_token: [u8; 32],
     ) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO workspace VALUES(?1, ?2, ?3)",
@@ -62,8 +60,7 @@ impl Db {
             params![api_key, workspace.to_string(), ms(now)],
         )?;
         let bridge = self.the_bridge(now, workspace)?;
-        self.add_site(now, workspace, bridge)?;
-        self.set_bridge_token(bridge, bridge_token)
+        self.add_site(now, workspace, bridge)
     }
 
     /// What people call a workspace.

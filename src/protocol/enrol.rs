@@ -1,0 +1,270 @@
+//! How a bridge is taken in, and how its certificate is renewed: three HTTP requests beside the websocket, on the same
+//! listener, over TLS in which only the cloud shows a certificate.
+//!
+//! ```text
+//! GET  /bridge/v1/cloud   -> 200 [`CloudCard`]: who answers here, before anything is told to it
+//! POST /bridge/v1/pair    [`PairRequest`]  -> 200 [`Answer`] of an [`Admission`] | 202 [`Waiting`]: ask again the same
+//! POST /bridge/v1/renew   [`RenewRequest`] -> 200 [`Answer`] of an [`Admission`]
+//! ```
+//! A refusal is any other status with `{"error":{"type","message"}}`; 429 and 503 name `Retry-After` in seconds. Requests
+//! and answers are JSON of at most [`MAX_BODY`] bytes.
+//!
+//! # Whom to believe
+//! The person who pairs compares two fingerprints: the cloud's, of [`CloudCard::fingerprint`], before the code is sent;
+//! the bridge's, of [`Keys::fingerprint`], before the cloud says yes. From then on the answer's signature decides, not
+//! TLS: a proxy that inspects TLS can read a code, and still neither take the bridge's place unseen nor put its own keys
+//! into the cloud's answer.
+//!
+//! # What keys sign
+//! Each signature covers a word of its own and then what is named, so that none can be used for another purpose:
+//! [`PairRequest::proof`] and [`RenewRequest::proof`] show that whoever asks has the new signing key; the request for a
+//! certificate (PKCS #10) shows the same of the TLS key; [`RenewRequest::old_proof`] shows that the new keys are wanted
+//! by whoever has the old one.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use ring::digest;
+use serde::{Deserialize, Serialize};
+
+use super::{KeyId, PublicKey, SigningKey};
+use crate::model::{BridgeId, RoomState};
+
+/// The path of [`CloudCard`].
+pub const CLOUD_PATH: &str = "/bridge/v1/cloud";
+/// The path of [`PairRequest`].
+pub const PAIR_PATH: &str = "/bridge/v1/pair";
+/// The path of [`RenewRequest`].
+pub const RENEW_PATH: &str = "/bridge/v1/renew";
+/// The largest request a cloud takes, in bytes.
+pub const MAX_BODY: usize = 16 * 1024;
+/// The largest answer a bridge takes, in bytes: room for the ledger of some thousand doors.
+pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// How long the cloud may hold a pairing request that waits for a person, before it answers [`Waiting`].
+pub const HELD_FOR: std::time::Duration = std::time::Duration::from_secs(20);
+
+const KEYS: &[u8] = b"latchd v1 bridge's keys\0";
+const RENEWAL: &[u8] = b"latchd v1 renewal\0";
+const ADMISSION: &[u8] = b"latchd v1 admission\0";
+
+/// Who a cloud says it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudCard {
+    /// The keys that speak for it, newest first.
+    pub cloud_keys: Vec<PublicKey>,
+    /// Its own certificate authority, PEM; absent where its certificate is the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// Its time.
+    pub time: Timestamp,
+}
+
+impl CloudCard {
+    /// What a person compares: of the newest key and the authority.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let key = self.cloud_keys.first().map_or(&[][..], |key| key.as_bytes());
+        fingerprint(
+            b"latchd v1 cloud's fingerprint\0",
+            &[key, self.authority.as_deref().unwrap_or("").as_bytes()],
+        )
+    }
+}
+
+/// The public halves of what a bridge made for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// The request for a certificate of the TLS key: PKCS #10, DER, base64.
+    pub csr: String,
+    /// What is going to sign.
+    pub signing_key: PublicKey,
+}
+
+impl Keys {
+    /// What a person compares.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(b"latchd v1 bridge's fingerprint\0", &[self.signing_key.as_bytes(), self.csr.as_bytes()])
+    }
+
+    /// The SHA-256 of both, as hexadecimal digits: what an [`Admission`] answers to.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, &self.bytes());
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Shows that whoever asks has the new signing key.
+    #[must_use]
+    pub fn proof(&self, key: &SigningKey) -> String {
+        STANDARD.encode(key.sign(KEYS, &self.bytes()))
+    }
+
+    /// Whether a [`Keys::proof`] is one.
+    #[must_use]
+    pub fn is_proven(&self, proof: &str) -> bool {
+        STANDARD.decode(proof).is_ok_and(|proof| self.signing_key.verifies(KEYS, &self.bytes(), &proof))
+    }
+
+    /// Shows that whoever has an old signing key wants these.
+    #[must_use]
+    pub fn renewal_proof(&self, old: &SigningKey) -> String {
+        STANDARD.encode(old.sign(RENEWAL, &self.bytes()))
+    }
+
+    /// Whether a [`Keys::renewal_proof`] is one.
+    #[must_use]
+    pub fn is_wanted(&self, old: &PublicKey, proof: &str) -> bool {
+        STANDARD.decode(proof).is_ok_and(|proof| old.verifies(RENEWAL, &self.bytes(), &proof))
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        [self.signing_key.as_bytes().as_slice(), self.csr.as_bytes()].concat()
+    }
+}
+
+/// A site asks to be taken in. Sent again unchanged while the answer is [`Waiting`], or when none came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairRequest {
+    /// The pairing code, as the cloud gave it.
+    pub code: String,
+    /// The keys that the bridge made.
+    #[serde(flatten)]
+    pub keys: Keys,
+    /// [`Keys::proof`] with the signing key.
+    pub proof: String,
+    /// Program and version, for people.
+    pub agent: String,
+}
+
+/// A bridge asks for its next certificate, with the present one or, within the cloud's grace, with one that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// Who asks.
+    pub bridge_id: BridgeId,
+    /// The new keys.
+    #[serde(flatten)]
+    pub keys: Keys,
+    /// [`Keys::proof`] with the new signing key.
+    pub proof: String,
+    /// The present signing key.
+    pub old_key_id: KeyId,
+    /// [`Keys::renewal_proof`] with it.
+    pub old_proof: String,
+}
+
+/// A person has not answered yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// For how many seconds the request is worth repeating.
+    pub expires_in: u64,
+}
+
+/// What a cloud says to a bridge that it takes in, or goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// [`Keys::digest`] of the keys that were certified.
+    pub keys: String,
+    /// Who the bridge is to the cloud.
+    pub bridge_id: BridgeId,
+    /// The workspace's name, for people.
+    pub workspace: String,
+    /// The keys that speak for the cloud, newest first.
+    pub cloud_keys: Vec<PublicKey>,
+    /// Its own certificate authority, PEM, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// The cloud's time.
+    pub issued_at: Timestamp,
+    /// When the certificate ends.
+    pub expires_at: Timestamp,
+    /// The cloud's copy of the door ledger, for a bridge that takes another one's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerCopy>,
+}
+
+/// What a cloud knows of the doors of a bridge that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerCopy {
+    /// Whether a person vouches that the old bridge did nothing that the cloud does not know. If not, no room's state is
+    /// certain.
+    pub is_current: bool,
+    /// Its rooms.
+    pub rooms: Vec<RoomState>,
+}
+
+/// A signed answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Which of the cloud's keys signed.
+    pub key_id: KeyId,
+    /// The signature: 64 bytes, base64.
+    pub signature: String,
+    /// The JSON text of an [`Admission`]; the exact bytes that the signature covers.
+    pub body: String,
+}
+
+impl Answer {
+    /// Signs an admission.
+    #[must_use]
+    pub fn new(admission: &Admission, key: &SigningKey) -> Self {
+        let body = serde_json::to_string(admission).expect("an admission has string keys only");
+        let signature = STANDARD.encode(key.sign(ADMISSION, body.as_bytes()));
+        Self { key_id: key.public().id(), signature, body }
+    }
+
+    /// Opens an answer that one of these keys signed, and that is about these keys of ours.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn open(&self, cloud_keys: &[PublicKey], keys: &Keys) -> Result<Admission, NotBelieved> {
+        let key = cloud_keys.iter().find(|key| key.id() == self.key_id).ok_or(NotBelieved::KeyUnknown)?;
+        let signature = STANDARD.decode(&self.signature).map_err(|_| NotBelieved::Altered)?;
+        if !key.verifies(ADMISSION, self.body.as_bytes(), &signature) {
+            return Err(NotBelieved::Altered);
+        }
+        let admission: Admission = serde_json::from_str(&self.body).map_err(|_| NotBelieved::Malformed)?;
+        match admission.keys == keys.digest() {
+            true => Ok(admission),
+            false => Err(NotBelieved::OtherKeys),
+        }
+    }
+}
+
+/// Why a cloud's answer is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotBelieved {
+    /// Signed by nobody we know.
+    #[error("the answer is signed by a key that is not the cloud's")]
+    KeyUnknown,
+    /// The signature does not fit.
+    #[error("the answer was altered on the way")]
+    Altered,
+    /// It is signed, and of another form.
+    #[error("the answer is of another form: one of the two programs is too old")]
+    Malformed,
+    /// It is about keys of somebody else.
+    #[error("the answer is about other keys than ours")]
+    OtherKeys,
+}
+
+/// 80 bits in sixteen letters and digits that nobody confuses (Crockford's base 32), in four groups.
+fn fingerprint(domain: &[u8], parts: &[&[u8]]) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(domain);
+    for part in parts {
+        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(part);
+    }
+    let digest = context.finish();
+    let mut bits = digest.as_ref()[..10].iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let mut letters = [0; 16];
+    for letter in letters.iter_mut().rev() {
+        *letter = ALPHABET[usize::try_from(bits & 31).unwrap_or(0)];
+        bits >>= 5;
+    }
+    let groups: Vec<_> = letters.chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
+    groups.join("-")
+}
