@@ -162,6 +162,18 @@ pub(super) async fn knock(
     }
 }
 
+/// A bridge's websocket, with the nonce that came with it.
+pub(super) async fn websocket_as(
+    world: &World,
+    port: u16,
+    identity: &Identity,
+) -> Result<(WebSocketStream<Tls>, String), tungstenite::Error> {
+    let stream = tls_as(world, port, Some(identity)).await;
+    let request = format!("wss://localhost:{port}/bridge/v1").into_client_request()?;
+    let (socket, response) = client_async_with_config(request, stream, Some(unlimited())).await?;
+    Ok((socket, response.headers()["latchd-nonce"].to_str().unwrap().to_owned()))
+}
+
 /// A bridge that is in but has not said hello.
 pub(super) async fn bridge(world: &World, port: u16) -> Peer {
     bridge_as(world, port, &world.ours()).await

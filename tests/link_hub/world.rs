@@ -22,7 +22,7 @@ use latchd::{
         tls::{self, For, public_key_hash},
     },
     link::{Event, Identity, Link, Settings, Trouble},
-    model::{BridgeId, Job, JobId, Order, Outcome, Priority, Report, SystemName, WorkspaceId},
+    model::{BridgeId, Job, JobId, JobState, Order, Outcome, Priority, Report, SystemName, WorkspaceId},
     protocol::{Frame, Memory, Position, PublicKey, SigningKey, Welcome},
     seal::SealKey,
     seams::{BoxFuture, Clock, Listener, MemoryNet, Net, Random, Storage, Stream, SystemNet, TrustedTime},
@@ -431,6 +431,19 @@ impl Cloud {
 
     pub(super) async fn standing(&self, world: &World, number: u128) -> Option<Standing> {
         self.run(world, move |db| db.standing(job_id(number))).await
+    }
+
+    /// Takes a job back.
+    pub(super) async fn cancel(&self, world: &World, number: u128) {
+        let (now, bridge) = (world.clock.now(), self.bridge);
+        let _ = self.run(world, move |db| db.enqueue_cancel(now, bridge, job_id(number))).await;
+        self.signals.orders_queued();
+    }
+
+    /// How a job ended: which revision, in which state.
+    pub(super) async fn end_of(&self, world: &World, number: u128) -> Option<(u8, JobState)> {
+        let end = self.run(world, move |db| db.job_end(job_id(number))).await;
+        end.map(|end| (end.revision, end.state))
     }
 
     /// Waits until an order stands like this.
