@@ -12,7 +12,7 @@ use latchd::{
     queue::{Accepted, Claimed, JobFilter, JobView, RetryRefused, SlotView, Wish},
     store::Store,
 };
-use proptest::{prelude::*, test_runner::RngSeed};
+use proptest::prelude::*;
 use queue_support::*;
 
 /// The jobs of the agent's own, oldest first.
@@ -375,6 +375,25 @@ fn a_code_does_not_outlive_its_end_because_another_is_to_come_later() {
 }
 
 #[test]
+fn a_removal_that_failed_is_not_tried_again_where_the_next_code_comes_first() {
+    for (put_is_done, then) in [(true, vec![4000]), (false, vec![2900])] {
+        let mut site = Site::new();
+        site.send(0, job(1, put("a", 1, 0, Some(2500))));
+        finish(&mut site, 1, id(1), done());
+        site.accept(2, job(2, put("a", 2, 3000, Some(4000))), true);
+        let removal = claim(&mut site, 2601).unwrap().job.job_id;
+        finish(&mut site, 2601, removal, no_card());
+        // It would be tried again at 2901, when the next code has taken the place of what is in the slot.
+        assert_eq!((site.queue.next_due().unwrap(), removals(&site)), (Some(at(3000 - LEAD)), vec![]));
+        assert_eq!(claim(&mut site, 3000 - LEAD).unwrap().job.job_id, id(2));
+        let told = if put_is_done { done() } else { no_card() };
+        finish(&mut site, 2900, id(2), told);
+        let due: Vec<_> = removals(&site).into_iter().map(|due| due.max(2900)).collect();
+        assert_eq!(due, then, "what is left in it goes at its end, or at once where that has passed");
+    }
+}
+
+#[test]
 fn a_doubt_that_is_settled_leaves_the_earlier_code_its_own_end() {
     let mut site = Site::new();
     site.send(0, job(1, put("a", 1, 0, Some(900))));
@@ -628,13 +647,26 @@ impl Story {
         }
     }
 
+    /// Whether what is in a slot goes soon: a removal that failed is tried again within five minutes, unless a code that
+    /// takes its place is due sooner.
+    fn goes_soon(&self, slot: &str) -> bool {
+        let filter = JobFilter { state: Some(JobState::Waiting), limit: 1000, ..JobFilter::default() };
+        self.site.queue.jobs(filter).unwrap().into_iter().any(|waiting| {
+            let job = self.site.queue.job(waiting.job_id).unwrap().unwrap().job.unwrap();
+            let of = match &job.order {
+                Order::SlotPut(put) => &put.slot,
+                Order::SlotRemove { slot, .. } => slot,
+                other => panic!("{other:?}"),
+            };
+            of == slot && waiting.due_at.is_none_or(|due| due <= at(self.now + 300))
+        })
+    }
+
     /// With nothing left to do at this moment, the lock is as it was ordered.
     fn judge(&self) {
-        // A removal that failed is tried again within five minutes.
-        let goes_soon = removals(&self.site).into_iter().any(|due| due <= self.now + 300);
         for (slot, (job_id, until)) in &self.lock.0 {
             // Where nobody knows which of two is in it, the later end counts: nobody is shut out early.
-            let is_right = *until > self.now || goes_soon || slot_of(&self.site, slot).uncertain;
+            let is_right = *until > self.now || self.goes_soon(slot) || slot_of(&self.site, slot).uncertain;
             assert!(is_right, "{slot} still holds what {job_id} put there, {until} at {}", self.now);
         }
         for (slot, newest) in &self.newest {
@@ -646,7 +678,7 @@ impl Story {
                 JobState::Succeeded if is_put => assert!(held.is_none() || held == Some(*newest), "{slot}"),
                 JobState::Succeeded => assert_eq!(held, None, "{slot}"),
                 // Its time has not come: what was there before has gone, or goes soon where removing it failed.
-                JobState::Waiting => assert!(held.is_none() || goes_soon, "{slot} holds {held:?}"),
+                JobState::Waiting => assert!(held.is_none() || self.goes_soon(slot), "{slot} holds {held:?}"),
                 JobState::Failed
                 | JobState::Unknown
                 | JobState::Cancelled
@@ -658,21 +690,20 @@ impl Story {
     }
 }
 
-/// The ordinary run tries the same cases each time; with `LATCHD_CASES` they are others each time.
-fn seed() -> RngSeed {
-    match std::env::var_os("LATCHD_CASES") {
-        Some(_) => RngSeed::Random,
-        None => RngSeed::Fixed(7),
-    }
-}
-
 fn cases() -> u32 {
     let wanted = std::env::var("LATCHD_CASES").ok();
     wanted.map_or(150, |cases| cases.parse().expect("LATCHD_CASES is a number"))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, rng_seed: seed(), ..ProptestConfig::default() })]
+    // A failure prints its steps, and leaves behind what is needed to try the same case again.
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: Some(Box::new(
+            proptest::test_runner::FileFailurePersistence::Direct("tests/queue_slots.proptest-regressions"),
+        )),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn whatever_happens_no_code_outlives_its_end_and_the_newest_order_decides(
