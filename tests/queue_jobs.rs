@@ -161,6 +161,51 @@ fn a_cancel_that_overtakes_its_job_is_remembered() {
 }
 
 #[test]
+fn a_cloud_that_takes_back_a_job_that_is_over_is_told_its_end_again() {
+    let mut site = Site::new();
+    site.done(0, job(1, read()));
+    let told = |site: &Site| {
+        let reports = site.reports().into_iter().map(|(position, message)| (position.n, message));
+        reports.map(|(n, message)| (n, outcome_of(message))).collect::<Vec<_>>()
+    };
+    let cancel = |site: &mut Site, n| {
+        let answer = site.commit(|queue| queue.cancel(at(1), Some(order(1, n)), id(1))).unwrap();
+        assert_eq!(answer, CancelAnswer::TooLate(JobState::Succeeded));
+    };
+    cancel(&mut site, 1);
+    assert_eq!(told(&site), [(1, JobState::Succeeded)], "it is about to be told anyway");
+    site.queue.acknowledge_reports(Position { epoch: 1, n: 1 });
+    cancel(&mut site, 1);
+    assert_eq!(told(&site), [(1, JobState::Succeeded)], "the same cancel, delivered twice");
+    cancel(&mut site, 2);
+    assert_eq!(told(&site), [(2, JobState::Succeeded)]);
+    site.queue.acknowledge_reports(Position { epoch: 1, n: 2 });
+    site.commit(|queue| queue.cancel(at(2), None, id(1))).unwrap();
+    assert_eq!(site.queue.memory().unwrap().reports.last.n, 2, "a person at the site is not the cloud");
+}
+
+#[test]
+fn a_cloud_that_takes_back_a_job_that_never_came_is_told_that_it_is_not_done() {
+    let mut site = Site::new();
+    for n in 1..=2 {
+        let answer = site.commit(|queue| queue.cancel(at(0), Some(order(1, n)), id(1))).unwrap();
+        assert_eq!(answer, CancelAnswer::NotKnown);
+        let (position, message) = site.reports().into_iter().next_back().unwrap();
+        assert_eq!((position.n, outcome_of(message)), (n, JobState::Cancelled));
+        site.queue.acknowledge_reports(Position { epoch: 1, n });
+    }
+    assert_eq!(site.queue.jobs(JobFilter::default()).unwrap(), [], "nobody here ever heard of it");
+    assert_eq!(site.accept(1, job(1, read()), true), Accepted::Ended(Outcome::Cancelled));
+}
+
+fn outcome_of(message: Message) -> JobState {
+    match message {
+        Message::Outcome(report) => report.outcome.state(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_job_that_is_too_late_is_never_started() {
     let mut site = Site::new();
     assert!(matches!(site.accept(10, expiring(1, 10), true), Accepted::Ended(Outcome::Expired(_))));

@@ -492,7 +492,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a job back, if nothing of it was sent.
+    /// Takes a job back, if nothing of it was sent. A place in the stream is a question, and every new one is answered:
+    /// with the end of a job that is over, told again where the cloud holds it already, and with `cancelled` for a job
+    /// that is not here, which ends so should it still come. A cloud that was set back has forgotten the answer, and may
+    /// take the cancel it once sent for the job.
     ///
     /// # Errors
     /// As [`Queue::accept`].
@@ -503,9 +506,22 @@ impl Queue {
         job_id: JobId,
     ) -> Result<CancelAnswer, StoreError> {
         let is_new = self.take_order(now, position)?;
+        let is_asked = is_new && position.is_some();
         let Some(row) = self.find(job_id)? else {
             if is_new {
                 self.cancel_ahead(now, job_id)?;
+            }
+            if is_asked && !self.has_report(job_id)? {
+                let (outcome, rooms) = (Outcome::Cancelled, Vec::new());
+                self.report(&Report {
+                    job_id,
+                    revision: 1,
+                    at: now,
+                    outcome,
+                    resolution: None,
+                    rooms,
+                    local: None,
+                })?;
             }
             return Ok(CancelAnswer::NotKnown);
         };
@@ -518,7 +534,12 @@ impl Queue {
                 self.want_cancelled(&row)?;
                 Ok(CancelAnswer::TooLate(JobState::Sent))
             }
-            over => Ok(CancelAnswer::TooLate(over)),
+            over => {
+                if is_asked {
+                    self.report_again(now, job_id)?;
+                }
+                Ok(CancelAnswer::TooLate(over))
+            }
         }
     }
 
@@ -812,7 +833,7 @@ impl Queue {
         })
     }
 
-    /// Says once more how a job ended: a cloud that orders it again has forgotten it.
+    /// Says once more how a job ended: a cloud that orders it again, or takes it back, does not know.
     fn report_again(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
         if self.has_report(job_id)? {
             return Ok(());
