@@ -231,7 +231,39 @@ fn a_clock_that_jumps_neither_loses_a_timer_nor_fires_it_twice() {
     let removal = claim(&mut site, 1_000_000).unwrap().job.job_id;
     assert_eq!(claim(&mut site, 1_000_001), None);
     site.commit(|queue| queue.unsend(at(2), removal, &line_down())).unwrap();
-    assert_eq!(claim(&mut site, 100).unwrap().job.job_id, removal);
+    assert_eq!(
+        (claim(&mut site, 100), removals(&site)),
+        (None, vec![900]),
+        "its time has not come after all"
+    );
+    assert_eq!(claim(&mut site, 900).unwrap().job.job_id, removal);
+}
+
+#[test]
+fn a_clock_that_was_ahead_and_is_put_right_makes_nothing_early_that_was_not_sent() {
+    let mut site = Site::new();
+    site.send(0, job(1, put("full", 1, 0, Some(5000))));
+    finish(&mut site, 1, id(1), done());
+    site.accept(2, job(2, put("planned", 1, 4000, Some(9000))), true);
+    // Both come due, and nothing is sent before the clock is put right.
+    site.commit(|queue| queue.come_due(at(6000))).unwrap();
+    assert_eq!((site.queue.next_due().unwrap(), removals(&site)), (None, vec![0]));
+    site = site.crash();
+    assert_eq!(claim(&mut site, 10), None);
+    assert_eq!((site.queue.next_due().unwrap(), removals(&site)), (Some(at(4000 - LEAD)), vec![5000]));
+    assert_eq!(claim(&mut site, 4000 - LEAD).unwrap().job.job_id, id(2));
+    finish(&mut site, 4000, id(2), done());
+    assert_eq!(claim(&mut site, 4999), None);
+    assert_eq!(claim(&mut site, 5000).unwrap().job.order, remove("full"));
+}
+
+#[test]
+fn a_code_that_was_ordered_while_the_clock_was_ahead_waits_for_its_time() {
+    let mut site = Site::new();
+    site.accept(3000, job(1, put("a", 1, 3000, Some(9000))), false);
+    assert_eq!(claim(&mut site, 10), None);
+    assert_eq!(site.queue.next_due().unwrap(), Some(at(3000 - LEAD)));
+    assert_eq!(claim(&mut site, 3000 - LEAD).unwrap().job.job_id, id(1));
 }
 
 #[test]
@@ -454,6 +486,21 @@ fn a_job_whose_successor_may_have_been_done_is_not_done_again() {
     let Message::Resolution(report) = site.reports().into_iter().next_back().unwrap().1 else { panic!() };
     assert_eq!(report.local.unwrap().origin, Origin::Person, "the cloud never ordered it");
     assert!(site.queue.retry_of(at(6), id(1)).unwrap().is_ok());
+}
+
+#[test]
+fn a_code_that_proves_to_be_early_leaves_its_slot_empty_until_its_time() {
+    let mut site = Site::new();
+    site.send(0, job(1, put("a", 1, 0, Some(5000))));
+    finish(&mut site, 1, id(1), done());
+    // By a clock that is ahead the second code takes the place of the first at once.
+    site.accept(4500, job(2, put("a", 2, 4000, Some(9000))), false);
+    assert_eq!(removals(&site), [0_i64; 0]);
+    let removal = claim(&mut site, 10).unwrap().job;
+    assert_eq!(removal.order, remove("a"));
+    finish(&mut site, 11, removal.job_id, done());
+    assert_eq!((claim(&mut site, 12), removals(&site)), (None, vec![]));
+    assert_eq!(claim(&mut site, 4000 - LEAD).unwrap().job.job_id, id(2));
 }
 
 /// A lock as it really is, whatever the queue is told of it: per slot whose content it holds, and until when.

@@ -23,7 +23,8 @@
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
 //! agent's own standing there from then on. Nothing has to be remembered beside the rows, so a restart forgets no timer,
-//! and a clock that jumps only changes when the next look finds them due.
+//! and a clock that jumps only changes when the next look finds them due. What was found due waits again if the clock
+//! proves to have been ahead before it was sent.
 //!
 //! This room sees no driver, no network and no task.
 
@@ -268,6 +269,8 @@ enum Sending {
     Ended(Outcome),
     /// Another job is at work in one of its rooms, or on its slot.
     AtWork,
+    /// The clock showed a later time when it was made ready.
+    TooEarly(Timestamp),
 }
 
 impl Queue {
@@ -338,16 +341,17 @@ impl Queue {
         let admission = match admission {
             Ok(admission) => admission,
             Err(refusal) => {
-                let row = self.received_row(job, None, origin, retries)?;
+                let row = self.received_row(job, None, origin, retries, None)?;
                 if arrived.is_cancelled {
                     return self.end_cancelled_ahead(now, &row);
                 }
                 return self.end_early(now, &row, Outcome::Failed(refusal));
             }
         };
-        let due_at = due_at(&job.order, admission.lead).filter(|due| *due > now);
+        let not_before = due_at(&job.order, admission.lead);
+        let due_at = not_before.filter(|due| *due > now);
         let lane = admission.lane.clone();
-        let mut row = self.received_row(job, Some(admission), origin, retries)?;
+        let mut row = self.received_row(job, Some(admission), origin, retries, not_before)?;
         if arrived.is_cancelled {
             return self.end_cancelled_ahead(now, &row);
         }
@@ -369,7 +373,7 @@ impl Queue {
             match self.send(now, &row)? {
                 Sending::Sent(claimed) => return Ok(Accepted::Sent(claimed)),
                 Sending::Ended(outcome) => return Ok(Accepted::Ended(outcome)),
-                Sending::AtWork => retry_at = Some(after(now, AT_WORK)),
+                Sending::AtWork | Sending::TooEarly(_) => retry_at = Some(after(now, AT_WORK)),
             }
         }
         self.mark_queued(now, &row, due_at, retry_at)?;
@@ -444,6 +448,7 @@ impl Queue {
                 Sending::Sent(claimed) => return Ok(Some(claimed)),
                 Sending::Ended(_) => {}
                 Sending::AtWork => self.postpone(&row, after(now, AT_WORK))?,
+                Sending::TooEarly(due_at) => self.wait_for_its_time(now, &row, due_at)?,
             }
         }
         Ok(None)
@@ -750,6 +755,9 @@ impl Queue {
         if let Some(outcome) = self.refuse(now, row)? {
             self.end(now, row, &outcome)?;
             return Ok(Sending::Ended(outcome));
+        }
+        if let Some(due_at) = row.body.as_ref().and_then(|body| body.not_before).filter(|due| *due > now) {
+            return Ok(Sending::TooEarly(due_at));
         }
         let job = row.job()?;
         if job.order.kind() == Kind::CardEncode {

@@ -164,6 +164,15 @@ pub(super) fn slot_of(order: &Order) -> Option<(&DeviceName, &str)> {
     }
 }
 
+/// When a job of the agent's own is done.
+#[derive(Debug, Clone, Copy, Default)]
+struct Timer {
+    /// Never earlier, whatever the clock showed when it was made ready.
+    not_before: Option<Timestamp>,
+    /// When it is looked at next; at once where absent.
+    due_at: Option<Timestamp>,
+}
+
 /// What a newly arrived order means to its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ordered {
@@ -225,7 +234,7 @@ impl Queue {
             self.end(now, &waiting, &Outcome::Superseded)?;
         }
         if must_go {
-            self.queue_own(now, removal, lane, None)?;
+            self.queue_own(now, removal, lane, Timer::default())?;
         }
         Ok(Ordered::Newest)
     }
@@ -270,6 +279,27 @@ impl Queue {
             self.put_slot(&index, &slot)?;
         }
         self.keep_end(now, row, &index, &slot)
+    }
+
+    /// A job that was made ready by a clock that was ahead waits again. Until its time comes its slot is empty, as it
+    /// would have been from the job's arrival on.
+    pub(super) fn wait_for_its_time(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        due_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.put_off(row, due_at)?;
+        let (Some((index, slot)), Some(lane)) = (self.slot_of_row(row)?, &row.lane) else {
+            return Ok(());
+        };
+        let is_put = matches!(row.job()?.order, Order::SlotPut(_));
+        let goes = self.next_for(&index, row.job_id)?.is_some_and(|next| next <= now);
+        if !is_put || !slot.may_open() || goes {
+            return Ok(());
+        }
+        let removal = removal_of(&slot, now, &self.random);
+        self.queue_own(now, removal, lane, Timer::default())
     }
 
     /// A job whose work was proven empty goes back to wait; its slot is free for others. Says whether a newer order
@@ -321,7 +351,9 @@ impl Queue {
         }
         let removal = removal_of(slot, now, &self.random);
         let lane = lane.clone();
-        self.queue_own(now, removal, &lane, Some(empty_at).filter(|due| *due > now))
+        let not_before = (!is_replaced).then_some(ends_at);
+        let due_at = Some(empty_at).filter(|due| *due > now);
+        self.queue_own(now, removal, &lane, Timer { not_before, due_at })
     }
 
     /// Queues a job of the agent's own.
@@ -330,11 +362,11 @@ impl Queue {
         now: Timestamp,
         job: Job,
         lane: &LaneName,
-        due_at: Option<Timestamp>,
+        timer: Timer,
     ) -> Result<(), StoreError> {
         let admission = Admission::to(lane.clone(), Vec::new());
-        let row = self.received_row(job, Some(admission), Origin::Timer, None)?;
-        self.mark_queued(now, &row, due_at, None)
+        let row = self.received_row(job, Some(admission), Origin::Timer, None, timer.not_before)?;
+        self.mark_queued(now, &row, timer.due_at, None)
     }
 
     /// Every slot that was ever ordered and not forgotten since.

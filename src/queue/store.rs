@@ -58,6 +58,9 @@ pub(super) struct Body {
     /// The end that its card will carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) printed_end: Option<Timestamp>,
+    /// Not before this instant, whatever the clock once showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) not_before: Option<Timestamp>,
 }
 
 impl Row {
@@ -217,12 +220,13 @@ impl Queue {
         admission: Option<Admission>,
         origin: Origin,
         retries: Option<JobId>,
+        not_before: Option<Timestamp>,
     ) -> Result<Row, StoreError> {
         let job_id = job.job_id;
         let lane = admission.as_ref().map(|admission| admission.lane.clone());
         let (rooms, printed_end) =
             admission.map(|admission| (admission.rooms, admission.printed_end)).unwrap_or_default();
-        let body = Body { job, rooms, printed_end };
+        let body = Body { job, rooms, printed_end, not_before };
         Ok(Row {
             rooms: ledger::rooms_of(&body.job.order, &body.rooms),
             body: Some(body),
@@ -413,6 +417,14 @@ impl Queue {
         ] {
             self.connection.prepare_cached(sql)?.execute(params![lane.as_str(), than.as_millisecond()])?;
         }
+        Ok(())
+    }
+
+    /// Takes a job out of those that are ready until its own time comes.
+    pub(super) fn put_off(&mut self, row: &Row, until: Timestamp) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE job SET due_at = ?2 WHERE id = ?1")?
+            .execute([row.id()?, until.as_millisecond()])?;
         Ok(())
     }
 
