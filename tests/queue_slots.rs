@@ -7,7 +7,7 @@ mod queue_support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
-    model::{JobId, JobState, Kind, Order, Origin, Outcome, Priority, Resolution, Success, Verdict},
+    model::{Code, JobId, JobState, Kind, Order, Origin, Outcome, Priority, Resolution, Success, Verdict},
     protocol::Message,
     queue::{Accepted, Claimed, JobFilter, JobView, RetryRefused, SlotView, Wish},
     store::Store,
@@ -280,6 +280,32 @@ fn old_slots_are_forgotten_only_when_they_are_empty_and_nothing_is_to_come() {
     while site.commit(|queue| queue.purge(at(50_000))).unwrap() > 0 {}
     let left: Vec<_> = site.queue.slots().unwrap().into_iter().map(|slot| slot.slot).collect();
     assert_eq!(left, ["full", "planned"]);
+}
+
+#[test]
+fn codes_for_later_and_removals_to_come_take_no_room_from_what_waits() {
+    let mut site = Site::with(|rules| rules.limits.waiting_jobs = 2);
+    for number in 1..=3 {
+        site.send(0, job(number, put(&format!("now {number}"), 1, 0, Some(9000))));
+        finish(&mut site, 0, id(number), done());
+    }
+    let later = |number: u128| job(number, put(&format!("later {number}"), 1, 5000, Some(9000)));
+    for number in 4..=19 {
+        assert_eq!(site.accept(0, later(number), false), Accepted::Waiting, "{number}");
+    }
+    assert_eq!(site.queue.orders_limit(256).unwrap(), 2);
+    site.accept(0, job(20, read()), false);
+    assert_eq!(site.queue.orders_limit(256).unwrap(), 1);
+    assert_eq!(site.queue.orders_limit(1).unwrap(), 1);
+    site.accept(0, job(21, read()), false);
+    assert_eq!(site.queue.orders_limit(256).unwrap(), 0);
+    assert_eq!(site.refused(0, job(22, read())), Code::QueueFull);
+    // Three removals and seventeen codes are as many as may be to come.
+    assert_eq!(site.accept(0, later(23), false), Accepted::Waiting);
+    assert_eq!(site.refused(0, later(24)), Code::QueueFull);
+    // Now they have to be worked off like any job.
+    site.commit(|queue| queue.come_due(at(5000))).unwrap();
+    assert_eq!(site.queue.orders_limit(256).unwrap(), 0);
 }
 
 #[test]

@@ -361,7 +361,7 @@ impl Queue {
         let may_send = may_send && due_at.is_none() && !self.has_ready(now, &lane)?;
         let is_later = may_send && self.ordered_before(&row, &BTreeSet::new())?.is_some();
         let may_send = may_send && !is_later;
-        if !may_send && let Err(refusal) = limits::one_more_waiting(&self.rules.limits, arrived.waiting) {
+        if !may_send && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some())? {
             self.audit_refusal(now, job_id, &refusal)?;
             return self.end_early(now, &row, Outcome::Failed(refusal));
         }
@@ -378,6 +378,20 @@ impl Queue {
         }
         self.mark_queued(now, &row, due_at, retry_at)?;
         Ok(Accepted::Waiting)
+    }
+
+    /// Whether one more job may wait, beside `waiting` others of both kinds.
+    fn has_room(&self, waiting: u64, is_scheduled: bool) -> Result<Result<(), Refusal>, StoreError> {
+        let limits = &self.rules.limits;
+        if is_scheduled {
+            return Ok(match limits::one_more_scheduled(limits, waiting) {
+                Err(_) => limits::one_more_scheduled(limits, self.scheduled(waiting)?),
+                fits => fits,
+            });
+        }
+        // Only so many as make the difference are counted.
+        let beyond = (waiting + 1).saturating_sub(u64::from(limits.waiting_jobs));
+        Ok(limits::one_more_waiting(limits, waiting - self.scheduled(beyond)?))
     }
 
     fn end_cancelled_ahead(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {

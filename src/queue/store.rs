@@ -567,6 +567,21 @@ impl Queue {
         Ok(count.cast_unsigned())
     }
 
+    /// How many jobs wait for their time; counts no further than `most`.
+    pub(super) fn scheduled(&self, most: u64) -> Result<u64, StoreError> {
+        if most == 0 {
+            return Ok(0);
+        }
+        let count: i64 = self
+            .connection
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM job INDEXED BY job_due WHERE state = 'waiting' \
+                 AND due_at IS NOT NULL LIMIT ?1)",
+            )?
+            .query_row([i64::try_from(most).unwrap_or(i64::MAX)], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
+    }
+
     /// How many jobs wait or are at work.
     pub(super) fn unfinished(&self) -> Result<u64, StoreError> {
         let count: i64 = self
