@@ -175,6 +175,8 @@ pub struct Troubles {
 pub struct Past {
     /// Jobs that were at work, with their lanes.
     pub in_doubt: Vec<(LaneName, Claimed)>,
+    /// Those of them that were to be taken back.
+    pub taken_back: BTreeSet<JobId>,
     /// Lanes that a person has paused.
     pub paused: Vec<LanePause>,
     /// Lanes in which jobs wait.
@@ -212,7 +214,8 @@ pub struct Claimed {
 pub enum CancelAnswer {
     /// Nothing had been sent, and nothing will be.
     Cancelled,
-    /// It stood here already. A job that is `sent` still ends cancelled if nothing of it proves to have been written.
+    /// It stood here already. A job that is `sent` still ends cancelled if nothing of it proves to have been written, or
+    /// if it only looks and did not get to see anything.
     TooLate(JobState),
     /// No such job; one that arrives later under this id ends cancelled.
     NotKnown,
@@ -612,9 +615,10 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn past(&mut self, now: Timestamp) -> Result<Past, StoreError> {
-        let mut in_doubt = Vec::new();
+        let (mut in_doubt, mut taken_back) = (Vec::new(), BTreeSet::new());
         for job_id in self.ids_in(JobState::Sent)? {
             let row = self.known(job_id)?;
+            taken_back.extend(row.cancel_wanted.then_some(job_id));
             match (row.lane, row.body) {
                 (Some(lane), Some(body)) => in_doubt.push((
                     lane,
@@ -629,6 +633,7 @@ impl Queue {
         }
         Ok(Past {
             in_doubt,
+            taken_back,
             paused: self.paused_lanes()?,
             lanes: self.lanes_with_work()?,
             waiting: self.waiting()? > 0,
