@@ -464,6 +464,35 @@ fn a_doubt_that_is_settled_leaves_the_earlier_code_its_own_end() {
 }
 
 #[test]
+fn where_one_of_two_codes_may_be_in_a_slot_it_is_emptied_at_the_end_that_was_ordered_last() {
+    for (older, newer) in [(9000, 900), (900, 9000)] {
+        let mut site = Site::new();
+        site.send(0, job(1, put("a", 1, 0, Some(older))));
+        finish(&mut site, 1, id(1), done());
+        site.send(2, job(2, put("a", 2, 0, Some(newer))));
+        finish(&mut site, 3, id(2), no_answer());
+        assert_eq!((removals(&site), slot(&site).ends_at), (vec![newer], Some(at(newer))));
+        let removal = claim(&mut site, newer).unwrap().job.job_id;
+        finish(&mut site, newer, removal, no_answer());
+        assert_eq!(removals(&site), [newer + 300], "until it is empty for certain");
+    }
+}
+
+#[test]
+fn a_doubt_that_is_settled_takes_no_earlier_code_away_at_the_end_of_one_that_was_never_put() {
+    for (verdict, end) in [(Verdict::NotDone, 9000), (Verdict::Done, 900)] {
+        let mut site = Site::new();
+        site.send(0, job(1, put("a", 1, 0, Some(9000))));
+        finish(&mut site, 1, id(1), done());
+        site.send(2, job(2, put("a", 2, 0, Some(900))));
+        finish(&mut site, 3, id(2), no_answer());
+        let resolution = Resolution { verdict, by: "Ada".into() };
+        site.commit(|queue| queue.resolve(at(4), id(2), resolution)).unwrap().unwrap();
+        assert_eq!(removals(&site), [end], "{verdict:?}");
+    }
+}
+
+#[test]
 fn removals_of_its_own_are_purged_like_any_job() {
     let mut site = Site::new();
     site.send(0, job(1, put("a", 1, 0, Some(900))));
@@ -738,17 +767,24 @@ impl Story {
     /// With nothing left to do at this moment, the lock is as it was ordered.
     fn judge(&self) {
         for (slot, (job_id, until)) in &self.lock.0 {
-            // Where nobody knows which of two is in it, the later end counts: nobody is shut out early.
+            // Where nobody knows which of two is in it, the newer one's end counts: nobody is shut out early.
             let is_right = *until > self.now || self.goes_soon(slot) || slot_of(&self.site, slot).uncertain;
             assert!(is_right, "{slot} still holds what {job_id} put there, {until} at {}", self.now);
         }
         for (slot, newest) in &self.newest {
             let view = self.site.queue.job(*newest).unwrap().unwrap();
             let held = self.lock.0.get(slot).map(|(job_id, _)| *job_id);
-            let is_put = view.view.kind == Some(Kind::SlotPut);
+            let end = match view.job.unwrap().order {
+                Order::SlotPut(put) => put.window.ends_at(),
+                _ => None,
+            };
             match view.view.state {
-                // Its window may be over by now.
-                JobState::Succeeded if is_put => assert!(held.is_none() || held == Some(*newest), "{slot}"),
+                JobState::Succeeded if end.is_some_and(|end| end > at(self.now)) => {
+                    assert_eq!(held, Some(*newest), "{slot} before the end of what was put there");
+                }
+                JobState::Succeeded if end.is_some() => {
+                    assert!(held.is_none() || held == Some(*newest), "{slot}");
+                }
                 JobState::Succeeded => assert_eq!(held, None, "{slot}"),
                 // Its time has not come: what was there before has gone, or goes soon where removing it failed.
                 JobState::Waiting => assert!(held.is_none() || self.goes_soon(slot), "{slot} holds {held:?}"),

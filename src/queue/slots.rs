@@ -3,7 +3,12 @@
 //! The newest order decides a slot from its arrival on; what waits for the slot then ends `superseded`. A put whose time
 //! has not come leaves the slot empty until then: if it may hold something, that is removed first. And whatever may be in
 //! a slot is removed at its end, by a job of the agent's own that stands in the queue from the moment the content may be
-//! in the device; where nobody knows which of two contents is there, at the later end. So a cut link, a restart or a jump of the clock keeps no code alive.
+//! in the device. So a cut link, a restart or a jump of the clock keeps no code alive.
+//!
+//! Where nobody knows which of two contents is there, the slot is emptied at the end of the newer one, which is what was
+//! ordered of it, be it sooner or later than the older one's. So an older code may outlive its end until a person settles
+//! the doubt, a new order comes, or the newer one ends. That is the lesser harm: a removal takes whatever is there, and at
+//! the older one's end it could shut out somebody whose code was put, while the doubt itself is told as `unknown` at once.
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
@@ -17,7 +22,7 @@ use crate::{
 
 /// A removal that ended without removing anything is tried again after this long.
 const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its latest end.
+/// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its end.
 const DOUBTS: usize = 4;
 /// A removal is never too late: its deadline is the year 9000, far away and still a date that every reader can print.
 const NEVER: i64 = 221_845_392_000;
@@ -57,7 +62,7 @@ pub(super) enum Holds {
 }
 
 /// When a slot is empty at the latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Empty,
     At(Timestamp),
@@ -70,7 +75,10 @@ impl Holds {
             Self::Nothing => End::Empty,
             Self::Content { until: Some(until), .. } => End::At(*until),
             Self::Content { until: None, .. } => End::Never,
-            Self::Either { before, after, .. } => before.end().max(after.end()),
+            Self::Either { before, after, .. } => match after.end() {
+                End::Empty => before.end(),
+                end => end,
+            },
         }
     }
 
@@ -324,6 +332,15 @@ impl Queue {
         slot.resolve(row.job_id, done);
         slot.changed_at = now;
         self.put_slot(&index, &slot)?;
+        // A removal for what proves not to be there would take away what is.
+        for waiting in self.waiting_for(&index, row.job_id)? {
+            let waiting = self.known(waiting)?;
+            let at = waiting.body.as_ref().and_then(|body| body.not_before).filter(|at| *at > now);
+            let is_early = at.zip(slot.ends_at()).is_some_and(|(at, end)| at < end);
+            if waiting.origin == Origin::Timer && is_early {
+                self.end(now, &waiting, &Outcome::Superseded)?;
+            }
+        }
         self.keep_end(now, row, &index, &slot)
     }
 
