@@ -21,6 +21,8 @@ pub(super) struct Tally {
     pub(super) done: u64,
     pub(super) settled: u64,
     pub(super) crashes: u64,
+    /// Of the longest life of a process.
+    pub(super) most_steps: u64,
 }
 
 impl Tally {
@@ -29,6 +31,7 @@ impl Tally {
         self.done += other.done;
         self.settled += other.settled;
         self.crashes += other.crashes;
+        self.most_steps = self.most_steps.max(other.most_steps);
         for (end, count) in &other.by_end {
             *self.by_end.entry(end.clone()).or_default() += count;
         }
@@ -61,6 +64,8 @@ pub(super) fn cloud_view(db: &mut Db, job_id: JobId) -> Result<CloudView, StoreE
 pub(super) struct Evidence {
     /// The lock server's own.
     pub(super) ledger: Value,
+    /// What turned in a circle, and was ended.
+    pub(super) circles: Vec<String>,
     /// Why both sides did not come to rest, if they did not.
     pub(super) unrest: Option<String>,
     pub(super) ends: BTreeMap<u64, CloudView>,
@@ -74,6 +79,8 @@ pub(super) struct Evidence {
     pub(super) empty: bool,
     pub(super) agent_jobs: BTreeMap<u64, JobDetail>,
     pub(super) crashes: u64,
+    /// Of the longest life of a process.
+    pub(super) most_steps: u64,
 }
 
 fn fields(order: &Value) -> Vec<&str> {
@@ -101,11 +108,12 @@ pub(super) fn times_done(ledger: &Value, number: u64) -> usize {
 }
 
 pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<String>> {
-    let mut wrong = Vec::new();
+    let mut wrong = evidence.circles.clone();
     if let Some(why) = &evidence.unrest {
         wrong.push(format!("something is stuck: {why}"));
     }
-    let mut tally = Tally { crashes: evidence.crashes, settled: book.settled, ..Tally::default() };
+    let Evidence { crashes, most_steps, .. } = *evidence;
+    let mut tally = Tally { crashes, most_steps, settled: book.settled, ..Tally::default() };
     for (number, ordered) in &book.orders {
         let Some(view) = evidence.ends.get(number) else { continue };
         tally.jobs += 1;

@@ -67,7 +67,9 @@ fn whatever_goes_wrong_no_job_is_lost_done_twice_or_reported_as_it_was_not() {
             .with_writer(std::io::stderr)
             .with_max_level(tracing::Level::DEBUG)
             .try_init();
-        let story = play(seed, Mutant::None);
+        let mutant =
+            std::env::var("LATCHD_MUTANT").map_or(Mutant::None, |name| Mutant::named(&name).unwrap());
+        let story = play(seed, mutant);
         println!("{}", story.history.join("\n"));
         println!("{:#?}", story.verdict.as_ref());
         assert!(story.verdict.is_ok());
@@ -131,4 +133,10 @@ fn a_cloud_that_drops_reports_is_caught() {
 #[test]
 fn a_database_that_does_not_wait_for_its_disk_is_caught() {
     caught(Mutant::DoesNotSync, "was forgotten by the agent");
+}
+
+#[test]
+fn what_turns_in_a_circle_is_ended_and_told() {
+    caught(Mutant::NeverRests, "the agent takes steps without end");
+    caught(Mutant::NeverEnds, "the database of the agent works without end");
 }

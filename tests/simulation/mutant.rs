@@ -27,6 +27,28 @@ pub(super) enum Mutant {
     DropsReports,
     /// The agent's database does not wait for its disk.
     DoesNotSync,
+    /// The driver waits for nothing, for ever, where it is in doubt.
+    NeverRests,
+    /// A statement of the agent's has no end.
+    NeverEnds,
+}
+
+impl Mutant {
+    const ALL: [Self; 8] = [
+        Self::None,
+        Self::RepeatsInDoubt,
+        Self::CallsDoubtFailure,
+        Self::SaysDone,
+        Self::DropsReports,
+        Self::DoesNotSync,
+        Self::NeverRests,
+        Self::NeverEnds,
+    ];
+
+    /// By the name it has here.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+    }
 }
 
 pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError> {
@@ -42,13 +64,19 @@ pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result
     if mutant == Mutant::DoesNotSync {
         connection.execute_batch("PRAGMA synchronous=OFF")?;
     }
+    if mutant == Mutant::NeverEnds {
+        let count = "CREATE TEMP TRIGGER count AFTER INSERT ON job WHEN new.id = 20 BEGIN
+                     SELECT sum(n) FROM (WITH RECURSIVE all_numbers(n) AS
+                       (VALUES(1) UNION ALL SELECT n + 1 FROM all_numbers) SELECT n FROM all_numbers); END";
+        connection.execute_batch(count)?;
+    }
     Ok(())
 }
 
 pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn Driver> {
     match mutant {
-        Mutant::None | Mutant::DropsReports | Mutant::DoesNotSync => driver,
-        Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone => {
+        Mutant::None | Mutant::DropsReports | Mutant::DoesNotSync | Mutant::NeverEnds => driver,
+        Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone | Mutant::NeverRests => {
             Arc::new(Spoilt { mutant, driver })
         }
     }
@@ -90,6 +118,9 @@ impl Driver for Spoilt {
                 (Performed::Ended(Outcome::Unknown(_)), Mutant::CallsDoubtFailure) => {
                     Performed::Ended(Outcome::failed(Code::NoAnswer, "as a careless driver says"))
                 }
+                (Performed::Ended(Outcome::Unknown(_)), Mutant::NeverRests) => loop {
+                    tokio::task::yield_now().await;
+                },
                 (Performed::Ended(Outcome::Failed(_)), Mutant::SaysDone) => {
                     Performed::Ended(Outcome::Succeeded(latchd::model::Success::default()))
                 }

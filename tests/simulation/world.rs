@@ -32,13 +32,14 @@ use latchd::{
     },
     queue::{JobFilter, Queue, QueueReader, Rules},
     seal::SealKey,
-    seams::{Clock, Net, Process, Random},
+    seams::{self, Clock, Net, Process, Random},
     store::{
         ReaderHandle, Store, StoreError, Writer, WriterHandle,
         vfs::memory::{Cut, Disk, Image},
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use rusqlite::Connection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -69,6 +70,14 @@ const LOCK_COUNT: u64 = 2;
 const SLOTS: u64 = 4;
 const ROOMS: u64 = 6;
 const ENCODERS: u64 = 2;
+
+/// Nothing that works well takes more steps in one life of a process, or turns of a seed. What does turns in a circle: it
+/// is ended there and told, so that it is never taken for slowness.
+const MOST_STEPS: u64 = 100_000;
+const MOST_TURNS: u64 = 20_000;
+/// And no life of a database works more than so many times [`STRIDE`] of SQLite's own instructions.
+const MOST_STRIDES: u64 = 5_000;
+const STRIDE: i32 = 10_000;
 
 /// What one seed came to.
 pub(super) struct Story {
@@ -124,11 +133,49 @@ struct World {
     /// What the locks held when all was done but what has its time still to come.
     tables: Option<(Timestamp, Vec<serde_json::Value>)>,
     book: Arc<Mutex<Book>>,
+    /// The process of all devices.
+    devices: Process,
+    /// What turned in a circle.
+    circles: Circles,
+    turns: u64,
+    /// Of the longest life of a process so far.
+    most_steps: u64,
     plan: BTreeMap<(Instant, u64), Action>,
     planned: u64,
     cards: u64,
     healed: bool,
     history: Vec<String>,
+}
+
+/// What turned in a circle; all clones are one.
+#[derive(Clone, Default)]
+struct Circles(Arc<Mutex<Vec<String>>>);
+
+impl Circles {
+    fn add(&self, what: impl Into<String>) {
+        let (what, mut all) = (what.into(), self.0.lock().unwrap());
+        if !all.contains(&what) {
+            all.push(what);
+        }
+    }
+
+    /// Interrupts a connection that works without end.
+    fn watch(&self, whose: &'static str, connection: &mut Connection) -> Result<(), StoreError> {
+        let (mut strides, circles) = (0, self.clone());
+        let works_on = move || {
+            strides += 1;
+            if MOST_STRIDES < strides {
+                circles.add(format!("the database of {whose} works without end"));
+            }
+            MOST_STRIDES < strides
+        };
+        Ok(connection.progress_handler(STRIDE, Some(works_on))?)
+    }
+}
+
+/// Lets a process take so many steps more, as far as it may.
+fn doom(process: &Process, steps: u64) {
+    process.die_after(steps.min(MOST_STEPS.saturating_sub(process.polls())));
 }
 
 /// One of both sides: its disk, and its process while it runs.
@@ -217,6 +264,10 @@ impl World {
             locks,
             tables: None,
             book: Arc::default(),
+            devices: Process::new(|| false),
+            circles: Circles::default(),
+            turns: 0,
+            most_steps: 0,
             plan: BTreeMap::new(),
             planned: 0,
             cards: 0,
@@ -234,7 +285,12 @@ impl World {
         }
         self.after(TROUBLE, Action::Heal);
         let give_up = self.begun + TROUBLE + REST;
-        while Instant::now() < give_up {
+        doom(&self.devices, MOST_STEPS);
+        while Instant::now() < give_up && self.circles.0.lock().unwrap().is_empty() {
+            self.turns += 1;
+            if MOST_TURNS < self.turns {
+                self.circles.add("the history has no end");
+            }
             let Some((&(due, number), _)) = self.plan.first_key_value() else { break };
             let cloud = self.cloud.life.as_ref().map(|life| life.process.clone());
             let agent = self.agent.life.as_ref().map(|life| life.process.clone());
@@ -242,6 +298,7 @@ impl World {
                 biased;
                 () = ended(cloud) => self.cloud_ended(),
                 () = ended(agent) => self.agent_ended(),
+                () = self.devices.ended() => self.circles.add("the devices take steps without end"),
                 () = sleep_until(due) => {
                     let action = self.plan.remove(&(due, number)).unwrap();
                     self.act(action).await;
@@ -518,13 +575,13 @@ impl World {
                     Host::Cloud => {
                         self.cloud.end = end;
                         if let Some(life) = &self.cloud.life {
-                            life.process.die_after(steps);
+                            doom(&life.process, steps);
                         }
                     }
                     Host::Agent | Host::Salto | Host::Locks => {
                         self.agent.end = end;
                         if let Some(life) = &self.agent.life {
-                            life.process.die_after(steps);
+                            doom(&life.process, steps);
                         }
                     }
                 }
@@ -699,14 +756,14 @@ impl World {
     async fn open_devices(&mut self) {
         for (port, lock) in (LOCKS..).zip(self.locks.clone()) {
             let listener = self.network.at(Host::Locks).listen(address(port)).await.unwrap();
-            tokio::spawn(async move { lock.accept(listener).await });
+            self.devices.spawn(async move { lock.accept(listener).await });
         }
         let mut listener = self.network.at(Host::Salto).listen(address(SALTO)).await.unwrap();
         let salto = self.salto.clone();
-        tokio::spawn(async move {
+        self.devices.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let salto = salto.clone();
-                tokio::spawn(async move { salto.serve(stream, Line::Tcp).await });
+                seams::spawn(async move { salto.serve(stream, Line::Tcp).await });
             }
         });
     }
@@ -737,10 +794,11 @@ impl World {
         let (stop, stopped) = watch::channel(false);
         let signals = Signals::default();
         let (tell, told) = oneshot::channel();
-        let (spoken, mutant) = (signals.clone(), self.mutant);
+        let (spoken, mutant, circles) = (signals.clone(), self.mutant, self.circles.clone());
         let run = async move {
             let now = clock.now();
             let mut db = Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone())?;
+            circles.watch("the cloud", db.connection())?;
             mutant::spoil_cloud(mutant, &mut db)?;
             db.all_bridges_down(now)?;
             let workspace = match db.workspace()? {
@@ -765,6 +823,7 @@ impl World {
             while tasks.join_next().await.is_some() {}
             Ok::<_, StoreError>(())
         };
+        doom(&process, MOST_STEPS);
         start(&process, run);
         match told.await {
             Ok((db, bridge)) => {
@@ -797,12 +856,13 @@ impl World {
         let (stop, stopped) = mpsc::channel(2);
         let (questions, requests) = mpsc::channel(16);
         let (tell, told) = oneshot::channel();
-        let mutant = self.mutant;
+        let (mutant, circles) = (self.mutant, self.circles.clone());
         let run = async move {
             let seal = SealKey::new([9; 32], random.clone());
             let rules = Rules::from(&config);
             let mut queue = Queue::open(&disk.storage(), seal.clone(), random.clone(), rules.clone())?;
             let is_restored = queue.is_restored()?;
+            circles.watch("the agent", queue.connection())?;
             mutant::spoil_queue(mutant, queue.connection())?;
             let (_task, queue) = Writer::simulated(queue, pace);
             let _ = tell.send(queue.clone());
@@ -831,6 +891,7 @@ impl World {
             // What was submitted before is durable after this.
             queue.run(|_| Ok(())).await
         };
+        doom(&process, MOST_STEPS);
         start(&process, run);
         match told.await {
             Ok(queue) => {
@@ -848,6 +909,10 @@ impl World {
         let life = self.cloud.life.take().unwrap();
         let (polls, changes) = (life.process.polls(), self.cloud.disk.changes());
         self.note(format_args!("the cloud ended after {polls} steps, {changes} changes"));
+        self.most_steps = self.most_steps.max(polls);
+        if MOST_STEPS <= polls {
+            self.circles.add("the cloud takes steps without end");
+        }
         self.cloud_dead();
     }
 
@@ -869,6 +934,10 @@ impl World {
         let life = self.agent.life.take().unwrap();
         let (polls, changes) = (life.process.polls(), self.agent.disk.changes());
         self.note(format_args!("the agent ended after {polls} steps, {changes} changes"));
+        self.most_steps = self.most_steps.max(polls);
+        if MOST_STEPS <= polls {
+            self.circles.add("the agent takes steps without end");
+        }
         self.agent_dead();
     }
 
@@ -903,7 +972,7 @@ impl World {
         .into_iter()
         .flatten()
         {
-            process.die_after(u64::MAX >> 1);
+            doom(process, u64::MAX);
         }
         self.mend_locks().await;
         self.command("fault clear").await;
@@ -947,9 +1016,11 @@ impl World {
             empty &= lock.command("table").await.unwrap()["table"].as_array().unwrap().is_empty();
         }
         let simulated = self.begun.elapsed();
+        let circles = std::mem::take(&mut *self.circles.0.lock().unwrap());
         let ledger = self.salto.command("ledger").await.unwrap();
         let mut evidence = Evidence {
             ledger,
+            circles,
             unrest,
             tables_at,
             tables,
@@ -957,6 +1028,7 @@ impl World {
             empty,
             ends: BTreeMap::new(),
             agent_jobs: BTreeMap::new(),
+            most_steps: self.most_steps,
             crashes: self.cloud.crashes + self.agent.crashes,
         };
         if let (Some(cloud), Some(agent)) = (&self.cloud.life, &self.agent.life) {
@@ -972,6 +1044,7 @@ impl World {
                 }
             }
             let (cloud, agent) = (cloud.process.polls(), agent.process.polls());
+            evidence.most_steps = self.most_steps.max(cloud).max(agent);
             let changes = (self.cloud.disk.changes(), self.agent.disk.changes());
             self.note(format_args!("the end: {cloud} and {agent} steps, {changes:?} changes"));
         }
