@@ -140,3 +140,13 @@ fn what_turns_in_a_circle_is_ended_and_told() {
     caught(Mutant::NeverRests, "the agent takes steps without end");
     caught(Mutant::NeverEnds, "the database of the agent works without end");
 }
+
+#[test]
+fn a_cloud_that_drops_what_was_ordered_at_the_site_is_caught() {
+    caught(Mutant::DropsLocalJobs, "which the agent had taken at the site");
+}
+
+#[test]
+fn an_agent_that_forgets_a_pause_is_caught() {
+    caught(Mutant::ForgetsPauses, "while it was paused");
+}

@@ -31,10 +31,14 @@ pub(super) enum Mutant {
     NeverRests,
     /// A statement of the agent's has no end.
     NeverEnds,
+    /// The cloud takes reports of jobs that it did not order, and forgets some.
+    DropsLocalJobs,
+    /// The agent forgets with its next start that a lane is paused.
+    ForgetsPauses,
 }
 
 impl Mutant {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::None,
         Self::RepeatsInDoubt,
         Self::CallsDoubtFailure,
@@ -43,6 +47,8 @@ impl Mutant {
         Self::DoesNotSync,
         Self::NeverRests,
         Self::NeverEnds,
+        Self::DropsLocalJobs,
+        Self::ForgetsPauses,
     ];
 
     /// By the name it has here.
@@ -57,12 +63,21 @@ pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError>
                       BEGIN DELETE FROM job_end WHERE job_id = new.job_id; END";
         db.connection().execute_batch(forget)?;
     }
+    if mutant == Mutant::DropsLocalJobs {
+        let forget =
+            "CREATE TRIGGER IF NOT EXISTS forget AFTER INSERT ON local_job WHEN new.reported_at % 2 = 0
+                      BEGIN DELETE FROM local_job WHERE job_id = new.job_id; END";
+        db.connection().execute_batch(forget)?;
+    }
     Ok(())
 }
 
 pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result<(), StoreError> {
     if mutant == Mutant::DoesNotSync {
         connection.execute_batch("PRAGMA synchronous=OFF")?;
+    }
+    if mutant == Mutant::ForgetsPauses {
+        connection.execute_batch("DELETE FROM lane_pause")?;
     }
     if mutant == Mutant::NeverEnds {
         let count = "CREATE TEMP TRIGGER count AFTER INSERT ON job WHEN new.id = 20 BEGIN
@@ -75,7 +90,12 @@ pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result
 
 pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn Driver> {
     match mutant {
-        Mutant::None | Mutant::DropsReports | Mutant::DoesNotSync | Mutant::NeverEnds => driver,
+        Mutant::None
+        | Mutant::DropsReports
+        | Mutant::DoesNotSync
+        | Mutant::NeverEnds
+        | Mutant::DropsLocalJobs
+        | Mutant::ForgetsPauses => driver,
         Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone | Mutant::NeverRests => {
             Arc::new(Spoilt { mutant, driver })
         }
