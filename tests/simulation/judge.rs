@@ -424,16 +424,92 @@ fn judge_slots(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use latchd::model::{
-        AccessMethodId, CardEncode, DoorName, EncoderName, Job, Priority, SystemName, Window,
+        AccessMethodId, CardEncode, DeviceName, DoorName, EncoderName, Job, Priority, Private, SlotContent,
+        SlotPut, SystemName, Window,
     };
     use serde_json::json;
 
     use super::*;
     use crate::world::Ordered;
 
+    /// How a job ended, by revision.
+    type Ends = &'static [(u8, &'static str)];
+
+    fn job(number: u64, system: &str, order: Order) -> Job {
+        let at = "2026-11-22T12:00:00Z".parse().unwrap();
+        Job {
+            job_id: JobId(Uuid::from_u128(number.into())),
+            system: SystemName::new(system).unwrap(),
+            priority: Priority::Desk,
+            created_at: at,
+            expires_at: at,
+            order,
+        }
+    }
+
+    fn nothing() -> Evidence {
+        Evidence {
+            ledger: json!({ "orders": [] }),
+            circles: Vec::new(),
+            unrest: None,
+            ends: BTreeMap::new(),
+            arrived: Vec::new(),
+            local_jobs_told: (0, 0),
+            tables: Vec::new(),
+            tables_at: "2026-11-22T12:05:00Z".parse().unwrap(),
+            locks: Vec::new(),
+            empty: true,
+            agent_jobs: BTreeMap::new(),
+            crashes: 1,
+            most_steps: 1,
+        }
+    }
+
+    /// What is said of a slot into which two entries were put, the second forgotten by a cloud that was set back, and
+    /// which holds `held` in the end.
+    fn after_the_cloud_was_set_back(held: Option<u64>) -> Vec<String> {
+        let put = |number| {
+            let put = SlotPut {
+                device: DeviceName::new("k1").unwrap(),
+                slot: "s0".into(),
+                content: SlotContent::Pin(Private::new("123456")),
+                window: Window::new(
+                    "2026-11-22T12:00:00Z".parse().unwrap(),
+                    Some("2026-11-22T13:00:00Z".parse().unwrap()),
+                )
+                .unwrap(),
+                generation: number,
+            };
+            let job = job(number, "keys", Order::SlotPut(put));
+            (number, Ordered { job, local: false, held: true })
+        };
+        let book = Book { orders: (1..=3).map(put).collect(), cloud_restored: true, ..Book::default() };
+        let done = CloudView { ordered: true, over: true, ends: [(1, ("succeeded".into(), None))].into() };
+        let gone = CloudView { ordered: false, over: false, ends: BTreeMap::new() };
+        let entry = held.map(|generation| json!({ "key": "s0", "generation": generation }));
+        let evidence = Evidence {
+            ends: [(1, done.clone()), (2, done), (3, gone)].into(),
+            arrived: vec![1, 2, 3],
+            tables: vec![json!({ "table": Vec::from_iter(entry) })],
+            ..nothing()
+        };
+        judge(&book, &evidence).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_slot_is_as_ordered_or_as_a_cloud_that_was_set_back_may_have_ordered() {
+        for held in [Some(2), Some(3)] {
+            assert_eq!(after_the_cloud_was_set_back(held), [""; 0], "{held:?}");
+        }
+        for held in [None, Some(1)] {
+            let wrong = after_the_cloud_was_set_back(held);
+            assert!(wrong.iter().any(|wrong| wrong.contains("and not one of")), "{held:?}: {wrong:?}");
+        }
+    }
+
     /// What is said of one card of an agent that was set back after it was ordered: how it ended for the cloud, by
     /// revision, and how often the device wrote it.
-    fn after_a_set_back(ends: &[(u8, &str)], written: usize) -> Vec<String> {
+    fn after_a_set_back(ends: Ends, written: usize) -> Vec<String> {
         let at: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let order = Order::CardEncode(CardEncode {
             encoder: EncoderName::new("1").unwrap(),
@@ -444,40 +520,22 @@ mod tests {
             guest_name: None,
             card_wait_seconds: 5,
         });
-        let job = Job {
-            job_id: JobId(Uuid::from_u128(1)),
-            system: SystemName::new("salto").unwrap(),
-            priority: Priority::Desk,
-            created_at: at,
-            expires_at: at,
-            order,
-        };
-        let orders = [(1, Ordered { job, local: false, held: true })].into();
+        let orders = [(1, Ordered { job: job(1, "salto", order), local: false, held: true })].into();
         let book = Book { orders, agent_restored: vec![1], ..Book::default() };
         let fields = ["CN1", "1", "E", "101", "", "", "", "", "", "", "1001101226"];
         let card = |n| json!({ "fields": fields, "result": "written", "ended_as": n });
         let ends = ends.iter().map(|(revision, state)| (*revision, ((*state).to_owned(), None))).collect();
         let evidence = Evidence {
             ledger: json!({ "orders": (0..written).map(card).collect::<Vec<_>>() }),
-            circles: Vec::new(),
-            unrest: None,
             ends: [(1, CloudView { ordered: true, over: true, ends })].into(),
-            arrived: Vec::new(),
-            local_jobs_told: (0, 0),
-            tables: Vec::new(),
-            tables_at: at,
-            locks: Vec::new(),
-            empty: true,
-            agent_jobs: BTreeMap::new(),
-            crashes: 1,
-            most_steps: 1,
+            ..nothing()
         };
         judge(&book, &evidence).err().unwrap_or_default()
     }
 
     #[test]
     fn an_agent_that_was_set_back_may_doubt_and_neither_repeat_nor_pretend() {
-        let honest: [(&[(u8, &str)], usize); 6] = [
+        let honest: [(Ends, usize); 6] = [
             (&[(0, "unknown")], 1),
             (&[(1, "unknown")], 0),
             (&[(1, "unknown"), (2, "succeeded")], 1),
@@ -488,7 +546,7 @@ mod tests {
         for (ends, written) in honest {
             assert_eq!(after_a_set_back(ends, written), [""; 0], "{ends:?}, {written} times");
         }
-        let broken: [(&[(u8, &str)], usize, &str); 5] = [
+        let broken: [(Ends, usize, &str); 5] = [
             (&[(1, "unknown")], 2, "was written 2 times"),
             (&[(1, "failed")], 1, "is failed, and its card was written 1 times"),
             (&[(0, "expired")], 1, "is expired, and its card was written 1 times"),

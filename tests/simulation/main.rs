@@ -1,6 +1,12 @@
 //! The whole system in one process, under simulated time, network and disks: one seed in, one history out.
 //!
-//! `LATCHD_SEEDS=N` plays N seeds; `LATCHD_SEED=S` plays one and prints its history.
+//! Cloud and agent are killed, lose their power, are put back from backups, have wrong clocks and full disks; roads break;
+//! devices are silent, slow or wrong. People order at the cloud and at the site, take back, pause lanes and settle doubts.
+//! Not played: an agent's machine that is rolled back without anybody saying so, the disk's reserve, systems on which others
+//! make cards as well, and the cloud's HTTP API.
+//!
+//! `LATCHD_SEEDS=N` plays N seeds, from `LATCHD_FIRST_SEED` on; `LATCHD_SEED=S` plays one and prints its history, with
+//! `LATCHD_MUTANT=NAME` with that part broken. A seed that takes more steps than any that ends well is ended and fails.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
