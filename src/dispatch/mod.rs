@@ -813,6 +813,23 @@ impl Dispatch {
                 self.note_reached(&lane, &why);
                 return self.put_aside(lane, claimed, tries, why);
             }
+            // That this try was refused says nothing of the earlier one. What only reads changed nothing.
+            (Came::Performed(Performed::Ended(Outcome::Failed(why))), Asked::ToPerform)
+                if tries > 0 && has_timer(&claimed.job.order) =>
+            {
+                if self.stopping {
+                    // Still `sent`: the next start asks.
+                    return;
+                }
+                if self.drivers.contains_key(&claimed.job.system) {
+                    tracing::info!(
+                        job = %job_id, error = %why,
+                        "refused after an earlier try that may have been done; its driver looks for proof"
+                    );
+                    return self.prove(lane, claimed, tries, Asked::ForProof(why));
+                }
+                Performed::Ended(Outcome::Unknown(why))
+            }
             // A driver that says so of what must not be repeated is mistaken.
             (Came::Performed(Performed::MayRepeat(why)), _) => Performed::Ended(Outcome::Unknown(why)),
             (Came::Performed(Performed::Ended(Outcome::Unknown(why))), Asked::ToPerform)

@@ -444,7 +444,7 @@ impl Queue {
     /// earlier one waits in the same lane it goes first, and for one in another lane the later one steps back.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Those of the database; [`StoreError::Damaged`] when its index names a job that does not wait.
     pub fn claim_as(
         &mut self,
         now: Timestamp,
@@ -453,6 +453,10 @@ impl Queue {
     ) -> Result<Option<Claimed>, StoreError> {
         self.promote(now, lane)?;
         while let Some(first) = self.wished(lane, wish)? {
+            if first.state != JobState::Waiting {
+                // Put back, it would be found again at once, and so for ever.
+                return Err(self.damaged("the index of what waits names jobs that do not"));
+            }
             let row = match self.ordered_before(&first, &wish.stuck)? {
                 None => first,
                 Some(earlier) if earlier.lane.as_ref() == Some(lane) && self.is_ready(&earlier)? => earlier,

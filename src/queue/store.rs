@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
 use super::{
-    LONGEST_PAUSE, Queue, ledger,
+    FILE, LONGEST_PAUSE, Queue, ledger,
     policy::{self, Event},
 };
 use crate::{
@@ -136,18 +136,28 @@ impl Queue {
     /// Makes jobs ready whose time has come, a bounded number; gives their lanes.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Those of the database; [`StoreError::Damaged`] when its index names jobs that wait for no time, as it would again
+    /// and again.
     pub fn come_due(&mut self, now: Timestamp) -> Result<BTreeSet<LaneName>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "UPDATE job SET due_at = NULL WHERE id IN (SELECT id FROM job INDEXED BY job_due WHERE state = 'waiting' \
-             AND due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2) RETURNING lane",
+             AND due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2) AND due_at IS NOT NULL RETURNING lane",
         )?;
         let mut rows = statement.query([now.as_millisecond(), DUE_AT_ONCE])?;
-        let mut lanes = BTreeSet::new();
+        let (mut lanes, mut moved) = (BTreeSet::new(), 0);
         while let Some(row) = rows.next()? {
+            moved += 1;
             lanes.extend(row.get::<_, Option<String>>(0)?.and_then(|lane| LaneName::new(lane).ok()));
         }
+        if moved < DUE_AT_ONCE && self.next_due()?.is_some_and(|due| due <= now) {
+            return Err(self.damaged("the index of timers names jobs that have none"));
+        }
         Ok(lanes)
+    }
+
+    /// The file contradicts itself.
+    pub(super) fn damaged(&self, what: &str) -> StoreError {
+        StoreError::Damaged { path: self.connection.path().unwrap_or(FILE).into(), what: what.into() }
     }
 
     /// When a job of the lane that pauses between two attempts may be tried again.

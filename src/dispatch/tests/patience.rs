@@ -270,6 +270,29 @@ async fn what_may_be_repeated_is_tried_again_and_again_under_one_mark_and_costs_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_try_that_may_have_been_done_fails_nothing_before_the_device_was_asked() {
+    let refused = || Performed::Ended(Outcome::failed(Code::SlotsFull, "no free slot"));
+    for (proof, end) in
+        [(Proof::Done(Success::default()), JobState::Succeeded), (Proof::None, JobState::Unknown)]
+    {
+        let mut site = site().await;
+        site.order(remove(1, "front"));
+        site.performs().await.1.send(Performed::MayRepeat(offline())).unwrap();
+        site.performs().await.1.send(refused()).unwrap();
+        site.proves().await.1.send(proof).unwrap();
+        site.reaches(1, end).await;
+    }
+    let mut site = site().await;
+    site.order(remove(1, "front"));
+    site.performs().await.1.send(Performed::MayRepeat(offline())).unwrap();
+    site.performs().await.1.send(refused()).unwrap();
+    site.proves().await.1.send(Proof::NotDone(offline())).unwrap();
+    let (_, done, _) = site.performs().await;
+    done.send(refused()).unwrap();
+    site.reaches(1, JobState::Failed).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeated_job_ends_in_doubt_at_its_deadline_even_while_its_lane_is_paused() {
     let mut site = site().await;
     site.order(remove(1, "front"));
