@@ -388,6 +388,8 @@ fn judge_slots(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
         };
         let is_later = matches!(&ordered.job.order, Order::SlotPut(put)
             if evidence.tables_at < put.window.starts_at() - LEAD);
+        let was_ahead = matches!(&ordered.job.order, Order::SlotPut(put)
+            if ordered.job.created_at < put.window.starts_at() - LEAD);
         let place = (device.to_string(), slot.clone());
         match state {
             // What was put since then had been waiting for its time, by a clock that may have been wrong.
@@ -396,8 +398,13 @@ fn judge_slots(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
             }
             "succeeded" if is_later => drop(may_hold.entry(place).or_insert(at_first.clone()).insert(None)),
             "succeeded" => drop(may_hold.insert(place, then)),
-            "unknown" => may_hold.entry(place).or_insert(at_first.clone()).extend(then),
-            // A put empties the slot from its arrival until its time comes; this one's did not.
+            "unknown" => {
+                let holds = may_hold.entry(place).or_insert(at_first.clone());
+                // A put that is ordered ahead empties the slot until its time comes, whatever becomes of it then.
+                holds.extend(was_ahead.then_some(None));
+                holds.extend(then);
+            }
+            // This one's time did not come.
             _ => drop(may_hold.entry(place).or_insert(at_first.clone()).insert(None)),
         }
     }
