@@ -141,7 +141,7 @@ pub fn run_claims(options: &Options) -> anyhow::Result<Verdict> {
     };
     let mut short = fill("short", 1_000, 0)?;
     let thousands = most / 1000;
-    let mut long = vec![
+    let mut long = [
         ("100k waiting".to_owned(), fill("hundred", 100_000, 0)?),
         (format!("{thousands}k waiting"), fill("most", most, 0)?),
         (format!("1k waiting and {thousands}k over"), fill("past", 1_000, most)?),
