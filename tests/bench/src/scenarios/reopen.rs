@@ -107,7 +107,8 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Check>> {
             "the same, while the file is looked through for damage",
             beside.p50() / 1000.0,
             "ms",
-            Goal::AtMost(50.0),
+            // Two threads, and a busy machine may give all its time to the other one.
+            if options.quick { Goal::Told } else { Goal::AtMost(50.0) },
         )
         .of(&beside),
         Check::told(
