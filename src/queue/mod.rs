@@ -244,6 +244,7 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
+    cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
 }
@@ -256,6 +257,18 @@ impl Store for Queue {
     fn disk_is_full(&mut self, full: bool) {
         self.disk_is_full = full;
     }
+
+    fn undone(&mut self) {
+        self.cards_sent = None;
+    }
+}
+
+/// How many cards were sent at most in the hour that ends at an instant, and since. An hour that ends later holds no other
+/// cards, so they need not be counted again before this comes near the limit.
+#[derive(Debug, Clone, Copy)]
+struct CardsSent {
+    at: Timestamp,
+    most: u32,
 }
 
 /// How a job in doubt ended after all, by what settled it.
@@ -293,7 +306,8 @@ impl Queue {
     ) -> Result<Self, StoreError> {
         connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
-        let mut queue = Self { connection, seal, random, rules, acknowledged, disk_is_full };
+        let cards_sent = None;
+        let mut queue = Self { connection, seal, random, rules, acknowledged, cards_sent, disk_is_full };
         let reports = queue.memory()?.reports;
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)
@@ -647,6 +661,7 @@ impl Queue {
     /// Takes other rules into force, for what is judged from now on.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+        self.cards_sent = None;
     }
 
     /// After a stop that was not clean, where nothing can prove what became of them: every job that is `sent` may have
@@ -784,8 +799,7 @@ impl Queue {
         }
         let job = row.job()?;
         if job.order.kind() == Kind::CardEncode {
-            let issued =
-                self.cards_sent_since(after(now, -limits::CARD_SPAN), self.rules.limits.cards_per_hour)?;
+            let issued = self.cards_sent(now)?;
             if let Err(refusal) = limits::one_more_card(&self.rules.limits, issued) {
                 self.audit_refusal(now, row.job_id, &refusal)?;
                 return self.end_unsent(now, row, refusal);
@@ -821,7 +835,23 @@ impl Queue {
             return Ok(Sending::AtWork);
         }
         let attempt = self.mark_sent(row, now, plan.treatment)?;
+        if let (Kind::CardEncode, Some(cards)) = (job.order.kind(), &mut self.cards_sent) {
+            cards.most = cards.most.saturating_add(1);
+        }
         Ok(Sending::Sent(Claimed { job: job.clone(), treatment: plan.treatment, attempt }))
+    }
+
+    /// How many cards were sent in the last hour; never says too few, and too many only below the limit.
+    fn cards_sent(&mut self, now: Timestamp) -> Result<u32, StoreError> {
+        let limit = self.rules.limits.cards_per_hour;
+        match self.cards_sent {
+            Some(CardsSent { at, most }) if at <= now && most < limit => Ok(most),
+            _ => {
+                let most = self.cards_sent_since(after(now, -limits::CARD_SPAN), limit)?;
+                self.cards_sent = Some(CardsSent { at: now, most });
+                Ok(most)
+            }
+        }
     }
 
     fn end_unsent(&mut self, now: Timestamp, row: &Row, refusal: Refusal) -> Result<Sending, StoreError> {

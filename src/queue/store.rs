@@ -186,8 +186,8 @@ impl Queue {
         let before = before.as_millisecond();
         let mut gone = 0;
         for sql in [
-            "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_at < ?1 \
-             AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2)",
+            "DELETE FROM job WHERE id IN (SELECT id FROM job INDEXED BY job_over \
+             WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) < ?1 AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2)",
             "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 LIMIT ?2)",
             "DELETE FROM slot WHERE slot IN (SELECT slot FROM slot WHERE empty AND changed_at < ?1 AND NOT EXISTS \
              (SELECT 1 FROM job WHERE job.slot = slot.slot AND job.ended_at IS NULL) LIMIT ?2)",
@@ -318,8 +318,11 @@ impl Queue {
         let mut after = 0;
         loop {
             let sql = format!(
-                "SELECT {COLUMNS} FROM job WHERE reservation = ?1 AND ended_at IS NULL AND id > ?2 AND id < ?3 \
-                 ORDER BY id LIMIT 1"
+                "SELECT {COLUMNS} FROM job WHERE id = (SELECT min(id) FROM \
+                 (SELECT min(id) AS id FROM job INDEXED BY job_reservation \
+                 WHERE reservation = ?1 AND state = 'waiting' AND id > ?2 AND id < ?3 \
+                 UNION ALL SELECT min(id) FROM job INDEXED BY job_state \
+                 WHERE state = 'sent' AND state NOT IN ('waiting', 'succeeded') AND reservation = ?1 AND id > ?2 AND id < ?3))"
             );
             let Some(earlier) = self.row(&sql, params![index, after, row.id.unwrap_or(i64::MAX)])? else {
                 return Ok(None);
@@ -400,19 +403,27 @@ impl Queue {
 
     /// Whether a job of the lane may be sent.
     pub(super) fn has_ready(&mut self, now: Timestamp, lane: &LaneName) -> Result<bool, StoreError> {
-        self.promote(now, lane)?;
-        Ok(self
+        // Nothing comes before null.
+        let first: Option<Option<i64>> = self
             .connection
             .prepare_cached(
-                "SELECT 1 FROM job WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL AND retry_at IS NULL LIMIT 1",
+                "SELECT retry_at FROM job WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL \
+                 ORDER BY retry_at LIMIT 1",
             )?
-            .exists([lane.as_str()])?)
+            .query_row([lane.as_str()], |row| row.get(0))
+            .optional()?;
+        match first {
+            None => Ok(false),
+            Some(None) => Ok(true),
+            Some(Some(_)) => Ok(self.promote(now, lane)? > 0),
+        }
     }
 
-    /// Lets jobs be sent whose pause is over, or cannot be one.
-    pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<(), StoreError> {
+    /// Lets jobs be sent whose pause is over, or cannot be one; says how many.
+    pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<usize, StoreError> {
         let latest = now.saturating_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX);
         // Two ranges of the index: with one condition for both, every waiting job of the lane would be looked at.
+        let mut ready = 0;
         for (sql, than) in [
             (
                 "UPDATE job SET retry_at = NULL \
@@ -425,9 +436,12 @@ impl Queue {
                 latest,
             ),
         ] {
-            self.connection.prepare_cached(sql)?.execute(params![lane.as_str(), than.as_millisecond()])?;
+            ready += self
+                .connection
+                .prepare_cached(sql)?
+                .execute(params![lane.as_str(), than.as_millisecond()])?;
         }
-        Ok(())
+        Ok(ready)
     }
 
     /// Takes a job out of those that are ready until its own time comes.
@@ -592,13 +606,16 @@ impl Queue {
         Ok(count.cast_unsigned())
     }
 
+    /// How many jobs are at work: no more than there are lanes, and those that stand aside.
+    pub(super) fn at_work(&self) -> Result<u64, StoreError> {
+        let sql = format!("SELECT count(*) FROM job {}", in_state(JobState::Sent));
+        let count: i64 = self.connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
+    }
+
     /// How many jobs wait or are at work.
     pub(super) fn unfinished(&self) -> Result<u64, StoreError> {
-        let count: i64 = self
-            .connection
-            .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state IN ('waiting', 'sent')")?
-            .query_row([], |row| row.get(0))?;
-        Ok(count.cast_unsigned())
+        Ok(self.waiting()? + self.at_work()?)
     }
 
     /// How many cards were sent since an instant; counts no further than `limit`.
@@ -606,8 +623,10 @@ impl Queue {
         Ok(self
             .connection
             .prepare_cached(
-                "SELECT count(*) FROM (SELECT 1 FROM job WHERE kind = 'card.encode' AND sent_at IS NOT NULL \
-                 AND sent_at > ?1 LIMIT ?2)",
+                "SELECT count(*) FROM (SELECT 1 FROM job INDEXED BY job_over WHERE ended_at IS NOT NULL \
+                 AND max(ended_at, coalesce(sent_at, 0)) > ?1 AND kind = 'card.encode' AND sent_at > ?1 \
+                 UNION ALL SELECT 1 FROM job INDEXED BY job_state WHERE state = 'sent' \
+                 AND state NOT IN ('waiting', 'succeeded') AND kind = 'card.encode' AND sent_at > ?1 LIMIT ?2)",
             )?
             .query_row([since.as_millisecond(), i64::from(limit)], |row| row.get(0))?)
     }
