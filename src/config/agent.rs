@@ -6,6 +6,7 @@ use hyper::Uri;
 use jiff::tz;
 
 use super::{
+    route::RouteConfig,
     section::{Section, Setting, closest},
     system::SystemConfig,
 };
@@ -108,6 +109,8 @@ pub struct CloudLink {
     pub token_file: PathBuf,
     /// PEM file with the certificate authority of a private cloud. Without it, the system's own roots are trusted.
     pub ca_file: Option<PathBuf>,
+    /// The way there.
+    pub route: RouteConfig,
 }
 
 impl CloudLink {
@@ -119,7 +122,8 @@ impl CloudLink {
             .must("token_file", "the file with the token that the cloud gave for this bridge")
             .and_then(|setting| setting.path());
         let ca_file = section.get("ca_file").and_then(|setting| setting.path());
-        Some(Self { url: url?, token_file: token_file?, ca_file })
+        let route = RouteConfig::read(section);
+        Some(Self { url: url?, token_file: token_file?, ca_file, route })
     }
 
     /// Host and port of [`CloudLink::url`]; 443 where it names no port.
@@ -131,7 +135,7 @@ impl CloudLink {
     }
 }
 
-fn wss(setting: &Setting<'_>) -> Option<String> {
+pub(super) fn wss(setting: &Setting<'_>) -> Option<String> {
     const FORM: &str = "write wss://HOST or wss://HOST:PORT";
     let text = setting.text()?;
     let Some(authority) = text.strip_prefix("wss://") else {

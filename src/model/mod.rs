@@ -4,6 +4,7 @@
 //! never sees a socket, a row or a byte of a device.
 
 mod admission;
+pub(crate) mod base64;
 mod code;
 mod condition;
 mod id;
