@@ -15,6 +15,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     admin::{self, AdminError, LineState, LinkState, Request, Response, StatusReport},
     mistakes,
+    reload::settings,
 };
 use crate::{
     config::{AgentConfig, ConfigErrors, DriverConfig, LockConfig, SystemConfig},
@@ -321,21 +322,19 @@ async fn cloud(
         found.push(ok("cloud", format!("linked to {workspace} at {url}")));
         return;
     }
-    let tls = match link::tls_config(config.cloud.ca_file.as_deref()) {
-        Ok(tls) => Arc::new(tls),
-        Err(error) => {
-            let next = "put the cloud's ca.pem where `ca_file` says";
-            found.push(fail("cloud", chain(&error), next));
-            return;
-        }
-    };
     // Without a token, the cloud's refusal of none shows that it is there.
     let has_token = token.is_some();
     let token = token.unwrap_or_else(|| Private::new("none"));
-    let settings = match link::Settings::new(url, &token, tls) {
+    let settings = match settings(&config.cloud, &token) {
         Ok(settings) => settings,
         Err(error) => {
-            found.push(fail("cloud", chain(&error), "mend `cloud.url`"));
+            let next = match error.code() {
+                "link_ca_invalid" => "put the cloud's ca.pem where `ca_file` says",
+                "link_proxy_invalid" => "mend HTTPS_PROXY, or set `cloud.proxy`",
+                "link_proxy_credentials_invalid" => "mend what `cloud.proxy_credentials_file` names",
+                _ => "mend `cloud.url`",
+            };
+            found.push(fail("cloud", chain(&error), next));
             return;
         }
     };
@@ -357,11 +356,21 @@ async fn cloud(
 fn fix(code: &str) -> &'static str {
     match code {
         "link_name_unknown" => "check `cloud.url` and the DNS of this machine",
-        "link_unreachable" => "check `cloud.url`, the firewall, and whether the cloud runs",
+        "link_dns_silent" => "check the DNS servers of this machine: resolvectl status",
+        "link_port_closed" | "link_unreachable" | "link_connect_timeout" => {
+            "check `cloud.url`, the firewall, and whether the cloud runs"
+        }
         "link_tls_untrusted" => "put the cloud's ca.pem where `cloud.ca_file` says",
+        "link_tls_inspected" => "ask who runs the proxy or firewall for an exemption from TLS inspection",
+        "link_tls_not_pinned" => "ask who runs the cloud whether its key has changed; then mend `cloud.pins`",
         "link_tls_wrong_name" => "use a name in `cloud.url` that the cloud has under `names`",
-        "link_tls_not_yet_valid" | "link_tls_expired" => "set the clock of this machine: timedatectl",
+        "link_tls_not_yet_valid" | "link_tls_expired" | "link_clock_wrong" => {
+            "set the clock of this machine: timedatectl"
+        }
+        "link_captive_portal" => "log in to this network, or have it let the cloud's address pass",
+        "link_proxy_auth" => "put user:password into the file of `cloud.proxy_credentials_file`",
         "link_token_refused" => "copy the cloud's bridge token to `cloud.token_file`",
+        code if code.starts_with("link_proxy_") => "check `cloud.proxy`, and ask the proxy's keeper",
         _ => "look at the cloud's log",
     }
 }

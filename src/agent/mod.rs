@@ -65,9 +65,8 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
     let token = fs::read_to_string(&config.cloud.token_file)
         .with_context(|| format!("read the token file {}", config.cloud.token_file.display()))?;
-    let tls = link::tls_config(config.cloud.ca_file.as_deref())?;
     let token = Private::new(token);
-    let settings = link::Settings::new(&config.cloud.url, &token, Arc::new(tls))?;
+    let settings = reload::settings(&config.cloud, &token)?;
 
     let server = admin::Server::bind(&config.admin.socket).await?;
     let (questions, requests) = mpsc::channel(16);

@@ -13,7 +13,7 @@ use tokio::signal::unix::Signal;
 
 use super::mistakes;
 use crate::{
-    config::{AgentConfig, ConfigErrors, Mistake, SystemConfig},
+    config::{AgentConfig, CloudLink, ConfigErrors, Mistake, SystemConfig},
     drivers::{Driver, salto_is::Past},
     link,
     model::{Private, SystemName},
@@ -75,9 +75,15 @@ fn cloud(config: &AgentConfig) -> anyhow::Result<Private> {
     let token = fs::read_to_string(&cloud.token_file)
         .with_context(|| format!("read the token file {}", cloud.token_file.display()))?;
     let token = Private::new(token);
-    let tls = link::tls_config(cloud.ca_file.as_deref())?;
-    link::Settings::new(&cloud.url, &token, Arc::new(tls))?;
+    settings(cloud, &token)?;
     Ok(token)
+}
+
+/// What the link needs to know.
+pub(super) fn settings(cloud: &CloudLink, token: &Private) -> Result<link::Settings, link::LinkError> {
+    let trust = link::Trust::open(cloud.ca_file.as_deref())?.pinned(cloud.route.pins.clone());
+    let route = link::Route::from_config(cloud, |name| std::env::var(name).ok())?;
+    Ok(link::Settings::new(&cloud.url, token, Arc::new(trust.client_config()?))?.by(route))
 }
 
 /// Settings that differ and take a restart, by name.
@@ -86,6 +92,9 @@ pub(super) fn needs_restart(old: &AgentConfig, new: &AgentConfig) -> Vec<&'stati
         ("cloud.url", old.cloud.url != new.cloud.url),
         ("cloud.token_file", old.cloud.token_file != new.cloud.token_file),
         ("cloud.ca_file", old.cloud.ca_file != new.cloud.ca_file),
+        ("cloud.also", old.cloud.route.also != new.cloud.route.also),
+        ("cloud.proxy", old.cloud.route.proxy != new.cloud.route.proxy),
+        ("cloud.pins", old.cloud.route.pins != new.cloud.route.pins),
         ("storage", old.storage != new.storage),
         ("admin.socket", old.admin != new.admin),
     ];

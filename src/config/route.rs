@@ -158,9 +158,9 @@ impl Bypass {
         let is_meant = match &self.who {
             Who::Everybody => true,
             Who::Name(name) => *name == host,
-            Who::Below(name) => {
-                host.strip_suffix(name.as_str()).is_some_and(|before| before.len() > 1 && before.ends_with('.'))
-            }
+            Who::Below(name) => host
+                .strip_suffix(name.as_str())
+                .is_some_and(|before| before.len() > 1 && before.ends_with('.')),
             Who::Network { address, bits } => {
                 host.parse().is_ok_and(|host: IpAddr| is_within(host, *address, *bits))
             }
@@ -348,9 +348,13 @@ mod tests {
         let at = |host: &str, port| Ok(ProxyAt::Address { host: host.into(), port });
         assert_eq!("http://proxy.example:3128".parse(), at("proxy.example", 3128));
         assert_eq!("http://[::1]:8080/".parse(), at("::1", 8080));
-        for wrong in
-            ["proxy:3128", "https://proxy:3128", "http://proxy", "http://proxy:1/x", "http://u:secret@proxy:1"]
-        {
+        for wrong in [
+            "proxy:3128",
+            "https://proxy:3128",
+            "http://proxy",
+            "http://proxy:1/x",
+            "http://u:secret@proxy:1",
+        ] {
             let refused = wrong.parse::<ProxyAt>().unwrap_err();
             assert!(!refused.contains("secret"), "{refused}");
         }

@@ -5,17 +5,28 @@
 
 mod dial;
 mod heartbeat;
+mod issuer;
 mod machine;
+mod proxy;
+mod race;
+mod retry;
+mod route;
 mod settings;
 mod task;
+mod trust;
 pub(crate) mod wire;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 pub(crate) use heartbeat::{Beat, Heartbeat};
+pub use route::{Proxy, Route};
 pub use settings::{LinkError, Settings, tls_config};
 pub use task::start;
+pub use trust::Trust;
 
 use crate::{
     protocol::{Frame, Hello, Welcome},
@@ -33,6 +44,8 @@ pub enum Event {
         connection: u64,
         /// What the cloud said.
         welcome: Welcome,
+        /// The address that stands (`HOST:PORT`), where it is not the one that is preferred.
+        further: Option<String>,
     },
     /// A frame arrived (never ping, pong, hello or welcome).
     Frame {
@@ -43,6 +56,8 @@ pub enum Event {
     },
     /// No connection; it is tried again by itself.
     Down(Trouble),
+    /// No connection, and there will be none: the last event of a link that was to be set up.
+    GaveUp(Trouble),
 }
 
 /// Why there is no connection.
@@ -58,9 +73,28 @@ pub struct Trouble {
 /// frame is: a connection that stands is not disturbed.
 ///
 /// # Errors
-/// What is in the way.
+/// What is in the way, at each of its addresses.
 pub async fn probe(settings: &Settings, net: &dyn Net, now: Timestamp) -> Result<(), Trouble> {
-    dial::dial(settings, net, now).await.map(drop).map_err(|end| end.trouble())
+    let moment = dial::Moment { host: now, cloud: None };
+    let mut troubles = Vec::new();
+    for endpoint in &settings.route.endpoints {
+        let until = Instant::now() + machine::CONNECT_WITHIN;
+        match dial::dial(settings, endpoint, net, moment, until).await {
+            Ok(_) => return Ok(()),
+            Err(end) => troubles.push((endpoint, end.trouble())),
+        }
+    }
+    Err(merged(&troubles))
+}
+
+/// One trouble out of those of all addresses: the code of the preferred one, the words of all.
+fn merged(troubles: &[(&route::Endpoint, Trouble)]) -> Trouble {
+    let told: Vec<_> = match troubles {
+        [(_, trouble)] => return trouble.clone(),
+        several => several.iter().map(|(at, trouble)| format!("{at}: {}", trouble.message)).collect(),
+    };
+    let code = troubles.first().map_or("link_closed", |(_, trouble)| trouble.code);
+    Trouble { code, message: told.join("; ") }
 }
 
 /// The agent's end of the link.

@@ -8,18 +8,17 @@ use std::{
 
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem, pem::PemObject},
+    pki_types::{CertificateDer, pem, pem::PemObject},
 };
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 
+use super::{Route, Trust};
 use crate::model::Private;
 
 /// Where the cloud is, and how we show who we are.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) name: ServerName<'static>,
+    pub(super) route: Route,
     pub(super) authorization: HeaderValue,
     pub(super) tls: Arc<ClientConfig>,
 }
@@ -66,6 +65,31 @@ pub enum LinkError {
          certificate authority in `ca_file`"
     )]
     NoRoots,
+    /// The environment names no usable proxy.
+    #[error("HTTPS_PROXY of the environment: {why}")]
+    ProxyOfEnvironment {
+        /// What is wrong with it. It is not shown: it may hold a password.
+        why: &'static str,
+    },
+    /// The proxy's credentials cannot be read.
+    #[error("read the proxy's credentials {}", path.display())]
+    ProxyCredentialsFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Others can read the proxy's credentials.
+    #[error("{} can be read by others (mode {mode:o}): chmod 600", path.display())]
+    ProxyCredentialsExposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The proxy's credentials have another form. They are not shown.
+    #[error("the proxy's credentials must be one line, user:password")]
+    ProxyCredentials,
     /// The TLS library refuses its own defaults.
     #[error("set up TLS")]
     Tls(#[source] rustls::Error),
@@ -80,6 +104,10 @@ impl LinkError {
             Self::Token => "link_token_invalid",
             Self::CaFile { .. } | Self::CaEmpty { .. } | Self::CaInvalid { .. } => "link_ca_invalid",
             Self::NoRoots => "link_no_roots",
+            Self::ProxyOfEnvironment { .. } => "link_proxy_invalid",
+            Self::ProxyCredentialsFile { .. }
+            | Self::ProxyCredentialsExposed { .. }
+            | Self::ProxyCredentials => "link_proxy_credentials_invalid",
             Self::Tls(_) => "link_tls",
         }
     }
@@ -91,22 +119,7 @@ impl Settings {
     /// # Errors
     /// When the URL is not `wss://HOST:PORT`, or the token cannot be sent in a header.
     pub fn new(url: &str, token: &Private, tls: Arc<ClientConfig>) -> Result<Self, LinkError> {
-        let refuse = |why| LinkError::Url { url: url.to_owned(), why };
-        let uri: Uri = url.trim().parse().map_err(|_| refuse("not a URL"))?;
-        if uri.scheme_str() != Some("wss") {
-            return Err(refuse("the scheme must be wss"));
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(refuse("the path is not yours to choose"));
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(LinkError::Url {
-                url: "wss://…@…".into(), why: "credentials have no place in it"
-            });
-        }
-        let host = uri.host().ok_or_else(|| refuse("no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host.clone()).map_err(|_| refuse("no such host name can exist"))?;
+        let route = Route::to(url)?;
         let token = token.expose().trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(LinkError::Token);
@@ -114,7 +127,14 @@ impl Settings {
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LinkError::Token)?;
         authorization.set_sensitive(true);
-        Ok(Self { port: uri.port_u16().unwrap_or(443), host, name, authorization, tls })
+        Ok(Self { route, authorization, tls })
+    }
+
+    /// The same by another way.
+    #[must_use]
+    pub fn by(mut self, route: Route) -> Self {
+        self.route = route;
+        self
     }
 }
 
@@ -123,20 +143,10 @@ impl Settings {
 /// # Errors
 /// When there is nobody to trust.
 pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, LinkError> {
-    let roots = match ca_file {
-        Some(path) => private_roots(path)?,
-        None => system_roots()?,
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(LinkError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+    Trust::open(ca_file)?.client_config()
 }
 
-fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
+pub(super) fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
     let unreadable = |source| LinkError::CaFile { path: path.into(), source };
     let text = std::fs::read(path).map_err(|error: io::Error| unreadable(pem::Error::Io(error)))?;
     let mut roots = RootCertStore::empty();
@@ -151,7 +161,7 @@ fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
     }
 }
 
-fn system_roots() -> Result<RootCertStore, LinkError> {
+pub(super) fn system_roots() -> Result<RootCertStore, LinkError> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "a root certificate of the system cannot be read");
@@ -191,7 +201,8 @@ mod tests {
             ("wss://[::1]:2", "::1", 2),
         ] {
             let settings = Settings::new(url, &Private::new("t"), nobody()).unwrap();
-            assert_eq!((settings.host.as_str(), settings.port), (host, port));
+            let endpoint = &settings.route.endpoints[0];
+            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port));
         }
         assert!(refused("https://cloud.example").contains("scheme must be wss"));
         assert!(refused("wss://cloud.example/other").contains("path"));

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -9,9 +10,10 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{
-    Event, Link, Settings,
-    dial::{End, dial},
-    machine::{Machine, State},
+    Event, Link, Settings, Trouble,
+    dial::{End, Moment, dial},
+    machine::{Machine, Next, State},
+    merged,
     wire::{self, WireError},
 };
 use crate::{
@@ -34,7 +36,8 @@ type Writer = wire::Writer<TlsStream<Box<dyn Stream>>>;
 pub fn start(settings: Settings, net: Arc<dyn Net>, clock: Clock, random: Random) -> Link {
     let (events, agent_events) = mpsc::channel(WAITING);
     let (agent_frames, frames) = mpsc::channel(WAITING);
-    let task = Task { settings, net, clock, random, agent: Agent { events, frames } };
+    let agent = Agent { events, frames };
+    let task = Task { settings, net, clock, random, agent, cloud_time: None, troubles: Vec::new() };
     seams::spawn(task.run());
     Link { events: agent_events, frames: agent_frames }
 }
@@ -45,6 +48,10 @@ struct Task {
     clock: Clock,
     random: Random,
     agent: Agent,
+    /// What time the cloud said it was, and when.
+    cloud_time: Option<(Timestamp, Instant)>,
+    /// What was in the way at which address, since a connection stood or all addresses were tried.
+    troubles: Vec<(usize, Trouble)>,
 }
 
 /// The task's end of [`Link`].
@@ -78,7 +85,11 @@ impl Agent {
 
 impl Task {
     async fn run(mut self) {
-        let mut machine = Machine::new(now());
+        let route = &self.settings.route;
+        let mut machine = Machine::new(now(), route.endpoints.len());
+        if route.is_first_setup {
+            machine = machine.first_setup();
+        }
         while self.step(&mut machine).await.is_some() {}
         tracing::debug!("link ended");
     }
@@ -100,11 +111,19 @@ impl Task {
                 Some(())
             }
             State::Connecting { until } => {
-                let end = match self.connect(until.into()).await {
+                let address = machine.address();
+                let end = match self.connect(address, until.into()).await {
                     Ok((reader, writer, welcome)) => {
                         let connection = machine.up(now());
-                        tracing::info!(connection, workspace = welcome.workspace, "connected to the cloud");
-                        self.agent.tell(Event::Up { connection, welcome }).await?;
+                        let endpoint = &self.settings.route.endpoints[address];
+                        tracing::info!(
+                            connection, address = %endpoint, workspace = welcome.workspace,
+                            "connected to the cloud"
+                        );
+                        let further = (address > 0).then(|| endpoint.to_string());
+                        self.cloud_time = Some((welcome.time, Instant::now()));
+                        self.troubles.clear();
+                        self.agent.tell(Event::Up { connection, welcome, further }).await?;
                         self.carry(connection, reader, writer).await
                     }
                     Err(end) => end,
@@ -112,22 +131,53 @@ impl Task {
                 if let End::AgentStopped = end {
                     return None;
                 }
-                machine.down(now(), u64::from_be_bytes(self.random.bytes()));
+                let next = machine.down(now(), u64::from_be_bytes(self.random.bytes()), end.failure());
                 let trouble = end.trouble();
-                tracing::info!(code = trouble.code, error = trouble.message, "no connection to the cloud");
-                self.agent.tell(Event::Down(trouble)).await
+                let endpoint = &self.settings.route.endpoints[address];
+                tracing::info!(
+                    address = %endpoint, code = trouble.code, error = trouble.message,
+                    "no connection to the cloud"
+                );
+                self.troubles.push((address, trouble));
+                match next {
+                    // The others may be well.
+                    Next::Address => Some(()),
+                    Next::Wait => {
+                        let trouble = self.trouble();
+                        self.agent.tell(Event::Down(trouble)).await
+                    }
+                    Next::End => {
+                        let trouble = self.trouble();
+                        self.agent.tell(Event::GaveUp(trouble)).await
+                    }
+                }
             }
             // A step ends a connection before it returns.
-            State::Up { .. } => None,
+            State::Up { .. } | State::Over => None,
         }
     }
 
-    /// Connects, says hello and is welcomed, all before one instant.
-    async fn connect(&mut self, until: Instant) -> Result<(Reader, Writer, Welcome), End> {
+    /// What has been in the way, at all addresses together.
+    fn trouble(&mut self) -> Trouble {
+        let troubles = std::mem::take(&mut self.troubles);
+        let endpoints = &self.settings.route.endpoints;
+        let troubles: Vec<_> =
+            troubles.into_iter().map(|(address, trouble)| (&endpoints[address], trouble)).collect();
+        merged(&troubles)
+    }
+
+    /// Connects to an address, says hello and is welcomed, all before one instant.
+    async fn connect(&mut self, address: usize, until: Instant) -> Result<(Reader, Writer, Welcome), End> {
+        let cloud = self.cloud_time.map(|(said, at)| {
+            let passed = SignedDuration::try_from(at.elapsed()).unwrap_or(SignedDuration::MAX);
+            said.saturating_add(passed).unwrap_or(Timestamp::MAX)
+        });
         let Self { settings, net, clock, agent, .. } = self;
+        let moment = Moment { host: clock.now(), cloud };
+        let endpoint = &settings.route.endpoints[address];
         let events = agent.events.clone();
         let connected = async {
-            let socket = dial(settings, &**net, clock.now()).await?;
+            let socket = dial(settings, endpoint, &**net, moment, until).await?;
             let (mut reader, mut writer) = wire::split(socket);
             match welcomed(&events, &mut reader, &mut writer).await {
                 Ok(welcome) => Ok((reader, writer, welcome)),

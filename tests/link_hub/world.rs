@@ -177,8 +177,8 @@ impl World {
         while troubles.len() < 5 {
             match self.within(Duration::from_secs(61), link.events.recv()).await.unwrap().unwrap() {
                 Event::Connecting(answer) => answer.send(hello.clone()).unwrap(),
-                Event::Up { connection, welcome } => return (connection, welcome),
-                Event::Down(trouble) => troubles.push(trouble),
+                Event::Up { connection, welcome, .. } => return (connection, welcome),
+                Event::Down(trouble) | Event::GaveUp(trouble) => troubles.push(trouble),
                 Event::Frame { .. } => {}
             }
         }
@@ -197,7 +197,7 @@ impl World {
     pub(super) async fn trouble(&self, link: &mut Link) -> Trouble {
         loop {
             match self.within(Duration::from_secs(120), link.events.recv()).await.unwrap().unwrap() {
-                Event::Down(trouble) => return trouble,
+                Event::Down(trouble) | Event::GaveUp(trouble) => return trouble,
                 // An agent that is gone from its question has nothing to say either.
                 Event::Connecting(answer) => drop(answer.send(hello(Position::default(), 100))),
                 Event::Up { .. } | Event::Frame { .. } => {}

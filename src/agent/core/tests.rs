@@ -258,7 +258,7 @@ impl World {
             reports_limit: reports.n + 100,
             orders_epoch_reason: None,
         };
-        self.events.send(link::Event::Up { connection, welcome }).await.unwrap();
+        self.events.send(link::Event::Up { connection, welcome, further: None }).await.unwrap();
     }
 
     async fn parts(&self) {
