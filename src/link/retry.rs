@@ -47,7 +47,11 @@ pub(super) fn closing(number: u16) -> Closing {
     match number {
         1000 => soon("link_closed", "it has nothing more to say"),
         1001 => soon("link_closed", "it goes away, or restarts"),
-        1002 => never("link_closed_protocol", "it found our words against the websocket protocol"),
+        // The websocket library also turns codes it does not know into this one, 1014 (a gateway's) among them.
+        1002 => soon(
+            "link_closed_protocol",
+            "it found our words against the websocket protocol, or broke it itself",
+        ),
         1003 => never("link_closed_protocol", "it cannot take the kind of message we sent"),
         1007 => never("link_closed_protocol", "it found a text of ours that is none"),
         1008 => never("link_closed_policy", "it refuses this bridge: ask who runs the cloud"),
@@ -57,11 +61,10 @@ pub(super) fn closing(number: u16) -> Closing {
         // A restart brings every bridge at once: the registry asks for 5 to 30 seconds, at random.
         1012 => later("link_cloud_restarting", "it restarts", 5, 25),
         1013 => later("link_cloud_busy", "it has too much to do", 30, 30),
-        1014 => soon("link_unavailable", "a gateway before it has no answer from it"),
         3000 => never("link_token_refused", "it does not know who we are"),
         3003 => never("link_forbidden", "it knows who we are, and will not have us"),
         3008 => soon("link_closed", "we took too long"),
-        // Those that no frame may carry (1005, 1006, 1015), the reserved, and the private ones.
+        // The private ones.
         _ => soon("link_closed", "it gave a reason that is not known here"),
     }
 }
