@@ -155,6 +155,8 @@ mod tests {
         });
         assert_eq!(needs_restart(&old, &old), [] as [&str; 0]);
         assert_eq!(needs_restart(&old, &new), ["admin.socket"]);
+        let by_proxy = config(|text| text.replace("#proxy = ", "proxy = ").replace("#also = ", "also = "));
+        assert_eq!(needs_restart(&old, &by_proxy), ["cloud.also", "cloud.proxy"]);
         let now = in_force(&old, new);
         assert_eq!((now.admin, now.site.name.as_str()), (old.admin, "Hotel Fjell"));
     }
