@@ -60,8 +60,7 @@ where
         runtime.block_on(async {
             let world = World::new(seed);
             story(world.clone()).await;
-            let diary = world.diary.lock().unwrap().clone();
-            diary
+            world.diary.lock().unwrap().clone()
         })
     };
     let told = tell();
