@@ -107,7 +107,8 @@ pub(super) enum End {
     )]
     Expired { now: Timestamp },
     #[error(
-        "the server at {at} speaks no version of TLS that is still safe (1.2 or 1.3): update it, or what is before it"
+        "the server at {at} speaks no TLS that is still safe (1.2 or 1.3, and no old ciphers): update it, or what \
+         is before it"
     )]
     TlsVersion { at: String },
     #[error(
@@ -438,9 +439,7 @@ impl Call<'_> {
                 End::NotLatchd { at, what: "it does not speak TLS".into() }
             }
             Some(rustls::Error::PeerIncompatible(_)) => End::TlsVersion { at },
-            Some(rustls::Error::AlertReceived(
-                AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure,
-            )) => End::TlsVersion { at },
+            Some(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)) => End::TlsVersion { at },
             Some(rustls::Error::AlertReceived(alert)) => End::TlsRefused { at, alert: *alert },
             _ => End::Tls(error),
         }

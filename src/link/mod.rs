@@ -2,6 +2,25 @@
 //!
 //! A machine decides (pure: no socket, no clock), `dial` connects, and the task started by `start` pumps frames.
 //! This room does not know what a job means: it carries frames.
+//!
+//! # The way out
+//! A [`Route`] has one or more addresses of the same cloud. Each attempt goes, before one deadline of 30 s:
+//!
+//! ```text
+//! name -> addresses, raced -> (proxy: CONNECT) -> TLS, who vouches, pins -> websocket -> hello, welcome
+//! ```
+//!
+//! What stops it is named by how far it came, because that is what tells a person where to look; each name (`link_…`)
+//! is stable. An address that fails hands on to the next at once; after the last there is a wait, uniform up to a
+//! bound that doubles from one second to a minute and is forgotten only after a healthy one. A peer that asks for more
+//! patience (`Retry-After`, close codes 1012 and 1013) gets it, up to five minutes: nobody keeps a site offline for
+//! longer with one answer, and one address does not speak for the others.
+//!
+//! What trying again cannot cure is tried again all the same, because a site has nobody who would restart it. Only a
+//! first setup, where a person waits for the reason, ends with it.
+//!
+//! A proxy that inspects is told from a stranger by who vouches for it: this machine does, the cloud's own authority
+//! or pins do not. It is named and refused. Nothing here makes a doubtful certificate good.
 
 mod dial;
 mod heartbeat;
