@@ -19,7 +19,7 @@ use latchd::{
         store::{BridgeKeys, Db, FILE},
         tls::{Authority, For, public_key_hash},
     },
-    link::{Event, Identity, Link, Settings, roots},
+    link::{Event, Identity, Link, Settings, Trust},
     protocol::{Memory, Position, PublicKey, SigningKey},
     seal::SealKey,
     seams::{Clock, Random, Storage, SystemNet, TrustedTime},
@@ -129,7 +129,7 @@ async fn follow(number: usize, mut link: Link, tell: mpsc::UnboundedSender<Told>
                 continue;
             }
             Event::Up { .. } => Ok(()),
-            Event::Down(trouble) => Err(trouble.code),
+            Event::Down(trouble) | Event::GaveUp(trouble) => Err(trouble.code),
             Event::Frame { .. } => continue,
         };
         if tell.send((number, told)).is_err() {
@@ -184,13 +184,13 @@ fn two_thousand_bridges_cost_little_and_all_come_back_after_a_restart() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let cloud = Cloud::start(path);
-        let roots = roots(Some(Path::new(&cloud.ca_file))).unwrap();
+        let ca_file = Path::new(&cloud.ca_file);
         let (tell, mut told) = mpsc::unbounded_channel();
         let mut up = vec![false; BRIDGES];
         let connect = |number: usize| {
             let identity = Arc::clone(&bridges[number].identity);
-            let settings =
-                Settings::new(&cloud.bridges, identity, cloud_keys.clone(), &roots, Clock::system()).unwrap();
+            let trust = Trust::open(Some(ca_file)).unwrap();
+            let settings = Settings::new(&cloud.bridges, identity, cloud_keys.clone(), trust).unwrap();
             let time = TrustedTime::new(Clock::system());
             let link = latchd::link::start(settings, Arc::new(SystemNet), time, Random::system());
             tokio::spawn(follow(number, link, tell.clone()));

@@ -7,7 +7,7 @@ mod queue_support;
 use latchd::{
     cloud::store::{Cancel, Db, Standing},
     model::{BridgeId, JobState, WorkspaceId},
-    protocol::{Hello, Message, Position, stream::Resume},
+    protocol::{Memory, Message, Position, stream::Resume},
     queue::Queue,
     seal::SealKey,
     seams::{Random, Storage},
@@ -61,15 +61,13 @@ impl Both {
     fn meet(&mut self) {
         self.connection += 1;
         let memory = self.site.queue.memory().unwrap();
-        let hello = Hello {
-            versions: vec![1],
-            agent: "test".into(),
+        let memory_of_agent = Memory {
             orders_received: memory.orders_received,
             reports_sent: memory.reports.last,
             reports_acknowledged: Position { n: memory.reports.acknowledged, ..memory.reports.last },
             orders_limit: 1000,
         };
-        let met = self.db.meet(at(1), self.bridge, self.connection, &hello).unwrap();
+        let met = self.db.meet(at(1), self.bridge, self.connection, &memory_of_agent).unwrap();
         let (epoch, reason) = (met.orders_resume_after.epoch, met.orders_epoch_reason);
         self.site.commit(|queue| queue.continue_orders(at(1), epoch, reason)).unwrap();
         let reports = self.site.queue.memory().unwrap().reports;
