@@ -340,6 +340,7 @@ impl Core {
             Happening::OrdersInterrupted { code, why } => state.uplink.refuse(Frame::Refused(Refused {
                 code,
                 message: format!("an order could not be stored ({why}); it has to be sent again"),
+                retry_after_ms: None,
             })),
             Happening::Reports => {
                 self.ask_reports(state);
@@ -631,6 +632,7 @@ impl Core {
                         message: format!(
                             "the agent's queue cannot be used at the moment ({error}); try again"
                         ),
+                        retry_after_ms: None,
                     }),
                 );
                 self.store_failed(state, &error);

@@ -17,12 +17,18 @@ const STAGES: usize = 1024;
 pub struct Signals {
     orders: Arc<Notify>,
     changes: Arc<watch::Sender<u64>>,
+    trust: Arc<watch::Sender<u64>>,
     stages: Arc<Mutex<VecDeque<(JobId, Stage)>>>,
 }
 
 impl Default for Signals {
     fn default() -> Self {
-        Self { orders: Arc::default(), changes: Arc::new(watch::channel(0).0), stages: Arc::default() }
+        Self {
+            orders: Arc::default(),
+            changes: Arc::new(watch::channel(0).0),
+            trust: Arc::new(watch::channel(0).0),
+            stages: Arc::default(),
+        }
     }
 }
 
@@ -47,6 +53,17 @@ impl Signals {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Keys of bridges, the cloud's own, or invitations changed: connections and whoever waits for a person look again.
+    pub fn trust_changed(&self) {
+        self.trust.send_modify(|count| *count += 1);
+    }
+
+    /// Sees every [`Signals::trust_changed`] from now on.
+    #[must_use]
+    pub fn trust_changes(&self) -> watch::Receiver<u64> {
+        self.trust.subscribe()
     }
 
     /// Remembers where a job stands, for screens. Only the latest jobs are remembered, and only in memory.

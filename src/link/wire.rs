@@ -85,7 +85,7 @@ impl WireError {
             Self::Withheld => RefusedCode::MessagesWithheld,
             Self::Closed | Self::Broken(_) | Self::Silent | Self::NotRead => return None,
         };
-        Some(Refused { code, message: self.to_string() })
+        Some(Refused { code, message: self.to_string(), retry_after_ms: None })
     }
 }
 
