@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{print, run::CloudCommand};
+use super::{print, run::CopyCommand};
 use crate::{
     agent, cloud,
     config::{AgentConfig, CloudConfig},
@@ -57,19 +57,19 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-pub(super) fn cloud(what: &CloudCommand, config: &Path) -> anyhow::Result<()> {
+pub(super) fn cloud(what: &CopyCommand, config: &Path) -> anyhow::Result<()> {
     let mut config = CloudConfig::load(config)?;
     match what {
-        CloudCommand::Backup { to } => {
+        CopyCommand::Backup { to } => {
             let (bytes, key) = cloud::back_up(&config, to)?;
             let mut text = written(to, bytes, &key);
             text += &format!(
-                "Nor does it hold what else lies in {}: keep api-key, bridge-token, ca.pem and ca.key too.\n",
+                "Nor does it hold what else lies in {}: keep api-key, ca.pem, ca.key, bridges-ca.pem and bridges-ca.key too.\n",
                 config.storage.folder.display()
             );
             Ok(print(&text)?)
         }
-        CloudCommand::Restore { from, key_file } => {
+        CopyCommand::Restore { from, key_file } => {
             config.storage.key_file = key_file.clone().or(config.storage.key_file);
             let (aside, unfinished) =
                 cloud::restore(&config, &Random::system(), from, Clock::system().now())?;
