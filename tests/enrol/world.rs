@@ -34,7 +34,7 @@ use tokio_tungstenite::{
 type Tls = Box<dyn Stream>;
 
 /// Whatever must come, comes within this.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) net: MemoryNet,
@@ -279,6 +279,8 @@ impl Reply {
 pub(crate) struct Site {
     pub(crate) tls: KeyPair,
     pub(crate) seed: [u8; 32],
+    /// Made once: its signature is another one each time.
+    csr: String,
 }
 
 /// What a cloud said when it took a bridge in.
@@ -299,7 +301,11 @@ impl Site {
     }
 
     pub(crate) fn with(tls: KeyPair) -> Self {
-        Self { tls, seed: Random::system().bytes() }
+        // Wishes that a cloud must not grant.
+        let mut params = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "somebody else");
+        let csr = STANDARD.encode(params.serialize_request(&tls).unwrap().der());
+        Self { tls, seed: Random::system().bytes(), csr }
     }
 
     pub(crate) fn key(&self) -> Ed25519KeyPair {
@@ -310,19 +316,12 @@ impl Site {
         self.key().public_key().as_ref().to_vec()
     }
 
-    pub(crate) fn csr(&self) -> String {
-        // Wishes that a cloud must not grant.
-        let mut params = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "somebody else");
-        STANDARD.encode(params.serialize_request(&self.tls).unwrap().der())
-    }
-
-    fn keys(&self) -> (String, Vec<u8>, Value) {
-        let csr = self.csr();
+    fn keys(&self) -> (Vec<u8>, Value) {
+        let csr = &self.csr;
         let bytes = [self.public().as_slice(), csr.as_bytes()].concat();
         let proof = self.sign(b"latchd v1 bridge's keys\0", &bytes);
         let value = json!({"csr": csr, "signing_key": STANDARD.encode(self.public()), "proof": proof});
-        (csr, bytes, value)
+        (bytes, value)
     }
 
     fn sign(&self, domain: &[u8], bytes: &[u8]) -> String {
@@ -330,7 +329,7 @@ impl Site {
     }
 
     pub(crate) fn pair(&self, code: &str) -> Value {
-        let (_, _, mut request) = self.keys();
+        let (_, mut request) = self.keys();
         request["code"] = code.into();
         request["agent"] = "pencil 1.0".into();
         request
@@ -338,7 +337,7 @@ impl Site {
 
     /// Wants `next`'s keys.
     pub(crate) fn renew(&self, bridge: BridgeId, next: &Self) -> Value {
-        let (_, bytes, mut request) = next.keys();
+        let (bytes, mut request) = next.keys();
         request["bridge_id"] = bridge.to_string().into();
         request["old_key_id"] = key_id(&STANDARD.encode(self.public())).into();
         request["old_proof"] = self.sign(b"latchd v1 renewal\0", &bytes).into();
