@@ -49,7 +49,7 @@ pub use core::QueueFile;
 /// read again at SIGHUP.
 ///
 /// # Errors
-/// When it cannot start: the queue, the admin socket, the token or the certificate authority cannot be used.
+/// When it cannot start: the queue, the admin socket, the pairing or the certificate authority cannot be used.
 pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let (clock, random) = (Clock::system(), Random::system());
     let started = clock.now();

@@ -126,7 +126,7 @@ pub enum Command {
     /// Copy the agent's queue to a file, while it works or not.
     ///
     /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
-    /// nobody can use it: keep a copy of that elsewhere too, and the configuration and the token with it.
+    /// nobody can use it: keep a copy of that elsewhere too, and the configuration and the pairing with it.
     Backup(backup::BackupArgs),
     /// Put a copy back in the place of the agent's queue; the agent must not run.
     ///
