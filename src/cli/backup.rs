@@ -76,6 +76,8 @@ pub(super) fn cloud(what: &CopyCommand, config: &Path) -> anyhow::Result<()> {
             let mut text = put_back(from, aside.as_deref());
             text +=
                 &format!("{unfinished} orders are unfinished in it: the bridges are asked how they ended.\n");
+            text += "Bridges stand in it as they did then: revoke again what was revoked since, and pair again what cannot \
+                     come in (`latchd cloud bridges list`).\n";
             Ok(print(&text)?)
         }
     }

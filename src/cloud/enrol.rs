@@ -29,10 +29,10 @@ use super::{
 use crate::{
     link::wire::shown,
     protocol::{
-        PublicKey,
+        PublicKey, SigningKey,
         enrol::{Admission, Answer, CloudCard, HELD_FOR, Keys, PairRequest, RenewRequest, Waiting},
     },
-    seams::{Clock, Random},
+    seams::Clock,
     store::{StoreError, WriterHandle},
 };
 
@@ -152,7 +152,7 @@ impl Enrolment {
     pub async fn card(&self) -> Result<CloudCard, StoreError> {
         let now = self.clock.now();
         let keys = self.db.run(move |db| db.cloud_keys(now)).await?;
-        let cloud_keys = keys.iter().map(|key| key.public()).collect();
+        let cloud_keys = keys.iter().map(SigningKey::public).collect();
         Ok(CloudCard { cloud_keys, authority: self.authority.clone(), time: now })
     }
 
@@ -198,7 +198,7 @@ impl Enrolment {
         let until = Instant::now() + HELD_FOR;
         let mut may_wait = Some(may_wait);
         loop {
-            let mut changes = self.signals.trust_changes();
+            let mut changes = self.signals.pairing_changes();
             let (now, asks) = (self.clock.now(), asking.clone());
             let asked = self.db.run(move |db| db.ask_to_pair(now, &asks)).await;
             match asked.map_err(Refusal::Unavailable)? {
@@ -217,7 +217,7 @@ impl Enrolment {
                     if is_new {
                         let (fingerprint, agent) = (&asking.fingerprint, &asking.agent);
                         tracing::info!(%from, pairing, fingerprint, agent, "a site asks to be paired; a person is asked");
-                        self.signals.trust_changed();
+                        self.signals.pairings_changed();
                         continue;
                     }
                     let waits = may_wait.take().is_none_or(|may_wait| may_wait());
@@ -250,10 +250,12 @@ impl Enrolment {
         });
         let (admitting, answer) = admitted.await.map_err(Refusal::Unavailable)??;
         let (bridge, key) = (admitting.bridge, bridge_keys.signing.id());
-        let (fingerprint, until, replaces) =
-            (&asking.fingerprint, bridge_keys.expires_at, admitting.replaces);
-        tracing::info!(%bridge, %from, pairing, fingerprint, %key, %until, replaces, "a bridge was paired");
-        self.signals.trust_changed();
+        let (fingerprint, until, revokes) = (&asking.fingerprint, bridge_keys.expires_at, admitting.revokes);
+        tracing::info!(%bridge, %from, pairing, fingerprint, %key, %until, revokes, "a bridge was paired");
+        if revokes {
+            self.signals.trust_changed();
+        }
+        self.signals.pairings_changed();
         self.signals.state_changed();
         Ok(Told::Admitted(answer))
     }
@@ -292,26 +294,19 @@ impl Enrolment {
         let (maker, digest) = (self.maker(), request.keys.digest());
         let admitted = self.db.run(move |db| {
             Ok(match db.admit_renewed(now, bridge, &old.key, &keys, grace)? {
-                Ok(admitting) => Ok((maker.answer(&admitting, digest, &tls, now)?, admitting.expires_at)),
+                Ok(admitting) => Ok((maker.answer(&admitting, digest, &tls, now)?, admitting)),
                 Err(not) => Err(not),
             })
         });
         let admitted = admitted.await.map_err(Refusal::Unavailable)?;
-        let (answer, until) = match admitted {
-            Ok(admitted) => admitted,
-            Err(not) => return Err(refused(not.into())),
-        };
+        let (answer, Admitting { expires_at: until, revokes, .. }) =
+            admitted.map_err(|not| refused(not.into()))?;
         let (key, old_ended) = (key.id(), old.expires_at <= now);
-        tracing::info!(%bridge, %from, %key, %until, old_ended, "a bridge's certificate was renewed");
-        // Older keys may have made room.
-        self.signals.trust_changed();
+        tracing::info!(%bridge, %from, %key, %until, old_ended, revokes, "a bridge's certificate was renewed");
+        if revokes {
+            self.signals.trust_changed();
+        }
         Ok(answer)
-    }
-
-    /// A code that nobody has.
-    #[must_use]
-    pub fn fresh_code(random: &Random) -> Code {
-        Code::fresh(random)
     }
 
     fn ends(&self, now: Timestamp) -> Timestamp {

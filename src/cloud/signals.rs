@@ -18,6 +18,7 @@ pub struct Signals {
     orders: Arc<Notify>,
     changes: Arc<watch::Sender<u64>>,
     trust: Arc<watch::Sender<u64>>,
+    pairings: Arc<watch::Sender<u64>>,
     stages: Arc<Mutex<VecDeque<(JobId, Stage)>>>,
 }
 
@@ -27,6 +28,7 @@ impl Default for Signals {
             orders: Arc::default(),
             changes: Arc::new(watch::channel(0).0),
             trust: Arc::new(watch::channel(0).0),
+            pairings: Arc::new(watch::channel(0).0),
             stages: Arc::default(),
         }
     }
@@ -55,7 +57,8 @@ impl Signals {
         self.changes.subscribe()
     }
 
-    /// Keys of bridges, the cloud's own, or invitations changed: connections and whoever waits for a person look again.
+    /// Keys of bridges were revoked, or the cloud's own changed: every connection looks whether it may go on. That is work
+    /// for all of them, so nothing that happens every day calls this.
     pub fn trust_changed(&self) {
         self.trust.send_modify(|count| *count += 1);
     }
@@ -64,6 +67,17 @@ impl Signals {
     #[must_use]
     pub fn trust_changes(&self) -> watch::Receiver<u64> {
         self.trust.subscribe()
+    }
+
+    /// Somebody asks to be paired, or was answered: whoever waits for that looks again.
+    pub fn pairings_changed(&self) {
+        self.pairings.send_modify(|count| *count += 1);
+    }
+
+    /// Sees every [`Signals::pairings_changed`] from now on.
+    #[must_use]
+    pub fn pairing_changes(&self) -> watch::Receiver<u64> {
+        self.pairings.subscribe()
     }
 
     /// Remembers where a job stands, for screens. Only the latest jobs are remembered, and only in memory.

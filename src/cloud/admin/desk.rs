@@ -23,7 +23,7 @@ use crate::{
     link::wire::shown,
     local::{self, Heard, Line, NotBound, NotUnderstood, PATIENCE, Socket},
     model::{BridgeId, WorkspaceId},
-    protocol::enrol::CloudCard,
+    protocol::{SigningKey, enrol::CloudCard},
     seams::{Clock, Random},
     store::{StoreError, WriterHandle},
 };
@@ -217,7 +217,7 @@ impl Desk {
         tracing::info!(
             pairing, by, ?replace, ?acceptance, ledger_is_current, until = %expires_at, "a bridge was invited"
         );
-        let cloud_keys = keys.iter().map(|key| key.public()).collect();
+        let cloud_keys = keys.iter().map(SigningKey::public).collect();
         let card = CloudCard { cloud_keys, authority: self.authority.clone(), time: now };
         Ok(Response::Invited(Box::new(Invited {
             pairing,
@@ -231,7 +231,7 @@ impl Desk {
     async fn pairing(&self, pairing: &str, unless: Option<PairingState>) -> Result<Response, Fault> {
         let until = Instant::now() + HELD_FOR;
         loop {
-            let mut changes = self.signals.trust_changes();
+            let mut changes = self.signals.pairing_changes();
             let (workspace, now) = (self.workspace, self.clock.now());
             let rows = self.db.run(move |db| db.pairings(workspace)).await?;
             let Some(row) = rows.into_iter().find(|row| row.pairing == pairing) else {
@@ -262,7 +262,7 @@ impl Desk {
             Err(not @ NotAnswered::OtherFingerprint(_)) => return refused("other_fingerprint", not),
         }
         tracing::info!(pairing, fingerprint, accept, by, "a pairing was answered");
-        self.signals.trust_changed();
+        self.signals.pairings_changed();
         Ok(Response::Done)
     }
 

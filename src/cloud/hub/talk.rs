@@ -233,12 +233,11 @@ async fn distrusted(hub: &Hub, key: &PublicKey, newest: &KeyId, changes: &mut wa
             },
             () = comes_again => return End::NewKey,
         }
-        let now = hub.clock.now();
-        match hub.db.run(move |db| db.trust(now, &key)).await {
+        match hub.db.run(move |db| db.trust(&key)).await {
             Err(error) => return End::Store(error),
             Ok(trust) if !trust.counts => return End::Revoked,
             // Each at its own time, and each comes back at once: no property is without its cloud for long.
-            Ok(trust) if trust.newest_cloud_key != *newest => {
+            Ok(trust) if trust.newest_cloud_key.is_some_and(|key| key != newest.as_str()) => {
                 comes_again_at.get_or_insert_with(|| Instant::now() + hub.come_again_after());
             }
             Ok(_) => {}

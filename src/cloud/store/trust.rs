@@ -50,8 +50,8 @@ pub struct BridgeKeys {
 pub struct Trust {
     /// Neither they nor their bridge were revoked.
     pub counts: bool,
-    /// The cloud's newest key.
-    pub newest_cloud_key: KeyId,
+    /// The name of the cloud's newest key; none before there is one.
+    pub newest_cloud_key: Option<String>,
 }
 
 /// Who may be taken in.
@@ -155,8 +155,8 @@ pub struct Admitting {
     pub cloud_keys: Vec<PublicKey>,
     /// For a bridge that takes another one's place.
     pub ledger: Option<LedgerCopy>,
-    /// Whether it takes the place of one that had keys.
-    pub replaces: bool,
+    /// Whether other keys of the bridge were revoked for it.
+    pub revokes: bool,
     /// When its certificate ends.
     pub expires_at: Timestamp,
 }
@@ -482,7 +482,7 @@ impl Db {
             signer,
             cloud_keys: cloud_keys.iter().map(|(key, _)| key.public()).collect(),
             ledger,
-            replaces: revoked > 0,
+            revokes: revoked > 0,
             expires_at: keys.expires_at,
         };
         let (told, more) = tell(&admitting)?;
@@ -555,13 +555,13 @@ impl Db {
             params![keys.tls, keys.signing.as_bytes(), bridge.to_string(), rows::ms(now)],
             |row| rows::time(row, "expires_at"),
         )?;
-        let expires_at = match same {
-            Some(expires_at) => expires_at,
+        let (expires_at, revokes) = match same {
+            Some(expires_at) => (expires_at, false),
             None if self.knows_keys(keys)? => return Ok(Err(NotAdmitted::KeysKnown)),
             None => {
-                self.make_room_for_keys(now, bridge, old)?;
+                let revokes = self.make_room_for_keys(now, bridge, old)?;
                 self.admit(now, bridge, keys)?;
-                keys.expires_at
+                (keys.expires_at, revokes)
             }
         };
         let cloud_keys = self.cloud_keys(now)?;
@@ -575,7 +575,7 @@ impl Db {
             signer,
             cloud_keys: cloud_keys.iter().map(SigningKey::public).collect(),
             ledger: None,
-            replaces: false,
+            revokes,
             expires_at,
         }))
     }
@@ -629,10 +629,13 @@ impl Db {
     ///
     /// # Errors
     /// Those of the database.
-    pub fn trust(&mut self, now: Timestamp, key: &PublicKey) -> Result<Trust, StoreError> {
-        let (counts, cloud_keys) = (self.counts(key)?, self.cloud_keys(now)?);
-        let newest = cloud_keys.first().expect("a cloud has a key from its first start on");
-        Ok(Trust { counts, newest_cloud_key: newest.public().id() })
+    pub fn trust(&mut self, key: &PublicKey) -> Result<Trust, StoreError> {
+        let newest_cloud_key = self.one(
+            "SELECT key_id FROM cloud_key WHERE retired_at IS NULL ORDER BY created_at DESC, rowid DESC LIMIT 1",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(Trust { counts: self.counts(key)?, newest_cloud_key })
     }
 
     /// Whether neither a key of a bridge nor the bridge was revoked.
@@ -928,7 +931,7 @@ impl Db {
         now: Timestamp,
         bridge: BridgeId,
         old: &PublicKey,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let others = self.all(
             "SELECT tls_key FROM bridge_key
              WHERE bridge_id = ?1 AND revoked_at IS NULL AND expires_at > ?2 AND signing_key <> ?3
@@ -944,7 +947,7 @@ impl Db {
                 params![tls_key, rows::ms(now)],
             )?;
         }
-        Ok(())
+        Ok(surplus > 0)
     }
 
     /// How many orders a bridge may know of whose end is not known.
