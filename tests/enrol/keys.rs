@@ -56,7 +56,7 @@ async fn a_bridge_that_knows_only_the_old_key_hears_it_and_learns_the_new_one() 
     peer.hello(&[old]).await;
     assert_eq!(peer.refused().await["code"], "key_unknown");
     let mut peer = world.knock(&site, &paired).await.unwrap();
-    peer.hello(&[new.clone()]).await;
+    peer.hello(std::slice::from_ref(&new)).await;
     assert_eq!(peer.hear().await.unwrap().key_id, Some(new));
     world.stop().await;
 }

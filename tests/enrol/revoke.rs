@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use latchd::{
     cloud::{
         admin::{BridgeState, Request, Response},
-        store::Standing,
+        store::{Db, Standing},
     },
     model::{BridgeId, Job, JobId, Order, Outcome, Priority, Report, RoomState, SystemName},
 };
@@ -151,7 +151,7 @@ async fn new_hardware_takes_the_old_ones_place_with_its_name_and_the_ledger() {
     for (vouched, unfinished, current) in [(false, false, false), (true, false, true), (true, true, false)] {
         if unfinished {
             world.order(paired.bridge, 1).await;
-            let after = world.running.db.run(move |db| db.restored()).await.unwrap();
+            let after = world.running.db.run(Db::restored).await.unwrap();
             assert_eq!(after, 1, "as one that the old bridge may know of");
         }
         let invited = world.invite(replacing(paired.bridge, vouched)).await;

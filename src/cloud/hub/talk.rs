@@ -237,7 +237,7 @@ async fn distrusted(hub: &Hub, key: &PublicKey, newest: &KeyId, changes: &mut wa
             Err(error) => return End::Store(error),
             Ok(trust) if !trust.counts => return End::Revoked,
             // Each at its own time, and each comes back at once: no property is without its cloud for long.
-            Ok(trust) if trust.newest_cloud_key.is_some_and(|key| key != newest.as_str()) => {
+            Ok(trust) if trust.newest_cloud_key.as_deref() != Some(newest.as_str()) => {
                 comes_again_at.get_or_insert_with(|| Instant::now() + hub.come_again_after());
             }
             Ok(_) => {}
