@@ -5,6 +5,7 @@
 mod cli;
 mod keys;
 mod pair;
+mod person;
 mod renew;
 mod revoke;
 mod world;
