@@ -214,13 +214,12 @@ impl Enrolment {
                     return self.take_in(from, &pairing, &asking, &request.keys, tls, &key).await;
                 }
                 Asked::Waiting { pairing, until: ends, is_new } => {
+                    let waits = may_wait.take().is_none_or(|may_wait| may_wait());
                     if is_new {
                         let (fingerprint, agent) = (&asking.fingerprint, &asking.agent);
                         tracing::info!(%from, pairing, fingerprint, agent, "a site asks to be paired; a person is asked");
                         self.signals.pairings_changed();
-                        continue;
                     }
-                    let waits = may_wait.take().is_none_or(|may_wait| may_wait());
                     if !waits || timeout_at(until, changes.changed()).await.is_err() {
                         let left = ends.duration_since(self.clock.now()).as_secs();
                         return Ok(Told::Waiting(Waiting { expires_in: u64::try_from(left).unwrap_or(0) }));

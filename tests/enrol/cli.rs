@@ -38,12 +38,16 @@ impl Cloud {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         configure(folder.path());
-        let mut process =
-            latchd(folder.path(), &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut process = latchd(folder.path(), &[]).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let first_line = serde_json::from_str(&line).unwrap();
         Self { process, folder, first_line }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -111,4 +115,17 @@ fn an_invitation_says_what_to_type_and_how_to_answer_and_the_lists_show_it() {
     assert!(cloud.run(&["signing-keys", "retire", old]).status.success());
     let keys = cloud.json(&["signing-keys", "list", "--json"]);
     assert!(keys[1]["retired_at"].is_string());
+
+    let log = cloud.log();
+    for (what, who) in [
+        ("a bridge was invited", "night porter"),
+        ("a bridge was renamed", "Fjord"),
+        ("a bridge was revoked", "stolen"),
+        ("the cloud has a new signing key", keys[0]["key_id"].as_str().unwrap()),
+        ("a signing key of the cloud was retired", old),
+    ] {
+        let told = log.lines().any(|line| line.contains(what) && line.contains(who));
+        assert!(told, "{what} by or of {who}: {log}");
+    }
+    assert!(!log.contains(code) && !log.contains(&code.replace('-', "")), "the log holds the code");
 }

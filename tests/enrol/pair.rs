@@ -9,6 +9,10 @@ use rustls::{
     server::ParsedCertificate,
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 use super::world::{Site, World, accepting, invitation, post};
 
@@ -106,6 +110,8 @@ async fn while_nobody_answers_the_site_is_told_to_ask_again() {
     let request = Site::new().pair(&invited.code);
     let person = async {
         world.pairing(&invited.pairing, PairingState::Open).await;
+        // By the time that another request is answered, this one is held.
+        world.get("/bridge/v1/cloud").await;
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(21)).await;
         tokio::time::resume();
@@ -233,6 +239,26 @@ async fn strangers_get_one_short_answer_and_what_is_too_large_is_not_read() {
     let reply = world.say(twice.as_bytes()).await;
     assert_eq!(reply.head.matches("http/1.1").count() + reply.body.matches("HTTP/1.1").count(), 1);
     assert!(reply.head.contains("connection: close"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_dawdles_is_cut_off() {
+    let world = World::start().await;
+    for begun in [
+        "",
+        "POST /bridge/v1/pair HTTP/1.1\r\n",
+        "POST /bridge/v1/pair HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+    ] {
+        let mut stream = world.tls(None).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(16)).await;
+        tokio::time::resume();
+        let mut heard = Vec::new();
+        let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut heard)).await.expect("it ends");
+        assert!(heard.is_empty(), "{begun:?}");
+    }
     world.stop().await;
 }
 

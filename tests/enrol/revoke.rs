@@ -11,7 +11,7 @@ use latchd::{
 };
 use serde_json::{Value, json};
 
-use super::world::{Site, World, replacing};
+use super::world::{Site, World, accepting, replacing};
 
 fn job(number: u128) -> Job {
     Job {
@@ -121,6 +121,19 @@ async fn what_a_revoked_bridge_never_heard_of_is_withdrawn_and_the_rest_waits_fo
     let acknowledged = peer.hear().await.unwrap().frame;
     assert!(acknowledged["body"].as_str().unwrap().contains("acknowledgement"), "{acknowledged}");
     assert_eq!(world.standing(1).await, Some(Standing::Over));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_revoked_bridge_was_told_is_not_told_again() {
+    let world = World::start().await;
+    let invited = world.invite(accepting()).await;
+    let site = Site::new();
+    let request = site.pair(&invited.code);
+    let paired = site.admission(&world.post("/bridge/v1/pair", &request).await);
+    world.revoke(paired.bridge).await;
+    let again = world.post("/bridge/v1/pair", &request).await;
+    assert_eq!(again.refusal(), (403, "code_invalid".into()));
     world.stop().await;
 }
 

@@ -1,9 +1,12 @@
-//! The websocket of the bridges: who may come in, and what both sides owe each other then.
+//! Where bridges come in: who may, and what both sides owe each other then.
 //!
-//! A connection goes through `door` (TLS with a certificate of ours, one HTTP request) and `talk` (hello, welcome, and the two
-//! streams). It is one task and three loops: one reads, one waits for commits in the order in which their operations
+//! A connection goes through `door` (TLS, one HTTP request) and, with a certificate of ours that counts, `talk` (hello,
+//! welcome, and the two streams). Whoever has none may ask [`Enrolment`] for one and is gone after the answer.
+//!
+//! A conversation is one task and three loops: one reads, one waits for commits in the order in which their operations
 //! were begun and owes the acknowledgements, one writes. Each wait on a peer has a deadline, each queue a bound, so
-//! that a bridge that stops reading or floods harms itself alone.
+//! that a bridge that stops reading or floods harms itself alone. Beside them it waits for what ends it: a newer
+//! connection of the same bridge, keys that were revoked, a stop.
 //!
 //! This room never decides what a report means and never makes an order; it carries them between sockets and
 //! [`Db`].

@@ -919,6 +919,12 @@ impl Db {
     }
 
     fn revoke_keys(&self, now: Timestamp, bridge: BridgeId) -> Result<usize, StoreError> {
+        // What was said to whoever had them is not said again.
+        self.execute(
+            "UPDATE pairing SET answer = NULL, expires_at = min(expires_at, ?2)
+             WHERE bridge_id = ?1 AND admitted_at IS NOT NULL",
+            params![bridge.to_string(), rows::ms(now)],
+        )?;
         self.execute(
             "UPDATE bridge_key SET revoked_at = ?2 WHERE bridge_id = ?1 AND revoked_at IS NULL",
             params![bridge.to_string(), rows::ms(now)],
