@@ -246,7 +246,8 @@ pub struct Limits {
     pub forbidden_kinds: Vec<Kind>,
     /// Whether a door may be opened from afar. Default no.
     pub remote_unlock: bool,
-    /// How many jobs may wait; the cloud holds the rest back. Default 10000.
+    /// How many jobs may wait; the cloud holds the rest back. Of codes whose time has not come ten times as many may wait
+    /// besides. Default 10000.
     pub waiting_jobs: u32,
 }
 
