@@ -26,11 +26,12 @@ const RULES: &[Rule] = &[
     rule(&["crate::model"], PURE),
     only(&["crate::model"], &["crate::model"]),
     rule(&["crate::protocol", "crate::grants"], PURE),
-    only(&["crate::protocol"], &["crate::model", "crate::protocol"]),
+    only(&["crate::protocol"], &["crate::model", "crate::protocol", "crate::seams::Random"]),
     only(&["crate::grants"], &["crate::model", "crate::protocol", "crate::grants", "crate::seams::Random"]),
     // The ground floor.
     only(&["crate::seams"], &["crate::seams"]),
     only(&["crate::seal"], &["crate::seal", "crate::seams"]),
+    only(&["crate::local"], &["crate::local", "crate::seams"]),
     only(&["crate::store"], &["crate::store", "crate::seal", "crate::seams"]),
     only(&["crate::config"], &["crate::config", "crate::model"]),
     rule(&["crate::config"], &["tokio", "rusqlite", "tracing", "std::os", "std::process"]),

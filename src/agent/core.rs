@@ -340,6 +340,7 @@ impl Core {
             Happening::OrdersInterrupted { code, why } => state.uplink.refuse(Frame::Refused(Refused {
                 code,
                 message: format!("an order could not be stored ({why}); it has to be sent again"),
+                retry_after_ms: None,
             })),
             Happening::Reports => {
                 self.ask_reports(state);
@@ -523,7 +524,7 @@ impl Core {
                 Ok(Ok(())) => {}
                 // The cloud signs with a key that we say we know: it is tried again at the next connection.
                 Ok(Err(error)) => {
-                    tracing::error!(error = format!("{error:#}"), "the cloud's keys could not be kept")
+                    tracing::error!(error = format!("{error:#}"), "the cloud's keys could not be kept");
                 }
                 Err(error) => tracing::error!(%error, "keeping the cloud's keys broke down"),
             }
@@ -646,6 +647,7 @@ impl Core {
                         message: format!(
                             "the agent's queue cannot be used at the moment ({error}); try again"
                         ),
+                        retry_after_ms: None,
                     }),
                 );
                 self.store_failed(state, &error);

@@ -337,7 +337,7 @@ impl End {
             Self::VersionUnknown => RefusedCode::VersionUnknown,
             _ => return None,
         };
-        Some(Refused { code, message: self.to_string() })
+        Some(Refused { code, message: self.to_string(), retry_after_ms: None })
     }
 
     /// What the agent is told.

@@ -95,7 +95,7 @@ impl WireError {
                 return None;
             }
         };
-        Some(Refused { code, message: self.to_string() })
+        Some(Refused { code, message: self.to_string(), retry_after_ms: None })
     }
 }
 

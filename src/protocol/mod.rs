@@ -55,6 +55,9 @@ pub const VERSIONS: &[u16] = &[1];
 /// Room for an inventory of some thousand doors; far above any job.
 pub const MAX_FRAME: usize = 512 * 1024;
 
+/// The longest time for which a peer lets itself be sent away, by [`Refused::retry_after_ms`].
+pub const MAX_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(300);
+
 /// The path of the websocket.
 pub const PATH: &str = "/bridge/v1";
 
@@ -182,6 +185,9 @@ pub struct Refused {
     pub code: RefusedCode,
     /// For a person.
     pub message: String,
+    /// In how many milliseconds the peer is to come again, if it is told; at most [`MAX_RETRY_AFTER`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
 }
 
 /// Why a conversation was ended.

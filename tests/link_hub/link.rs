@@ -221,6 +221,7 @@ async fn a_cloud_that_does_not_read_is_given_up_although_both_queues_are_full() 
         let large = Frame::Refused(latchd::protocol::Refused {
             code: latchd::protocol::RefusedCode::Other,
             message: "x".repeat(100_000),
+            retry_after_ms: None,
         });
         for _ in 0..200 {
             frames.send((connection, large.clone())).await.unwrap();
