@@ -1,9 +1,9 @@
 //! Connects: TCP, TLS, websocket. Knows what can go wrong and what a person can do about it, not what is said.
 
-use std::{error::Error, io};
+use std::{error::Error, io, sync::Arc};
 
 use jiff::Timestamp;
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -15,6 +15,7 @@ use tokio_tungstenite::{
 
 use super::{
     Settings, Trouble,
+    settings::Place,
     wire::{self, Watched, WireError},
 };
 use crate::{
@@ -169,33 +170,37 @@ pub(super) async fn dial(
     net: &dyn Net,
     now: Timestamp,
 ) -> Result<(Socket, Session), End> {
-    let Settings { host, port, .. } = settings;
-    let tcp = net.connect(host, *port).await.map_err(|source| not_connected(settings, source))?;
-    let tls = TlsConnector::from(settings.tls.clone())
-        .connect(settings.name.clone(), tcp)
-        .await
-        .map_err(|error| not_trusted(settings, now, error))?;
+    let tls = secure(&settings.place, &settings.tls, net, now).await?;
     let (socket, response) =
         client_async_with_config(request(settings)?, wire::watch(tls), Some(wire::config()))
             .await
             .map_err(|error| not_upgraded(settings, error))?;
     let nonce = response.headers().get(NONCE_HEADER).and_then(|nonce| Session::read(nonce.to_str().ok()?));
     let nonce = nonce.ok_or_else(|| End::NotLatchd {
-        host: settings.host.clone(),
-        port: settings.port,
+        host: settings.place.host.clone(),
+        port: settings.place.port,
         what: format!("it opens a websocket without the header {NONCE_HEADER}"),
     })?;
     Ok((socket, nonce))
 }
 
+/// The way to a cloud up to the point where TLS stands; whom to take for the cloud, `tls` says.
+pub(super) async fn secure(
+    place: &Place,
+    tls: &Arc<ClientConfig>,
+    net: &dyn Net,
+    now: Timestamp,
+) -> Result<TlsStream<Box<dyn Stream>>, End> {
+    let tcp = net.connect(&place.host, place.port).await.map_err(|source| not_connected(place, source))?;
+    let connected = TlsConnector::from(Arc::clone(tls)).connect(place.name.clone(), tcp).await;
+    connected.map_err(|error| not_trusted(place, now, error))
+}
+
 fn request(settings: &Settings) -> Result<Request<()>, End> {
-    let host = match settings.host.contains(':') {
-        true => format!("[{}]", settings.host),
-        false => settings.host.clone(),
-    };
+    let place = &settings.place;
     Request::builder()
-        .uri(format!("wss://{host}:{}{PATH}", settings.port))
-        .header(header::HOST, format!("{host}:{}", settings.port))
+        .uri(format!("wss://{place}{PATH}"))
+        .header(header::HOST, place.to_string())
         .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
         .header(header::UPGRADE, HeaderValue::from_static("websocket"))
         .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
@@ -204,8 +209,8 @@ fn request(settings: &Settings) -> Result<Request<()>, End> {
         .map_err(|error| End::Wire(WireError::Broken(error.into())))
 }
 
-fn not_connected(settings: &Settings, source: io::Error) -> End {
-    let Settings { host, port, .. } = settings;
+fn not_connected(place: &Place, source: io::Error) -> End {
+    let Place { host, port, .. } = place;
     // Name resolution has no error kind of its own; its text in the standard library is the only mark.
     match source.to_string().starts_with("failed to lookup address") {
         true => End::NameUnknown { host: host.clone(), source },
@@ -213,7 +218,8 @@ fn not_connected(settings: &Settings, source: io::Error) -> End {
     }
 }
 
-fn not_trusted(settings: &Settings, now: Timestamp, error: io::Error) -> End {
+/// What it means that TLS failed, or that a certificate is not the one of `place`.
+pub(super) fn not_trusted(place: &Place, now: Timestamp, error: io::Error) -> End {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {
         Some(rustls::Error::InvalidCertificate(why)) => match why {
@@ -222,26 +228,30 @@ fn not_trusted(settings: &Settings, now: Timestamp, error: io::Error) -> End {
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => End::Expired { now },
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                End::WrongName { host: settings.host.clone() }
+                End::WrongName { host: place.host.clone() }
             }
             // A private authority that was made anew keeps its name: then the signature is what does not fit.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => End::Untrusted,
             _ => End::Tls(error),
         },
-        Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
-            End::CertificateExpired(error)
-        }
+        _ if is_our_certificate_over(&error) => End::CertificateExpired(error),
         Some(rustls::Error::InvalidMessage(_)) => End::NotLatchd {
-            host: settings.host.clone(),
-            port: settings.port,
+            host: place.host.clone(),
+            port: place.port,
             what: "it does not speak TLS".into(),
         },
         _ => End::Tls(error),
     }
 }
 
+/// Whether the cloud says that the certificate that we showed has ended.
+fn is_our_certificate_over(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)))
+}
+
 fn not_upgraded(settings: &Settings, error: tungstenite::Error) -> End {
-    let (host, port) = (settings.host.clone(), settings.port);
+    let (host, port) = (settings.place.host.clone(), settings.place.port);
     let what = match error {
         tungstenite::Error::Http(response) => match response.status() {
             StatusCode::UNAUTHORIZED => return End::NotPaired,
@@ -252,6 +262,10 @@ fn not_upgraded(settings: &Settings, error: tungstenite::Error) -> End {
         },
         tungstenite::Error::Protocol(tungstenite::error::ProtocolError::HandshakeIncomplete) => {
             return End::Wire(WireError::Closed);
+        }
+        // In TLS 1.3 the cloud judges our certificate after our handshake is over: its word arrives in place of an answer.
+        tungstenite::Error::Io(error) if is_our_certificate_over(&error) => {
+            return End::CertificateExpired(error);
         }
         tungstenite::Error::Io(_) => return End::Wire(WireError::Broken(error)),
         error => error.to_string(),

@@ -4,6 +4,7 @@
 //! This room does not know what a job means: it carries frames.
 
 mod dial;
+pub mod enrol;
 mod heartbeat;
 mod identity;
 mod machine;

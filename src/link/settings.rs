@@ -1,7 +1,7 @@
 //! What the link needs to know beforehand, checked before the first connection.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,13 +18,51 @@ use crate::{protocol::PublicKey, seams::Clock};
 /// Where the cloud is, and how we show who we are.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) name: ServerName<'static>,
+    pub(super) place: Place,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) identity: Arc<Identity>,
     /// Speak for the cloud.
     pub(super) cloud_keys: Vec<PublicKey>,
+}
+
+/// An address of a cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) name: ServerName<'static>,
+}
+
+impl Place {
+    /// Reads `wss://HOST:PORT`.
+    pub(super) fn parse(url: &str) -> Result<Self, LinkError> {
+        let refuse = |why| LinkError::Url { url: url.to_owned(), why };
+        let uri: Uri = url.trim().parse().map_err(|_| refuse("not a URL"))?;
+        if uri.scheme_str() != Some("wss") {
+            return Err(refuse("the scheme must be wss"));
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(refuse("the path is not yours to choose"));
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(LinkError::Url {
+                url: "wss://…@…".into(), why: "credentials have no place in it"
+            });
+        }
+        let host = uri.host().ok_or_else(|| refuse("no host"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host.clone()).map_err(|_| refuse("no such host name can exist"))?;
+        Ok(Self { port: uri.port_u16().unwrap_or(443), host, name })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// Why the link cannot be set up.
@@ -96,33 +134,15 @@ impl Settings {
         roots: &Arc<RootCertStore>,
         clock: Clock,
     ) -> Result<Self, LinkError> {
-        let refuse = |why| LinkError::Url { url: url.to_owned(), why };
-        let uri: Uri = url.trim().parse().map_err(|_| refuse("not a URL"))?;
-        if uri.scheme_str() != Some("wss") {
-            return Err(refuse("the scheme must be wss"));
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(refuse("the path is not yours to choose"));
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(LinkError::Url {
-                url: "wss://…@…".into(), why: "credentials have no place in it"
-            });
-        }
-        let host = uri.host().ok_or_else(|| refuse("no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host.clone()).map_err(|_| refuse("no such host name can exist"))?;
+        let place = Place::parse(url)?;
         let tls = Arc::new(client(&identity, Arc::clone(roots), clock).map_err(LinkError::Tls)?);
-        Ok(Self { port: uri.port_u16().unwrap_or(443), host, name, tls, identity, cloud_keys })
+        Ok(Self { place, tls, identity, cloud_keys })
     }
 
     /// Where the cloud is.
     #[must_use]
     pub fn url(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("wss://[{}]:{}", self.host, self.port),
-            false => format!("wss://{}:{}", self.host, self.port),
-        }
+        format!("wss://{}", self.place)
     }
 
     /// From the next connection on, these keys speak for the cloud.
@@ -132,7 +152,7 @@ impl Settings {
 
     /// Whether a conversation that began with these settings would begin alike with the others.
     pub(super) fn is_as(&self, other: &Self) -> bool {
-        let whom = |settings: &Self| (settings.host.clone(), settings.port, settings.identity.key.public());
+        let whom = |settings: &Self| (settings.place.clone(), settings.identity.key.public());
         whom(self) == whom(other)
     }
 }
@@ -190,7 +210,7 @@ fn read_roots(path: &Path, text: &[u8]) -> Result<RootCertStore, LinkError> {
     }
 }
 
-fn system_roots() -> Result<RootCertStore, LinkError> {
+pub(super) fn system_roots() -> Result<RootCertStore, LinkError> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "a root certificate of the system cannot be read");
@@ -235,7 +255,7 @@ mod tests {
             ("wss://[::1]:2", "::1", 2),
         ] {
             let settings = settings(url).unwrap();
-            assert_eq!((settings.host.as_str(), settings.port), (host, port));
+            assert_eq!((settings.place.host.as_str(), settings.place.port), (host, port));
         }
         assert!(refused("https://cloud.example").contains("scheme must be wss"));
         assert!(refused("wss://cloud.example/other").contains("path"));
