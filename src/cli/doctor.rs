@@ -58,18 +58,18 @@ mod tests {
     #[test]
     fn a_finding_has_its_verdict_first_and_its_next_step_below() {
         let finding = |verdict, next: Option<&str>| Finding {
-            subject: "token".into(),
+            subject: "key".into(),
             verdict,
-            message: "/etc/latchd/token may be read by others (mode 0644)".into(),
+            message: "/etc/latchd/seal.key may be read by others (mode 0644)".into(),
             next: next.map(Into::into),
         };
         assert_eq!(
-            told(&finding(Verdict::Warn, Some("chmod 600 /etc/latchd/token"))),
+            told(&finding(Verdict::Warn, Some("chmod 600 /etc/latchd/seal.key"))),
             "\
-warn  token: /etc/latchd/token may be read by others (mode 0644)
-      -> chmod 600 /etc/latchd/token
+warn  key: /etc/latchd/seal.key may be read by others (mode 0644)
+      -> chmod 600 /etc/latchd/seal.key
 "
         );
-        assert!(told(&finding(Verdict::Ok, None)).starts_with("ok    token: "));
+        assert!(told(&finding(Verdict::Ok, None)).starts_with("ok    key: "));
     }
 }

@@ -9,6 +9,7 @@ mod jobs;
 mod lanes;
 mod logging;
 mod order;
+mod pair;
 mod run;
 pub mod sim;
 mod slots;
@@ -52,6 +53,8 @@ const EXAMPLES: &str = "\
 Examples:
   latchd demo --once                          see the whole road on this machine
   latchd check-config latchd.toml             find the mistakes in a configuration
+  latchd pair https://cloud.example --code ABCD-EFGH
+                                              take a property into its cloud
   latchd run --config latchd.toml             bring a property to its cloud
   latchd status                               what works, what does not, since when
   latchd doctor                               what is missing, and the next step
@@ -86,6 +89,12 @@ pub enum Command {
     /// within `stop_deadline`, and leaves; a second signal leaves at once. SIGHUP reads the configuration again: a wrong
     /// one changes nothing and is told by `latchd status`.
     Run(run::RunArgs),
+    /// Take this property into a cloud.
+    ///
+    /// Makes keys that never leave this machine, shows two fingerprints to compare, and sends the cloud's pairing code
+    /// with a request for a certificate. What comes back lies in one file of mode 0600 beside the queue. Can be repeated
+    /// when it was interrupted; a pairing that is there is replaced only with --replace, and only by an answer.
+    Pair(pair::PairArgs),
     /// Run the cloud: the HTTP API, and the place where bridges dial in.
     ///
     /// First start makes API key, bridge token and certificate authority as files of mode 0600 and prints where they
@@ -125,7 +134,7 @@ pub enum Command {
     /// Copy the agent's queue to a file, while it works or not.
     ///
     /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
-    /// nobody can use it: keep a copy of that elsewhere too, and the configuration and the token with it.
+    /// nobody can use it: keep a copy of that elsewhere too, and the configuration with it.
     Backup(backup::BackupArgs),
     /// Put a copy back in the place of the agent's queue; the agent must not run.
     ///
@@ -170,6 +179,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             logging::start(format, "info")?;
             in_runtime(crate::agent::run(&args.config, config))?;
         }
+        Command::Pair(args) => in_runtime(pair::run(&args))?,
         Command::Cloud(run::CloudArgs { what: Some(what), config }) => backup::cloud(&what, &config)?,
         Command::Cloud(args) => {
             let config = CloudConfig::load(&args.config)?;

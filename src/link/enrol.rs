@@ -249,11 +249,7 @@ impl Gate {
     ///
     /// # Errors
     /// When there is no answer, or it is no.
-    pub async fn pair(
-        &self,
-        roots: &Arc<RootCertStore>,
-        request: &PairRequest,
-    ) -> Result<Asked, EnrolError> {
+    pub async fn pair(&self, roots: &Arc<RootCertStore>, request: &PairRequest) -> Result<Asked, EnrolError> {
         let reply = self.post(roots, PAIR_PATH, request, WITHIN + HELD_FOR).await?;
         match reply.status {
             StatusCode::OK => Ok(Asked::Answered(self.read(&reply.body)?)),
@@ -323,12 +319,13 @@ impl Gate {
                 let (head, body) = response.into_parts();
                 let after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
                 let after = after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-                let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
-                    match error.is::<LengthLimitError>() {
+                let body =
+                    Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| match error
+                        .is::<LengthLimitError>(
+                    ) {
                         true => self.not_latchd("its answer has no end"),
                         false => EnrolError::Lost { at: at.clone(), source: io::Error::other(error) },
-                    }
-                })?;
+                    })?;
                 Ok(Reply { status: head.status, after, body: body.to_bytes() })
             };
             let mut answered = std::pin::pin!(answered);
@@ -353,13 +350,14 @@ impl Gate {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(self.not_latchd("it shows no certificate"));
         };
-        let judged = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::new(default_provider()))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))
-            .and_then(|verifier| {
-                let now = self.clock.current_time().ok_or(rustls::Error::FailedToGetCurrentTime)?;
-                verifier.verify_server_cert(leaf, intermediates, &self.place.name, &[], now)
-            });
+        let judged =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::new(default_provider()))
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))
+                .and_then(|verifier| {
+                    let now = self.clock.current_time().ok_or(rustls::Error::FailedToGetCurrentTime)?;
+                    verifier.verify_server_cert(leaf, intermediates, &self.place.name, &[], now)
+                });
         let Err(error) = judged else { return Ok(()) };
         let host = self.clock.now();
         let is_of_time = matches!(
@@ -434,10 +432,9 @@ fn config(
     clock: &Clock,
     finish: impl FnOnce(Builder) -> ClientConfig,
 ) -> Result<Arc<ClientConfig>, EnrolError> {
-    let builder =
-        ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(clock.clone()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| EnrolError::Link(trouble(&LinkError::Tls(error))))?;
+    let builder = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(clock.clone()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| EnrolError::Link(trouble(&LinkError::Tls(error))))?;
     Ok(Arc::new(finish(builder)))
 }
 
