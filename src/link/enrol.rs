@@ -33,7 +33,6 @@ use super::{
     LinkError, Trouble,
     dial::{not_trusted, secure},
     settings::{Place, roots_of, system_roots},
-    wire::shown,
 };
 use crate::{
     protocol::enrol::{
@@ -413,6 +412,15 @@ impl Gate {
             false => EnrolError::Refused { status: status.as_u16(), kind, message },
         }
     }
+}
+
+/// A peer's words, made harmless for a log or a terminal.
+fn shown(words: &str) -> String {
+    let harmless = |letter: char| match letter {
+        '\'' | '"' => letter.to_string(),
+        letter => letter.escape_debug().to_string(),
+    };
+    words.chars().take(200).map(harmless).collect()
 }
 
 struct Reply {

@@ -81,7 +81,7 @@ fn a_cloud_that_does_not_renew_is_told_of_once_half_of_the_life_is_over() {
 #[test]
 fn an_answer_to_a_renewal_that_is_not_believed_changes_nothing_and_is_asked_for_again() {
     let cloud = Cloud::start(Oddity::None);
-    let site = site(&cloud, 1000, 900);
+    let site = site(&cloud, 1000, 100);
     let before = site.pairing();
     cloud.change(|state| {
         state.renew = VecDeque::from([Reply::Altered, Reply::Foreign, Reply::OtherKeys, Reply::Hold]);
