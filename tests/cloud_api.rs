@@ -12,7 +12,7 @@ use latchd::{
         BridgeId, Capabilities, CardFacts, Code, Door, DoorKind, DoorName, Encoder, EncoderName, Inventory,
         JobId, Outcome, ProofLevel, Report, Success, SystemInventory, SystemKind, SystemName, Written,
     },
-    protocol::{Hello, Position},
+    protocol::{Memory, Position},
     seams::{Clock, Random, Storage, SystemNet},
     store::{StoreError, WriterHandle, open_reader},
 };
@@ -85,7 +85,7 @@ impl Cloud {
         let bridge = self.bridge;
         self.apply(move |db| {
             let now = Timestamp::now();
-            db.meet(now, bridge, 1, &hello())?;
+            db.meet(now, bridge, 1, &memory())?;
             db.apply_inventory(now, bridge, &inventory())
         });
     }
@@ -231,10 +231,8 @@ fn in_hours(hours: i64) -> String {
 }
 
 /// A bridge without a memory that takes no orders.
-fn hello() -> Hello {
-    Hello {
-        versions: vec![1],
-        agent: "test".into(),
+fn memory() -> Memory {
+    Memory {
         orders_received: Position::default(),
         reports_sent: Position::default(),
         reports_acknowledged: Position::default(),

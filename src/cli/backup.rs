@@ -64,7 +64,7 @@ pub(super) fn cloud(what: &CloudCommand, config: &Path) -> anyhow::Result<()> {
             let (bytes, key) = cloud::back_up(&config, to)?;
             let mut text = written(to, bytes, &key);
             text += &format!(
-                "Nor does it hold what else lies in {}: keep api-key, bridge-token, ca.pem and ca.key too.\n",
+                "Nor does it hold what else lies in {}: keep api-key, ca.pem, ca.key, bridges-ca.pem and bridges-ca.key too.\n",
                 config.storage.folder.display()
             );
             Ok(print(&text)?)

@@ -58,18 +58,18 @@ mod tests {
     #[test]
     fn a_finding_has_its_verdict_first_and_its_next_step_below() {
         let finding = |verdict, next: Option<&str>| Finding {
-            subject: "key".into(),
+            subject: "pairing".into(),
             verdict,
-            message: "/etc/latchd/seal.key may be read by others (mode 0644)".into(),
+            message: "/var/lib/latchd/pairing.json may be read by others (mode 0644)".into(),
             next: next.map(Into::into),
         };
         assert_eq!(
-            told(&finding(Verdict::Warn, Some("chmod 600 /etc/latchd/seal.key"))),
+            told(&finding(Verdict::Warn, Some("chmod 600 /var/lib/latchd/pairing.json"))),
             "\
-warn  key: /etc/latchd/seal.key may be read by others (mode 0644)
-      -> chmod 600 /etc/latchd/seal.key
+warn  pairing: /var/lib/latchd/pairing.json may be read by others (mode 0644)
+      -> chmod 600 /var/lib/latchd/pairing.json
 "
         );
-        assert!(told(&finding(Verdict::Ok, None)).starts_with("ok    key: "));
+        assert!(told(&finding(Verdict::Ok, None)).starts_with("ok    pairing: "));
     }
 }

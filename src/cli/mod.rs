@@ -97,7 +97,7 @@ pub enum Command {
     Pair(pair::PairArgs),
     /// Run the cloud: the HTTP API, and the place where bridges dial in.
     ///
-    /// First start makes API key, bridge token and certificate authority as files of mode 0600 and prints where they
+    /// First start makes API key and certificate authorities as files of mode 0600 and prints where they
     /// are.
     Cloud(run::CloudArgs),
     /// Run a pretend access system to try things out with.
@@ -134,7 +134,7 @@ pub enum Command {
     /// Copy the agent's queue to a file, while it works or not.
     ///
     /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
-    /// nobody can use it: keep a copy of that elsewhere too, and the configuration with it.
+    /// nobody can use it: keep a copy of that elsewhere too, and the configuration and the pairing with it.
     Backup(backup::BackupArgs),
     /// Put a copy back in the place of the agent's queue; the agent must not run.
     ///

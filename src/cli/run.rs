@@ -29,8 +29,8 @@ pub enum CloudCommand {
     /// Copy the cloud's database to a file, while it works or not.
     ///
     /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
-    /// nobody can use it, nor what lies beside the database: keep seal.key, api-key, bridge-token, ca.pem and ca.key
-    /// elsewhere too, and the configuration with them.
+    /// nobody can use it, nor what lies beside the database: keep seal.key, api-key, ca.pem, ca.key, bridges-ca.pem
+    /// and bridges-ca.key elsewhere too, and the configuration with them.
     Backup {
         /// The file to write; it must not be there yet.
         #[arg(long, value_name = "FILE")]

@@ -298,9 +298,7 @@ async fn orders_that_cannot_be_are_refused_by_name_and_the_stream_goes_on() {
     let position = Position { epoch: 1, n: house.n };
     let id = uuid::Uuid::from_u128(3);
     let body = format!(r#"{{"message":"job","job_id":"{id}","order":{{"kind":"card.staff"}}}}"#);
-    house
-        .dispatch
-        .order(position, &Envelope { position: Some(position), body, key_id: None, signature: None });
+    house.dispatch.order(position, &Envelope { position: Some(position), body });
     house.order(&Message::Job(job(4, "101")));
     let (work, done) = house.begins().await;
     assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(4)));

@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use heartbeat::{Beat, Heartbeat};
 pub use identity::Identity;
+#[cfg(test)]
+pub(crate) use settings::of_nobody;
 pub use settings::{LinkError, Settings, roots, roots_of};
 pub use task::start;
 

@@ -223,27 +223,27 @@ pub(super) fn system_roots() -> Result<RootCertStore, LinkError> {
     }
 }
 
+/// Settings of a bridge that no cloud knows.
+#[cfg(test)]
+pub(crate) fn of_nobody(url: &str) -> Result<Settings, LinkError> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let identity = Identity {
+        bridge_id: crate::model::BridgeId(uuid::Uuid::nil()),
+        key: crate::protocol::SigningKey::from_seed(&[1; 32]),
+        certificate: vec![certificate.der().clone()],
+        tls_key: rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    };
+    let roots = Arc::new(RootCertStore::empty());
+    Settings::new(url, Arc::new(identity), Vec::new(), &roots, Clock::system())
+}
+
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::PrivateKeyDer;
-
     use super::*;
-    use crate::{model::BridgeId, protocol::SigningKey};
-
-    fn settings(url: &str) -> Result<Settings, LinkError> {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
-        let identity = Identity {
-            bridge_id: BridgeId(uuid::Uuid::nil()),
-            key: SigningKey::from_seed(&[1; 32]),
-            certificate: vec![certificate.der().clone()],
-            tls_key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        };
-        Settings::new(url, Arc::new(identity), Vec::new(), &Arc::new(RootCertStore::empty()), Clock::system())
-    }
 
     fn refused(url: &str) -> String {
-        settings(url).unwrap_err().to_string()
+        of_nobody(url).unwrap_err().to_string()
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
             ("wss://127.0.0.1:1", "127.0.0.1", 1),
             ("wss://[::1]:2", "::1", 2),
         ] {
-            let settings = settings(url).unwrap();
+            let settings = of_nobody(url).unwrap();
             assert_eq!((settings.place.host.as_str(), settings.place.port), (host, port));
         }
         assert!(refused("https://cloud.example").contains("scheme must be wss"));

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serializer};
 use zeroize::Zeroize;
 
-/// A text that shows nothing in logs: a guest's name, a PIN, a token.
+/// A text that shows nothing in logs: a guest's name, a PIN, a pairing code.
 ///
 /// It has no `Serialize`; the one road that carries it says so with [`on_the_wire`]. The memory is wiped on drop.
 #[derive(Clone, PartialEq, Eq)]

@@ -44,7 +44,7 @@ use crate::{model::BridgeId, seams::Random};
 /// The header of the websocket's answer that holds the cloud's nonce: 16 bytes, base64.
 pub const NONCE_HEADER: &str = "latchd-nonce";
 /// How long a signed frame counts.
-pub const COUNTS_FOR: Duration = Duration::from_secs(120);
+pub const COUNTS_FOR: Duration = Duration::from_secs(600);
 /// A side that has signed nothing for so long signs a [`Frame::Beacon`].
 pub const BEACON_AFTER: Duration = Duration::from_secs(60);
 /// A side that got nothing signed for so long takes it that something on the way keeps it back.

@@ -8,46 +8,44 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    peers::{acknowledged, bridge, bridge_with, hello, knock, order, outcome, tls, welcomed},
-    world::{TOKEN, World, job},
+    peers::{acknowledged, bridge, bridge_as, hello, knock, order, outcome, tls, tls_as, welcomed},
+    world::{World, job, keys_of},
 };
 
 #[tokio::test(start_paused = true)]
 async fn strangers_get_one_short_answer() {
     let world = World::simulated();
     let cloud = world.cloud().await;
-    let good = format!("Bearer {TOKEN}");
-    for (path, authorization, status, code) in [
+    let ours = world.ours();
+    let unknown = world.identity_of(cloud.bridge, [5; 32], &rcgen::KeyPair::generate().unwrap());
+    for (path, identity, status, code) in [
         ("/bridge/v1", None, 401, "unauthorized"),
-        ("/bridge/v1", Some("Bearer wrong"), 401, "unauthorized"),
-        ("/bridge/v1", Some("Basic d3Jvbmc6"), 401, "unauthorized"),
-        ("/bridge/v2", Some(good.as_str()), 404, "not_found"),
+        ("/bridge/v1", Some(&unknown), 401, "unauthorized"),
+        ("/bridge/v2", Some(&ours), 404, "not_found"),
         ("/", None, 404, "not_found"),
     ] {
-        let response = knock(&world, cloud.port, path, authorization).await.err().unwrap();
+        let response = knock(&world, cloud.port, path, identity).await.err().unwrap();
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()["content-type"], "application/json");
 
-        let mut stream = tls(&world, cloud.port).await;
-        let authorization = authorization.map(|value| format!("Authorization: {value}\r\n"));
-        let request = format!("GET {path} HTTP/1.1\r\nHost: c\r\n{}\r\n", authorization.unwrap_or_default());
+        let mut stream = tls_as(&world, cloud.port, identity).await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: c\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let _ = world.soon(stream.read_to_end(&mut answer)).await;
         let answer = String::from_utf8(answer).unwrap();
         let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!(body["error"]["type"], code);
-        assert!(!answer.contains(TOKEN));
+        assert!(!answer.contains(&cloud.bridge.to_string()) && !answer.to_lowercase().contains("nonce"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_good_token_without_a_websocket_is_told_to_upgrade() {
+async fn a_good_certificate_without_a_websocket_is_told_to_upgrade() {
     let world = World::simulated();
     let cloud = world.cloud().await;
-    let mut stream = tls(&world, cloud.port).await;
-    let request = format!("GET /bridge/v1 HTTP/1.1\r\nHost: c\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut stream = tls_as(&world, cloud.port, Some(&world.ours())).await;
+    stream.write_all(b"GET /bridge/v1 HTTP/1.1\r\nHost: c\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     let _ = world.soon(stream.read_to_end(&mut answer)).await;
     assert!(answer.starts_with(b"HTTP/1.1 426"), "{}", answer.escape_ascii());
@@ -86,30 +84,16 @@ async fn no_bytes_after_the_upgrade_bring_a_conversation_down_without_its_end() 
     let cloud = world.cloud().await;
     let random = Random::seeded(11);
     for round in 0..60 {
-        let mut stream = tls(&world, cloud.port).await;
-        let request = format!(
-            "GET /bridge/v1 HTTP/1.1\r\nHost: c\r\nAuthorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = [0; 4096];
-        let read = world.soon(stream.read(&mut answer)).await.unwrap();
-        assert!(answer[..read].starts_with(b"HTTP/1.1 101"));
-        if round % 2 == 0 {
-            // A hello in a masked frame (the mask is zero), so that what follows meets the pump.
-            let text = hello((0, 0), 100).to_string();
-            let mut frame = vec![0x81, 0xfe];
-            frame.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
-            frame.extend([0; 4]);
-            frame.extend(text.as_bytes());
-            stream.write_all(&frame).await.unwrap();
-        }
+        // Every other time a bridge that has said hello, so that what follows meets the pump.
+        let mut peer = match round % 2 {
+            0 => welcomed(&world, cloud.port, (0, 0), 100).await.0,
+            _ => bridge(&world, cloud.port).await,
+        };
         let mut noise = random.bytes::<64>();
         if round % 3 == 0 {
             noise[0] = 0x81;
         }
-        stream.write_all(&noise).await.unwrap();
-        stream.flush().await.unwrap();
+        peer.say_bytes(&world, &noise).await;
     }
     world.pass(Duration::from_secs(20)).await;
     cloud.order(&world, [1]).await;
@@ -137,6 +121,17 @@ async fn frames_that_are_not_of_the_language_end_the_connection_by_name() {
         "[]",
         "{}",
         r#"{"type":"open_sesame"}"#,
+        r#"{"type":"signed"}"#,
+        r#"{"type":"signed","key_id":7,"signature":"","body":""}"#,
+    ] {
+        let (mut peer, _) = welcomed(&world, cloud.port, (0, 0), 100).await;
+        peer.say_text(&world, text).await;
+        assert_eq!(peer.refused(&world).await, "frame_malformed", "{text}");
+    }
+    for frame in [
+        "",
+        "7",
+        r#"{"type":"open_sesame"}"#,
         r#"{"type":"envelope","position":{"epoch":1,"n":1},"body":"not json"}"#,
         r#"{"type":"envelope","position":{"epoch":1,"n":1},"body":"{\"message\":\"erase\"}"}"#,
         r#"{"type":"envelope","position":{"epoch":1,"n":18446744073709551616},"body":""}"#,
@@ -145,8 +140,8 @@ async fn frames_that_are_not_of_the_language_end_the_connection_by_name() {
         r#"{"type":"inventory","systems":[{"name":""}]}"#,
     ] {
         let (mut peer, _) = welcomed(&world, cloud.port, (0, 0), 100).await;
-        peer.say_text(&world, text).await;
-        assert_eq!(peer.refused(&world).await, "frame_malformed", "{text}");
+        peer.say_signed(&world, frame).await;
+        assert_eq!(peer.refused(&world).await, "frame_malformed", "{frame}");
     }
     let (mut peer, _) = welcomed(&world, cloud.port, (0, 0), 100).await;
     peer.say_message(&world, Message::binary(&b"{}"[..])).await;
@@ -169,7 +164,7 @@ async fn frames_out_of_turn_end_the_connection_by_name() {
     let mut loose = outcome(1, 1, 1);
     loose.as_object_mut().unwrap().remove("position");
     for frame in [
-        hello((0, 0), 1),
+        hello(&world, (0, 0), 1),
         json!({"type": "limit", "stream": "reports", "up_to": 5}),
         json!({"type": "envelope", "body": cancel}),
         json!({"type": "envelope", "position": {"epoch": 1, "n": 1}, "body": cancel}),
@@ -207,7 +202,7 @@ async fn a_bridge_without_a_common_version_is_told_so() {
     let cloud = world.cloud().await;
     for (versions, welcome) in [(json!([7, 9]), false), (json!([]), false), (json!([7, 1]), true)] {
         let mut peer = bridge(&world, cloud.port).await;
-        let mut frame = hello((0, 0), 100);
+        let mut frame = hello(&world, (0, 0), 100);
         frame["versions"] = versions;
         peer.say(&world, frame).await;
         if welcome {
@@ -321,13 +316,10 @@ async fn a_bridge_that_does_not_read_harms_itself_alone() {
     let world = World::simulated();
     let cloud = world.cloud().await;
     let now = world.clock.now();
-    let other = cloud
-        .run(&world, move |db| {
-            let other = db.the_bridge(now, uuid::Uuid::from_u128(2).into())?;
-            db.set_bridge_token(other, latchd::cloud::hub::token_hash("other"))?;
-            Ok(other)
-        })
-        .await;
+    let other = cloud.run(&world, move |db| db.the_bridge(now, uuid::Uuid::from_u128(2).into())).await;
+    let identity = world.identity_of(other, [4; 32], &rcgen::KeyPair::generate().unwrap());
+    let keys = keys_of(&identity);
+    cloud.run(&world, move |db| db.admit(now, other, &keys)).await;
     let (slow, _) = welcomed(&world, cloud.port, (0, 0), 10_000).await;
     // Far more than the connection holds on its way.
     let large = |number: u128| {
@@ -347,8 +339,9 @@ async fn a_bridge_that_does_not_read_harms_itself_alone() {
     for number in 1..=6 {
         cloud.order_job(&world, cloud.bridge, large(number)).await;
     }
-    let mut quick = bridge_with(&world, cloud.port, "other").await;
-    quick.say(&world, hello((0, 0), 100)).await;
+    let mut quick = bridge_as(&world, cloud.port, &identity).await;
+    quick.voice.sign_with(&[4; 32]);
+    quick.say(&world, hello(&world, (0, 0), 100)).await;
     assert_eq!(quick.hear(&world).await["type"], "welcome");
     cloud.order_job(&world, other, job(100)).await;
     assert_eq!(order(&quick.hear(&world).await), Some((1, 1, 100)));

@@ -5,6 +5,7 @@
 
 mod hub;
 mod link;
+mod mitm;
 mod peers;
 mod road;
 mod world;

@@ -8,7 +8,7 @@ use latchd::{
     protocol::{Envelope, Frame, Message, Progress, Stage, StreamName},
 };
 
-use super::world::{World, at, hello, job, job_id, report};
+use super::world::{World, at, job, job_id, memory, report};
 
 fn acknowledge(epoch: u64, n: u64) -> Frame {
     Frame::Envelope(Envelope::loose(&Message::Acknowledgement {
@@ -24,7 +24,7 @@ fn outcome(epoch: u64, n: u64, number: u128) -> Frame {
 async fn a_job_goes_out_and_its_report_comes_back(world: World) {
     let cloud = world.cloud().await;
     let mut link = world.link(cloud.port);
-    let (connection, welcome) = world.up(&mut link, &hello(at(0, 0), 100)).await;
+    let (connection, welcome) = world.up(&mut link, &memory(at(0, 0), 100)).await;
     assert_eq!((connection, welcome.version), (1, 1));
     assert_eq!(welcome.bridge_id, cloud.bridge);
 
@@ -74,7 +74,7 @@ async fn after_a_cut_what_was_not_acknowledged_comes_again_and_nothing_comes_twi
     let world = World::simulated();
     let cloud = world.cloud().await;
     let mut link = world.link(cloud.port);
-    world.up(&mut link, &hello(at(0, 0), 100)).await;
+    world.up(&mut link, &memory(at(0, 0), 100)).await;
     cloud.order(&world, [1, 2, 3]).await;
     for _ in 0..3 {
         world.frame(&mut link).await;
@@ -85,7 +85,7 @@ async fn after_a_cut_what_was_not_acknowledged_comes_again_and_nothing_comes_twi
     cloud.order(&world, [4]).await;
     world.mend();
     // Two of the three had become durable before the cut.
-    let (connection, welcome) = world.up(&mut link, &hello(at(1, 2), 100)).await;
+    let (connection, welcome) = world.up(&mut link, &memory(at(1, 2), 100)).await;
     assert_eq!(welcome.orders_resume_after, at(1, 2));
     assert_eq!(connection, 2);
     for (n, number) in [(3, 3), (4, 4)] {
@@ -101,7 +101,7 @@ async fn a_dead_wire_is_noticed_by_both_ends_within_forty_five_seconds() {
     let world = World::simulated();
     let cloud = world.cloud().await;
     let mut link = world.link(cloud.port);
-    world.up(&mut link, &hello(at(0, 0), 100)).await;
+    world.up(&mut link, &memory(at(0, 0), 100)).await;
     // An idle connection is alive for as long as it likes.
     world.pass(Duration::from_secs(300)).await;
     cloud.order(&world, [1]).await;
@@ -126,11 +126,11 @@ async fn a_cloud_that_stops_says_so_and_the_link_comes_back_to_its_next_life() {
     let world = World::simulated();
     let cloud = world.cloud().await;
     let mut link = world.link(cloud.port);
-    world.up(&mut link, &hello(at(0, 0), 100)).await;
+    world.up(&mut link, &memory(at(0, 0), 100)).await;
     let cloud = cloud.restart(&world).await;
     assert_eq!(world.trouble(&mut link).await.code, "link_cloud_restarting");
     cloud.order(&world, [1]).await;
-    world.up(&mut link, &hello(at(0, 0), 100)).await;
+    world.up(&mut link, &memory(at(0, 0), 100)).await;
     world.frame(&mut link).await;
 }
 
@@ -139,9 +139,9 @@ async fn a_second_agent_with_the_same_token_fences_the_first() {
     let world = World::simulated();
     let cloud = world.cloud().await;
     let mut first = world.link(cloud.port);
-    world.up(&mut first, &hello(at(0, 0), 100)).await;
+    world.up(&mut first, &memory(at(0, 0), 100)).await;
     let mut second = world.link(cloud.port);
-    world.up(&mut second, &hello(at(0, 0), 100)).await;
+    world.up(&mut second, &memory(at(0, 0), 100)).await;
     assert_eq!(world.trouble(&mut first).await.code, "link_fenced");
 }
 
@@ -150,7 +150,7 @@ async fn a_thousand_reports_in_flight_are_all_acknowledged_in_order() {
     let world = World::simulated();
     let cloud = world.cloud().await;
     let mut link = world.link(cloud.port);
-    let (connection, welcome) = world.up(&mut link, &hello(at(0, 0), 100)).await;
+    let (connection, welcome) = world.up(&mut link, &memory(at(0, 0), 100)).await;
     let frames = link.frames.clone();
     let limit = welcome.reports_limit;
     let sender = tokio::spawn(async move {

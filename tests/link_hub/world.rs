@@ -16,12 +16,16 @@ use std::{
 
 use jiff::Timestamp;
 use latchd::{
-    cloud::{Signals, hub, store::Db, store::Standing},
-    link::{Event, Link, Settings, Trouble},
-    model::{BridgeId, Job, JobId, Order, Outcome, Priority, Private, Report, SystemName, WorkspaceId},
-    protocol::{Frame, Hello, Position, Welcome},
+    cloud::{
+        Signals, hub,
+        store::{BridgeKeys, Db, Standing},
+        tls::{self, For, public_key_hash},
+    },
+    link::{Event, Identity, Link, Settings, Trouble},
+    model::{BridgeId, Job, JobId, JobState, Order, Outcome, Priority, Report, SystemName, WorkspaceId},
+    protocol::{Frame, Memory, Position, PublicKey, SigningKey, Welcome},
     seal::SealKey,
-    seams::{BoxFuture, Clock, Listener, MemoryNet, Net, Random, Storage, Stream, SystemNet},
+    seams::{BoxFuture, Clock, Listener, MemoryNet, Net, Random, Storage, Stream, SystemNet, TrustedTime},
     store::{StoreError, Writer, WriterHandle},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -34,7 +38,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
-pub(super) const TOKEN: &str = "a-token-that-nobody-may-print";
+/// What signs for the bridge of this world, and for a cloud that is written by hand.
+pub(super) const BRIDGE_SEED: [u8; 32] = [3; 32];
+pub(super) const CLOUD_SEED: [u8; 32] = [9; 32];
+/// The bridge as a cloud knows it that is written by hand.
+pub(super) const BRIDGE_ID: &str = "00000000-0000-4000-8000-000000000001";
 
 /// How far simulated time goes at each look, at first and later.
 const STEP: Duration = Duration::from_millis(50);
@@ -48,6 +56,13 @@ pub(super) struct World {
     pub(super) net: Arc<dyn Net>,
     pub(super) clock: Clock,
     pub(super) authority: Authority,
+    /// Vouches for bridges.
+    bridges: tls::Authority,
+    _folder: tempfile::TempDir,
+    /// The keys of the bridge's certificate.
+    bridge_key: KeyPair,
+    /// Who it is to the cloud that was started last, and which keys speak for that.
+    cloud: Mutex<(BridgeId, Vec<PublicKey>)>,
     wire: Wire,
     /// Whose work counts as work while time stands still.
     stores: Mutex<Vec<WriterHandle<Db>>>,
@@ -63,26 +78,32 @@ impl World {
         tokio::task::spawn_blocking(move || released.recv());
         let wire = Wire::default();
         let net = Faulty { inner: MemoryNet::default(), wire: wire.clone() };
+        let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+        Self::new(Arc::new(net), clock, wire, Some(still))
+    }
+
+    fn new(net: Arc<dyn Net>, clock: Clock, wire: Wire, still: Option<std_mpsc::Sender<()>>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let random = Random::seeded(4);
+        let bridges = tls::Authority::open(folder.path(), For::Bridges, clock.now(), &random).unwrap();
+        let by_hand = (BRIDGE_ID.parse().unwrap(), vec![SigningKey::from_seed(&CLOUD_SEED).public()]);
         Self {
-            net: Arc::new(net),
-            clock: Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap()),
+            net,
+            clock,
             authority: Authority::new(),
+            bridges,
+            _folder: folder,
+            bridge_key: KeyPair::generate().unwrap(),
+            cloud: Mutex::new(by_hand),
             wire,
             stores: Mutex::default(),
-            still: Some(still),
+            still,
         }
     }
 
     /// Over TCP on this machine, in real time.
     pub(super) fn real() -> Self {
-        Self {
-            net: Arc::new(SystemNet),
-            clock: Clock::system(),
-            authority: Authority::new(),
-            wire: Wire::default(),
-            stores: Mutex::default(),
-            still: None,
-        }
+        Self::new(Arc::new(SystemNet), Clock::system(), Wire::default(), None)
     }
 
     /// Cuts every connection that was dialled so far and every later one, until [`World::mend`].
@@ -153,17 +174,80 @@ impl World {
 
     /// A link to a port on this machine, trusting this world's authority.
     pub(super) fn link(&self, port: u16) -> Link {
-        self.link_with(port, TOKEN, &self.authority)
+        self.link_as(port, self.identity(BRIDGE_SEED, &self.bridge_key))
     }
 
-    pub(super) fn link_with(&self, port: u16, token: &str, trusted: &Authority) -> Link {
-        let folder = tempfile::tempdir().unwrap();
-        let ca = folder.path().join("ca.pem");
-        std::fs::write(&ca, &trusted.pem).unwrap();
-        let tls = latchd::link::tls_config(Some(&ca)).unwrap();
-        let url = format!("wss://localhost:{port}");
-        let settings = Settings::new(&url, &Private::new(token), Arc::new(tls)).unwrap();
-        latchd::link::start(settings, Arc::clone(&self.net), self.clock.clone(), Random::seeded(5))
+    /// The same, for a bridge with other keys than those that its cloud knows.
+    pub(super) fn link_of_a_stranger(&self, port: u16) -> Link {
+        self.link_as(port, self.identity(BRIDGE_SEED, &KeyPair::generate().unwrap()))
+    }
+
+    /// The same, for one whose certificate is good and who signs with another key.
+    pub(super) fn link_of_a_thief(&self, port: u16) -> Link {
+        self.link_as(port, self.identity([66; 32], &self.bridge_key))
+    }
+
+    fn link_as(&self, port: u16, identity: Identity) -> Link {
+        let settings = self.settings(&format!("wss://localhost:{port}"), identity);
+        let time = TrustedTime::new(self.clock.clone());
+        latchd::link::start(settings, Arc::clone(&self.net), time, Random::seeded(5))
+    }
+
+    /// What a link starts with that trusts this world's authority.
+    pub(super) fn settings(&self, url: &str, identity: Identity) -> Settings {
+        let cloud_keys = self.cloud.lock().unwrap().1.clone();
+        let roots = latchd::link::roots_of(&self.authority.pem).unwrap();
+        Settings::new(url, Arc::new(identity), cloud_keys, &roots, self.clock.clone()).unwrap()
+    }
+
+    /// The bridge as the cloud knows it that was started last.
+    pub(super) fn ours(&self) -> Identity {
+        self.identity(BRIDGE_SEED, &self.bridge_key)
+    }
+
+    fn identity(&self, seed: [u8; 32], key: &KeyPair) -> Identity {
+        let bridge_id = self.cloud.lock().unwrap().0;
+        self.identity_of(bridge_id, seed, key)
+    }
+
+    /// A bridge with a certificate of this world's.
+    pub(super) fn identity_of(&self, bridge_id: BridgeId, seed: [u8; 32], key: &KeyPair) -> Identity {
+        let (now, until) = (self.clock.now(), "2200-01-01T00:00:00Z".parse().unwrap());
+        Identity {
+            bridge_id,
+            key: SigningKey::from_seed(&seed),
+            certificate: vec![self.bridges.issue(key, bridge_id, now, until).unwrap()],
+            tls_key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
+    }
+
+    /// The names of the keys that speak for the cloud that was started last.
+    pub(super) fn cloud_key_ids(&self) -> Vec<String> {
+        self.cloud.lock().unwrap().1.iter().map(|key| key.id().to_string()).collect()
+    }
+
+    /// The newest of them.
+    pub(super) fn cloud_key(&self) -> Option<[u8; 32]> {
+        self.cloud.lock().unwrap().1.first().map(|key| *key.as_bytes())
+    }
+
+    /// TLS for a server with this name, valid in these years, that asks for certificates of bridges.
+    pub(super) fn acceptor(&self, name: &str, years: std::ops::Range<i32>) -> TlsAcceptor {
+        self.authority.acceptor(name, years, self.bridges.verifier().unwrap(), self.clock.clone())
+    }
+
+    pub(super) fn localhost(&self) -> TlsAcceptor {
+        self.acceptor("localhost", 2000..2100)
+    }
+
+    /// The same with a certificate of an authority that nobody here trusts.
+    pub(super) fn untrusted_localhost(&self) -> TlsAcceptor {
+        Authority::new().acceptor(
+            "localhost",
+            2000..2100,
+            self.bridges.verifier().unwrap(),
+            self.clock.clone(),
+        )
     }
 
     /// The next thing the link tells, which must come soon.
@@ -172,11 +256,11 @@ impl World {
     }
 
     /// Answers the link's question and waits for the welcome; a few attempts may fail before.
-    pub(super) async fn up(&self, link: &mut Link, hello: &Hello) -> (u64, Welcome) {
+    pub(super) async fn up(&self, link: &mut Link, memory: &Memory) -> (u64, Welcome) {
         let mut troubles = Vec::new();
         while troubles.len() < 5 {
             match self.within(Duration::from_secs(61), link.events.recv()).await.unwrap().unwrap() {
-                Event::Connecting(answer) => answer.send(hello.clone()).unwrap(),
+                Event::Connecting(answer) => answer.send(*memory).unwrap(),
                 Event::Up { connection, welcome } => return (connection, welcome),
                 Event::Down(trouble) => troubles.push(trouble),
                 Event::Frame { .. } => {}
@@ -199,7 +283,7 @@ impl World {
             match self.within(Duration::from_secs(120), link.events.recv()).await.unwrap().unwrap() {
                 Event::Down(trouble) => return trouble,
                 // An agent that is gone from its question has nothing to say either.
-                Event::Connecting(answer) => drop(answer.send(hello(Position::default(), 100))),
+                Event::Connecting(answer) => drop(answer.send(memory(Position::default(), 100))),
                 Event::Up { .. } | Event::Frame { .. } => {}
             }
         }
@@ -222,8 +306,13 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// TLS for a server with this name, valid in these years.
-    pub(super) fn acceptor(&self, name: &str, years: std::ops::Range<i32>) -> TlsAcceptor {
+    fn acceptor(
+        &self,
+        name: &str,
+        years: std::ops::Range<i32>,
+        clients: Arc<dyn rustls::server::danger::ClientCertVerifier>,
+        clock: Clock,
+    ) -> TlsAcceptor {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
         params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
@@ -232,17 +321,13 @@ impl Authority {
             params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
+        let config = rustls::ServerConfig::builder_with_details(provider, Arc::new(clock))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate], key)
             .unwrap();
         TlsAcceptor::from(Arc::new(config))
-    }
-
-    pub(super) fn localhost(&self) -> TlsAcceptor {
-        self.acceptor("localhost", 2000..2100)
     }
 }
 
@@ -270,22 +355,24 @@ impl Cloud {
         let (writer, db) = Writer::start("test-store", store);
         world.stores.lock().unwrap().push(db.clone());
         let now = world.clock.now();
-        let bridge = world
-            .soon(db.run(move |db| {
-                let bridge = db.the_bridge(now, WorkspaceId(Uuid::from_u128(1)))?;
-                db.set_bridge_token(bridge, hub::token_hash(TOKEN))?;
-                Ok(bridge)
-            }))
-            .await
-            .unwrap();
+        let bridge =
+            world.soon(db.run(move |db| db.the_bridge(now, WorkspaceId(Uuid::from_u128(1))))).await.unwrap();
+        let cloud_keys = world.soon(db.run(move |db| db.cloud_keys(now))).await.unwrap();
+        *world.cloud.lock().unwrap() = (bridge, cloud_keys.iter().map(SigningKey::public).collect());
+        let keys = keys_of(&world.ours());
+        let known = world.soon(db.run(move |db| db.bridge_by_certificate(now, keys.tls))).await.unwrap();
+        if known.is_none() {
+            world.soon(db.run(move |db| db.admit(now, bridge, &keys))).await.unwrap();
+        }
         let signals = Signals::default();
         let (shutdown, stop) = watch::channel(false);
         let task = tokio::spawn(hub::serve(
             listener,
-            world.authority.localhost(),
+            world.localhost(),
             db.clone(),
             signals.clone(),
             world.clock.clone(),
+            Random::seeded(6),
             stop,
         ));
         Self { port, bridge, signals, db, folder, shutdown, task, writer }
@@ -346,6 +433,19 @@ impl Cloud {
         self.run(world, move |db| db.standing(job_id(number))).await
     }
 
+    /// Takes a job back.
+    pub(super) async fn cancel(&self, world: &World, number: u128) {
+        let (now, bridge) = (world.clock.now(), self.bridge);
+        let _ = self.run(world, move |db| db.enqueue_cancel(now, bridge, job_id(number))).await;
+        self.signals.orders_queued();
+    }
+
+    /// How a job ended: which revision, in which state.
+    pub(super) async fn end_of(&self, world: &World, number: u128) -> Option<(u8, JobState)> {
+        let end = self.run(world, move |db| db.job_end(job_id(number))).await;
+        end.map(|end| (end.revision, end.state))
+    }
+
     /// Waits until an order stands like this.
     pub(super) async fn until(&self, world: &World, number: u128, wanted: Standing) {
         let reached = world.within(Duration::from_secs(5), async {
@@ -394,10 +494,17 @@ pub(super) fn at(epoch: u64, n: u64) -> Position {
     Position { epoch, n }
 }
 
-pub(super) fn hello(orders_received: Position, orders_limit: u64) -> Hello {
-    Hello {
-        versions: vec![1],
-        agent: "test".into(),
+/// What a cloud keeps of a bridge's keys.
+pub(super) fn keys_of(identity: &Identity) -> BridgeKeys {
+    BridgeKeys {
+        tls: public_key_hash(&identity.certificate[0]).unwrap(),
+        signing: identity.key.public(),
+        expires_at: "2200-01-01T00:00:00Z".parse().unwrap(),
+    }
+}
+
+pub(super) fn memory(orders_received: Position, orders_limit: u64) -> Memory {
+    Memory {
         orders_received,
         reports_sent: Position::default(),
         reports_acknowledged: Position::default(),

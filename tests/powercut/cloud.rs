@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use latchd::{
     cloud::store::{Cancel, Db, Standing, Taken},
     model::{BridgeId, JobId, Report},
-    protocol::{Hello, Position},
+    protocol::{Memory, Position},
     seal::SealKey,
     seams::{Random, Storage},
     store::{Store, StoreError, Writer, WriterHandle},
@@ -166,7 +166,7 @@ impl Bench {
         self.open = Some(Writer::start("cloud", db));
         if self.bridge.is_none() {
             let bridge = self.run(|db| {
-                let workspace = db.found(at(0), "Home", [1; 32], [2; 32])?;
+                let workspace = db.found(at(0), "Home", [1; 32])?;
                 db.the_bridge(at(0), workspace)
             });
             self.bridge = Some(bridge);
@@ -275,15 +275,13 @@ impl Bench {
     fn meet(&mut self) {
         self.connection += 1;
         let (bridge, connection, now) = (self.bridge.unwrap(), self.connection, self.now);
-        let hello = Hello {
-            versions: vec![1],
-            agent: "test".into(),
+        let memory = Memory {
             orders_received: Position { epoch: u64::from(self.held > 0), n: self.held },
             reports_sent: Position { epoch: 1, n: self.told },
             reports_acknowledged: Position { epoch: 1, n: self.told },
             orders_limit: 1_000_000,
         };
-        let meeting = self.run(move |db| db.meet(at(now), bridge, connection, &hello));
+        let meeting = self.run(move |db| db.meet(at(now), bridge, connection, &memory));
         assert!(meeting.lost.is_empty(), "{meeting:?}");
         assert_eq!(meeting.orders_epoch_reason, None, "{meeting:?}");
     }

@@ -46,7 +46,6 @@ pub(crate) fn config(line: &str, more: &str) -> SaltoIsConfig {
         time_zone = "Europe/Oslo"
         [cloud]
         url = "wss://localhost:1"
-        token_file = "token"
         [storage]
         folder = "store"
         [[system]]

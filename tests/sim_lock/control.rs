@@ -66,7 +66,7 @@ async fn locks_are_reached_by_tcp_and_told_things_at_one_socket() {
     let section = client.send("agent-config").await.unwrap()["toml"].as_str().unwrap().to_owned();
     let text = format!(
         "[site]\nname = \"House\"\ntime_zone = \"Europe/Oslo\"\n[cloud]\nurl = \"wss://localhost:1\"\n\
-         token_file = \"t\"\n[storage]\nfolder = \"s\"\n{section}"
+         [storage]\nfolder = \"s\"\n{section}"
     );
     let config = latchd::config::AgentConfig::from_toml(Path::new("/latchd.toml"), &text).unwrap();
     assert_eq!(config.systems[0].door_count(), 3);

@@ -143,7 +143,6 @@ fn config() -> AgentConfig {
         time_zone = "Europe/Oslo"
         [cloud]
         url = "wss://cloud.example"
-        token_file = "token"
         [storage]
         folder = "queue"
         [[system]]
@@ -213,12 +212,17 @@ impl World {
             file,
             health: queue.health(),
             dispatch,
-            link: Link { events: agent_events, frames: agent_frames },
+            link: Link {
+                events: agent_events,
+                frames: agent_frames,
+                settings: watch::Sender::new(link::of_nobody("wss://cloud.lan").unwrap()),
+            },
             time: trusted,
             random: Random::seeded(2),
             requests,
             watchers: Watchers::default(),
             reload: None,
+            own: None,
             stop: stopped,
             service_manager: ServiceManager::from_environment(),
             started: now,
@@ -239,12 +243,12 @@ impl World {
     }
 
     /// Connects as the cloud would welcome it; gives what the agent had said.
-    async fn connects(&self, connection: u64, orders: Position, reports: Position) -> Hello {
-        let (ask, hello) = oneshot::channel();
+    async fn connects(&self, connection: u64, orders: Position, reports: Position) -> Memory {
+        let (ask, memory) = oneshot::channel();
         self.events.send(link::Event::Connecting(ask)).await.unwrap();
-        let hello = soon(hello).await.unwrap();
+        let memory = soon(memory).await.unwrap();
         self.welcomes(connection, orders, reports).await;
-        hello
+        memory
     }
 
     async fn welcomes(&self, connection: u64, orders: Position, reports: Position) {
@@ -257,6 +261,7 @@ impl World {
             reports_received: reports,
             reports_limit: reports.n + 100,
             orders_epoch_reason: None,
+            cloud_keys: Vec::new(),
         };
         self.events.send(link::Event::Up { connection, welcome }).await.unwrap();
     }

@@ -11,7 +11,7 @@ use crate::{
         Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity, Success,
         SystemInventory, SystemKind, SystemName, Verdict, Written,
     },
-    protocol::{Hello, Position},
+    protocol::{Memory, Position},
 };
 
 /// A property with rooms 101 to 103, a lobby and two encoders; the wall clock stands at noon until it is moved.
@@ -32,7 +32,7 @@ impl Property {
         let seal = SealKey::new([7; 32], random.clone());
         let mut db = Db::open(&Storage::folder(folder.path()), seal, random).unwrap();
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-        let workspace = db.found(now, "Home", [1; 32], [2; 32]).unwrap();
+        let workspace = db.found(now, "Home", [1; 32]).unwrap();
         let bridge = db.the_bridge(now, workspace).unwrap();
         meet(&mut db, now, bridge, 1);
         db.apply_inventory(now, bridge, &inventory(&["101", "102", "103"])).unwrap();
@@ -157,15 +157,13 @@ impl Property {
 
 /// A bridge says hello, and takes no orders yet.
 fn meet(db: &mut Db, now: Timestamp, bridge: BridgeId, connection: u64) {
-    let hello = Hello {
-        versions: vec![1],
-        agent: "test".into(),
+    let memory = Memory {
         orders_received: Position::default(),
         reports_sent: Position::default(),
         reports_acknowledged: Position::default(),
         orders_limit: 0,
     };
-    db.meet(now, bridge, connection, &hello).unwrap();
+    db.meet(now, bridge, connection, &memory).unwrap();
 }
 
 fn inventory(rooms: &[&str]) -> Inventory {
@@ -605,7 +603,7 @@ fn another_workspace_sees_and_touches_nothing() {
     let mut property = Property::new();
     let grant = property.grant("stay-1", &["101"], 24);
     let (door, encoder, now) = (property.door("101"), property.encoder(0), property.now);
-    let stranger = property.db.found(now, "Elsewhere", [3; 32], [4; 32]).unwrap();
+    let stranger = property.db.found(now, "Elsewhere", [3; 32]).unwrap();
     let mut theirs = property.db.tenant(stranger);
     let page = Page { limit: 10, after: 0 };
     assert!(theirs.grant(&GrantName::Id(grant.id)).unwrap().is_none());

@@ -2,7 +2,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
+    cloud::store::BridgeKeys,
     model::{Order, Outcome, Priority, SystemName},
+    protocol::SigningKey,
     seal::SealKey,
     seams::{Random, Storage},
 };
@@ -23,12 +25,12 @@ impl Cloud {
     }
 
     fn meet(&mut self, orders_received: Position, orders_limit: u64) -> Meeting {
-        self.meet_with(&hello(orders_received, orders_limit))
+        self.meet_with(&memory(orders_received, orders_limit))
     }
 
-    fn meet_with(&mut self, hello: &Hello) -> Meeting {
+    fn meet_with(&mut self, memory: &Memory) -> Meeting {
         self.connection += 1;
-        self.db.meet(at(1), self.bridge, self.connection, hello).unwrap()
+        self.db.meet(at(1), self.bridge, self.connection, memory).unwrap()
     }
 
     fn order(&mut self, number: u128) {
@@ -102,10 +104,8 @@ fn job(number: u128) -> Job {
     }
 }
 
-fn hello(orders_received: Position, orders_limit: u64) -> Hello {
-    Hello {
-        versions: vec![1],
-        agent: "test".into(),
+fn memory(orders_received: Position, orders_limit: u64) -> Memory {
+    Memory {
         orders_received,
         reports_sent: Position::default(),
         reports_acknowledged: Position::default(),
@@ -118,16 +118,30 @@ fn position(epoch: u64, n: u64) -> Position {
 }
 
 #[test]
-fn a_workspace_has_one_bridge_and_its_token_admits_it_until_it_is_replaced() {
+fn a_workspace_has_one_bridge_and_whoever_has_its_keys_is_it() {
     let mut cloud = Cloud::new();
     let workspace = WorkspaceId(Uuid::from_u128(1));
     assert_eq!(cloud.db.the_bridge(at(9), workspace).unwrap(), cloud.bridge);
-    assert_eq!(cloud.db.bridge_by_token([1; 32]).unwrap(), None);
-    cloud.db.set_bridge_token(cloud.bridge, [1; 32]).unwrap();
-    let (bridge, of, _name) = cloud.db.bridge_by_token([1; 32]).unwrap().unwrap();
-    assert_eq!((bridge, of), (cloud.bridge, workspace));
-    cloud.db.set_bridge_token(cloud.bridge, [2; 32]).unwrap();
-    assert_eq!(cloud.db.bridge_by_token([1; 32]).unwrap(), None);
+    assert!(cloud.db.bridge_by_certificate(at(9), [1; 32]).unwrap().is_none());
+    let keys = |tls, signing| BridgeKeys {
+        tls: [tls; 32],
+        signing: SigningKey::from_seed(&[signing; 32]).public(),
+        expires_at: at(99),
+    };
+    cloud.db.admit(at(9), cloud.bridge, &keys(1, 1)).unwrap();
+    let paired = cloud.db.bridge_by_certificate(at(9), [1; 32]).unwrap().unwrap();
+    assert_eq!((paired.bridge, paired.workspace), (cloud.bridge, workspace));
+    assert_eq!(paired.key, SigningKey::from_seed(&[1; 32]).public());
+    cloud.db.admit(at(9), cloud.bridge, &keys(2, 2)).unwrap();
+    for tls in [1, 2] {
+        let paired = cloud.db.bridge_by_certificate(at(9), [tls; 32]).unwrap().unwrap();
+        assert_eq!(
+            paired.key,
+            SigningKey::from_seed(&[tls; 32]).public(),
+            "each certificate with its own key"
+        );
+    }
+    assert!(cloud.db.admit(at(9), cloud.bridge, &keys(1, 3)).is_err(), "a key is one bridge's");
 }
 
 #[test]
@@ -286,14 +300,14 @@ fn a_cloud_that_forgot_outcomes_asks_for_them_again_though_the_orders_agree() {
     cloud.order(2);
     cloud.report(1, 1, 1);
     // The bridge had been told that its second report is held here, of job 2.
-    let mut hello = hello(position(1, 2), 100);
-    hello.reports_acknowledged = position(1, 2);
-    let meeting = cloud.meet_with(&hello);
+    let mut memory = memory(position(1, 2), 100);
+    memory.reports_acknowledged = position(1, 2);
+    let meeting = cloud.meet_with(&memory);
     assert_eq!(meeting.orders_epoch_reason, Some(EpochReason::SenderBehind));
     assert_eq!(cloud.sent(0), [((2, 1), 2)]);
-    hello.reports_acknowledged = position(1, 1);
-    hello.orders_received = position(2, 1);
-    assert_eq!(cloud.meet_with(&hello).orders_epoch_reason, None);
+    memory.reports_acknowledged = position(1, 1);
+    memory.orders_received = position(2, 1);
+    assert_eq!(cloud.meet_with(&memory).orders_epoch_reason, None);
 }
 
 #[test]

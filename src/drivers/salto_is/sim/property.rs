@@ -158,8 +158,7 @@ mod tests {
 
     fn described(property: &Property, line: AgentLine<'_>) -> SystemConfig {
         let text = property.agent_section("front desk", line);
-        let head = "[site]\nname = \"House\"\ntime_zone = \"Europe/Oslo\"\n[cloud]\nurl = \"wss://localhost:1\"\n\
-                    token_file = \"t\"\n[storage]\nfolder = \"s\"\n";
+        let head = "[site]\nname = \"House\"\ntime_zone = \"Europe/Oslo\"\n[storage]\nfolder = \"s\"\n";
         let text = format!("{head}{text}");
         let config = AgentConfig::from_toml(std::path::Path::new("/latchd.toml"), &text);
         config.unwrap_or_else(|errors| panic!("{errors}\n{text}")).systems.remove(0)
