@@ -532,7 +532,7 @@ impl Core {
             match stored.await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => {
-                    tracing::info!("the site was paired anew: the new pairing says whom to believe")
+                    tracing::info!("the site was paired anew: the new pairing says whom to believe");
                 }
                 // The cloud signs with a key that we say we know: it is tried again at the next connection.
                 Ok(Err(error)) => {

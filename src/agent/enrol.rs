@@ -182,7 +182,7 @@ impl Enrolment {
         let answer = match answered(&gate, &met, &request, waits).await {
             Ok(answer) => answer,
             Err(error) if error.is_final() => {
-                Draft::drop(&draft_file);
+                Draft::remove(&draft_file);
                 return Err(error.into());
             }
             Err(error) => return Err(error).context("nothing came of it; the same command asks again"),
@@ -199,7 +199,7 @@ impl Enrolment {
             pairing = pairing.with_ledger(copy, &seal);
         }
         pairing.store(&file)?;
-        Draft::drop(&draft_file);
+        Draft::remove(&draft_file);
         let overridden = config.cloud.url.filter(|url| *url != pairing.url);
         Ok(Paired {
             bridge_id: pairing.bridge_id,

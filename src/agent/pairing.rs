@@ -379,7 +379,7 @@ impl Draft {
     }
 
     /// The request was answered.
-    pub fn drop(path: &Path) {
+    pub fn remove(path: &Path) {
         if let Err(error) = fs::remove_file(path)
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -236,7 +236,8 @@ pub(super) async fn renew(own: Own, config: AgentConfig) -> Result<(Pairing, Set
             if error.is_final() {
                 // These keys will not be certified any more; the next attempt makes others.
                 let path = draft_path(&config);
-                blocking(move || Ok(Draft::drop(&path))).await?;
+                let removed = spawn_blocking(move || Draft::remove(&path));
+                removed.await.map_err(anyhow::Error::from)?;
             }
             return Err(error.into());
         }
@@ -253,7 +254,7 @@ pub(super) async fn renew(own: Own, config: AgentConfig) -> Result<(Pairing, Set
         if !pairing.store_after(&own.pairing, &Pairing::path(&config))? {
             return Ok(None);
         }
-        Draft::drop(&draft_path(&config));
+        Draft::remove(&draft_path(&config));
         Ok(Some((pairing, settings)))
     });
     kept.await?.ok_or_else(|| Failed {

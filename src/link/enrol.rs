@@ -504,3 +504,54 @@ impl ServerCertVerifier for Remembering {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seams::MemoryNet;
+
+    fn gate(net: &MemoryNet, port: u16) -> Gate {
+        let url = format!("https://cloud.example:{port}");
+        Gate::at(&url, Arc::new(net.clone()), Clock::system()).unwrap()
+    }
+
+    #[test]
+    fn an_address_is_taken_as_people_write_it_and_as_it_is_kept() {
+        let at = |url| Gate::at(url, Arc::new(MemoryNet::default()), Clock::system()).map(|gate| gate.url());
+        assert_eq!(at(" https://cloud.example ").unwrap(), "wss://cloud.example:443");
+        assert_eq!(at("wss://[::1]:8443").unwrap(), "wss://[::1]:8443");
+        for wrong in ["http://cloud.example", "cloud.example", "https://cloud.example/x", "https://"] {
+            assert!(at(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_gets_one_deadline_for_everything() {
+        let net = MemoryNet::default();
+        let mut listener = net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let gate = gate(&net, listener.address().port());
+        let begun = tokio::time::Instant::now();
+        let (met, _silent) = tokio::join!(gate.meet(None), listener.accept());
+        assert!(matches!(met.unwrap_err(), EnrolError::Silent { .. }));
+        assert_eq!(begun.elapsed(), WITHIN);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_yes_is_told_by_what_can_be_done_about_it() {
+        let gate = gate(&MemoryNet::default(), 1);
+        let told = |status: u16, after: Option<u64>, body: &str| {
+            let after = after.map(Duration::from_secs);
+            let status = StatusCode::from_u16(status).unwrap();
+            gate.refused(status, &Reply { status, after, body: Bytes::from(body.to_owned()) })
+        };
+        let words = r#"{"error":{"type":"code_invalid","message":"it isn't\u001b[2J one"}}"#;
+        let refused = told(403, None, words);
+        assert!(refused.is_final());
+        assert_eq!(refused.to_string(), "the cloud says no (code_invalid): it isn't\\u{1b}[2J one");
+        for later in [told(429, None, words), told(503, Some(7), words), told(502, None, "<html>")] {
+            assert!(!later.is_final() && later.after().is_some(), "{later}");
+        }
+        let web = told(200, None, "<html>");
+        assert!(matches!(web, EnrolError::NotLatchd { .. }), "{web}");
+    }
+}

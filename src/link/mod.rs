@@ -1,6 +1,7 @@
 //! The agent's one outbound connection to its cloud.
 //!
-//! A machine decides (pure: no socket, no clock), `dial` connects, and the task started by `start` pumps frames.
+//! A machine decides (pure: no socket, no clock), `dial` connects, and the task started by `start` pumps frames. `enrol`
+//! asks a cloud on the same way to take a site in, or to go on with it.
 //! This room does not know what a job means: it carries frames.
 
 mod dial;

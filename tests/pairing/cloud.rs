@@ -84,6 +84,8 @@ pub(crate) enum Oddity {
     Old,
     /// A second key stands on its card.
     TwoKeys,
+    /// Its certificate is its operator's: it names no authority of its own.
+    Operators,
 }
 
 pub(crate) struct Cloud {
@@ -199,7 +201,7 @@ impl Cloud {
     /// in Crockford's letters.
     pub(crate) fn fingerprint(&self) -> String {
         let mut bytes = b"latchd v1 cloud's fingerprint\0".to_vec();
-        for part in [self.speaks.key.public_key().as_ref(), self.speaks.authority.as_bytes()] {
+        for part in [self.speaks.key.public_key().as_ref(), self.speaks.named().unwrap_or("").as_bytes()] {
             bytes.extend((part.len() as u64).to_be_bytes());
             bytes.extend(part);
         }
@@ -215,6 +217,11 @@ impl Cloud {
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap());
+    }
+
+    /// The authority that vouches for it, PEM.
+    pub(crate) fn authority(&self) -> &str {
+        &self.speaks.authority
     }
 
     /// The bodies that came to a path.
@@ -252,17 +259,23 @@ impl Speaks {
         STANDARD.encode(key.public_key().as_ref())
     }
 
+    /// The authority that it names as its own.
+    fn named(&self) -> Option<&str> {
+        (self.oddity != Oddity::Operators).then_some(self.authority.as_str())
+    }
+
     fn card(&self) -> Value {
         let ahead = if self.oddity == Oddity::Ahead { 3 * 365 * 24 } else { 0 };
         let mut keys = vec![Self::public(&self.key)];
         if self.oddity == Oddity::TwoKeys {
             keys.push(Self::public(&self.other));
         }
-        json!({
-            "cloud_keys": keys,
-            "authority": self.authority,
-            "time": Timestamp::now() + SignedDuration::from_hours(ahead),
-        })
+        let mut card =
+            json!({"cloud_keys": keys, "time": Timestamp::now() + SignedDuration::from_hours(ahead)});
+        if let Some(authority) = self.named() {
+            card["authority"] = authority.into();
+        }
+        card
     }
 
     fn reply(&self, stream: &mut Tls, reply: &Reply, body: &Value, state: &Mutex<State>) -> Option<()> {
@@ -298,11 +311,13 @@ impl Speaks {
             "bridge_id": self.bridge,
             "workspace": "Home",
             "cloud_keys": [Self::public(&self.key)],
-            "authority": self.authority,
             "certificate": params.signed_by(&key, &self.bridges).unwrap().pem(),
             "issued_at": issued_at,
             "expires_at": expires_at,
         });
+        if let Some(authority) = self.named() {
+            admission["authority"] = authority.into();
+        }
         if let Some(ledger) = &state.ledger {
             admission["ledger"] = ledger.clone();
         }

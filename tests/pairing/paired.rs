@@ -1,6 +1,10 @@
 //! `latchd pair`.
 
-use std::{collections::VecDeque, fs, os::unix::fs::PermissionsExt};
+use std::{
+    collections::VecDeque,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+};
 
 use serde_json::json;
 
@@ -94,6 +98,46 @@ fn somebody_in_between_with_a_certificate_of_his_own_is_named_and_told_nothing()
     let told = site.refused(&cloud);
     assert!(told.contains("inspects TLS"), "{told}");
     assert!(cloud.heard(PAIR).is_empty() && site.files().is_empty());
+}
+
+#[test]
+fn a_cloud_with_its_operators_certificate_is_believed_by_whom_the_site_names() {
+    let (site, cloud) = (Site::new(), Cloud::start(Oddity::Operators));
+    let told = site.refused(&cloud);
+    assert!(told.contains("not issued by a certificate authority that is trusted here"), "{told}");
+    assert!(cloud.heard(PAIR).is_empty() && site.files().is_empty());
+    let file = site.folder.path().join("theirs.pem");
+    fs::write(&file, cloud.authority()).unwrap();
+    said(site.pair(&cloud, &["--ca-file", file.to_str().unwrap()]), true);
+    // The link needs it no more: what vouched for the cloud stays in the pairing.
+    fs::remove_file(&file).unwrap();
+    let _agent = site.run();
+    cloud.hellos.recv_timeout(super::cloud::PATIENCE).unwrap();
+}
+
+#[test]
+fn what_pairing_leaves_belongs_to_whom_the_folder_belongs_to() {
+    let (site, cloud) = (Site::new(), Cloud::start(Oddity::None));
+    let folder = site.folder.path().join("state");
+    fs::create_dir(&folder).unwrap();
+    // Only the system's administrator can give it to somebody else.
+    let _ = std::os::unix::fs::chown(&folder, Some(65_534), Some(65_534));
+    let owner = fs::metadata(&folder).unwrap().uid();
+    site.paired(&cloud);
+    for name in ["pairing.json", "seal.key"] {
+        assert_eq!(fs::metadata(site.file(name)).unwrap().uid(), owner, "{name}");
+    }
+}
+
+#[test]
+fn an_agent_that_is_not_paired_says_how_that_is_done() {
+    let (site, cloud) = (Site::new(), scripted(&[Reply::Lose]));
+    let told = said(site.command(&["run"]).output().unwrap(), false);
+    assert!(told.contains("not paired with a cloud") && told.contains("latchd pair URL"), "{told}");
+    site.refused(&cloud);
+    let output = site.command(&["doctor"]).output().unwrap();
+    let doctor = String::from_utf8(output.stdout).unwrap();
+    assert!(doctor.contains("repeat it with the same code"), "{doctor}");
 }
 
 #[test]
