@@ -217,18 +217,18 @@ fn which_cloud_it_is_need_not_be_said() {
 
 #[test]
 fn a_secret_in_the_file_is_refused_with_the_way_out_and_never_shown() {
-    for (part, by) in [
-        ("[storage]", "token = 'hunter2'\n[storage]"),
-        ("[storage]", "password = 'hunter2'\n[storage]"),
-        ("[storage]", "API-Key = 'hunter2'\n[storage]"),
-        ("tcp =", "pin = 'hunter2', tcp ="),
-        ("wss://cloud", "wss://me:hunter2@cloud"),
+    for (part, by, way_out) in [
+        ("[storage]", "token = 'hunter2'\n[storage]", "file"),
+        ("[storage]", "password = 'hunter2'\n[storage]", "file"),
+        ("[storage]", "API-Key = 'hunter2'\n[storage]", "file"),
+        ("tcp =", "pin = 'hunter2', tcp =", "file"),
+        ("wss://cloud", "wss://me:hunter2@cloud", "the certificate that pairing brought"),
     ] {
         let errors = agent(&with(AGENT, part, by)).unwrap_err();
         assert!(!format!("{errors}{errors:?}").contains("hunter2"), "{errors:?}");
-        assert!(told(Err::<(), _>(errors)).contains("file"));
+        assert!(told(Err::<(), _>(errors)).contains(way_out));
     }
-    check("[storage]", "token = 'x'\n[storage]", &["mode 0600", "`token_file`"]);
+    check("[storage]", "token = 'x'\n[storage]", &["mode 0600", "a `_file` setting"]);
 }
 
 #[test]

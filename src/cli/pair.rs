@@ -71,14 +71,13 @@ pub(super) async fn run(args: &PairArgs) -> anyhow::Result<()> {
         enrolment.own_fingerprint()
     ))?;
     agree(args, &enrolment)?;
+    print("Asking the cloud; a person there may have to compare this site's fingerprint first.\n")?;
     let mut is_told = false;
     let paired = enrolment.ask(|waiting| {
         if !std::mem::replace(&mut is_told, true) {
             let minutes = waiting.expires_in.div_ceil(60);
             // Whoever does not read along waits all the same.
-            let _ = print(&format!(
-                "Waiting for a person at the cloud, who compares this site's fingerprint; at most {minutes} min.\n"
-            ));
+            let _ = print(&format!("Waiting for a person at the cloud; at most {minutes} min.\n"));
         }
     });
     let paired = paired.await?;

@@ -56,7 +56,8 @@ fn told(report: &StatusReport) -> String {
     let since = format!("{} ({})", at(link.since, zone), ago(link.since, report.now));
     let _ = writeln!(text, "Enrolled to  {owner}");
     if let (Some(bridge_id), Some(until)) = (link.bridge_id, link.certificate_until) {
-        let _ = writeln!(text, "As           bridge {bridge_id}, certified until {}", at(until, zone));
+        let _ = writeln!(text, "Bridge       {bridge_id}");
+        let _ = writeln!(text, "Certificate  until {}", at(until, zone));
     }
     let _ = writeln!(text, "Link         {state} {since}");
     text += &trouble(link.trouble.as_ref(), 13);
@@ -198,7 +199,8 @@ mod tests {
 latchd 0.1.0 at Hotel Fjord (Europe/Oslo), up for 3 h 12 min
 
 Enrolled to  Home, at wss://cloud.example:8443
-As           bridge 00000000-0000-0000-0000-000000000000, certified until 2027-02-20 13:00:00
+Bridge       00000000-0000-0000-0000-000000000000
+Certificate  until 2027-02-20 13:00:00
 Link         up since 2026-11-22 10:11:00 (2 h 49 min)
 Jobs         120 succeeded
 
