@@ -99,3 +99,16 @@ fn an_answer_to_a_renewal_that_is_not_believed_changes_nothing_and_is_asked_for_
     assert!(heard.iter().all(|request| *request == heard[0]), "{heard:?}");
     assert_eq!(site.files(), ["pairing.json"]);
 }
+
+#[test]
+fn keys_that_the_cloud_will_not_certify_are_not_asked_for_again() {
+    let cloud = Cloud::start(Oddity::None);
+    let site = site(&cloud, 1000, 100);
+    cloud.change(|state| state.renew = VecDeque::from([Reply::No(409, "keys_known", None)]));
+    let _agent = site.run();
+    hello(&cloud);
+    let heard = cloud.heard(RENEW);
+    assert_eq!(heard.len(), 2);
+    assert_ne!(heard[0]["signing_key"], heard[1]["signing_key"]);
+    assert_eq!(heard[0]["old_key_id"], heard[1]["old_key_id"]);
+}
