@@ -32,6 +32,8 @@ fn report(severity: Option<Severity>) -> StatusReport {
             since: now,
             cloud: "wss://cloud.example".into(),
             workspace: Some("Home".into()),
+            bridge_id: None,
+            certificate_until: None,
             trouble: None,
         },
         systems: Vec::new(),

@@ -16,7 +16,7 @@ time_zone = "Europe/Oslo"
 
 [cloud]
 url = "wss://cloud.example:8443"
-token_file = "token"
+ca_file = "ca.pem"
 
 [storage]
 folder = "state"
@@ -101,7 +101,7 @@ fn a_short_file_is_enough_and_the_rest_has_defaults() {
 #[test]
 fn relative_paths_begin_at_the_folder_of_the_file() {
     let config = agent(AGENT).unwrap();
-    assert_eq!(config.cloud.token_file, PathBuf::from("/etc/latchd/token"));
+    assert_eq!(config.cloud.ca_file, Some(PathBuf::from("/etc/latchd/ca.pem")));
     assert_eq!(config.storage.folder, PathBuf::from("/etc/latchd/state"));
     assert_eq!(config.admin.socket, PathBuf::from("/run/latchd/latchd.sock"));
 }
@@ -204,24 +204,33 @@ fn what_is_mandatory_says_what_it_is_for() {
         &["system[0].exclusive", "mandatory", "desk program or PMS", "live card"],
     );
     check("time_zone = \"Europe/Oslo\"", "", &["site.time_zone", "host's own zone is never used"]);
-    assert_eq!(settings(&agent("").unwrap_err()), ["site", "cloud", "storage"]);
+    assert_eq!(settings(&agent("").unwrap_err()), ["site", "storage"]);
+}
+
+#[test]
+fn which_cloud_it_is_need_not_be_said() {
+    let start = AGENT.find("[cloud]").unwrap();
+    let end = AGENT.find("[storage]").unwrap();
+    let config = agent(&format!("{}{}", &AGENT[..start], &AGENT[end..])).unwrap();
+    assert_eq!((config.cloud.url, config.cloud.ca_file), (None, None));
+    check("ca_file =", "token_file =", &["cloud.token_file", "unknown setting"]);
 }
 
 #[test]
 fn a_secret_in_the_file_is_refused_with_the_way_out_and_never_shown() {
-    for (part, by) in [
-        ("[storage]", "token = 'hunter2'\n[storage]"),
-        ("[storage]", "password = 'hunter2'\n[storage]"),
-        ("[storage]", "API-Key = 'hunter2'\n[storage]"),
-        ("tcp =", "pin = 'hunter2', tcp ="),
-        ("wss://cloud", "wss://me:hunter2@cloud"),
-        ("[storage]", "proxy = 'http://me:hunter2@proxy.example:3128'\n[storage]"),
+    for (part, by, way_out) in [
+        ("[storage]", "token = 'hunter2'\n[storage]", "file"),
+        ("[storage]", "password = 'hunter2'\n[storage]", "file"),
+        ("[storage]", "API-Key = 'hunter2'\n[storage]", "file"),
+        ("tcp =", "pin = 'hunter2', tcp =", "file"),
+        ("wss://cloud", "wss://me:hunter2@cloud", "the certificate that pairing brought"),
+        ("[storage]", "proxy = 'http://me:hunter2@proxy.example:3128'\n[storage]", "file"),
     ] {
         let errors = agent(&with(AGENT, part, by)).unwrap_err();
         assert!(!format!("{errors}{errors:?}").contains("hunter2"), "{errors:?}");
-        assert!(told(Err::<(), _>(errors)).contains("file"));
+        assert!(told(Err::<(), _>(errors)).contains(way_out));
     }
-    check("[storage]", "token = 'x'\n[storage]", &["mode 0600", "`token_file`"]);
+    check("[storage]", "token = 'x'\n[storage]", &["mode 0600", "a `_file` setting"]);
 }
 
 #[test]
@@ -236,17 +245,18 @@ fn the_clouds_address_is_always_tls_and_only_host_and_port() {
         check(url, broken, &["cloud.url", "no usable host and port"]);
     }
     check(url, "wss://cloud.example/bridge", &["has a path"]);
-    for (good, host, port) in [
-        ("wss://cloud.example:8443", "cloud.example", 8443),
-        ("wss://cloud.example", "cloud.example", 443),
-        ("wss://cloud.example/", "cloud.example", 443),
-        ("wss://10.0.0.1:1", "10.0.0.1", 1),
-        ("wss://[::1]:8443", "::1", 8443),
-        ("wss://[::1]", "::1", 443),
+    for good in [
+        "wss://cloud.example:8443",
+        "wss://cloud.example",
+        "wss://10.0.0.1:1",
+        "wss://[::1]:8443",
+        "wss://[::1]",
     ] {
         let config = agent(&with(AGENT, url, good)).unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!(config.cloud.host_and_port(), Some((host.into(), port)));
+        assert_eq!(config.cloud.url.as_deref(), Some(good));
     }
+    let config = agent(&with(AGENT, url, "wss://cloud.example/")).unwrap();
+    assert_eq!(config.cloud.url.as_deref(), Some("wss://cloud.example"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use latchd::{
         CardEncode, Code, DoorName, JobState, Order, Outcome, ReservationKey, Resolution, StayModify,
         Treatment, Verdict, Window,
     },
-    protocol::{EpochReason, Message, Position},
+    protocol::{EpochReason, Message, Position, enrol::LedgerCopy},
     queue::{Accepted, Claimed, Sharing},
 };
 use proptest::prelude::*;
@@ -471,6 +471,59 @@ fn a_card_that_could_be_another_one_settles_no_doubt() {
     site.queue.finish(at(2), id(2), no_answer()).unwrap();
     site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
     assert_eq!(site.state(2), JobState::Unknown);
+}
+
+fn copy_of(site: &Site, is_current: bool) -> LedgerCopy {
+    LedgerCopy { is_current, rooms: site.queue.rooms(None).unwrap() }
+}
+
+#[test]
+fn new_hardware_goes_on_where_the_old_one_stood_if_somebody_vouches_for_it() {
+    let mut old = Site::new();
+    old.done(0, job(1, card(&["101"], "a")));
+    let mut new = Site::new();
+    let imported = new.queue.import_ledger(at(10), &copy_of(&old, true)).unwrap();
+    assert_eq!((imported.rooms, imported.uncertain, imported.kept), (1, 0, 0));
+    assert_eq!(new.audited(), ["ledger_imported"]);
+    assert_eq!(new.done(11, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
+    assert_eq!(new.room("101").cards, 2);
+    assert_eq!(new.done(12, job(3, card(&["101"], "b"))).treatment, Treatment::Override);
+    assert_eq!(new.refused(13, job(4, card(&["101"], "a"))), Code::RoomHeldByOtherReservation);
+}
+
+#[test]
+fn where_nobody_vouches_for_the_copy_no_further_card_of_a_stay_is_made_and_the_next_stay_begins() {
+    let mut old = Site::new();
+    old.done(0, job(1, card(&["101"], "a")));
+    old.done(0, job(2, card(&["102"], "c")));
+    old.send(1, job(3, card(&["102"], "d")));
+    old.queue.finish(at(1), id(3), no_answer()).unwrap();
+    let mut new = Site::new();
+    let imported = new.queue.import_ledger(at(10), &copy_of(&old, false)).unwrap();
+    assert_eq!((imported.rooms, imported.uncertain), (2, 2));
+    assert_eq!(new.refused(11, job(4, card(&["101"], "a"))), Code::RoomStateUnknown);
+    assert_eq!(new.done(12, job(5, card(&["101"], "b"))).treatment, Treatment::Override);
+    // Nor does anybody's word make a room certain that the old bridge itself was in doubt about.
+    let mut vouched = Site::new();
+    let imported = vouched.queue.import_ledger(at(10), &copy_of(&old, true)).unwrap();
+    assert_eq!((imported.rooms, imported.uncertain), (2, 1));
+    assert_eq!(vouched.refused(11, job(6, card(&["102"], "d"))), Code::RoomStateUnknown);
+}
+
+#[test]
+fn a_queue_with_a_past_of_its_own_keeps_it_and_a_copy_twice_is_a_copy_once() {
+    let mut old = Site::new();
+    old.done(0, job(1, card(&["101"], "a")));
+    old.done(0, job(2, card(&["102"], "a")));
+    let mut site = Site::new();
+    site.done(5, job(3, card(&["101"], "b")));
+    let imported = site.queue.import_ledger(at(10), &copy_of(&old, true)).unwrap();
+    assert_eq!((imported.rooms, imported.kept), (1, 1));
+    assert_eq!(holder(&site, "101"), (Some("b".into()), true));
+    site.done(11, job(4, card(&["102"], "c")));
+    let again = site.queue.import_ledger(at(12), &copy_of(&old, true)).unwrap();
+    assert_eq!((again.rooms, again.kept), (0, 2));
+    assert_eq!(holder(&site, "102"), (Some("c".into()), true));
 }
 
 /// A card whose window ends at this second.

@@ -19,7 +19,7 @@ use crate::{
     drivers::Line,
     link,
     model::{
-        DeviceName, DoorName, EncoderName, Job, JobId, JobState, LaneName, Order, Outcome, Report,
+        BridgeId, DeviceName, DoorName, EncoderName, Job, JobId, JobState, LaneName, Order, Outcome, Report,
         Resolution, SystemKind, SystemName, Verdict,
     },
     protocol::{Message, Position, Stage},
@@ -40,6 +40,8 @@ pub(super) struct LinkView {
     pub(super) state: LinkState,
     pub(super) since: Timestamp,
     pub(super) workspace: Option<String>,
+    /// Who we are to the cloud, and until when our certificate counts.
+    pub(super) paired: Option<(BridgeId, Timestamp)>,
     pub(super) trouble: Option<link::Trouble>,
 }
 
@@ -66,6 +68,8 @@ pub(super) fn status(
             since: link.since,
             cloud,
             workspace: link.workspace.clone(),
+            bridge_id: link.paired.map(|(bridge_id, _)| bridge_id),
+            certificate_until: link.paired.map(|(_, until)| until),
             trouble: link.trouble.as_ref().map(TroubleReport::from),
         },
         systems: config.systems.iter().map(|system| system_report(system, dispatch)).collect(),

@@ -14,22 +14,23 @@ use super::{
     answers::{self, LinkView},
     conditions::Conditions,
     notify::ServiceManager,
-    pairing::{Own, Pairing},
+    pairing::{Own, Pairing, take_ledger},
     reload::{self, Reload},
+    renewal::{self, Failed, Life, Renewal},
     uplink,
 };
 use crate::{
     config::{AgentConfig, Checkout, SystemConfig},
     dispatch::{Dispatch, Happening, LaneState, LaneView},
     drivers::{Driver, Line, salto_is::Past},
-    link::{self, Link},
+    link::{self, Link, Settings},
     model::{Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
     protocol::{
         Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
         Stage, Status, StreamName, Welcome,
         stream::{self, Resume},
     },
-    queue::{Accepted, FILE, LocalOrder, Queue, QueueReader, Rules},
+    queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules},
     seams::{Random, Storage, TrustedTime},
     store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
 };
@@ -80,6 +81,10 @@ enum Answer {
     /// The configuration was read again, or what is wrong with it.
     Reread(Result<Box<reload::Read>, Vec<String>>),
     Replaced(Result<(), StoreError>),
+    /// The site was paired anew, and the queue took over what the cloud knew of the doors.
+    PairedAnew(Box<(Pairing, Settings)>, anyhow::Result<Option<Imported>>),
+    /// There is another certificate, or why not.
+    Renewed(Result<Box<(Pairing, Settings)>, Failed>),
     Ends(Result<(Vec<Watched>, Position, bool), StoreError>),
 }
 
@@ -165,6 +170,7 @@ struct State {
     stop_at: Option<Instant>,
     quiet_until: Option<Instant>,
     purge_at: Instant,
+    renewal: Renewal,
     /// The last report that the cloud said to hold.
     acknowledged: Position,
     /// Why the file cannot be worked with any longer.
@@ -181,7 +187,13 @@ impl Core {
         let mut state = State {
             uplink: uplink::Uplink::default(),
             conditions: Conditions::default(),
-            link: LinkView { state: LinkState::Connecting, since: now, workspace: None, trouble: None },
+            link: LinkView {
+                state: LinkState::Connecting,
+                since: now,
+                workspace: None,
+                paired: self.own.as_ref().map(|own| (own.pairing.bridge_id, own.pairing.expires_at)),
+                trouble: None,
+            },
             standing: None,
             asking_reports: Asking::default(),
             asking_orders_limit: Asking::default(),
@@ -193,6 +205,7 @@ impl Core {
             stop_at: None,
             quiet_until: None,
             purge_at: Instant::now() + PURGE_SLICES,
+            renewal: Renewal::new(self.random.clone(), self.own.as_ref().is_some_and(|own| own.is_renewing)),
             acknowledged: Position::default(),
             damage: None,
         };
@@ -210,6 +223,7 @@ impl Core {
                 return state.damage.map_or(Ok(()), |what| Err(io::Error::other(what)));
             }
             let deadline = state.quiet_until.into_iter().chain(state.stop_at).min();
+            let renew_at = self.renew_at(&state);
             self.dispatch.let_begin().await;
             tokio::select! {
                 biased;
@@ -241,6 +255,7 @@ impl Core {
                     self.ask_reports(&mut state);
                 }
                 Some((request, reply)) = self.requests.recv() => self.administer(&mut state, request, reply),
+                () = at(renew_at), if state.stop_at.is_none() => self.renew(&mut state),
                 () = sleep_until(state.purge_at), if state.stop_at.is_none() => self.purge(&mut state),
                 () = at(deadline) => {}
             }
@@ -267,6 +282,9 @@ impl Core {
         }
         if self.file.is_restored {
             state.conditions.set(now, "memory", "memory_behind", Severity::Error, MEMORY_BEHIND);
+        }
+        if let Some(imported) = self.own.as_ref().and_then(|own| own.imported) {
+            ledger_imported(state, now, imported);
         }
     }
 
@@ -449,6 +467,10 @@ impl Core {
                 }
                 state.link.state = LinkState::Down;
                 state.link.trouble = Some(trouble.clone());
+                if trouble.code == "link_certificate_expired" {
+                    state.renewal.is_over();
+                }
+                self.tell_renewal(state);
                 self.service_manager.status(&trouble.message);
                 state.conditions.clear_subject("link");
                 state.conditions.set(now, "link", trouble.code, Severity::Error, trouble.message);
@@ -464,7 +486,10 @@ impl Core {
             since: self.time.now(),
             workspace: Some(welcome.workspace),
             trouble: None,
+            paired: state.link.paired,
         };
+        state.renewal.is_welcome();
+        self.tell_renewal(state);
         self.service_manager.status("linked to the cloud");
         state.conditions.clear_subject("link");
         let ahead = self.time.host_is_ahead_by();
@@ -517,11 +542,14 @@ impl Core {
         tracing::info!(keys = names.join(", "), "other keys speak for the cloud from here on");
         own.pairing.cloud_keys.clone_from(&cloud_keys);
         let (pairing, path) = (own.pairing.clone(), Pairing::path(&self.config));
-        let stored = tokio::task::spawn_blocking(move || pairing.store(&path));
+        let stored = tokio::task::spawn_blocking(move || pairing.store_after(&pairing, &path));
         let settings = self.link.settings.clone();
         state.tasks.push(Box::pin(async move {
             match stored.await {
-                Ok(Ok(())) => {}
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    tracing::info!("the site was paired anew: the new pairing says whom to believe");
+                }
                 // The cloud signs with a key that we say we know: it is tried again at the next connection.
                 Ok(Err(error)) => {
                     tracing::error!(error = format!("{error:#}"), "the cloud's keys could not be kept");
@@ -705,6 +733,20 @@ impl Core {
                     self.reread(state);
                 }
             }
+            Answer::PairedAnew(paired, Ok(imported)) => {
+                if let Some(imported) = imported {
+                    ledger_imported(state, self.time.now(), imported);
+                }
+                let (pairing, settings) = *paired;
+                let is_cut_off = false;
+                state.renewal = Renewal::new(self.random.clone(), is_cut_off);
+                self.go_on_as(state, pairing, settings);
+                self.tell_status(state);
+            }
+            Answer::PairedAnew(_, Err(error)) => {
+                self.not_taken_over(state, &[format!("the new pairing: {error:#}")]);
+            }
+            Answer::Renewed(renewed) => self.renewed(state, renewed),
             Answer::Replaced(Ok(())) => {
                 tracing::info!(systems = self.config.systems.len(), "configuration taken over");
                 self.service_manager.reloaded();
@@ -942,11 +984,16 @@ impl Core {
 
     /// Goes on with another configuration, as far as that can be without a restart.
     fn take_over(&mut self, state: &mut State, reload::Read { config: new, paired }: reload::Read) {
-        let Some(reload) = &self.reload else { return };
-        if let (Some(own), Some((pairing, settings))) = (&mut self.own, paired) {
-            own.pairing = pairing;
-            self.link.settings.send_replace(settings);
+        if let (Some(own), Some((pairing, settings))) = (&self.own, paired) {
+            let is_same = pairing.bridge_id == own.pairing.bridge_id;
+            match pairing.certificate == own.pairing.certificate {
+                true => self.go_on_as(state, pairing, settings),
+                // It was read before a renewal ended that is in force already.
+                false if is_same && pairing.issued_at < own.pairing.issued_at => self.reread(state),
+                false => self.take_over_pairing(state, pairing, settings),
+            }
         }
+        let Some(reload) = &self.reload else { return };
         let now = self.time.now();
         let restart = reload::needs_restart(&self.config, &new);
         state.conditions.clear_subject("config");
@@ -983,6 +1030,86 @@ impl Core {
         self.ask_orders_limit(state);
     }
 
+    /// The site was paired anew. Its cloud orders nothing before the queue knows what it knew of the doors.
+    fn take_over_pairing(&self, state: &mut State, mut pairing: Pairing, settings: Settings) {
+        let Some(own) = &self.own else { return };
+        tracing::info!(bridge = %pairing.bridge_id, workspace = pairing.workspace, "the site was paired anew");
+        let (queue, seal, path) = (self.queue.clone(), own.seal.clone(), Pairing::path(&self.config));
+        let now = self.time.now();
+        state.tasks.push(Box::pin(async move {
+            let taken = take_ledger(&queue, &mut pairing, &path, &seal, now).await;
+            Answer::PairedAnew(Box::new((pairing, settings)), taken)
+        }));
+    }
+
+    /// From the next connection on, the agent is who this pairing says; a connection as somebody else ends.
+    fn go_on_as(&mut self, state: &mut State, pairing: Pairing, settings: Settings) {
+        state.link.paired = Some((pairing.bridge_id, pairing.expires_at));
+        if let Some(own) = &mut self.own {
+            own.pairing = pairing;
+        }
+        self.link.settings.send_replace(settings);
+        self.tell_renewal(state);
+    }
+
+    fn life(&self) -> Option<Life> {
+        let Pairing { issued_at, expires_at, .. } = self.own.as_ref()?.pairing;
+        Some(Life { issued_at, expires_at })
+    }
+
+    fn renew_at(&self, state: &State) -> Option<Instant> {
+        state.renewal.at(self.life()?, self.time.cloud_now(), Instant::now())
+    }
+
+    /// Asks for the next certificate if it is time.
+    fn renew(&self, state: &mut State) {
+        let (Some(own), Some(life)) = (&self.own, self.life()) else { return };
+        if !state.renewal.begin(life, self.time.cloud_now(), Instant::now()) {
+            return;
+        }
+        tracing::info!(until = %life.expires_at, "asking for the next certificate");
+        let renewing = renewal::renew(own.clone(), self.config.clone());
+        state.tasks.push(Box::pin(async move { Answer::Renewed(renewing.await.map(Box::new)) }));
+    }
+
+    fn renewed(&mut self, state: &mut State, renewed: Result<Box<(Pairing, Settings)>, Failed>) {
+        let now = Instant::now();
+        match renewed {
+            Ok(renewed) => {
+                let (pairing, settings) = *renewed;
+                let life = Life { issued_at: pairing.issued_at, expires_at: pairing.expires_at };
+                tracing::info!(until = %life.expires_at, "the certificate was renewed");
+                state.renewal.succeeded(life, now);
+                self.go_on_as(state, pairing, settings);
+            }
+            Err(failed) if failed.is_replaced => {
+                state.renewal.set_aside(now);
+                self.reread(state);
+            }
+            Err(failed) => {
+                tracing::warn!(error = failed.why, "the certificate was not renewed");
+                if let Some(life) = self.life() {
+                    state.renewal.failed(&failed, life, now);
+                }
+                self.tell_renewal(state);
+            }
+        }
+        self.tell_status(state);
+    }
+
+    /// Says that the certificate is not renewed once that has become serious.
+    fn tell_renewal(&self, state: &mut State) {
+        const CODE: &str = "pairing_not_renewed";
+        let trouble = self.life().and_then(|life| state.renewal.trouble(life, self.time.cloud_now()));
+        match trouble {
+            Some((is_over, message)) => {
+                let severity = if is_over { Severity::Error } else { Severity::Warning };
+                state.conditions.set(self.time.now(), "pairing", CODE, severity, message);
+            }
+            None => state.conditions.clear("pairing", CODE),
+        }
+    }
+
     fn store_failed(&self, state: &mut State, error: &StoreError) {
         tracing::error!(error = %error, "the queue could not be read or written");
         let message = format!("the queue cannot be read or written ({error}): free space or mend the disk");
@@ -1001,6 +1128,27 @@ impl Core {
         };
         Inventory { systems: self.dispatch.drivers().values().map(system).collect() }
     }
+}
+
+/// Says which rooms' states are not this queue's own memory, until the next start.
+fn ledger_imported(state: &mut State, now: Timestamp, imported: Imported) {
+    let Imported { rooms, uncertain, kept: _ } = imported;
+    if rooms == 0 {
+        return;
+    }
+    let (severity, word) = match uncertain {
+        0 => (Severity::Notice, String::new()),
+        _ => (
+            Severity::Warning,
+            format!(
+                "; nobody vouches for {uncertain} of them: there, no further card of the present stay is made, and the \
+                 next stay begins as usual"
+            ),
+        ),
+    };
+    let message =
+        format!("the state of {rooms} rooms was taken over from the bridge that this one replaces{word}");
+    state.conditions.set(now, "memory", "ledger_imported", severity, message);
 }
 
 async fn committed<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {

@@ -15,7 +15,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     admin::{self, AdminError, LineState, LinkState, Request, Response, StatusReport},
     mistakes,
-    pairing::Pairing,
+    pairing::{Draft, Pairing},
 };
 use crate::{
     config::{AgentConfig, ConfigErrors, DriverConfig, LockConfig, SystemConfig},
@@ -170,6 +170,10 @@ fn pairing(
     let pairing = match Pairing::load(&path) {
         Ok(pairing) => pairing,
         Err(error) => {
+            let next = match config.storage.folder.join(Draft::PAIRING).exists() {
+                true => "`latchd pair` was cut off: repeat it with the same code",
+                false => next,
+            };
             found.push(fail("pairing", format!("{error:#}"), next));
             return None;
         }

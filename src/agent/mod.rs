@@ -9,9 +9,11 @@ mod backup;
 mod conditions;
 mod core;
 pub mod doctor;
+pub mod enrol;
 pub mod notify;
 pub mod pairing;
 mod reload;
+mod renewal;
 mod uplink;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
@@ -23,7 +25,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use pairing::{Own, Pairing};
+use pairing::{Own, Pairing, take_ledger};
 use reload::Reload;
 
 use crate::{
@@ -66,7 +68,10 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let storage = Storage::folder(&config.storage.folder);
     let (writer, queue) = Writer::start_with("queue", queue, Some(reserve));
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
-    let pairing = Pairing::load(&Pairing::path(&config))?;
+    let pairing_file = Pairing::path(&config);
+    let mut pairing = Pairing::load(&pairing_file)?;
+    // Before the first order: it would be judged by what this queue knows.
+    let imported = take_ledger(&queue, &mut pairing, &pairing_file, &seal, started).await?;
     let settings = pairing.settings(&config, &seal)?;
 
     let server = admin::Server::bind(&config.admin.socket).await?;
@@ -83,8 +88,19 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
         let (clock, random) = (clock.clone(), random.clone());
         move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
     };
-    let own = Own { pairing, seal };
-    let parts = Parts { queue, file, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
+    let is_renewing = renewal::is_cut_off(&config, &pairing, &seal);
+    let net: Arc<dyn Net> = Arc::new(SystemNet);
+    let (of_clock, of_random) = (clock.clone(), random.clone());
+    let own = Own {
+        pairing,
+        seal,
+        clock: of_clock,
+        random: of_random,
+        net: Arc::clone(&net),
+        is_renewing,
+        imported,
+    };
+    let parts = Parts { queue, file, settings, net, clock, random, requests, stop };
     let reload = Reload { path: path.to_owned(), hangups, start: Box::new(start.clone()) };
     let people = People { watchers, reload: Some(reload), own: Some(own) };
     let ended = work_with(config, parts, people, |_, config, in_doubt| {

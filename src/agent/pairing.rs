@@ -2,10 +2,13 @@
 //!
 //! One file of mode 0600 beside the queue, replaced as a whole. The two private keys in it are sealed with the store's
 //! key, so that a copy of the disk alone speaks for nobody.
+//!
+//! While a cloud is asked to certify new keys, they are kept in a draft beside it, sealed alike: whenever the answer or
+//! this process is lost on the way, the very same request can be sent again.
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,9 +24,14 @@ use crate::{
     config::AgentConfig,
     link::{Identity, LinkError, Route, Settings, Trust},
     model::BridgeId,
-    protocol::{PublicKey, SigningKey},
+    protocol::{
+        PublicKey, SigningKey,
+        enrol::{Admission, Keys, LedgerCopy},
+    },
+    queue::{Imported, Queue},
     seal::{SealKey, replace_private},
-    seams::Random,
+    seams::{Clock, Net, Random},
+    store::WriterHandle,
 };
 
 /// The file's name in the storage folder.
@@ -55,6 +63,9 @@ pub struct Pairing {
     pub expires_at: Timestamp,
     /// The two private keys, sealed, base64.
     secrets: String,
+    /// A [`LedgerCopy`] that the queue has not taken over yet, sealed, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ledger: Option<String>,
 }
 
 /// The private halves that were made here. They leave neither the process nor, unsealed, its memory.
@@ -119,6 +130,17 @@ pub struct Taken {
     pub expires_at: Timestamp,
 }
 
+impl Taken {
+    /// What a believed answer says.
+    #[must_use]
+    pub fn new(url: String, admission: Admission) -> Self {
+        let Admission {
+            bridge_id, workspace, cloud_keys, authority, certificate, issued_at, expires_at, ..
+        } = admission;
+        Self { url, bridge_id, workspace, cloud_keys, authority, certificate, issued_at, expires_at }
+    }
+}
+
 impl Pairing {
     /// What is to be kept of being taken in with these keys.
     #[must_use]
@@ -138,7 +160,33 @@ impl Pairing {
             issued_at,
             expires_at,
             secrets,
+            ledger: None,
         }
+    }
+
+    /// With what the cloud knows of the doors, for the queue to take over.
+    #[must_use]
+    pub fn with_ledger(mut self, copy: &LedgerCopy, seal: &SealKey) -> Self {
+        let text = serde_json::to_vec(copy).expect("a ledger has string keys only");
+        self.ledger = Some(STANDARD.encode(seal.seal(&ledger_place(self.bridge_id), &text)));
+        self
+    }
+
+    /// What the queue has not taken over yet.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn ledger(&self, seal: &SealKey) -> anyhow::Result<Option<LedgerCopy>> {
+        let Some(sealed) = &self.ledger else { return Ok(None) };
+        let sealed = STANDARD.decode(sealed).context("the pairing's ledger is not base64")?;
+        let text = seal.open(&ledger_place(self.bridge_id), &sealed)?;
+        Ok(Some(serde_json::from_slice(&text).context("the pairing's ledger")?))
+    }
+
+    /// The queue has taken the ledger over.
+    #[must_use]
+    pub fn without_ledger(&self) -> Self {
+        Self { ledger: None, ..self.clone() }
     }
 
     /// Where it is kept.
@@ -183,9 +231,28 @@ impl Pairing {
     /// # Errors
     /// Those of the file system.
     pub fn store(&self, path: &Path) -> anyhow::Result<()> {
+        let _lock = lock(path)?;
+        self.write(path)
+    }
+
+    /// [`Pairing::store`], if what is there is still what this follows. Says whether it was: another process may have
+    /// paired the site anew meanwhile.
+    ///
+    /// # Errors
+    /// Those of the file system, and of [`Pairing::load`].
+    pub fn store_after(&self, before: &Self, path: &Path) -> anyhow::Result<bool> {
+        let _lock = lock(path)?;
+        let is_ours = Self::load(path)?.certificate == before.certificate;
+        if is_ours {
+            self.write(path)?;
+        }
+        Ok(is_ours)
+    }
+
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
         let mut text = serde_json::to_string_pretty(self).expect("a pairing has string keys only");
         text.push('\n');
-        replace_private(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
+        write_private(path, text.as_bytes())
     }
 
     /// The private keys.
@@ -239,13 +306,160 @@ impl Pairing {
     }
 }
 
+/// Keys that a cloud is asked to certify.
+#[derive(Debug)]
+pub struct Draft {
+    /// Their public halves, exactly as they are sent.
+    pub keys: Keys,
+    /// Their private halves.
+    pub secrets: Secrets,
+}
+
+/// A draft's file.
+#[derive(Serialize, Deserialize)]
+struct DraftFile {
+    latchd: u16,
+    /// A digest of what was asked for: a pairing code must not be read here.
+    purpose: String,
+    csr: String,
+    secrets: String,
+}
+
+impl Draft {
+    /// The file's name while a site is paired,
+    pub const PAIRING: &str = "pairing.draft.json";
+    /// and while its certificate is renewed.
+    pub const RENEWAL: &str = "renewal.draft.json";
+
+    /// Makes new keys.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn make(random: &Random) -> anyhow::Result<Self> {
+        let secrets = Secrets::generate(random)?;
+        let key = PrivatePkcs8KeyDer::from(secrets.tls.to_vec());
+        let key = rcgen::KeyPair::try_from(&key).context("read the key that was made")?;
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let csr = params.serialize_request(&key).context("make a request for a certificate")?;
+        let signing_key = secrets.signing_key().public();
+        Ok(Self { keys: Keys { csr: STANDARD.encode(csr.der()), signing_key }, secrets })
+    }
+
+    /// The keys that the same was asked for before, if they were kept and still open.
+    #[must_use]
+    pub fn again(path: &Path, purpose: &str, seal: &SealKey) -> Option<Self> {
+        let file: DraftFile = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let index = index(purpose, seal);
+        if file.latchd != VERSION || file.purpose != index {
+            return None;
+        }
+        let bytes = seal.open(&draft_place(&index), &STANDARD.decode(file.secrets).ok()?).ok()?;
+        let secrets = Secrets::from_bytes(&Zeroizing::new(bytes))?;
+        let keys = Keys { csr: file.csr, signing_key: secrets.signing_key().public() };
+        Some(Self { keys, secrets })
+    }
+
+    /// Keeps them, so that the same can be asked for again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn keep(&self, path: &Path, purpose: &str, seal: &SealKey) -> anyhow::Result<()> {
+        let purpose = index(purpose, seal);
+        let sealed = seal.seal(&draft_place(&purpose), &self.secrets.to_bytes());
+        let file = DraftFile {
+            latchd: VERSION,
+            purpose,
+            csr: self.keys.csr.clone(),
+            secrets: STANDARD.encode(sealed),
+        };
+        let text = serde_json::to_vec(&file).expect("a draft has string keys only");
+        write_private(path, &text)
+    }
+
+    /// The request was answered.
+    pub fn remove(path: &Path) {
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, file = %path.display(), "a draft that has served could not be removed");
+        }
+    }
+}
+
+/// One process at a time looks at a pairing and then replaces it. The lock is on the folder, so that it leaves no file
+/// behind that another user could not open.
+fn lock(path: &Path) -> anyhow::Result<fs::File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let locked = fs::File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+    locked.with_context(|| format!("lock {}", folder.display()))
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    replace_private(path, bytes)
+        .and_then(|()| hand_over(path))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+/// Gives a file that the system's administrator made to the user whose folder it is in: that is who runs the agent.
+pub(super) fn hand_over(path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent().filter(|_| rustix::process::geteuid().is_root()) else { return Ok(()) };
+    let owner = fs::metadata(folder)?;
+    chown(path, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// Lets the queue take over what a pairing brought of the doors, and notes that it has. Says what came of it, if there was
+/// anything.
+pub(super) async fn take_ledger(
+    queue: &WriterHandle<Queue>,
+    pairing: &mut Pairing,
+    path: &Path,
+    seal: &SealKey,
+    now: Timestamp,
+) -> anyhow::Result<Option<Imported>> {
+    let Some(copy) = pairing.ledger(seal)? else { return Ok(None) };
+    let imported = queue.run(move |queue: &mut Queue| queue.import_ledger(now, &copy)).await?;
+    tracing::info!(?imported, "took over what the cloud knew of the doors");
+    let (before, path) = (pairing.clone(), path.to_owned());
+    *pairing = pairing.without_ledger();
+    let after = pairing.clone();
+    // Whatever goes wrong here, the same is taken over again at the next start, and changes nothing.
+    let stored = tokio::task::spawn_blocking(move || after.store_after(&before, &path)).await?;
+    if let Err(error) = stored {
+        tracing::warn!(error = format!("{error:#}"), "the ledger that was taken over stays in the pairing");
+    }
+    Ok(Some(imported))
+}
+
 /// How this process is paired, and what it takes to be paired anew.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Own {
     /// As the file says.
     pub(super) pairing: Pairing,
     /// Opens its keys.
     pub(super) seal: SealKey,
+    /// Judges certificates.
+    pub(super) clock: Clock,
+    /// For keys.
+    pub(super) random: Random,
+    /// The network towards the cloud.
+    pub(super) net: Arc<dyn Net>,
+    /// Whether a renewal was cut off.
+    pub(super) is_renewing: bool,
+    /// What the queue took over from the bridge that this one replaces, at this start.
+    pub(super) imported: Option<Imported>,
+}
+
+fn index(purpose: &str, seal: &SealKey) -> String {
+    STANDARD.encode(seal.blind_index("draft.purpose", purpose))
+}
+
+fn draft_place(index: &str) -> String {
+    format!("draft.secrets/{index}")
+}
+
+fn ledger_place(bridge: BridgeId) -> String {
+    format!("pairing.ledger/{bridge}")
 }
 
 fn place(bridge: BridgeId) -> String {

@@ -10,6 +10,7 @@ mod jobs;
 mod lanes;
 mod logging;
 mod order;
+mod pair;
 mod run;
 pub mod sim;
 mod slots;
@@ -53,6 +54,8 @@ const EXAMPLES: &str = "\
 Examples:
   latchd demo --once                          see the whole road on this machine
   latchd check-config latchd.toml             find the mistakes in a configuration
+  latchd pair https://cloud.example --code ABCD-EFGH
+                                              take a property into its cloud
   latchd run --config latchd.toml             bring a property to its cloud
   latchd status                               what works, what does not, since when
   latchd doctor                               what is missing, and the next step
@@ -87,6 +90,12 @@ pub enum Command {
     /// within `stop_deadline`, and leaves; a second signal leaves at once. SIGHUP reads the configuration again: a wrong
     /// one changes nothing and is told by `latchd status`.
     Run(run::RunArgs),
+    /// Take this property into a cloud.
+    ///
+    /// Makes keys that never leave this machine, shows two fingerprints to compare, and sends the cloud's pairing code
+    /// with a request for a certificate. What comes back lies in one file of mode 0600 beside the queue. Can be repeated
+    /// when it was interrupted; a pairing that is there is replaced only with --replace, and only by an answer.
+    Pair(pair::PairArgs),
     /// Run the cloud: the HTTP API, and the place where bridges dial in.
     ///
     /// First start makes API key and certificate authorities as files of mode 0600 and prints where they are. A bridge
@@ -171,6 +180,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             logging::start(format, "info")?;
             in_runtime(crate::agent::run(&args.config, config))?;
         }
+        Command::Pair(args) => in_runtime(pair::run(&args))?,
         Command::Cloud(run::CloudArgs { what: Some(what), config }) => match what {
             run::CloudCommand::Copies(what) => backup::cloud(&what, &config)?,
             run::CloudCommand::Bridges { what } => return in_runtime(bridges::run(&what, &config)),

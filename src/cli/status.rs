@@ -55,6 +55,10 @@ fn told(report: &StatusReport) -> String {
     };
     let since = format!("{} ({})", at(link.since, zone), ago(link.since, report.now));
     let _ = writeln!(text, "Enrolled to  {owner}");
+    if let (Some(bridge_id), Some(until)) = (link.bridge_id, link.certificate_until) {
+        let _ = writeln!(text, "Bridge       {bridge_id}");
+        let _ = writeln!(text, "Certificate  until {}", at(until, zone));
+    }
     let _ = writeln!(text, "Link         {state} {since}");
     text += &trouble(link.trouble.as_ref(), 13);
     let counts: Vec<_> = report
@@ -141,7 +145,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::admin::{LaneReport, LaneState, LinkReport, StateCount, SystemReport},
-        model::{Condition, JobId, JobState, LaneName, SystemKind, SystemName},
+        model::{BridgeId, Condition, JobId, JobState, LaneName, SystemKind, SystemName},
     };
 
     fn time(text: &str) -> jiff::Timestamp {
@@ -160,6 +164,8 @@ mod tests {
                 since: time("2026-11-22T09:11:00Z"),
                 cloud: "wss://cloud.example:8443".into(),
                 workspace: Some("Home".into()),
+                bridge_id: Some(BridgeId(uuid::Uuid::nil())),
+                certificate_until: Some(time("2027-02-20T12:00:00Z")),
                 trouble: None,
             },
             systems: vec![SystemReport {
@@ -193,6 +199,8 @@ mod tests {
 latchd 0.1.0 at Hotel Fjord (Europe/Oslo), up for 3 h 12 min
 
 Enrolled to  Home, at wss://cloud.example:8443
+Bridge       00000000-0000-0000-0000-000000000000
+Certificate  until 2027-02-20 13:00:00
 Link         up since 2026-11-22 10:11:00 (2 h 49 min)
 Jobs         120 succeeded
 

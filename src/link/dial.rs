@@ -12,7 +12,9 @@ use std::{
 
 use jiff::Timestamp;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, pki_types::UnixTime, time_provider::TimeProvider,
+    AlertDescription, CertificateError, ClientConfig,
+    pki_types::{CertificateDer, UnixTime},
+    time_provider::TimeProvider,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -30,11 +32,12 @@ use tokio_tungstenite::{
 
 use super::{
     Settings, Trouble,
+    issuer::issuer,
     machine::{Again, Failure},
     proxy::{ProxyTrouble, tunnel},
     race::race,
     retry,
-    route::{Endpoint, at},
+    route::{Endpoint, Route, at},
     trust::{Doubt, DoubtKind},
     wire::{self, Watched, WireError},
 };
@@ -364,14 +367,8 @@ pub(super) async fn dial(
     moment: Moment,
     until: Instant,
 ) -> Result<(Socket, Session), End> {
-    let call = Call { settings, endpoint, net, moment, until };
-    let (tcp, overheard) = overhear(call.open().await?);
-    let connector = TlsConnector::from(dated(&settings.tls, moment.host));
-    let tls = match timeout_at(until, connector.connect(endpoint.name.clone(), tcp)).await {
-        Err(_elapsed) => return Err(End::TlsSilent { at: endpoint.to_string() }),
-        Ok(Err(error)) => return Err(call.without_tls(error, &overheard)),
-        Ok(Ok(tls)) => tls,
-    };
+    let call = Call { route: &settings.route, endpoint, net, moment, until };
+    let tls = call.secure(&settings.tls).await?;
     let asked = client_async_with_config(request(endpoint)?, wire::watch(tls), Some(wire::config()));
     match timeout_at(until, asked).await {
         Err(_elapsed) => Err(End::HttpSilent { at: endpoint.to_string() }),
@@ -402,18 +399,42 @@ fn request(endpoint: &Endpoint) -> Result<Request<()>, End> {
 }
 
 /// One attempt, and what its failures mean.
-struct Call<'a> {
-    settings: &'a Settings,
-    endpoint: &'a Endpoint,
-    net: &'a dyn Net,
-    moment: Moment,
-    until: Instant,
+pub(super) struct Call<'a> {
+    pub(super) route: &'a Route,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) net: &'a dyn Net,
+    pub(super) moment: Moment,
+    pub(super) until: Instant,
 }
 
 impl Call<'_> {
+    /// A TLS stream whose other end is the cloud's; whom to take for it, `tls` says.
+    pub(super) async fn secure(&self, tls: &ClientConfig) -> Result<TlsStream<Box<dyn Stream>>, End> {
+        let (tcp, overheard) = overhear(self.open().await?);
+        let connector = TlsConnector::from(dated(tls, self.moment.host));
+        match timeout_at(self.until, connector.connect(self.endpoint.name.clone(), tcp)).await {
+            Err(_elapsed) => Err(End::TlsSilent { at: self.endpoint.to_string() }),
+            Ok(Err(error)) => Err(self.without_tls(error, &overheard)),
+            Ok(Ok(tls)) => Ok(tls),
+        }
+    }
+
+    /// What it means that a certificate is not the one that was due.
+    pub(super) fn not_trusted(&self, error: rustls::Error, certificate: &CertificateDer<'_>) -> End {
+        match &error {
+            rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => {
+                let is_proxied = self.route.proxy_to(self.endpoint).is_some();
+                End::Untrusted { issuer: issuer(certificate), is_proxied }
+            }
+            _ => self.without_tls(io::Error::other(error), &Overheard::default()),
+        }
+    }
+
     /// A byte stream whose other end is the cloud's.
     async fn open(&self) -> Result<Box<dyn Stream>, End> {
-        let Some(proxy) = self.settings.route.proxy_to(self.endpoint) else {
+        let Some(proxy) = self.route.proxy_to(self.endpoint) else {
             return self
                 .reach(&self.endpoint.host, self.endpoint.port)
                 .await
@@ -504,7 +525,7 @@ impl Call<'_> {
         let (issuer, host) = (doubt.issuer.clone(), self.endpoint.host.clone());
         match doubt.kind {
             DoubtKind::Untrusted => {
-                let is_proxied = self.settings.route.proxy_to(self.endpoint).is_some();
+                let is_proxied = self.route.proxy_to(self.endpoint).is_some();
                 End::Untrusted { issuer, is_proxied }
             }
             DoubtKind::Inspected => End::Inspected { issuer, host },

@@ -1,6 +1,7 @@
 //! The agent's one outbound connection to its cloud.
 //!
-//! A machine decides (pure: no socket, no clock), `dial` connects, and the task started by `start` pumps frames.
+//! A machine decides (pure: no socket, no clock), `dial` connects, and the task started by `start` pumps frames. `enrol`
+//! asks a cloud on the same way to take a site in, or to go on with it.
 //! This room does not know what a job means: it carries frames.
 //!
 //! # The way out
@@ -23,6 +24,7 @@
 //! or pins do not. It is named and refused. Nothing here makes a doubtful certificate good.
 
 mod dial;
+pub mod enrol;
 mod heartbeat;
 mod identity;
 mod issuer;
@@ -47,7 +49,7 @@ pub use identity::Identity;
 pub use route::{Proxy, Route};
 #[cfg(test)]
 pub(crate) use settings::of_nobody;
-pub use settings::{LinkError, Settings};
+pub use settings::{LinkError, Settings, roots};
 pub use task::start;
 pub use trust::Trust;
 

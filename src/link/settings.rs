@@ -152,6 +152,14 @@ impl Settings {
     }
 }
 
+/// Whom to trust: the certificate authorities of a private cloud.
+///
+/// # Errors
+/// When the file names nobody.
+pub fn roots(ca_file: &Path) -> Result<Arc<RootCertStore>, LinkError> {
+    private_roots(ca_file).map(Arc::new)
+}
+
 pub(super) fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
     let unreadable = |source| LinkError::CaFile { path: path.into(), source };
     let text = std::fs::read(path).map_err(|error: io::Error| unreadable(pem::Error::Io(error)))?;

@@ -42,7 +42,7 @@ pub fn start(settings: Settings, net: Arc<dyn Net>, time: TrustedTime, random: R
     let (agent_frames, frames) = mpsc::channel(WAITING);
     let (replace, settings) = watch::channel(settings);
     let agent = Agent { events, frames };
-    let task = Task { settings, net, time, random, agent, troubles: Vec::new() };
+    let task = Task { settings, tried: None, net, time, random, agent, troubles: Vec::new() };
     seams::spawn(task.run());
     Link { events: agent_events, frames: agent_frames, settings: replace }
 }
@@ -56,6 +56,8 @@ struct Up {
 
 struct Task {
     settings: watch::Receiver<Settings>,
+    /// What the last attempt was made with.
+    tried: Option<Settings>,
     net: Arc<dyn Net>,
     time: TrustedTime,
     random: Random,
@@ -107,20 +109,24 @@ impl Task {
     async fn step(&mut self, machine: &mut Machine) -> Option<()> {
         match machine.state() {
             State::Waiting { until } => {
-                let events = self.agent.events.clone();
+                let Self { settings, tried, agent, .. } = self;
+                let events = agent.events.clone();
                 let waited = async {
                     tokio::select! {
                         biased;
                         () = events.closed() => None,
                         () = sleep_until(until.into()) => Some(()),
+                        // The pause was for whoever we were.
+                        () = renewed(settings, tried.as_ref()) => Some(()),
                     }
                 };
-                self.agent.aside(waited).await??;
+                agent.aside(waited).await??;
                 machine.connect(now());
                 Some(())
             }
             State::Connecting { until } => {
                 let settings = self.settings.borrow_and_update().clone();
+                self.tried = Some(settings.clone());
                 let address = machine.address_of(settings.route.endpoints.len());
                 let endpoint = &settings.route.endpoints[address];
                 let end = match self.connect(&settings, endpoint, until.into()).await {
@@ -179,7 +185,7 @@ impl Task {
     /// Connects to an address, says hello and is welcomed, all before one instant.
     async fn connect(&mut self, settings: &Settings, endpoint: &Endpoint, until: Instant) -> Result<Up, End> {
         let Self { net, time, random, agent, .. } = self;
-        let moment = Moment { host: time.host_now(), cloud: time.of_cloud() };
+        let moment = Moment { host: time.host_now(), cloud: time.cloud_now() };
         let events = agent.events.clone();
         let connected = async {
             let (socket, nonce) = dial(settings, endpoint, &**net, moment, until).await?;
@@ -233,7 +239,7 @@ impl Task {
         let end = tokio::select! {
             biased;
             end = &mut inward => end,
-            () = renewed(&mut self.settings, connected) => End::Renewed,
+            () = renewed(&mut self.settings, Some(connected)) => End::Renewed,
             end = outward(connection, frames, &mut writer) => match end {
                 // A cloud that refuses closes behind its words: they may still be on their way to us.
                 End::Wire(WireError::Closed | WireError::Broken(_)) => {
@@ -252,10 +258,13 @@ impl Task {
     }
 }
 
-/// Waits until we are somebody else to the cloud than when we connected.
-async fn renewed(settings: &mut watch::Receiver<Settings>, connected: &Settings) {
-    let renewed = settings.wait_for(|settings| !settings.is_as(connected)).await.is_ok();
-    if !renewed {
+/// Waits until we are somebody else to the cloud, or it is somewhere else, than when we tried to connect.
+async fn renewed(settings: &mut watch::Receiver<Settings>, tried: Option<&Settings>) {
+    let is_renewed = match tried {
+        Some(tried) => settings.wait_for(|settings| !settings.is_as(tried)).await.is_ok(),
+        None => false,
+    };
+    if !is_renewed {
         // Nobody is left who could renew anything.
         std::future::pending::<()>().await;
     }
@@ -338,4 +347,54 @@ async fn inward(connection: u64, events: &mpsc::Sender<Event>, reader: &mut Read
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use rustls::{RootCertStore, pki_types::PrivateKeyDer};
+
+    use super::*;
+    use crate::{
+        link::Identity,
+        model::BridgeId,
+        protocol::SigningKey,
+        seams::{Clock, MemoryNet},
+    };
+
+    fn settings(port: u16, key: u8, clock: &Clock) -> Settings {
+        let tls_key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&tls_key).unwrap();
+        let identity = Identity {
+            bridge_id: BridgeId(uuid::Uuid::nil()),
+            key: SigningKey::from_seed(&[key; 32]),
+            certificate: vec![certificate.der().clone()],
+            tls_key: PrivateKeyDer::try_from(tls_key.serialize_der()).unwrap(),
+        };
+        let url = format!("wss://cloud.example:{port}");
+        let roots = Arc::new(RootCertStore::empty());
+        Settings::new(&url, Arc::new(identity), Vec::new(), &roots, clock.clone()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_becomes_somebody_else_waits_no_longer_for_what_the_other_did() {
+        let net = MemoryNet::default();
+        let mut listener = net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.address().port();
+        let clock = Clock::simulated(Timestamp::UNIX_EPOCH);
+        let time = TrustedTime::new(clock.clone());
+        let mut link = start(settings(port + 1, 1, &clock), Arc::new(net.clone()), time, Random::seeded(1));
+        // Nobody is there: the pauses grow to a minute.
+        for _ in 0..12 {
+            assert!(matches!(link.events.recv().await, Some(Event::Down(_))));
+        }
+        let now = Instant::now();
+        link.settings.send_modify(|settings| settings.believe(Vec::new()));
+        assert!(matches!(link.events.recv().await, Some(Event::Down(_))));
+        assert!(now.elapsed() > Duration::ZERO, "keys of the cloud end no pause");
+        let now = Instant::now();
+        link.settings.send_replace(settings(port, 1, &clock));
+        listener.accept().await.unwrap();
+        assert_eq!(now.elapsed(), Duration::ZERO);
+    }
 }

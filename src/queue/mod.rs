@@ -28,6 +28,7 @@
 //!
 //! This room sees no driver, no network and no task.
 
+mod import;
 mod lanes;
 mod ledger;
 mod limits;
@@ -50,6 +51,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
+pub use import::Imported;
 pub use lanes::LanePause;
 pub use restore::Restored;
 pub use retry::RetryRefused;

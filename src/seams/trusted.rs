@@ -41,7 +41,7 @@ impl TrustedTime {
 
     /// The cloud's time, if it has ever told.
     #[must_use]
-    pub fn of_cloud(&self) -> Option<Timestamp> {
+    pub fn cloud_now(&self) -> Option<Timestamp> {
         let is_told = self.anchor.lock().expect("no panic while held").is_some();
         is_told.then(|| self.now())
     }

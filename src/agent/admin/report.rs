@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     drivers, link,
     model::{
-        Code, Condition, DeviceName, DoorName, EncoderName, JobId, JobState, Kind, LaneName, Origin,
-        Priority, Report, SystemKind, SystemName, Treatment,
+        BridgeId, Code, Condition, DeviceName, DoorName, EncoderName, JobId, JobState, Kind, LaneName,
+        Origin, Priority, Report, SystemKind, SystemName, Treatment,
     },
 };
 
@@ -50,6 +50,12 @@ pub struct LinkReport {
     /// To whom the site is enrolled; unknown before the first welcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+    /// Who the site is to its cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_id: Option<BridgeId>,
+    /// When the present certificate ends; it is renewed long before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<Timestamp>,
     /// Why it does not stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<TroubleReport>,
