@@ -61,7 +61,7 @@ pub(super) fn closing(number: u16) -> Closing {
         // A restart brings every bridge at once: the registry asks for 5 to 30 seconds, at random.
         1012 => later("link_cloud_restarting", "it restarts", 5, 25),
         1013 => later("link_cloud_busy", "it has too much to do", 30, 30),
-        3000 => never("link_token_refused", "it does not know who we are"),
+        3000 => never("link_not_paired", "it does not know who we are"),
         3003 => never("link_forbidden", "it knows who we are, and will not have us"),
         3008 => soon("link_closed", "we took too long"),
         // The private ones.

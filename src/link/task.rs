@@ -356,13 +356,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        link::Identity,
+        link::{Identity, Trust},
         model::BridgeId,
         protocol::SigningKey,
         seams::{Clock, MemoryNet},
     };
 
-    fn settings(port: u16, key: u8, clock: &Clock) -> Settings {
+    fn settings(port: u16, key: u8) -> Settings {
         let tls_key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::default().self_signed(&tls_key).unwrap();
         let identity = Identity {
@@ -372,8 +372,9 @@ mod tests {
             tls_key: PrivateKeyDer::try_from(tls_key.serialize_der()).unwrap(),
         };
         let url = format!("wss://cloud.example:{port}");
-        let roots = Arc::new(RootCertStore::empty());
-        Settings::new(&url, Arc::new(identity), Vec::new(), &roots, clock.clone()).unwrap()
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        Settings::new(&url, Arc::new(identity), Vec::new(), Trust::private(roots)).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -382,8 +383,8 @@ mod tests {
         let mut listener = net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let port = listener.address().port();
         let clock = Clock::simulated(Timestamp::UNIX_EPOCH);
-        let time = TrustedTime::new(clock.clone());
-        let mut link = start(settings(port + 1, 1, &clock), Arc::new(net.clone()), time, Random::seeded(1));
+        let time = TrustedTime::new(clock);
+        let mut link = start(settings(port + 1, 1), Arc::new(net.clone()), time, Random::seeded(1));
         // Nobody is there: the pauses grow to a minute.
         for _ in 0..12 {
             assert!(matches!(link.events.recv().await, Some(Event::Down(_))));
@@ -393,7 +394,7 @@ mod tests {
         assert!(matches!(link.events.recv().await, Some(Event::Down(_))));
         assert!(now.elapsed() > Duration::ZERO, "keys of the cloud end no pause");
         let now = Instant::now();
-        link.settings.send_replace(settings(port, 1, &clock));
+        link.settings.send_replace(settings(port, 1));
         listener.accept().await.unwrap();
         assert_eq!(now.elapsed(), Duration::ZERO);
     }

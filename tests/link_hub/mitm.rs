@@ -271,8 +271,8 @@ impl Site {
                 memory.reports_acknowledged = at(1, self.acknowledged);
                 let _ = answer.send(memory);
             }
-            Event::Up { connection, welcome } => self.up(connection, &welcome).await,
-            Event::Down(trouble) => {
+            Event::Up { connection, welcome, .. } => self.up(connection, &welcome).await,
+            Event::Down(trouble) | Event::GaveUp(trouble) => {
                 self.connection = None;
                 self.connection = None;
                 self.troubles.push(trouble.code);

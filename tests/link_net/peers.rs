@@ -6,20 +6,31 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
 use latchd::seams::Stream;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::{accept_async, tungstenite::Message};
+use tokio_tungstenite::{
+    accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{Request, Response},
+    },
+};
 
 use super::{
     net::Host,
     world::{CLOUD, World},
 };
+
+/// What the cloud signs with.
+pub(super) const CLOUD_SEED: [u8; 32] = [9; 32];
 
 /// What a cloud does with who comes next.
 #[derive(Clone)]
@@ -119,15 +130,22 @@ impl Cloud {
             }
             _ => {}
         }
-        let mut socket = accept_async(tls).await.ok()?;
+        #[expect(clippy::result_large_err, reason = "the shape of the library's callback")]
+        let with_nonce = |_: &Request, mut response: Response| {
+            response.headers_mut().insert("latchd-nonce", "AAAAAAAAAAAAAAAAAAAAAA==".parse().unwrap());
+            Ok(response)
+        };
+        let mut socket = accept_hdr_async(tls, with_nonce).await.ok()?;
         let hello = socket.next().await?.ok()?.into_text().ok()?;
         let hello: Value = serde_json::from_str(&hello).unwrap();
-        assert_eq!(hello["type"], "hello");
+        let hello = hello["body"].as_str().unwrap().to_owned();
+        assert!(hello.contains(r#""frame":{"type":"hello""#), "{hello}");
+        let mut voice = Voice::after(&hello);
         self.world.note(format!("{} hears hello", self.name));
         if let Manner::DoesNotWelcome = manner {
             return swallow(socket.into_inner()).await;
         }
-        socket.send(Message::text(welcome())).await.ok()?;
+        socket.send(Message::text(voice.says(&welcome(), None))).await.ok()?;
         match manner {
             Manner::Drops => return None,
             Manner::Closes(payload) => {
@@ -147,19 +165,54 @@ impl Cloud {
                 self.world.note(format!("{} is pinged", self.name));
                 let pong = json!({"type": "pong", "nonce": frame["nonce"]}).to_string();
                 socket.send(Message::text(pong)).await.ok()?;
+                let beacon = voice.says(&json!({"type": "beacon"}), Some("2100-01-01T00:00:00Z"));
+                socket.send(Message::text(beacon)).await.ok()?;
             }
         }
     }
 }
 
-fn welcome() -> String {
+/// What a cloud signs, by hand.
+struct Voice {
+    session: String,
+    said: u64,
+}
+
+impl Voice {
+    /// In the session that a hello began.
+    fn after(hello: &str) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, hello.as_bytes());
+        Self { session: STANDARD.encode(&digest.as_ref()[..16]), said: 0 }
+    }
+
+    fn says(&mut self, frame: &Value, expires_at: Option<&str>) -> String {
+        self.said += 1;
+        let mut body = json!({
+            "bridge_id": "00000000-0000-4000-8000-000000000001", "session": self.session, "seq": self.said,
+            "frame": frame,
+        });
+        if let Some(at) = expires_at {
+            body["expires_at"] = at.into();
+        }
+        let body = body.to_string();
+        let key = Ed25519KeyPair::from_seed_unchecked(&CLOUD_SEED).unwrap();
+        let signature = key.sign(&[b"latchd v1 cloud to bridge\0", body.as_bytes()].concat());
+        let digest = ring::digest::digest(&ring::digest::SHA256, key.public_key().as_ref());
+        let key_id: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({"type": "signed", "key_id": key_id, "signature": STANDARD.encode(signature), "body": body})
+            .to_string()
+    }
+}
+
+fn welcome() -> Value {
+    let key = Ed25519KeyPair::from_seed_unchecked(&CLOUD_SEED).unwrap();
     json!({
+        "cloud_keys": [STANDARD.encode(key.public_key())],
         "type": "welcome", "version": 1, "bridge_id": "00000000-0000-4000-8000-000000000001",
         "workspace": "Home", "time": "2026-11-22T12:00:00Z",
         "orders_resume_after": {"epoch": 1, "n": 0},
         "reports_received": {"epoch": 0, "n": 0}, "reports_limit": 1000,
     })
-    .to_string()
 }
 
 /// Reads to the end and says nothing.

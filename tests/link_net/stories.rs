@@ -170,7 +170,7 @@ fn a_wish_to_be_asked_later_is_honoured_and_bounded() {
 fn every_answer_of_http_is_named() {
     let html = "200 OK\r\nContent-Type: text/html; charset=utf-8";
     let table = [
-        ("401 Unauthorized", "link_token_refused", "token_file"),
+        ("401 Unauthorized", "link_not_paired", "latchd pair"),
         ("403 Forbidden", "link_forbidden", "ask"),
         ("404 Not Found", "link_not_latchd", "404"),
         ("407 Proxy Authentication Required", "link_proxy_auth", "proxy_credentials_file"),
@@ -242,7 +242,7 @@ fn close_codes() -> Vec<(Vec<u8>, &'static str, &'static str)> {
         (1005, "link_closed_protocol", "1002"),
         (1006, "link_closed_protocol", "1002"),
         (1015, "link_closed_protocol", "1002"),
-        (3000, "link_token_refused", "3000"),
+        (3000, "link_not_paired", "3000"),
         (3003, "link_forbidden", "3003"),
         (3008, "link_closed", "3008"),
         (3999, "link_closed", "3999"),
@@ -527,7 +527,7 @@ fn a_first_setup_ends_at_once_where_trying_again_cannot_help_and_only_there() {
         first_setup().gave_up("link_tls_inspected").await;
         cloud.shows(world.authority.acceptor(CLOUD, 2000..2100));
         cloud.now(Manner::Answers("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".into()));
-        first_setup().gave_up("link_token_refused").await;
+        first_setup().gave_up("link_not_paired").await;
         world.names.answer(CLOUD, Answer::Unknown);
         first_setup().gave_up("link_name_unknown").await;
         // What may pass is waited for.
@@ -543,7 +543,7 @@ fn a_first_setup_ends_at_once_where_trying_again_cannot_help_and_only_there() {
         cloud.now(Manner::Answers("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".into()));
         world.network.reset(Host::Agent, Host::Cloud);
         agent.down("link_closed", Duration::from_secs(1)).await;
-        agent.down("link_token_refused", BOUND).await;
+        agent.down("link_not_paired", BOUND).await;
         cloud.now(Manner::Welcomes);
         agent.up(BOUND).await;
     });

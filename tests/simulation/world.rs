@@ -17,7 +17,11 @@ use std::{
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use latchd::{
     agent::{self, QueueFile, admin},
-    cloud::{self, Signals, hub, store::Db},
+    cloud::{
+        self, Signals,
+        store::{BridgeKeys, Db},
+        tls::public_key_hash,
+    },
     config::{AgentConfig, DriverConfig},
     drivers::{
         Driver,
@@ -33,17 +37,24 @@ use latchd::{
         JobState, LaneName, Order, Priority, Private, ReservationKey, SlotContent, SlotPut, SystemName,
         Verdict, Window,
     },
+    protocol::{PublicKey, SigningKey},
     queue::{JobFilter, Queue, QueueReader, Rules},
     seal::SealKey,
-    seams::{self, Clock, Net, Process, Random},
+    seams::{self, Clock, Net, Process, Random, Storage},
     store::{
         ReaderHandle, Store, StoreError, Writer, WriterHandle,
         vfs::memory::{Cut, Disk, Image},
     },
 };
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ED25519,
+};
 use rusqlite::Connection;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
@@ -63,7 +74,6 @@ pub(super) const TROUBLE: Duration = Duration::from_secs(300);
 const REST: Duration = Duration::from_secs(45 * 60);
 /// When the long ones of the locks' entries end, after the beginning: late enough that everything else is at rest.
 const LONG_ENTRIES: Duration = Duration::from_secs(8 * 60);
-const TOKEN: &str = "a-token-that-nobody-may-print";
 const BRIDGES: u16 = 7443;
 const API: u16 = 7080;
 const SALTO: u16 = 8090;
@@ -923,14 +933,12 @@ impl World {
         let (spoken, mutant, circles) = (signals.clone(), self.mutant, self.circles.clone());
         let run = async move {
             let now = clock.now();
+            found(&disk.storage(), now, Some(Authority::get()))?;
             let mut db = Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone())?;
             circles.watch("the cloud", db.connection())?;
             mutant::spoil_cloud(mutant, &mut db)?;
             db.all_bridges_down(now)?;
-            let workspace = match db.workspace()? {
-                Some(workspace) => workspace,
-                None => db.found(now, "House", hub::token_hash("key"), hub::token_hash(TOKEN))?,
-            };
+            let workspace = db.workspace()?.expect("it was founded");
             let bridge = db.the_bridge(now, workspace)?;
             let (_task, db) = Writer::simulated(db, pace);
             let bridges = network.listen(address(BRIDGES)).await.unwrap();
@@ -976,9 +984,7 @@ impl World {
         let (clock, random) = (self.agent_clock.clone(), self.random_of(Host::Agent, lives));
         let (net, pace) = (self.network.at(Host::Agent), self.pace(Host::Agent, lives));
         let config = agent_config();
-        let settings =
-            link::Settings::new(&config.cloud.url, &Private::new(TOKEN), Authority::get().client());
-        let settings = settings.unwrap();
+        let settings = Authority::get().settings();
         let (stop, stopped) = mpsc::channel(2);
         let (questions, requests) = mpsc::channel(16);
         let (tell, told) = oneshot::channel();
@@ -1331,7 +1337,7 @@ fn agent_config() -> AgentConfig {
     let locks: Vec<_> = (1..=LOCK_COUNT).zip(LOCKS..).map(lock).collect();
     let text = format!(
         "[site]\nname = \"House\"\ntime_zone = \"Etc/UTC\"\n\
-         [cloud]\nurl = \"wss://cloud:{BRIDGES}\"\ntoken_file = \"t\"\n[storage]\nfolder = \"s\"\n\
+         [storage]\nfolder = \"s\"\n\
          [limits]\ncards_per_hour = 100000\nremote_unlock = true\n\
          [[system]]\nname = \"salto\"\nkind = \"salto_is\"\nexclusive = true\nline = {{ tcp = \"salto:{SALTO}\" }}\n\
          encoders = [{}]\nrooms = [{}]\n\
@@ -1372,11 +1378,38 @@ fn drivers(
     config.systems.iter().map(start).collect()
 }
 
+/// What signs for the bridge.
+const BRIDGE_SEED: [u8; 32] = [3; 32];
+
+/// Founds the house with its bridge and the cloud's key, in one commit and with the same ids for all seeds: what
+/// pairing once brought to the agent stays true however the cloud's disk fares. Nothing where it was founded before.
+fn found(storage: &Storage, now: Timestamp, authority: Option<&Authority>) -> Result<(), StoreError> {
+    let random = Random::seeded(4711);
+    let mut db = Db::open(storage, SealKey::new([7; 32], random.clone()), random)?;
+    if db.workspace()?.is_some() {
+        return Ok(());
+    }
+    db.connection().execute_batch("BEGIN IMMEDIATE")?;
+    let workspace = db.found(now, "House", [1; 32])?;
+    let bridge = db.the_bridge(now, workspace)?;
+    db.cloud_keys(now)?;
+    if let Some(authority) = authority {
+        db.admit(now, bridge, &authority.keys())?;
+    }
+    db.connection().execute_batch("COMMIT")?;
+    Ok(())
+}
+
 /// Certificates, made once for all seeds: their signatures have one length, so connections have as well.
 struct Authority {
     ca_file: tempfile::NamedTempFile,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
+    /// The bridge's.
+    client_certificate: CertificateDer<'static>,
+    client_key: Vec<u8>,
+    bridge: BridgeId,
+    cloud_keys: Vec<PublicKey>,
 }
 
 impl Authority {
@@ -1399,24 +1432,72 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(2100, 1, 1);
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let certificate = params.signed_by(&key, &issuer).unwrap().der().clone();
+        let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2100, 1, 1);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let client_key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let client_certificate = params.signed_by(&client_key, &issuer).unwrap().der().clone();
         let ca_file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(ca_file.path(), pem).unwrap();
-        Self { ca_file, certificate, key: key.serialize_der() }
+        let (bridge, cloud_keys) = Self::paired();
+        Self {
+            ca_file,
+            certificate,
+            key: key.serialize_der(),
+            client_certificate,
+            client_key: client_key.serialize_der(),
+            bridge,
+            cloud_keys,
+        }
+    }
+
+    /// What founding gives, each time.
+    fn paired() -> (BridgeId, Vec<PublicKey>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, now) = (Storage::folder(folder.path()), "2026-11-22T12:00:00Z".parse().unwrap());
+        found(&storage, now, None).unwrap();
+        let random = Random::seeded(1);
+        let mut db = Db::open(&storage, SealKey::new([7; 32], random.clone()), random).unwrap();
+        let workspace = db.workspace().unwrap().unwrap();
+        let keys = db.cloud_keys(now).unwrap().iter().map(SigningKey::public).collect();
+        (db.the_bridge(now, workspace).unwrap(), keys)
+    }
+
+    fn keys(&self) -> BridgeKeys {
+        BridgeKeys {
+            tls: public_key_hash(&self.client_certificate).unwrap(),
+            signing: SigningKey::from_seed(&BRIDGE_SEED).public(),
+            expires_at: "2100-01-01T00:00:00Z".parse().unwrap(),
+        }
+    }
+
+    /// What pairing left at the site.
+    fn settings(&self) -> link::Settings {
+        let identity = link::Identity {
+            bridge_id: self.bridge,
+            key: SigningKey::from_seed(&BRIDGE_SEED),
+            certificate: vec![self.client_certificate.clone()],
+            tls_key: PrivateKeyDer::try_from(self.client_key.clone()).unwrap(),
+        };
+        let url = format!("wss://cloud:{BRIDGES}");
+        let trust = link::Trust::open(Some(self.ca_file.path())).unwrap();
+        link::Settings::new(&url, Arc::new(identity), self.cloud_keys.clone(), trust).unwrap()
     }
 
     fn acceptor(&self) -> TlsAcceptor {
         let key = PrivateKeyDer::try_from(self.key.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.ca_file.path()).unwrap()).unwrap();
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let clients = clients.build().unwrap();
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![self.certificate.clone()], key)
             .unwrap();
         TlsAcceptor::from(Arc::new(config))
-    }
-
-    fn client(&self) -> Arc<rustls::ClientConfig> {
-        Arc::new(link::tls_config(Some(self.ca_file.path())).unwrap())
     }
 }
