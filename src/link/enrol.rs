@@ -564,7 +564,8 @@ mod tests {
         let gate = gate(&net, listener.address().port());
         let begun = tokio::time::Instant::now();
         let (met, _silent) = tokio::join!(gate.meet(None), listener.accept());
-        assert!(matches!(met.unwrap_err(), EnrolError::Silent { .. }));
+        let EnrolError::Link(trouble) = met.unwrap_err() else { panic!("a server that says nothing") };
+        assert_eq!(trouble.code, "link_tls_silent");
         assert_eq!(begun.elapsed(), WITHIN);
     }
 
