@@ -268,3 +268,6 @@ fn fingerprint(domain: &[u8], parts: &[&[u8]]) -> String {
     let groups: Vec<_> = letters.chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
     groups.join("-")
 }
+
+#[cfg(test)]
+mod tests;

@@ -417,3 +417,6 @@ impl Listener {
         Ok(statement.frame)
     }
 }
+
+#[cfg(test)]
+mod tests;
