@@ -26,7 +26,7 @@ const RULES: &[Rule] = &[
     rule(&["crate::model"], PURE),
     only(&["crate::model"], &["crate::model"]),
     rule(&["crate::protocol", "crate::grants"], PURE),
-    only(&["crate::protocol"], &["crate::model", "crate::protocol"]),
+    only(&["crate::protocol"], &["crate::model", "crate::protocol", "crate::seams::Random"]),
     only(&["crate::grants"], &["crate::model", "crate::protocol", "crate::grants", "crate::seams::Random"]),
     // The ground floor.
     only(&["crate::seams"], &["crate::seams"]),

@@ -508,7 +508,7 @@ impl Core {
                 Ok(Ok(())) => {}
                 // The cloud signs with a key that we say we know: it is tried again at the next connection.
                 Ok(Err(error)) => {
-                    tracing::error!(error = format!("{error:#}"), "the cloud's keys could not be kept")
+                    tracing::error!(error = format!("{error:#}"), "the cloud's keys could not be kept");
                 }
                 Err(error) => tracing::error!(%error, "keeping the cloud's keys broke down"),
             }
