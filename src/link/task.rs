@@ -220,7 +220,7 @@ async fn renewed(settings: &mut watch::Receiver<Settings>, connected: &Settings)
     let renewed = settings.wait_for(|settings| !settings.is_as(connected)).await.is_ok();
     if !renewed {
         // Nobody is left who could renew anything.
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }
 
