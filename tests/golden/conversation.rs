@@ -297,5 +297,7 @@ fn the_example_in_the_documentation_is_the_beginning_of_the_conversation() {
         ("welcome's body", text(&welcome["body"])),
         ("its signature", text(&welcome["signature"])),
     ];
-    assert_eq!(example(), wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let block: String = wanted.iter().map(|(name, value)| format!("//! {name:<14}  {value}\n")).collect();
+    let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(example(), wanted, "the example has to be\n{block}");
 }

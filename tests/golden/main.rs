@@ -21,6 +21,7 @@ use latchd::{
     protocol::{Frame, Message},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
 
 pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
@@ -118,6 +119,51 @@ fn enrolment_is_read_as_it_was_and_written_as_it_is() {
     check("enrol-renew.json", &values::renew_requests());
     check("enrol-admission.json", &values::admissions());
     check("enrol-answer.json", &values::answers());
+}
+
+/// The same with a field that no version knows in every object, at any depth.
+fn of_a_later_peer(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            // The one object that is a choice: its only member says which.
+            let is_choice = members.contains_key("pin") || members.contains_key("card_number");
+            let mut members: Map<_, _> =
+                members.into_iter().map(|(name, member)| (name, of_a_later_peer(member))).collect();
+            if !is_choice {
+                members.insert("of_a_later_peer".into(), json!({"at": [1, null, "noon"]}));
+            }
+            members.into()
+        }
+        Value::Array(items) => items.into_iter().map(of_a_later_peer).collect(),
+        value => value,
+    }
+}
+
+#[test]
+fn fields_of_a_later_peer_are_ignored_wherever_they_stand() {
+    fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(values: Vec<T>) {
+        for value in values {
+            let later = of_a_later_peer(serde_json::to_value(&value).unwrap()).to_string();
+            assert!(later.contains("of_a_later_peer"), "{later}");
+            assert_eq!(serde_json::from_str::<T>(&later).unwrap(), value);
+        }
+    }
+    check(values::frames());
+    check(values::messages());
+    check(values::cloud_cards());
+    check(values::pair_requests());
+    check(values::waitings());
+    check(values::renew_requests());
+    check(values::admissions());
+    check(values::answers());
+}
+
+#[test]
+fn what_may_be_left_out_may_also_be_null() {
+    let text = r#"{"message":"outcome","job_id":"0192f0c1-2f4e-7a31-9c55-3d1f6a7b0010","revision":1,
+        "at":"2026-11-22T12:00:00Z","outcome":{"state":"succeeded","written":null},"resolution":null,"local":null}"#;
+    let Message::Outcome(report) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+    assert_eq!((report.resolution, report.local), (None, None));
 }
 
 #[test]
