@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, fs, process::Command};
 
 use jsonschema::Validator;
+use latchd::model::{DoorName, ReservationKey};
 use serde_json::{Value, json};
 
 use super::{folder, golden};
@@ -205,4 +206,37 @@ fn what_a_receiver_refuses_is_not_valid_either() {
         &json!({"type": "refused", "code": "of_a_later_peer", "message": ""}),
     );
     check(&validator("WebsocketMessage"), &json!({"type": "pong", "nonce": 1, "later": true}));
+}
+
+#[test]
+fn a_name_is_valid_exactly_where_it_is_taken() {
+    let (door, stay) = (validator("DoorName"), validator("ReservationKey"));
+    let long = |letters| "é".repeat(letters);
+    for text in [
+        "101",
+        "0",
+        " 101 ",
+        "Zimmer 1/2",
+        "部屋",
+        "a\u{301}",
+        "",
+        " ",
+        "\u{3000}",
+        "\t",
+        "a\tb",
+        "a\n",
+        "\n",
+        "\u{7f}",
+        "a\u{85}",
+        "\u{0}",
+        "a\u{a0}b",
+        &long(64),
+        &long(65),
+        &long(255),
+        &long(256),
+    ] {
+        let value = json!(text);
+        assert_eq!(door.is_valid(&value), DoorName::new(text).is_ok(), "{text:?}");
+        assert_eq!(stay.is_valid(&value), ReservationKey::new(text).is_ok(), "{text:?}");
+    }
 }
