@@ -23,6 +23,7 @@
 //! | [`drivers`] | orders to commands, answers to outcomes | sees the cloud, the queue, SQL |
 //! | [`transport`] | serial ports and TCP lines | knows a protocol |
 //! | [`link`] | the agent's one outbound connection | knows what a job means |
+//! | [`local`] | sockets for local administration, line by line | knows a question or an answer |
 //! | [`agent`] | the rooms of the agent put together | decides anything |
 //! | [`cloud`] | the HTTP API and the bridges' websocket | is seen by any room of the agent |
 //! | [`sim`] | what simulators share: ptys, control, the tape | is seen by any room but `cli` and the drivers' own `sim` |
@@ -40,6 +41,7 @@ pub mod dispatch;
 pub mod drivers;
 pub mod grants;
 pub mod link;
+pub mod local;
 pub mod model;
 pub mod protocol;
 pub mod queue;

@@ -48,6 +48,9 @@
 //! | put their own keys into the cloud's answer to a pairing | `src/protocol/enrol/tests.rs`: `an_answer_by_a_key_that_is_not_the_clouds_is_not_believed` |
 //! | have an answer to another bridge's request taken for ours | `src/protocol/enrol/tests.rs`: `an_answer_to_other_keys_is_named` |
 //! | pass for the cloud with a certificate that the bridge does not trust | `tests/link_hub/link.rs`: `a_certificate_that_cannot_be_trusted_is_named_with_its_reason` |
+//! | inspect TLS unnoticed, or have the bridge work round it | `tests/link_net/stories.rs`: `inspection_is_named_with_who_does_it_and_never_worked_round` |
+//! | stand in for a cloud whose key is pinned, whoever vouches for them | `tests/link_net/stories.rs`: `a_key_that_is_not_pinned_is_refused_whoever_vouches_for_it` |
+//! | send the bridge away for good by asking it to come later | `tests/link_net/stories.rs`: `a_wish_to_be_asked_later_is_honoured_and_bounded` |
 //! | turn the host's clock into a way to revive what has expired | `src/seams/trusted.rs`: `a_jump_of_the_host_clock_moves_no_deadline_once_the_cloud_has_spoken` |
 //!
 //! # A stranger at the cloud's door
@@ -59,6 +62,13 @@
 //! | bring it down with noise | `tests/link_hub/hub.rs`: `noise_before_tls_and_before_http_harms_nobody` |
 //! | have a large frame parsed | `tests/link_hub/hub.rs`: `the_largest_frame_is_taken_and_a_larger_one_is_refused_by_name` |
 //! | break a parser | `tests/corpora.rs`: `no_input_of_a_corpus_breaks_its_target` |
+//! | guess a pairing code, or learn by guessing that there is one | `tests/enrol/pair.rs`: `guessing_is_limited_and_a_right_code_is_not_looked_at_meanwhile`, `a_code_that_is_over_cannot_be_told_from_one_that_never_was` |
+//! | be taken in without a person who compared, even with a code | `tests/enrol/pair.rs`: `a_site_is_taken_in_when_a_person_has_compared_and_said_yes` |
+//! | pair with keys other than those that a person announced | `tests/enrol/pair.rs`: `keys_that_were_announced_need_no_answer_and_others_are_not_taken` |
+//! | get anything into a certificate that they wish for | `tests/enrol/pair.rs`: `nothing_of_what_a_request_for_a_certificate_wishes_is_granted` |
+//! | read a pairing code out of the cloud's database | `tests/enrol/pair.rs`: `a_code_is_kept_as_nothing_that_gives_it_back` |
+//! | renew a bridge's certificate without its old key | `tests/enrol/renew.rs`: `who_has_not_the_old_key_learns_nothing_and_gets_nothing` |
+//! | prolong a certificate by sending a renewal again | `tests/enrol/renew.rs`: `a_renewal_that_is_sent_again_by_whomever_prolongs_nothing` |
 //!
 //! # A bridge that is not what it was
 //! Its host was taken over, or its keys were copied. It is the site then: it can lie about its own doors and cards.
@@ -70,6 +80,9 @@
 //! | stay unnoticed beside the real one: the later connection ends the earlier one | `tests/link_hub/hub.rs`: `a_newer_connection_fences_the_older_one_and_takes_over_its_orders` |
 //! | pass over a report | `tests/link_hub/hub.rs`: `a_gap_in_the_reports_and_one_above_the_limit_are_refused_by_name` |
 //! | have the cloud hold without bound what it sends | `tests/link_hub/hub.rs`: `a_gap_in_the_reports_and_one_above_the_limit_are_refused_by_name` |
+//! | go on, come back or renew once it is revoked | `tests/enrol/revoke.rs`: `a_revoked_bridge_is_gone_within_a_second_and_cannot_come_back` |
+//! | take other bridges' keys for its own | `tests/enrol/renew.rs`: `keys_are_never_given_twice_and_those_of_another_bridge_not_at_all` |
+//! | slow other bridges down by not reading | `tests/enrol/revoke.rs`: `a_bridge_that_does_not_read_costs_another_nothing` |
 //!
 //! # A cloud, or its operator, who wants too much
 //! The cloud decides who gets in, that is what it is for. The site decides how far it may go, whoever signed:
@@ -125,6 +138,7 @@
 //! | order twice what a cloud that was set back forgot | `tests/backup.rs`: `a_cloud_that_was_set_back_is_told_how_things_ended_and_orders_nothing_twice` |
 //! | let a card join a room of which it remembers too little | `tests/queue_ledger.rs`: `a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it` |
 //! | have old hardware work beside the new on the same line | `tests/link_hub/road.rs`: `a_second_agent_with_the_same_token_fences_the_first` |
+//! | renew once other hardware has taken its place | `tests/enrol/renew.rs`: `a_bridge_that_was_revoked_or_replaced_cannot_renew` |
 //! | run two agents on one queue | `tests/road/alone.rs`: `a_second_agent_on_the_same_queue_refuses_and_the_card_at_work_is_still_written_once` |
 //!
 //! # What is not defended against

@@ -194,7 +194,13 @@ fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
         storage: StorageConfig { folder: folder.path().into(), key_file: None, reserve: 0 },
         workspace: WorkspaceConfig { name: "Home".into() },
         api: ApiConfig { listen, plain, tls: None, names: Vec::new(), hold: Duration::from_secs(20) },
-        bridges: BridgesConfig { listen, tls: None, names: Vec::new() },
+        bridges: BridgesConfig {
+            listen,
+            tls: None,
+            names: Vec::new(),
+            certificate_lifetime: BridgesConfig::CERTIFICATE_LIFETIME,
+            renewal_grace: BridgesConfig::RENEWAL_GRACE,
+        },
     }
 }
 

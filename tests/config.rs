@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use latchd::config::{
-    AgentConfig, AnyConfig, Checkout, CloudConfig, ConfigErrors, DriverConfig, LrcConfig, SaltoIsConfig,
+    AgentConfig, AnyConfig, Checkout, CloudConfig, ConfigErrors, DriverConfig, LrcConfig, ProxyAt,
+    SaltoIsConfig, SpkiPin,
 };
 
 const AGENT: &str = r#"
@@ -214,6 +215,7 @@ fn a_secret_in_the_file_is_refused_with_the_way_out_and_never_shown() {
         ("[storage]", "API-Key = 'hunter2'\n[storage]"),
         ("tcp =", "pin = 'hunter2', tcp ="),
         ("wss://cloud", "wss://me:hunter2@cloud"),
+        ("[storage]", "proxy = 'http://me:hunter2@proxy.example:3128'\n[storage]"),
     ] {
         let errors = agent(&with(AGENT, part, by)).unwrap_err();
         assert!(!format!("{errors}{errors:?}").contains("hunter2"), "{errors:?}");
@@ -244,6 +246,42 @@ fn the_clouds_address_is_always_tls_and_only_host_and_port() {
     ] {
         let config = agent(&with(AGENT, url, good)).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(config.cloud.host_and_port(), Some((host.into(), port)));
+    }
+}
+
+#[test]
+fn the_way_to_the_cloud_is_read_and_each_mistake_in_it_is_told() {
+    let pin = |byte: u8| SpkiPin([byte; 32]);
+    let file = |settings: &str| with(AGENT, "[storage]", &format!("{settings}\n[storage]"));
+    let config = agent(&file(&format!(
+        "also = ['wss://cloud-2.example']\nproxy = 'http://proxy.example:3128'\n\
+         proxy_credentials_file = 'proxy'\nno_proxy = ['localhost']\npins = ['{}', '{}']",
+        pin(1),
+        pin(2)
+    )));
+    let route = config.unwrap_or_else(|errors| panic!("{errors}")).cloud.route;
+    assert_eq!(route.also, ["wss://cloud-2.example"]);
+    let proxy = route.proxy.unwrap();
+    assert_eq!(proxy.at, ProxyAt::Address { host: "proxy.example".into(), port: 3128 });
+    assert_eq!(proxy.credentials_file, Some(PathBuf::from("/etc/latchd/proxy")));
+    assert!(proxy.bypass[0].covers("localhost", 443));
+    assert!(route.pins.unwrap().has(pin(2)));
+    let (one, one_alone) = (pin(1), format!("pins = ['{}']", pin(1)));
+    for (settings, parts) in [
+        ("also = ['https://x']", &["cloud.also[0]", "the link is always TLS"][..]),
+        ("proxy = 'https://proxy.example:1'", &["cloud.proxy", "http://HOST:PORT"]),
+        ("proxy_credentials_file = 'x'", &["cloud.proxy_credentials_file", "no proxy", "set `proxy`"]),
+        ("no_proxy = ['x']", &["cloud.no_proxy", "no proxy"]),
+        ("proxy = 'environment'\nno_proxy = ['10.0.0.0/40']", &["cloud.no_proxy[0]", "10.0.0.0/8"]),
+        (&one_alone, &["cloud.pins", "backup pin is missing", "two different"]),
+        (&format!("pins = ['{one}', '{one}']"), &["cloud.pins", "backup pin is missing"]),
+        (&format!("pins = ['{one}', 'sha256/AAAA']"), &["cloud.pins[1]", "not a pin", "44 base64"]),
+        ("pins = []", &["cloud.pins", "backup pin is missing"]),
+    ] {
+        let told = told(agent(&file(settings)));
+        for part in parts {
+            assert!(told.contains(part), "{part:?} is missing in: {told}");
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(name)
 }
@@ -71,4 +73,6 @@ fn some_inputs_of_each_corpus_are_what_the_target_is_for() {
         latchd::cloud::tls::public_key_hash(&rustls::pki_types::CertificateDer::from(bytes)).is_ok()
     };
     assert!(taken("certificate", &parses) >= 1);
+    let asks = |bytes: &[u8]| latchd::cloud::enrol::requested_key(&STANDARD.encode(bytes)).is_some();
+    assert!(taken("certificate_request", &asks) >= 1);
 }

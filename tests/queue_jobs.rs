@@ -161,6 +161,51 @@ fn a_cancel_that_overtakes_its_job_is_remembered() {
 }
 
 #[test]
+fn a_cloud_that_takes_back_a_job_that_is_over_is_told_its_end_again() {
+    let mut site = Site::new();
+    site.done(0, job(1, read()));
+    let told = |site: &Site| {
+        let reports = site.reports().into_iter().map(|(position, message)| (position.n, message));
+        reports.map(|(n, message)| (n, outcome_of(message))).collect::<Vec<_>>()
+    };
+    let cancel = |site: &mut Site, n| {
+        let answer = site.commit(|queue| queue.cancel(at(1), Some(order(1, n)), id(1))).unwrap();
+        assert_eq!(answer, CancelAnswer::TooLate(JobState::Succeeded));
+    };
+    cancel(&mut site, 1);
+    assert_eq!(told(&site), [(1, JobState::Succeeded)], "it is about to be told anyway");
+    site.queue.acknowledge_reports(Position { epoch: 1, n: 1 });
+    cancel(&mut site, 1);
+    assert_eq!(told(&site), [(1, JobState::Succeeded)], "the same cancel, delivered twice");
+    cancel(&mut site, 2);
+    assert_eq!(told(&site), [(2, JobState::Succeeded)]);
+    site.queue.acknowledge_reports(Position { epoch: 1, n: 2 });
+    site.commit(|queue| queue.cancel(at(2), None, id(1))).unwrap();
+    assert_eq!(site.queue.memory().unwrap().reports.last.n, 2, "a person at the site is not the cloud");
+}
+
+#[test]
+fn a_cloud_that_takes_back_a_job_that_never_came_is_told_that_it_is_not_done() {
+    let mut site = Site::new();
+    for n in 1..=2 {
+        let answer = site.commit(|queue| queue.cancel(at(0), Some(order(1, n)), id(1))).unwrap();
+        assert_eq!(answer, CancelAnswer::NotKnown);
+        let (position, message) = site.reports().into_iter().next_back().unwrap();
+        assert_eq!((position.n, outcome_of(message)), (n, JobState::Cancelled));
+        site.queue.acknowledge_reports(Position { epoch: 1, n });
+    }
+    assert_eq!(site.queue.jobs(JobFilter::default()).unwrap(), [], "nobody here ever heard of it");
+    assert_eq!(site.accept(1, job(1, read()), true), Accepted::Ended(Outcome::Cancelled));
+}
+
+fn outcome_of(message: Message) -> JobState {
+    match message {
+        Message::Outcome(report) => report.outcome.state(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_job_that_is_too_late_is_never_started() {
     let mut site = Site::new();
     assert!(matches!(site.accept(10, expiring(1, 10), true), Accepted::Ended(Outcome::Expired(_))));
@@ -353,6 +398,48 @@ fn an_attempt_that_wrote_nothing_does_not_count_as_a_card() {
 }
 
 #[test]
+fn cards_are_counted_by_the_hour_whatever_the_clock_did() {
+    let mut site = Site::with(|rules| rules.limits.cards_per_hour = 2);
+    site.done(10_000, job(1, card(&["101"], "a")));
+    // Set back: the card before lies ahead.
+    site.done(20, job(2, card(&["102"], "b")));
+    assert_eq!(site.refused(30, job(3, card(&["103"], "c"))), Code::SiteCardLimit);
+    // And put right: the second one is long ago. One that ended while it was set back still counts.
+    site.send(10_010, job(4, card(&["104"], "d")));
+    site.commit(|queue| queue.finish(at(40), id(4), written())).unwrap();
+    assert_eq!(site.refused(10_020, job(5, card(&["105"], "e"))), Code::SiteCardLimit);
+    let mut site = site.crash();
+    assert_eq!(site.refused(10_020, job(6, card(&["105"], "e"))), Code::SiteCardLimit);
+    site.done(13_600, job(7, card(&["105"], "e")));
+}
+
+#[tokio::test]
+async fn a_count_of_cards_from_a_transaction_that_was_undone_is_not_trusted() {
+    let mut site = Site::with(|rules| rules.limits.cards_per_hour = 2);
+    site.send(0, job(1, card(&["101"], "a")));
+    site.send(0, job(2, card_at("2", &["102"], "b")));
+    let Site { queue, folder, .. } = site;
+    let (writer, handle) = Writer::start("queue", queue);
+    let undone = handle.run(|queue: &mut Queue| {
+        queue.unsend(at(1), id(1), &line_down())?;
+        // Counted, and not sent: its room is at work.
+        let third = job(3, card_at("3", &["102"], "c"));
+        let admitted = Ok(admission(&third.order));
+        assert_eq!(queue.accept(at(1), None, third, admitted, true)?, Accepted::Waiting);
+        Err::<(), _>(StoreError::DiskFull)
+    });
+    assert!(undone.await.is_err());
+    let fourth = job(4, card_at("4", &["104"], "d"));
+    let admitted = Ok(admission(&fourth.order));
+    let accepted = handle.run(move |queue: &mut Queue| queue.accept(at(2), None, fourth, admitted, true));
+    let Accepted::Ended(Outcome::Failed(refusal)) = accepted.await.unwrap() else { panic!("it was sent") };
+    assert_eq!(refusal.code, Code::SiteCardLimit);
+    drop(handle);
+    writer.join();
+    drop(folder);
+}
+
+#[test]
 fn limits_also_hold_for_jobs_that_waited_while_they_were_tightened() {
     let mut site = Site::new();
     site.accept(0, job(1, unlock("lobby")), false);
@@ -476,13 +563,27 @@ fn the_claim_and_the_hourly_count_walk_an_index() {
     );
     assert!(slot.contains("INDEX job_slot (slot=?)") && !slot.contains("TEMP"), "{slot}");
     let stay = plan(
-        "SELECT id FROM job WHERE reservation = x'00' AND ended_at IS NULL AND id > 1 AND id < 9 ORDER BY id LIMIT 1",
+        "SELECT min(id) FROM job INDEXED BY job_reservation WHERE reservation = x'00' AND state = 'waiting' AND id > 1 \
+         AND id < 9",
     );
     assert!(stay.contains("INDEX job_reservation (reservation=? AND id>? AND id<?)"), "{stay}");
+    let first = plan(
+        "SELECT retry_at FROM job WHERE lane = 'x' AND state = 'waiting' AND due_at IS NULL ORDER BY retry_at LIMIT 1",
+    );
+    let whole = "COVERING INDEX job_waiting (lane=? AND due_at=?)";
+    assert!(first.contains(whole) && !first.contains("TEMP"), "{first}");
     let expiry = plan("SELECT min(expires_at) FROM job INDEXED BY job_expiry WHERE state = 'waiting'");
     assert!(expiry.contains("COVERING INDEX job_expiry"), "{expiry}");
-    let cards = plan("SELECT 1 FROM job WHERE kind = 'card.encode' AND sent_at IS NOT NULL AND sent_at > 5");
-    assert!(cards.contains("COVERING INDEX card_sent (sent_at>?)"), "{cards}");
+    let cards = plan(
+        "SELECT 1 FROM job INDEXED BY job_over WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) > 5 \
+         AND kind = 'card.encode' AND sent_at > 5",
+    );
+    assert!(cards.contains("INDEX job_over (<expr>>?)"), "{cards}");
+    let past = plan(
+        "SELECT id FROM job INDEXED BY job_over WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) < 5 \
+         LIMIT 500",
+    );
+    assert!(past.contains("INDEX job_over (<expr><?)"), "{past}");
     let at_work = plan(
         "SELECT job_id FROM job INDEXED BY job_state WHERE state = 'sent' AND state NOT IN ('waiting', 'succeeded') \
          ORDER BY id",

@@ -193,12 +193,23 @@ impl Model {
         self.reports.push((number, revision, state));
     }
 
-    /// An order for a job that the site knows: it is told again, unless it is about to be told anyway.
+    /// An order about a job that the site knows: it is told again, unless it is about to be told anyway.
     fn ordered_again(&mut self, number: u128) {
-        if self.reports[self.acknowledged..].iter().all(|(told, _, _)| *told != number) {
+        if !self.is_about_to_be_told(number) {
             let told = self.jobs[&number].told.iter();
             self.reports.extend(told.map(|(revision, state)| (number, *revision, *state)));
         }
+    }
+
+    /// A cancel of a job that the site does not know is answered likewise.
+    fn cancelled_unseen(&mut self, number: u128) {
+        if !self.is_about_to_be_told(number) {
+            self.reports.push((number, 1, JobState::Cancelled));
+        }
+    }
+
+    fn is_about_to_be_told(&self, number: u128) -> bool {
+        self.reports[self.acknowledged..].iter().any(|(told, _, _)| *told == number)
     }
 
     fn ready(&self, lane: u8, background: bool) -> Option<u128> {
@@ -375,15 +386,20 @@ fn run(house: &mut House, model: &mut Model, step: Step) -> Option<()> {
             let expected = match model.jobs.get_mut(&number).map(|job| (job.state, job)) {
                 None => {
                     model.ahead.insert(number);
+                    model.cancelled_unseen(number);
                     CancelAnswer::NotKnown
                 }
                 Some((JobState::Waiting, _)) => {
                     model.end(number, JobState::Cancelled);
                     CancelAnswer::Cancelled
                 }
-                Some((state, job)) => {
-                    job.cancel_wanted |= state == JobState::Sent;
-                    CancelAnswer::TooLate(state)
+                Some((JobState::Sent, job)) => {
+                    job.cancel_wanted = true;
+                    CancelAnswer::TooLate(JobState::Sent)
+                }
+                Some((over, _)) => {
+                    model.ordered_again(number);
+                    CancelAnswer::TooLate(over)
                 }
             };
             assert_eq!(answer, expected);

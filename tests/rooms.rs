@@ -31,6 +31,7 @@ const RULES: &[Rule] = &[
     // The ground floor.
     only(&["crate::seams"], &["crate::seams"]),
     only(&["crate::seal"], &["crate::seal", "crate::seams"]),
+    only(&["crate::local"], &["crate::local", "crate::seams"]),
     only(&["crate::store"], &["crate::store", "crate::seal", "crate::seams"]),
     only(&["crate::config"], &["crate::config", "crate::model"]),
     rule(&["crate::config"], &["tokio", "rusqlite", "tracing", "std::os", "std::process"]),

@@ -16,7 +16,7 @@ use latchd::{
     queue::{Accepted, FILE, JobFilter, Queue},
     seal::SealKey,
     seams::{Random, Storage},
-    store::{Salvage, StoreError, examine, mark_damaged, was_left_open},
+    store::{Salvage, Store, StoreError, examine, mark_damaged, was_left_open},
 };
 use queue_support::*;
 
@@ -75,6 +75,23 @@ fn damage(storage: &Storage, table: &str, which: impl Fn(usize, usize) -> bool) 
         file.write_all_at(&[0xA5; PAGE as usize], (page - 1) * PAGE).unwrap();
     }
     hit.len()
+}
+
+/// Changes rows behind the back of an index, which keeps what was there before.
+fn change_behind(storage: &Storage, index: &str, change: &str) {
+    let connect = || rusqlite::Connection::open(storage.file(FILE)).unwrap();
+    let schema = |sql: &str| {
+        let connection = connect();
+        connection.execute_batch(&format!("PRAGMA writable_schema=ON; {sql}")).unwrap();
+        connection.close().unwrap();
+    };
+    schema(&format!(
+        "CREATE TABLE kept AS SELECT * FROM sqlite_schema WHERE name = '{index}';
+         DELETE FROM sqlite_schema WHERE name = '{index}'"
+    ));
+    connect().execute_batch(change).unwrap();
+    schema("INSERT INTO sqlite_schema SELECT * FROM kept");
+    connect().execute_batch("DROP TABLE kept").unwrap();
 }
 
 fn asides(folder: &Path) -> Vec<PathBuf> {
@@ -248,4 +265,34 @@ fn a_newer_schema_is_no_damage() {
     let refused = Queue::open_or_salvage(&storage, key, random, rules(), at(9)).unwrap_err();
     assert!(matches!(refused, StoreError::Newer { found: 99, .. }), "{refused}");
     assert!(asides(folder.path()).is_empty());
+}
+
+#[test]
+fn an_index_of_timers_that_names_jobs_without_one_is_damage_and_no_endless_timer() {
+    let mut site = Site::new();
+    assert_eq!(site.accept(0, job(1, put("a", 1, 1000, Some(2000))), true), Accepted::Waiting);
+    let (_folder, storage) = close(site);
+    change_behind(&storage, "job_due", "UPDATE job SET due_at = NULL");
+    let mut queue = open(&storage, &rules());
+    assert_eq!(queue.next_due().unwrap(), Some(at(1000 - LEAD)));
+    let error = queue.come_due(at(1000)).unwrap_err();
+    assert!(error.is_damage(), "{error}");
+}
+
+#[test]
+fn an_index_of_what_waits_that_names_a_job_at_work_is_damage_and_no_endless_search() {
+    let mut site = Site::new();
+    site.send(0, job(1, card(&["101"], "stay")));
+    assert_eq!(site.accept(0, job(2, card(&["101"], "stay")), false), Accepted::Waiting);
+    site.commit(|queue| queue.finish(at(1), id(1), written())).unwrap();
+    let (_folder, storage) = close(site);
+    // The job's own row and its room are of the moment after it was begun, the index is of the one before.
+    let mut queue = open(&storage, &rules());
+    assert!(queue.claim(at(2), &lane("1")).unwrap().is_some());
+    queue.connection().execute_batch("UPDATE job SET state = 'waiting' WHERE state = 'sent'").unwrap();
+    drop(queue);
+    change_behind(&storage, "job_waiting", "UPDATE job SET state = 'sent' WHERE state = 'waiting'");
+    let mut queue = open(&storage, &rules());
+    let error = queue.claim(at(3), &lane("1")).unwrap_err();
+    assert!(error.is_damage(), "{error}");
 }

@@ -340,6 +340,7 @@ impl Core {
             Happening::OrdersInterrupted { code, why } => state.uplink.refuse(Frame::Refused(Refused {
                 code,
                 message: format!("an order could not be stored ({why}); it has to be sent again"),
+                retry_after_ms: None,
             })),
             Happening::Reports => {
                 self.ask_reports(state);
@@ -418,13 +419,28 @@ impl Core {
                 });
                 state.tasks.push(Box::pin(async move { Answer::Memory(committed(memory).await, reply) }));
             }
-            link::Event::Up { connection, welcome } => self.link_up(state, connection, welcome),
+            link::Event::Up { connection, welcome, further } => {
+                self.link_up(state, connection, welcome);
+                if let Some(address) = further {
+                    let message = format!(
+                        "linked by {address}: {} was not to be had; it is tried first when the link is next made",
+                        self.link.settings.borrow().url()
+                    );
+                    state.conditions.set(
+                        self.time.now(),
+                        "link",
+                        "link_on_further_address",
+                        Severity::Warning,
+                        message,
+                    );
+                }
+            }
             link::Event::Frame { connection, frame } => {
                 if state.standing == Some(connection) {
                     self.frame(state, frame);
                 }
             }
-            link::Event::Down(trouble) => {
+            link::Event::Down(trouble) | link::Event::GaveUp(trouble) => {
                 state.standing = None;
                 state.uplink.down();
                 let now = self.time.now();
@@ -631,6 +647,7 @@ impl Core {
                         message: format!(
                             "the agent's queue cannot be used at the moment ({error}); try again"
                         ),
+                        retry_after_ms: None,
                     }),
                 );
                 self.store_failed(state, &error);

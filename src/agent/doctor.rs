@@ -177,7 +177,7 @@ fn pairing(
     let key_file = config.storage.key_file.clone().unwrap_or_else(|| config.storage.folder.join("seal.key"));
     let settings = SealKey::from_file(&key_file, tools.random.clone())
         .map_err(anyhow::Error::from)
-        .and_then(|seal| pairing.settings(config, &seal, &tools.clock));
+        .and_then(|seal| pairing.settings(config, &seal));
     let url = config.cloud.url.clone().unwrap_or(pairing.url);
     match settings {
         Ok(settings) => {
@@ -349,12 +349,22 @@ async fn cloud(
 fn fix(code: &str) -> &'static str {
     match code {
         "link_name_unknown" => "check `cloud.url` and the DNS of this machine",
-        "link_unreachable" => "check `cloud.url`, the firewall, and whether the cloud runs",
+        "link_dns_silent" => "check the DNS servers of this machine: resolvectl status",
+        "link_port_closed" | "link_unreachable" | "link_connect_timeout" => {
+            "check `cloud.url`, the firewall, and whether the cloud runs"
+        }
         "link_tls_untrusted" => "pair the site again, or put the cloud's ca.pem where `cloud.ca_file` says",
+        "link_tls_inspected" => "ask who runs the proxy or firewall for an exemption from TLS inspection",
+        "link_tls_not_pinned" => "ask who runs the cloud whether its key has changed; then mend `cloud.pins`",
         "link_tls_wrong_name" => "use a name in `cloud.url` that the cloud has under `names`",
-        "link_tls_not_yet_valid" | "link_tls_expired" => "set the clock of this machine: timedatectl",
+        "link_tls_not_yet_valid" | "link_tls_expired" | "link_clock_wrong" => {
+            "set the clock of this machine: timedatectl"
+        }
+        "link_captive_portal" => "log in to this network, or have it let the cloud's address pass",
+        "link_proxy_auth" => "put user:password into the file of `cloud.proxy_credentials_file`",
         "link_not_paired" => "pair the site again with `latchd pair`",
         "link_certificate_expired" => "it is renewed by itself; wait a minute",
+        code if code.starts_with("link_proxy_") => "check `cloud.proxy`, and ask the proxy's keeper",
         _ => "look at the cloud's log",
     }
 }

@@ -67,7 +67,7 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     let (writer, queue) = Writer::start_with("queue", queue, Some(reserve));
     let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
     let pairing = Pairing::load(&Pairing::path(&config))?;
-    let settings = pairing.settings(&config, &seal, &clock)?;
+    let settings = pairing.settings(&config, &seal)?;
 
     let server = admin::Server::bind(&config.admin.socket).await?;
     let (questions, requests) = mpsc::channel(16);
@@ -83,7 +83,7 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
         let (clock, random) = (clock.clone(), random.clone());
         move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
     };
-    let own = Own { pairing, seal, clock: clock.clone() };
+    let own = Own { pairing, seal };
     let parts = Parts { queue, file, settings, net: Arc::new(SystemNet), clock, random, requests, stop };
     let reload = Reload { path: path.to_owned(), hangups, start: Box::new(start.clone()) };
     let people = People { watchers, reload: Some(reload), own: Some(own) };

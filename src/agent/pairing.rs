@@ -13,20 +13,17 @@ use std::{
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
     config::AgentConfig,
-    link::{self, Identity, Settings},
+    link::{Identity, LinkError, Route, Settings, Trust},
     model::BridgeId,
     protocol::{PublicKey, SigningKey},
     seal::{SealKey, replace_private},
-    seams::{Clock, Random},
+    seams::Random,
 };
 
 /// The file's name in the storage folder.
@@ -222,21 +219,23 @@ impl Pairing {
     ///
     /// # Errors
     /// When there is nobody to trust.
-    pub fn roots(&self, config: &AgentConfig) -> Result<Arc<RootCertStore>, link::LinkError> {
-        match (&config.cloud.ca_file, &self.authority) {
-            (None, Some(pem)) => link::roots_of(pem),
-            (ca_file, _) => link::roots(ca_file.as_deref()),
-        }
+    pub fn trust(&self, config: &AgentConfig) -> Result<Trust, LinkError> {
+        let trust = match (&config.cloud.ca_file, &self.authority) {
+            (None, Some(pem)) => Trust::of_pairing(pem)?,
+            (ca_file, _) => Trust::open(ca_file.as_deref())?,
+        };
+        Ok(trust.pinned(config.cloud.route.pins.clone()))
     }
 
     /// What the link starts with.
     ///
     /// # Errors
     /// When something of the pairing or the configuration cannot be used.
-    pub fn settings(&self, config: &AgentConfig, seal: &SealKey, clock: &Clock) -> anyhow::Result<Settings> {
+    pub fn settings(&self, config: &AgentConfig, seal: &SealKey) -> anyhow::Result<Settings> {
         let identity = Arc::new(self.identity(seal)?);
         let url = config.cloud.url.as_ref().unwrap_or(&self.url);
-        Ok(Settings::new(url, identity, self.cloud_keys.clone(), &self.roots(config)?, clock.clone())?)
+        let route = Route::from_config(url, &config.cloud, |name| std::env::var(name).ok())?;
+        Ok(Settings::new(url, identity, self.cloud_keys.clone(), self.trust(config)?)?.by(route))
     }
 }
 
@@ -247,8 +246,6 @@ pub(super) struct Own {
     pub(super) pairing: Pairing,
     /// Opens its keys.
     pub(super) seal: SealKey,
-    /// Judges certificates.
-    pub(super) clock: Clock,
 }
 
 fn place(bridge: BridgeId) -> String {

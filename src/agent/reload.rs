@@ -57,7 +57,7 @@ pub(super) fn read(path: &Path, own: Option<&Own>) -> Result<Read, Vec<String>> 
     }
     let paired = own.map(|own| {
         let pairing = Pairing::load(&Pairing::path(&config))?;
-        let settings = pairing.settings(&config, &own.seal, &own.clock)?;
+        let settings = pairing.settings(&config, &own.seal)?;
         anyhow::Ok((pairing, settings))
     });
     match paired.transpose() {

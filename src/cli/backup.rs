@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{print, run::CloudCommand};
+use super::{print, run::CopyCommand};
 use crate::{
     agent, cloud,
     config::{AgentConfig, CloudConfig},
@@ -57,10 +57,10 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-pub(super) fn cloud(what: &CloudCommand, config: &Path) -> anyhow::Result<()> {
+pub(super) fn cloud(what: &CopyCommand, config: &Path) -> anyhow::Result<()> {
     let mut config = CloudConfig::load(config)?;
     match what {
-        CloudCommand::Backup { to } => {
+        CopyCommand::Backup { to } => {
             let (bytes, key) = cloud::back_up(&config, to)?;
             let mut text = written(to, bytes, &key);
             text += &format!(
@@ -69,13 +69,15 @@ pub(super) fn cloud(what: &CloudCommand, config: &Path) -> anyhow::Result<()> {
             );
             Ok(print(&text)?)
         }
-        CloudCommand::Restore { from, key_file } => {
+        CopyCommand::Restore { from, key_file } => {
             config.storage.key_file = key_file.clone().or(config.storage.key_file);
             let (aside, unfinished) =
                 cloud::restore(&config, &Random::system(), from, Clock::system().now())?;
             let mut text = put_back(from, aside.as_deref());
             text +=
                 &format!("{unfinished} orders are unfinished in it: the bridges are asked how they ended.\n");
+            text += "Bridges stand in it as they did then: revoke again what was revoked since, and pair again what cannot \
+                     come in (`latchd cloud bridges list`).\n";
             Ok(print(&text)?)
         }
     }

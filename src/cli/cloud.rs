@@ -51,6 +51,7 @@ fn announce(running: &cloud::Running, fresh: Option<&cloud::keys::Fresh>) -> std
         "bridges": running.bridges,
         "ca_file": running.ca_file,
         "api_key_file": running.api_key_file,
+        "admin_socket": running.admin_socket,
     });
     writeln!(out, "{line}")?;
     if let Some(fresh) = fresh.filter(|_| out.is_terminal()) {

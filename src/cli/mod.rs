@@ -1,6 +1,7 @@
 //! The command line: the only room that prints.
 
 mod backup;
+mod bridges;
 mod check_config;
 pub mod cloud;
 pub mod demo;
@@ -89,8 +90,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Run the cloud: the HTTP API, and the place where bridges dial in.
     ///
-    /// First start makes API key and certificate authorities as files of mode 0600 and prints where they
-    /// are.
+    /// First start makes API key and certificate authorities as files of mode 0600 and prints where they are. A bridge
+    /// comes in with a code: see `latchd cloud bridges pair`.
     Cloud(run::CloudArgs),
     /// Run a pretend access system to try things out with.
     ///
@@ -176,7 +177,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             logging::start(format, "info")?;
             in_runtime(crate::agent::run(&args.config, config))?;
         }
-        Command::Cloud(run::CloudArgs { what: Some(what), config }) => backup::cloud(&what, &config)?,
+        Command::Cloud(run::CloudArgs { what: Some(what), config }) => match what {
+            run::CloudCommand::Copies(what) => backup::cloud(&what, &config)?,
+            run::CloudCommand::Bridges { what } => return in_runtime(bridges::run(&what, &config)),
+            run::CloudCommand::SigningKeys { what } => in_runtime(bridges::keys(&what, &config))?,
+        },
         Command::Cloud(args) => {
             let config = CloudConfig::load(&args.config)?;
             logging::start(format, "info")?;
@@ -217,6 +222,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<io::Error>().map(io::Error::kind);
     error.chain().any(|cause| io_error(cause) == Some(io::ErrorKind::BrokenPipe))
         && error.downcast_ref::<admin::AdminError>().is_none()
+        && error.downcast_ref::<crate::cloud::admin::AdminError>().is_none()
 }
 
 /// Which agent to ask.

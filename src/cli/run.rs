@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::bridges::{BridgesCommand, KeysCommand};
+
 /// What `latchd run` is told.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -26,6 +28,31 @@ pub struct CloudArgs {
 /// What can be done with the cloud beside running it.
 #[derive(Debug, Subcommand)]
 pub enum CloudCommand {
+    #[command(flatten)]
+    Copies(CopyCommand),
+    /// Invite bridges, list them, revoke them; the cloud must run.
+    ///
+    /// A bridge is the latchd at one property. It comes in with a code that `pair` gives, and from then on shows a
+    /// certificate and signs what it says.
+    Bridges {
+        /// What to do.
+        #[command(subcommand)]
+        what: BridgesCommand,
+    },
+    /// Look at the keys that speak for the cloud, and change them; the cloud must run.
+    ///
+    /// Each order and acknowledgement is signed with one of them. To change it: `add` a key, wait until every bridge has
+    /// been welcomed with it, `retire` the old one.
+    SigningKeys {
+        /// What to do.
+        #[command(subcommand)]
+        what: KeysCommand,
+    },
+}
+
+/// Copies of the cloud's database.
+#[derive(Debug, Subcommand)]
+pub enum CopyCommand {
     /// Copy the cloud's database to a file, while it works or not.
     ///
     /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which

@@ -18,8 +18,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Signals,
+    admin::{self, AdminError, Desk},
     api::{self, Api},
-    hub,
+    enrol::{Enrolment, Lifetimes},
+    hub::{self, Entrance},
     keys::{self, Fresh, KeyError},
     store::{Db, FILE},
     tls::{self, Authority, Clients, For, Leaf, TlsError},
@@ -83,6 +85,9 @@ pub enum CloudError {
     /// The certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The socket for administration.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
 }
 
 /// A running cloud.
@@ -96,6 +101,8 @@ pub struct Running {
     pub ca_file: Option<PathBuf>,
     /// The file with the API key.
     pub api_key_file: PathBuf,
+    /// The socket for local administration.
+    pub admin_socket: PathBuf,
     /// The secrets that this start made, if it was the first.
     pub fresh: Option<Fresh>,
     /// The database.
@@ -181,23 +188,49 @@ pub async fn start(
     let damage = (was_left_open && salvage.is_none()).then(|| store::examine_aside(storage.clone(), FILE));
     let (writer, handle) = Writer::start_with("cloud-db", db, Some(reserve));
     let (shutdown, stop) = watch::channel(false);
+    let signals = Signals::default();
+    let authority = match (&bridges.tls, &certificates.authority) {
+        (None, Some(authority)) => Some(authority.pem()?),
+        _ => None,
+    };
+    let desk = Desk {
+        db: handle.clone(),
+        signals: signals.clone(),
+        clock: clock.clone(),
+        random: random.clone(),
+        workspace: home.workspace,
+        authority: authority.clone(),
+        url: address_for_sites(&bridges.names, bridges_listener.address()),
+    };
+    let admin_socket = folder.join(admin::SOCKET);
+    let administration = admin::serve(&admin_socket, desk, stop.clone()).await?;
+    let lifetimes = Lifetimes { certificate: bridges.certificate_lifetime, grace: bridges.renewal_grace };
+    let enrolment = Enrolment::new(
+        handle.clone(),
+        signals.clone(),
+        clock.clone(),
+        bridges_authority,
+        authority,
+        lifetimes,
+    );
     let parts = Parts {
         db: handle.clone(),
-        signals: Signals::default(),
+        signals: signals.clone(),
         api: (api_listener, api_tls),
         bridges: (bridges_listener, bridges_tls),
         clock: clock.clone(),
         random,
         hold: config.api.hold.min(LONGEST_HOLD),
     };
-    let signals = parts.signals.clone();
-    let mut tasks = work(parts, &stop);
+    let mut tasks = work_with(parts, Some(enrolment), &stop);
+    tasks.spawn(administration);
     tasks.spawn(renew(certificates.leaves, clock, stop));
     Ok(Running {
         api: api_url,
         bridges: bridges_url,
         ca_file: certificates.authority.map(|authority| authority.file.clone()),
         api_key_file: home.api_key_file,
+        admin_socket,
         fresh: home.fresh,
         db: handle,
         signals,
@@ -239,12 +272,19 @@ impl std::fmt::Debug for Parts {
 /// # Panics
 /// Outside a tokio runtime.
 pub fn work(parts: Parts, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+    work_with(parts, None, stop)
+}
+
+/// [`work`], where new bridges may be taken in.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn work_with(parts: Parts, enrolment: Option<Enrolment>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let Parts { db, signals, api, bridges, clock, random, hold } = parts;
     let ((api_listener, api_tls), (bridges_listener, bridges_tls)) = (api, bridges);
     let api = Api::new(db.clone(), signals.clone(), clock.clone(), random.clone(), hold, stop.clone());
-    let hub = hub::serve(
-        bridges_listener,
-        bridges_tls,
+    let hub = hub::serve_at(
+        Entrance { listener: bridges_listener, tls: bridges_tls, enrolment },
         db.clone(),
         signals.clone(),
         clock.clone(),
@@ -267,6 +307,16 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         _ => {}
     }
     address
+}
+
+/// What a person types at a site to reach the bridges' listener: as far as it can be known here.
+fn address_for_sites(names: &[String], address: SocketAddr) -> String {
+    let port = address.port();
+    match names.first() {
+        Some(name) => format!("https://{name}:{port}"),
+        None if address.ip().is_unspecified() => format!("https://ADDRESS-OF-THIS-MACHINE:{port}"),
+        None => format!("https://{address}"),
+    }
 }
 
 impl Running {

@@ -17,12 +17,20 @@ const STAGES: usize = 1024;
 pub struct Signals {
     orders: Arc<Notify>,
     changes: Arc<watch::Sender<u64>>,
+    trust: Arc<watch::Sender<u64>>,
+    pairings: Arc<watch::Sender<u64>>,
     stages: Arc<Mutex<VecDeque<(JobId, Stage)>>>,
 }
 
 impl Default for Signals {
     fn default() -> Self {
-        Self { orders: Arc::default(), changes: Arc::new(watch::channel(0).0), stages: Arc::default() }
+        Self {
+            orders: Arc::default(),
+            changes: Arc::new(watch::channel(0).0),
+            trust: Arc::new(watch::channel(0).0),
+            pairings: Arc::new(watch::channel(0).0),
+            stages: Arc::default(),
+        }
     }
 }
 
@@ -47,6 +55,29 @@ impl Signals {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Keys of bridges were revoked, or the cloud's own changed: every connection looks whether it may go on. That is work
+    /// for all of them, so nothing that happens every day calls this.
+    pub fn trust_changed(&self) {
+        self.trust.send_modify(|count| *count += 1);
+    }
+
+    /// Sees every [`Signals::trust_changed`] from now on.
+    #[must_use]
+    pub fn trust_changes(&self) -> watch::Receiver<u64> {
+        self.trust.subscribe()
+    }
+
+    /// Somebody asks to be paired, or was answered: whoever waits for that looks again.
+    pub fn pairings_changed(&self) {
+        self.pairings.send_modify(|count| *count += 1);
+    }
+
+    /// Sees every [`Signals::pairings_changed`] from now on.
+    #[must_use]
+    pub fn pairing_changes(&self) -> watch::Receiver<u64> {
+        self.pairings.subscribe()
     }
 
     /// Remembers where a job stands, for screens. Only the latest jobs are remembered, and only in memory.

@@ -180,6 +180,14 @@ impl Authority {
         })
     }
 
+    /// Its certificate as PEM, as bridges are given it.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn pem(&self) -> Result<String, TlsError> {
+        fs::read_to_string(&self.file).map_err(|source| TlsError::File { path: self.file.clone(), source })
+    }
+
     /// A certificate for a bridge, good for its public key until `until`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use hyper::Uri;
 use jiff::tz;
 
 use super::{
+    route::RouteConfig,
     section::{Section, Setting, closest},
     system::SystemConfig,
 };
@@ -105,17 +106,20 @@ pub struct CloudLink {
     /// PEM file with the certificate authority of a private cloud, in place of what pairing brought. Without either, the
     /// system's own roots are trusted.
     pub ca_file: Option<PathBuf>,
+    /// The way there.
+    pub route: RouteConfig,
 }
 
 impl CloudLink {
     fn read(section: &Section<'_>) -> Self {
         let url = section.get("url").and_then(|setting| wss(&setting));
         let ca_file = section.get("ca_file").and_then(|setting| setting.path());
-        Self { url, ca_file }
+        let route = RouteConfig::read(section);
+        Self { url, ca_file, route }
     }
 }
 
-fn wss(setting: &Setting<'_>) -> Option<String> {
+pub(super) fn wss(setting: &Setting<'_>) -> Option<String> {
     const FORM: &str = "write wss://HOST or wss://HOST:PORT";
     let text = setting.text()?;
     let Some(authority) = text.strip_prefix("wss://") else {
@@ -246,7 +250,8 @@ pub struct Limits {
     pub forbidden_kinds: Vec<Kind>,
     /// Whether a door may be opened from afar. Default no.
     pub remote_unlock: bool,
-    /// How many jobs may wait; the cloud holds the rest back. Default 10000.
+    /// How many jobs may wait; the cloud holds the rest back. Of codes whose time has not come ten times as many may wait
+    /// besides. Default 10000.
     pub waiting_jobs: u32,
 }
 

@@ -9,6 +9,12 @@ use super::{
 
 /// What load balancers and SDKs cut at 30 s must get its answer before.
 const LONGEST_HOLD: Duration = Duration::from_secs(25);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long a bridge's certificate may be good for.
+const LIFETIMES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(397 * 24 * 3600);
+/// For how long after that it may be renewed.
+const GRACES: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600);
 
 /// `latchd cloud --config FILE`.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,12 +129,29 @@ pub struct BridgesConfig {
     pub tls: Option<TlsFiles>,
     /// Names and addresses that the certificate we make is good for. Default `localhost` and the listen address.
     pub names: Vec<String>,
+    /// How long the certificate of a bridge is good for; it is renewed long before. Default 90 days.
+    pub certificate_lifetime: Duration,
+    /// For how long after its end a bridge that was away may still renew it, by its old key. Default 90 days.
+    pub renewal_grace: Duration,
 }
 
 impl BridgesConfig {
+    /// How long the certificate of a bridge is good for, if nothing else is said.
+    pub const CERTIFICATE_LIFETIME: Duration = DAY.saturating_mul(90);
+    /// For how long it may be renewed after its end, if nothing else is said.
+    pub const RENEWAL_GRACE: Duration = DAY.saturating_mul(90);
+
     fn read(section: &Section<'_>) -> Option<Self> {
         let (listen, tls) = (listen(section), tls(section));
-        Some(Self { names: names(section), listen: listen?, tls })
+        let length = |key, bounds| section.get(key).and_then(|setting| setting.length(bounds));
+        Some(Self {
+            names: names(section),
+            certificate_lifetime: length("certificate_lifetime", LIFETIMES)
+                .unwrap_or(Self::CERTIFICATE_LIFETIME),
+            renewal_grace: length("renewal_grace", GRACES).unwrap_or(Self::RENEWAL_GRACE),
+            listen: listen?,
+            tls,
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 mod agent;
 mod cloud;
 mod mistakes;
+mod route;
 mod section;
 mod system;
 
@@ -15,6 +16,7 @@ use std::{fs, path::Path};
 pub use agent::{Admin, AgentConfig, CloudLink, Limits, Site, StorageConfig};
 pub use cloud::{ApiConfig, BridgesConfig, CloudConfig, TlsFiles, WorkspaceConfig};
 pub use mistakes::{ConfigErrors, Mistake, Place};
+pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
     Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig, LineConfig, LockConfig, LrcConfig,
     SaltoIsConfig, SimLockConfig, SystemConfig,

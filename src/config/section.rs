@@ -124,6 +124,11 @@ impl<'t> Section<'t> {
         found
     }
 
+    /// Whether the file has a setting, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// The setting `key`; `why` says what it is for where it is missing.
     pub(super) fn must(&self, key: &'static str, why: &str) -> Option<Setting<'t>> {
         let found = self.get(key);

@@ -20,9 +20,10 @@
 //!
 //! # What does not end at once
 //! A job that may be repeated and whose device fell silent stays `sent` and stands *aside*: its lane works on, and the
-//! job is tried again after a pause until its deadline. A job in doubt, after a restart or at its end, keeps its lane
-//! while its driver is asked for *proof*; only without one it ends `unknown`. A lane whose device could not be reached
-//! several times in a row *rests*, so that one dead device costs nobody else anything.
+//! job is tried again after a pause until its deadline; one that only looks, and was to be taken back, ends cancelled
+//! instead. A job in doubt, after a restart or at its end, keeps its lane while its driver is asked for *proof*; only
+//! without one it ends `unknown`. A lane whose device could not be reached several times in a row *rests*, so that one
+//! dead device costs nobody else anything.
 //!
 //! When jobs wait from the time before a restart, they are held until the cloud has welcomed the agent, or for a few
 //! seconds: this memory may be an old one that was put back, and only the cloud can tell.
@@ -52,7 +53,8 @@ use tokio::{
 use crate::{
     drivers::{Driver, Line, Performed, Proof, Work},
     model::{
-        Admission, Code, Job, JobId, Kind, LaneName, Order, Outcome, Refusal, Success, SystemName, Window,
+        Admission, Code, Job, JobId, JobState, Kind, LaneName, Order, Outcome, Refusal, Success, SystemName,
+        Window,
     },
     protocol::{Envelope, Message, Position, RefusedCode, Stage},
     queue::{
@@ -111,6 +113,8 @@ pub struct Dispatch {
     running: JoinSet<Came>,
     at_work: BTreeMap<Id, AtWork>,
     aside: BTreeMap<JobId, Aside>,
+    /// Jobs at work or aside that were to be taken back.
+    taken_back: BTreeSet<JobId>,
     /// Jobs of the time before the start whose lane is at work for another one of them.
     to_prove: VecDeque<(LaneName, Claimed)>,
     answers: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
@@ -269,6 +273,7 @@ impl Dispatch {
             running: JoinSet::new(),
             at_work: BTreeMap::new(),
             aside: BTreeMap::new(),
+            taken_back: past.taken_back,
             to_prove: VecDeque::new(),
             answers: FuturesUnordered::new(),
             tell_progress,
@@ -564,6 +569,7 @@ impl Dispatch {
             },
             Answer::Settled { lane, end, result } => match result {
                 Ok(next) => {
+                    self.taken_back.remove(&end.job_id);
                     if matches!(end.performed, Performed::NothingSent(_)) {
                         // It waits again, and its deadline with it.
                         self.next_expiry = Some(Timestamp::MIN);
@@ -582,6 +588,7 @@ impl Dispatch {
             },
             Answer::Recorded { end, result } => match result {
                 Ok(()) => {
+                    self.taken_back.remove(&end.job_id);
                     self.next_due = Some(Timestamp::MIN);
                     self.told.push_back(Happening::Reports);
                 }
@@ -706,6 +713,9 @@ impl Dispatch {
                     CancelAnswer::Cancelled => tracing::info!(job = %job_id, "job cancelled"),
                     CancelAnswer::TooLate(state) => {
                         tracing::info!(job = %job_id, %state, "too late to cancel");
+                        if state == JobState::Sent {
+                            self.take_back(job_id);
+                        }
                     }
                     CancelAnswer::NotKnown => tracing::info!(job = %job_id, "cancelled before it arrived"),
                 }
@@ -803,6 +813,23 @@ impl Dispatch {
                 self.note_reached(&lane, &why);
                 return self.put_aside(lane, claimed, tries, why);
             }
+            // That this try was refused says nothing of the earlier one. What only reads changed nothing.
+            (Came::Performed(Performed::Ended(Outcome::Failed(why))), Asked::ToPerform)
+                if tries > 0 && has_timer(&claimed.job.order) =>
+            {
+                if self.stopping {
+                    // Still `sent`: the next start asks.
+                    return;
+                }
+                if self.drivers.contains_key(&claimed.job.system) {
+                    tracing::info!(
+                        job = %job_id, error = %why,
+                        "refused after an earlier try that may have been done; its driver looks for proof"
+                    );
+                    return self.prove(lane, claimed, tries, Asked::ForProof(why));
+                }
+                Performed::Ended(Outcome::Unknown(why))
+            }
             // A driver that says so of what must not be repeated is mistaken.
             (Came::Performed(Performed::MayRepeat(why)), _) => Performed::Ended(Outcome::Unknown(why)),
             (Came::Performed(Performed::Ended(Outcome::Unknown(why))), Asked::ToPerform)
@@ -873,12 +900,28 @@ impl Dispatch {
             let end = End::of(job, Performed::Ended(too_late(job, why)));
             return self.settle(lane, end, Duration::ZERO);
         }
+        if self.taken_back.contains(&job.job_id) && job.order.kind().is_reading() {
+            self.lanes.reserve_again(&lane);
+            // Nothing was changed, so it is as if nothing had been sent: the queue ends it cancelled.
+            let end = End::of(job, Performed::NothingSent(why));
+            return self.settle(lane, end, Duration::ZERO);
+        }
         let tries = tries.saturating_add(1);
         let at = Instant::now() + spread(policy::backoff(tries), job.job_id, tries);
         self.aside.insert(job.job_id, Aside { lane: lane.clone(), claimed, tries, at, is_ready: false, why });
         self.lanes.reserve_again(&lane);
         self.free(&lane, None);
         self.ask(&lane);
+    }
+
+    /// A job is to be taken back that is at work or stands aside. One that only looks ends before it is tried again.
+    fn take_back(&mut self, job_id: JobId) {
+        self.taken_back.insert(job_id);
+        if self.aside.get(&job_id).is_some_and(|aside| aside.claimed.job.order.kind().is_reading())
+            && let Some(Aside { claimed, why, .. }) = self.aside.remove(&job_id)
+        {
+            self.record_aside(End::of(&claimed.job, Performed::NothingSent(why)), Duration::ZERO);
+        }
     }
 
     /// The job that stands aside for a lane and may be tried again.

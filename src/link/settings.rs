@@ -8,19 +8,16 @@ use std::{
 
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem, pem::PemObject},
+    pki_types::{CertificateDer, pem, pem::PemObject},
 };
-use tokio_tungstenite::tungstenite::http::Uri;
 
-use super::Identity;
-use crate::{protocol::PublicKey, seams::Clock};
+use super::{Identity, Route, Trust};
+use crate::protocol::PublicKey;
 
 /// Where the cloud is, and how we show who we are.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) name: ServerName<'static>,
+    pub(super) route: Route,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) identity: Arc<Identity>,
     /// Speak for the cloud.
@@ -66,6 +63,31 @@ pub enum LinkError {
          certificate authority in `ca_file`"
     )]
     NoRoots,
+    /// The environment names no usable proxy.
+    #[error("HTTPS_PROXY of the environment: {why}")]
+    ProxyOfEnvironment {
+        /// What is wrong with it. It is not shown: it may hold a password.
+        why: &'static str,
+    },
+    /// The proxy's credentials cannot be read.
+    #[error("read the proxy's credentials {}", path.display())]
+    ProxyCredentialsFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Others can read the proxy's credentials.
+    #[error("{} can be read by others (mode {mode:o}): chmod 600", path.display())]
+    ProxyCredentialsExposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The proxy's credentials have another form. They are not shown.
+    #[error("the proxy's credentials must be one line, user:password")]
+    ProxyCredentials,
     /// The TLS library refuses its own defaults.
     #[error("set up TLS")]
     Tls(#[source] rustls::Error),
@@ -79,50 +101,35 @@ impl LinkError {
             Self::Url { .. } => "link_url_invalid",
             Self::CaFile { .. } | Self::CaEmpty { .. } | Self::CaInvalid { .. } => "link_ca_invalid",
             Self::NoRoots => "link_no_roots",
+            Self::ProxyOfEnvironment { .. } => "link_proxy_invalid",
+            Self::ProxyCredentialsFile { .. }
+            | Self::ProxyCredentialsExposed { .. }
+            | Self::ProxyCredentials => "link_proxy_credentials_invalid",
             Self::Tls(_) => "link_tls",
         }
     }
 }
 
 impl Settings {
-    /// Checks and takes the settings.
+    /// Checks and takes the settings: straight to one address, `wss://HOST:PORT`.
     ///
     /// # Errors
-    /// When the URL is not `wss://HOST:PORT`, or the identity's key cannot be used for TLS.
+    /// When the URL is not of this form, or the identity's key cannot be used for TLS.
     pub fn new(
         url: &str,
         identity: Arc<Identity>,
         cloud_keys: Vec<PublicKey>,
-        roots: &Arc<RootCertStore>,
-        clock: Clock,
+        trust: Trust,
     ) -> Result<Self, LinkError> {
-        let refuse = |why| LinkError::Url { url: url.to_owned(), why };
-        let uri: Uri = url.trim().parse().map_err(|_| refuse("not a URL"))?;
-        if uri.scheme_str() != Some("wss") {
-            return Err(refuse("the scheme must be wss"));
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(refuse("the path is not yours to choose"));
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(LinkError::Url {
-                url: "wss://…@…".into(), why: "credentials have no place in it"
-            });
-        }
-        let host = uri.host().ok_or_else(|| refuse("no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host.clone()).map_err(|_| refuse("no such host name can exist"))?;
-        let tls = Arc::new(client(&identity, Arc::clone(roots), clock).map_err(LinkError::Tls)?);
-        Ok(Self { port: uri.port_u16().unwrap_or(443), host, name, tls, identity, cloud_keys })
+        let route = Route::to(url)?;
+        let tls = Arc::new(trust.client_config(Some(&identity))?);
+        Ok(Self { route, tls, identity, cloud_keys })
     }
 
-    /// Where the cloud is.
+    /// Where the cloud is, at the address that is preferred.
     #[must_use]
     pub fn url(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("wss://[{}]:{}", self.host, self.port),
-            false => format!("wss://{}:{}", self.host, self.port),
-        }
+        self.route.endpoints.first().map_or_else(String::new, |endpoint| format!("wss://{endpoint}"))
     }
 
     /// From the next connection on, these keys speak for the cloud.
@@ -132,51 +139,27 @@ impl Settings {
 
     /// Whether a conversation that began with these settings would begin alike with the others.
     pub(super) fn is_as(&self, other: &Self) -> bool {
-        let whom = |settings: &Self| (settings.host.clone(), settings.port, settings.identity.key.public());
-        whom(self) == whom(other)
+        let addresses =
+            |settings: &Self| settings.route.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>();
+        self.identity.key.public() == other.identity.key.public() && addresses(self) == addresses(other)
+    }
+
+    /// The same by another way.
+    #[must_use]
+    pub fn by(mut self, route: Route) -> Self {
+        self.route = route;
+        self
     }
 }
 
-/// TLS as a client that shows its certificate. `clock` judges the cloud's.
-fn client(
-    identity: &Identity,
-    roots: Arc<RootCertStore>,
-    clock: Clock,
-) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_details(provider, Arc::new(clock))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(identity.certificate.clone(), identity.tls_key.clone_key())
-}
-
-/// Whom to trust: the certificate authority of a private cloud, or else the system's own roots.
-///
-/// # Errors
-/// When there is nobody to trust.
-pub fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, LinkError> {
-    let roots = match ca_file {
-        Some(path) => private_roots(path)?,
-        None => system_roots()?,
-    };
-    Ok(Arc::new(roots))
-}
-
-/// Whom to trust: the authorities of a PEM text that pairing brought.
-///
-/// # Errors
-/// When it names nobody.
-pub fn roots_of(pem: &str) -> Result<Arc<RootCertStore>, LinkError> {
-    read_roots(Path::new("the pairing"), pem.as_bytes()).map(Arc::new)
-}
-
-fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
+pub(super) fn private_roots(path: &Path) -> Result<RootCertStore, LinkError> {
     let unreadable = |source| LinkError::CaFile { path: path.into(), source };
     let text = std::fs::read(path).map_err(|error: io::Error| unreadable(pem::Error::Io(error)))?;
     read_roots(path, &text)
 }
 
-fn read_roots(path: &Path, text: &[u8]) -> Result<RootCertStore, LinkError> {
+/// The authorities of a PEM text; `path` names it where something is wrong with it.
+pub(super) fn read_roots(path: &Path, text: &[u8]) -> Result<RootCertStore, LinkError> {
     let unreadable = |source| LinkError::CaFile { path: path.into(), source };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text) {
@@ -190,7 +173,7 @@ fn read_roots(path: &Path, text: &[u8]) -> Result<RootCertStore, LinkError> {
     }
 }
 
-fn system_roots() -> Result<RootCertStore, LinkError> {
+pub(super) fn system_roots() -> Result<RootCertStore, LinkError> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "a root certificate of the system cannot be read");
@@ -208,14 +191,15 @@ fn system_roots() -> Result<RootCertStore, LinkError> {
 pub(crate) fn of_nobody(url: &str) -> Result<Settings, LinkError> {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
     let identity = Identity {
         bridge_id: crate::model::BridgeId(uuid::Uuid::nil()),
         key: crate::protocol::SigningKey::from_seed(&[1; 32]),
         certificate: vec![certificate.der().clone()],
         tls_key: rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
     };
-    let roots = Arc::new(RootCertStore::empty());
-    Settings::new(url, Arc::new(identity), Vec::new(), &roots, Clock::system())
+    Settings::new(url, Arc::new(identity), Vec::new(), Trust::private(roots))
 }
 
 #[cfg(test)]
@@ -235,7 +219,8 @@ mod tests {
             ("wss://[::1]:2", "::1", 2),
         ] {
             let settings = of_nobody(url).unwrap();
-            assert_eq!((settings.host.as_str(), settings.port), (host, port));
+            let endpoint = &settings.route.endpoints[0];
+            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port));
         }
         assert!(refused("https://cloud.example").contains("scheme must be wss"));
         assert!(refused("wss://cloud.example/other").contains("path"));
@@ -247,11 +232,11 @@ mod tests {
     fn a_file_that_names_nobody_to_trust_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        let missing = roots(Some(&path)).unwrap_err();
+        let missing = Trust::open(Some(&path)).unwrap_err();
         assert!(missing.to_string().contains("ca.pem"));
         std::fs::write(&path, "hello").unwrap();
-        assert!(matches!(roots(Some(&path)), Err(LinkError::CaEmpty { .. })));
+        assert!(matches!(Trust::open(Some(&path)), Err(LinkError::CaEmpty { .. })));
         std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
-        assert!(matches!(roots(Some(&path)), Err(LinkError::CaInvalid { .. })));
+        assert!(matches!(Trust::open(Some(&path)), Err(LinkError::CaInvalid { .. })));
     }
 }

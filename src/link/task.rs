@@ -9,9 +9,11 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{
-    Event, Link, Settings,
-    dial::{End, dial},
-    machine::{Machine, State},
+    Event, Link, Settings, Trouble,
+    dial::{End, Moment, dial},
+    machine::{Machine, Next, State},
+    merged,
+    route::Endpoint,
     wire::{self, WireError},
 };
 use crate::{
@@ -39,7 +41,8 @@ pub fn start(settings: Settings, net: Arc<dyn Net>, time: TrustedTime, random: R
     let (events, agent_events) = mpsc::channel(WAITING);
     let (agent_frames, frames) = mpsc::channel(WAITING);
     let (replace, settings) = watch::channel(settings);
-    let task = Task { settings, net, time, random, agent: Agent { events, frames } };
+    let agent = Agent { events, frames };
+    let task = Task { settings, net, time, random, agent, troubles: Vec::new() };
     seams::spawn(task.run());
     Link { events: agent_events, frames: agent_frames, settings: replace }
 }
@@ -49,8 +52,6 @@ struct Up {
     reader: Reader,
     writer: Writer,
     welcome: Welcome,
-    /// How it was made.
-    settings: Settings,
 }
 
 struct Task {
@@ -59,6 +60,8 @@ struct Task {
     time: TrustedTime,
     random: Random,
     agent: Agent,
+    /// What was in the way at which address, since a connection stood or all addresses were tried.
+    troubles: Vec<(Endpoint, Trouble)>,
 }
 
 /// The task's end of [`Link`].
@@ -93,6 +96,9 @@ impl Agent {
 impl Task {
     async fn run(mut self) {
         let mut machine = Machine::new(now());
+        if self.settings.borrow().route.is_first_setup {
+            machine = machine.first_setup();
+        }
         while self.step(&mut machine).await.is_some() {}
         tracing::debug!("link ended");
     }
@@ -114,11 +120,19 @@ impl Task {
                 Some(())
             }
             State::Connecting { until } => {
-                let end = match self.connect(until.into()).await {
-                    Ok(Up { reader, writer, welcome, settings }) => {
+                let settings = self.settings.borrow_and_update().clone();
+                let address = machine.address_of(settings.route.endpoints.len());
+                let endpoint = &settings.route.endpoints[address];
+                let end = match self.connect(&settings, endpoint, until.into()).await {
+                    Ok(Up { reader, writer, welcome }) => {
                         let connection = machine.up(now());
-                        tracing::info!(connection, workspace = welcome.workspace, "connected to the cloud");
-                        self.agent.tell(Event::Up { connection, welcome }).await?;
+                        tracing::info!(
+                            connection, address = %endpoint, workspace = welcome.workspace,
+                            "connected to the cloud"
+                        );
+                        let further = (address > 0).then(|| endpoint.to_string());
+                        self.troubles.clear();
+                        self.agent.tell(Event::Up { connection, welcome, further }).await?;
                         self.carry(connection, &settings, reader, writer).await
                     }
                     Err(end) => end,
@@ -126,26 +140,49 @@ impl Task {
                 if let End::AgentStopped = end {
                     return None;
                 }
-                match end {
+                let next = match end {
                     End::Renewed => machine.again(now()),
-                    _ => machine.down(now(), u64::from_be_bytes(self.random.bytes())),
-                }
+                    _ => machine.down(now(), u64::from_be_bytes(self.random.bytes()), end.failure()),
+                };
                 let trouble = end.trouble();
-                tracing::info!(code = trouble.code, error = trouble.message, "no connection to the cloud");
-                self.agent.tell(Event::Down(trouble)).await
+                tracing::info!(
+                    address = %endpoint, code = trouble.code, error = trouble.message,
+                    "no connection to the cloud"
+                );
+                self.troubles.push((endpoint.clone(), trouble));
+                match next {
+                    // The others may be well.
+                    Next::Address => Some(()),
+                    Next::Wait => {
+                        let trouble = self.trouble();
+                        self.agent.tell(Event::Down(trouble)).await
+                    }
+                    Next::End => {
+                        let trouble = self.trouble();
+                        self.agent.tell(Event::GaveUp(trouble)).await
+                    }
+                }
             }
             // A step ends a connection before it returns.
-            State::Up { .. } => None,
+            State::Up { .. } | State::Over => None,
         }
     }
 
-    /// Connects, says hello and is welcomed, all before one instant.
-    async fn connect(&mut self, until: Instant) -> Result<Up, End> {
-        let Self { settings, net, time, random, agent } = self;
-        let settings = settings.borrow_and_update().clone();
+    /// What has been in the way, at all addresses together.
+    fn trouble(&mut self) -> Trouble {
+        let troubles = std::mem::take(&mut self.troubles);
+        let troubles: Vec<_> =
+            troubles.iter().map(|(endpoint, trouble)| (endpoint, trouble.clone())).collect();
+        merged(&troubles)
+    }
+
+    /// Connects to an address, says hello and is welcomed, all before one instant.
+    async fn connect(&mut self, settings: &Settings, endpoint: &Endpoint, until: Instant) -> Result<Up, End> {
+        let Self { net, time, random, agent, .. } = self;
+        let moment = Moment { host: time.host_now(), cloud: time.of_cloud() };
         let events = agent.events.clone();
         let connected = async {
-            let (socket, nonce) = dial(&settings, &**net, time.host_now()).await?;
+            let (socket, nonce) = dial(settings, endpoint, &**net, moment, until).await?;
             let identity = &settings.identity;
             let bridge = identity.bridge_id;
             let hear = |session| Listener::new(Party::Cloud, settings.cloud_keys.clone(), bridge, session);
@@ -168,7 +205,7 @@ impl Task {
             match welcomed.await {
                 Ok(welcome) => {
                     time.anchor(welcome.time);
-                    Ok(Up { reader, writer, welcome, settings: settings.clone() })
+                    Ok(Up { reader, writer, welcome })
                 }
                 Err(end) => {
                     wire::farewell(reader, writer, end.refusal()).await;

@@ -52,6 +52,14 @@ pub(crate) enum WireError {
     /// The peer closed the connection.
     #[error("the other side closed the connection")]
     Closed,
+    /// The peer closed the connection and said why.
+    #[error("the other side closed the connection with {code}{}", in_brackets(.reason))]
+    ClosedWith {
+        /// The number of the reason.
+        code: u16,
+        /// Its words.
+        reason: String,
+    },
     /// The connection broke.
     #[error("the connection broke")]
     Broken(#[source] tungstenite::Error),
@@ -83,10 +91,16 @@ impl WireError {
             Self::Malformed(_) => RefusedCode::FrameMalformed,
             Self::Distrusted(distrust) => distrust.code(),
             Self::Withheld => RefusedCode::MessagesWithheld,
-            Self::Closed | Self::Broken(_) | Self::Silent | Self::NotRead => return None,
+            Self::Closed | Self::ClosedWith { .. } | Self::Broken(_) | Self::Silent | Self::NotRead => {
+                return None;
+            }
         };
-        Some(Refused { code, message: self.to_string() })
+        Some(Refused { code, message: self.to_string(), retry_after_ms: None })
     }
+}
+
+fn in_brackets(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" (\"{}\")", shown(words)) }
 }
 
 /// The websocket's limits. A read buffer of 4 KiB instead of the default 128 KiB keeps a connection of a large fleet
@@ -255,7 +269,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
     pub(crate) async fn next_said(&mut self) -> Result<(Frame, Option<String>), WireError> {
         loop {
             return match self.stream.next().await {
-                None | Some(Ok(Message::Close(_))) => Err(WireError::Closed),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    Err(WireError::ClosedWith { code: frame.code.into(), reason: frame.reason.to_string() })
+                }
+                None | Some(Ok(Message::Close(None))) => Err(WireError::Closed),
                 Some(Ok(Message::Text(text))) => self.heard(&text),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Binary(_))) => Err(WireError::Malformed("a binary message".into())),

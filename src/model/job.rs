@@ -224,6 +224,20 @@ impl Kind {
             }
         }
     }
+
+    /// Whether it only looks: whatever becomes of it, nothing is changed anywhere.
+    #[must_use]
+    pub fn is_reading(self) -> bool {
+        match self {
+            Self::CardRead | Self::DeviceRead | Self::InventoryRefresh => true,
+            Self::CardEncode
+            | Self::StayModify
+            | Self::StayCheckout
+            | Self::SlotPut
+            | Self::SlotRemove
+            | Self::DeviceUnlock => false,
+        }
+    }
 }
 
 impl Order {

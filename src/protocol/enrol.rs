@@ -9,6 +9,22 @@
 //! A refusal is any other status with `{"error":{"type","message"}}`; 429 and 503 name `Retry-After` in seconds. Requests
 //! and answers are JSON of at most [`MAX_BODY`] bytes.
 //!
+//! | status | type | of | means |
+//! | --- | --- | --- | --- |
+//! | 400 | `request_malformed`, `certificate_request_invalid`, `proof_invalid` | both | what is sent is not what it should be |
+//! | 403 | `code_invalid` | pair | the code is wrong, over, or another site's; which of these is not said |
+//! | 403 | `pairing_declined` | pair | a person said no |
+//! | 403 | `keys_known` | both | the keys were in use before: make new ones |
+//! | 403 | `not_paired` | renew | no bridge that is paired has signed this |
+//! | 403 | `revoked` | renew | the bridge was revoked or replaced: pair the site again |
+//! | 403 | `renewal_too_late` | renew | the cloud's grace has ended: pair the site again |
+//! | 413 | `request_too_large` | both | more than [`MAX_BODY`] bytes |
+//! | 429 | `rate_limited` | both | too much went wrong, from there or in all |
+//! | 503 | `unavailable` | all | the cloud cannot do it at the moment |
+//!
+//! The same request, sent again, gets the same answer: a pairing's word for word, a renewal's with a certificate that
+//! ends when the first one does.
+//!
 //! # Whom to believe
 //! The person who pairs compares two fingerprints: the cloud's, of [`CloudCard::fingerprint`], before the code is sent;
 //! the bridge's, of [`Keys::fingerprint`], before the cloud says yes. From then on the answer's signature decides, not

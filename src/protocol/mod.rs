@@ -116,8 +116,11 @@
 //! acknowledged is not lost by any of this.
 //!
 //! The bridge connects again by itself: within a second at first, then in a random moment of a time that doubles up to a
-//! minute, and begins anew after a connection that held for a minute. It does so after every code: also after `revoked`,
-//! whose cure is to pair again, and `version_unknown`, whose cure is a newer program.
+//! minute, and begins anew after a connection that held for a minute. Where it is told when to come again, it does not
+//! come earlier, and not later than [`MAX_RETRY_AFTER`] for it: by `retry_after_ms` in `refused`, by `Retry-After` in an
+//! HTTP answer, or by a close code of the websocket (1012: after 5 to 30 seconds; 1013: after 30 to 60). It tries again
+//! after every code: also after `revoked`, whose cure is to pair again, and `version_unknown`, whose cure is a newer
+//! program. A cloud that restarts gives each bridge a time of its own.
 //!
 //! # Versions
 //! Hello names the versions that the bridge speaks; welcome the one that both speak from then on, the newest in common.
@@ -152,6 +155,9 @@ pub const VERSIONS: &[u16] = &[1];
 ///
 /// Room for an inventory of some thousand doors; far above any job.
 pub const MAX_FRAME: usize = 512 * 1024;
+
+/// The longest time for which a peer lets itself be sent away, by [`Refused::retry_after_ms`].
+pub const MAX_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// The path of the websocket.
 pub const PATH: &str = "/bridge/v1";
@@ -280,6 +286,10 @@ pub struct Refused {
     pub code: RefusedCode,
     /// For a person.
     pub message: String,
+    /// In how many milliseconds the peer is to come again, if it is told; at most [`MAX_RETRY_AFTER`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 300_000))]
+    pub retry_after_ms: Option<u32>,
 }
 
 /// Why a conversation was ended.

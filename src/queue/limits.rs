@@ -54,7 +54,17 @@ pub(super) fn one_more_card(limits: &Limits, issued: u32) -> Result<(), Refusal>
     ))
 }
 
-/// Judges one more waiting job beside `waiting` others.
+/// Judges one more job whose time has not come beside `scheduled` others. It costs its row and no lane's time, and many of
+/// them must not keep the desk from its work, so there may be ten times as many as may wait otherwise.
+pub(super) fn one_more_scheduled(limits: &Limits, scheduled: u64) -> Result<(), Refusal> {
+    if scheduled < 10 * u64::from(limits.waiting_jobs) {
+        return Ok(());
+    }
+    let message = format!("{scheduled} jobs wait for their time already (ten times limits.waiting_jobs)");
+    Err(Refusal::new(Code::QueueFull, message))
+}
+
+/// Judges one more waiting job beside `waiting` others, without those whose time has not come.
 pub(super) fn one_more_waiting(limits: &Limits, waiting: u64) -> Result<(), Refusal> {
     if waiting < u64::from(limits.waiting_jobs) {
         return Ok(());

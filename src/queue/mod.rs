@@ -23,7 +23,8 @@
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
 //! agent's own standing there from then on. Nothing has to be remembered beside the rows, so a restart forgets no timer,
-//! and a clock that jumps only changes when the next look finds them due.
+//! and a clock that jumps only changes when the next look finds them due. What was found due waits again if the clock
+//! proves to have been ahead before it was sent.
 //!
 //! This room sees no driver, no network and no task.
 
@@ -174,6 +175,8 @@ pub struct Troubles {
 pub struct Past {
     /// Jobs that were at work, with their lanes.
     pub in_doubt: Vec<(LaneName, Claimed)>,
+    /// Those of them that were to be taken back.
+    pub taken_back: BTreeSet<JobId>,
     /// Lanes that a person has paused.
     pub paused: Vec<LanePause>,
     /// Lanes in which jobs wait.
@@ -211,7 +214,8 @@ pub struct Claimed {
 pub enum CancelAnswer {
     /// Nothing had been sent, and nothing will be.
     Cancelled,
-    /// It stood here already. A job that is `sent` still ends cancelled if nothing of it proves to have been written.
+    /// It stood here already. A job that is `sent` still ends cancelled if nothing of it proves to have been written, or
+    /// if it only looks and did not get to see anything.
     TooLate(JobState),
     /// No such job; one that arrives later under this id ends cancelled.
     NotKnown,
@@ -240,6 +244,7 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
+    cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
 }
@@ -252,6 +257,18 @@ impl Store for Queue {
     fn disk_is_full(&mut self, full: bool) {
         self.disk_is_full = full;
     }
+
+    fn undone(&mut self) {
+        self.cards_sent = None;
+    }
+}
+
+/// How many cards were sent at most in the hour that ends at an instant, and since. An hour that ends later holds no other
+/// cards, so they need not be counted again before this comes near the limit.
+#[derive(Debug, Clone, Copy)]
+struct CardsSent {
+    at: Timestamp,
+    most: u32,
 }
 
 /// How a job in doubt ended after all, by what settled it.
@@ -268,6 +285,8 @@ enum Sending {
     Ended(Outcome),
     /// Another job is at work in one of its rooms, or on its slot.
     AtWork,
+    /// The clock showed a later time when it was made ready.
+    TooEarly(Timestamp),
 }
 
 impl Queue {
@@ -287,7 +306,8 @@ impl Queue {
     ) -> Result<Self, StoreError> {
         connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
-        let mut queue = Self { connection, seal, random, rules, acknowledged, disk_is_full };
+        let cards_sent = None;
+        let mut queue = Self { connection, seal, random, rules, acknowledged, cards_sent, disk_is_full };
         let reports = queue.memory()?.reports;
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)
@@ -338,16 +358,17 @@ impl Queue {
         let admission = match admission {
             Ok(admission) => admission,
             Err(refusal) => {
-                let row = self.received_row(job, None, origin, retries)?;
+                let row = self.received_row(job, None, origin, retries, None)?;
                 if arrived.is_cancelled {
                     return self.end_cancelled_ahead(now, &row);
                 }
                 return self.end_early(now, &row, Outcome::Failed(refusal));
             }
         };
-        let due_at = due_at(&job.order, admission.lead).filter(|due| *due > now);
+        let not_before = due_at(&job.order, admission.lead);
+        let due_at = not_before.filter(|due| *due > now);
         let lane = admission.lane.clone();
-        let mut row = self.received_row(job, Some(admission), origin, retries)?;
+        let mut row = self.received_row(job, Some(admission), origin, retries, not_before)?;
         if arrived.is_cancelled {
             return self.end_cancelled_ahead(now, &row);
         }
@@ -357,7 +378,7 @@ impl Queue {
         let may_send = may_send && due_at.is_none() && !self.has_ready(now, &lane)?;
         let is_later = may_send && self.ordered_before(&row, &BTreeSet::new())?.is_some();
         let may_send = may_send && !is_later;
-        if !may_send && let Err(refusal) = limits::one_more_waiting(&self.rules.limits, arrived.waiting) {
+        if !may_send && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some())? {
             self.audit_refusal(now, job_id, &refusal)?;
             return self.end_early(now, &row, Outcome::Failed(refusal));
         }
@@ -369,11 +390,25 @@ impl Queue {
             match self.send(now, &row)? {
                 Sending::Sent(claimed) => return Ok(Accepted::Sent(claimed)),
                 Sending::Ended(outcome) => return Ok(Accepted::Ended(outcome)),
-                Sending::AtWork => retry_at = Some(after(now, AT_WORK)),
+                Sending::AtWork | Sending::TooEarly(_) => retry_at = Some(after(now, AT_WORK)),
             }
         }
         self.mark_queued(now, &row, due_at, retry_at)?;
         Ok(Accepted::Waiting)
+    }
+
+    /// Whether one more job may wait, beside `waiting` others of both kinds.
+    fn has_room(&self, waiting: u64, is_scheduled: bool) -> Result<Result<(), Refusal>, StoreError> {
+        let limits = &self.rules.limits;
+        if is_scheduled {
+            return Ok(match limits::one_more_scheduled(limits, waiting) {
+                Err(_) => limits::one_more_scheduled(limits, self.scheduled(waiting)?),
+                fits => fits,
+            });
+        }
+        // Only so many as make the difference are counted.
+        let beyond = (waiting + 1).saturating_sub(u64::from(limits.waiting_jobs));
+        Ok(limits::one_more_waiting(limits, waiting - self.scheduled(beyond)?))
     }
 
     fn end_cancelled_ahead(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
@@ -423,7 +458,7 @@ impl Queue {
     /// earlier one waits in the same lane it goes first, and for one in another lane the later one steps back.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Those of the database; [`StoreError::Damaged`] when its index names a job that does not wait.
     pub fn claim_as(
         &mut self,
         now: Timestamp,
@@ -432,6 +467,10 @@ impl Queue {
     ) -> Result<Option<Claimed>, StoreError> {
         self.promote(now, lane)?;
         while let Some(first) = self.wished(lane, wish)? {
+            if first.state != JobState::Waiting {
+                // Put back, it would be found again at once, and so for ever.
+                return Err(self.damaged("the index of what waits names jobs that do not"));
+            }
             let row = match self.ordered_before(&first, &wish.stuck)? {
                 None => first,
                 Some(earlier) if earlier.lane.as_ref() == Some(lane) && self.is_ready(&earlier)? => earlier,
@@ -444,6 +483,7 @@ impl Queue {
                 Sending::Sent(claimed) => return Ok(Some(claimed)),
                 Sending::Ended(_) => {}
                 Sending::AtWork => self.postpone(&row, after(now, AT_WORK))?,
+                Sending::TooEarly(due_at) => self.wait_for_its_time(now, &row, due_at)?,
             }
         }
         Ok(None)
@@ -492,7 +532,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a job back, if nothing of it was sent.
+    /// Takes a job back, if nothing of it was sent. A place in the stream is a question, and every new one is answered:
+    /// with the end of a job that is over, told again where the cloud holds it already, and with `cancelled` for a job
+    /// that is not here, which ends so should it still come. A cloud that was set back has forgotten the answer, and may
+    /// take the cancel it once sent for the job.
     ///
     /// # Errors
     /// As [`Queue::accept`].
@@ -503,9 +546,22 @@ impl Queue {
         job_id: JobId,
     ) -> Result<CancelAnswer, StoreError> {
         let is_new = self.take_order(now, position)?;
+        let is_asked = is_new && position.is_some();
         let Some(row) = self.find(job_id)? else {
             if is_new {
                 self.cancel_ahead(now, job_id)?;
+            }
+            if is_asked && !self.has_report(job_id)? {
+                let (outcome, rooms) = (Outcome::Cancelled, Vec::new());
+                self.report(&Report {
+                    job_id,
+                    revision: 1,
+                    at: now,
+                    outcome,
+                    resolution: None,
+                    rooms,
+                    local: None,
+                })?;
             }
             return Ok(CancelAnswer::NotKnown);
         };
@@ -518,7 +574,12 @@ impl Queue {
                 self.want_cancelled(&row)?;
                 Ok(CancelAnswer::TooLate(JobState::Sent))
             }
-            over => Ok(CancelAnswer::TooLate(over)),
+            over => {
+                if is_asked {
+                    self.report_again(now, job_id)?;
+                }
+                Ok(CancelAnswer::TooLate(over))
+            }
         }
     }
 
@@ -572,9 +633,10 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn past(&mut self, now: Timestamp) -> Result<Past, StoreError> {
-        let mut in_doubt = Vec::new();
+        let (mut in_doubt, mut taken_back) = (Vec::new(), BTreeSet::new());
         for job_id in self.ids_in(JobState::Sent)? {
             let row = self.known(job_id)?;
+            taken_back.extend(row.cancel_wanted.then_some(job_id));
             match (row.lane, row.body) {
                 (Some(lane), Some(body)) => in_doubt.push((
                     lane,
@@ -589,6 +651,7 @@ impl Queue {
         }
         Ok(Past {
             in_doubt,
+            taken_back,
             paused: self.paused_lanes()?,
             lanes: self.lanes_with_work()?,
             waiting: self.waiting()? > 0,
@@ -598,6 +661,7 @@ impl Queue {
     /// Takes other rules into force, for what is judged from now on.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+        self.cards_sent = None;
     }
 
     /// After a stop that was not clean, where nothing can prove what became of them: every job that is `sent` may have
@@ -730,10 +794,12 @@ impl Queue {
             self.end(now, row, &outcome)?;
             return Ok(Sending::Ended(outcome));
         }
+        if let Some(due_at) = row.body.as_ref().and_then(|body| body.not_before).filter(|due| *due > now) {
+            return Ok(Sending::TooEarly(due_at));
+        }
         let job = row.job()?;
         if job.order.kind() == Kind::CardEncode {
-            let issued =
-                self.cards_sent_since(after(now, -limits::CARD_SPAN), self.rules.limits.cards_per_hour)?;
+            let issued = self.cards_sent(now)?;
             if let Err(refusal) = limits::one_more_card(&self.rules.limits, issued) {
                 self.audit_refusal(now, row.job_id, &refusal)?;
                 return self.end_unsent(now, row, refusal);
@@ -769,7 +835,23 @@ impl Queue {
             return Ok(Sending::AtWork);
         }
         let attempt = self.mark_sent(row, now, plan.treatment)?;
+        if let (Kind::CardEncode, Some(cards)) = (job.order.kind(), &mut self.cards_sent) {
+            cards.most = cards.most.saturating_add(1);
+        }
         Ok(Sending::Sent(Claimed { job: job.clone(), treatment: plan.treatment, attempt }))
+    }
+
+    /// How many cards were sent in the last hour; never says too few, and too many only below the limit.
+    fn cards_sent(&mut self, now: Timestamp) -> Result<u32, StoreError> {
+        let limit = self.rules.limits.cards_per_hour;
+        match self.cards_sent {
+            Some(CardsSent { at, most }) if at <= now && most < limit => Ok(most),
+            _ => {
+                let most = self.cards_sent_since(after(now, -limits::CARD_SPAN), limit)?;
+                self.cards_sent = Some(CardsSent { at: now, most });
+                Ok(most)
+            }
+        }
     }
 
     fn end_unsent(&mut self, now: Timestamp, row: &Row, refusal: Refusal) -> Result<Sending, StoreError> {
@@ -812,7 +894,7 @@ impl Queue {
         })
     }
 
-    /// Says once more how a job ended: a cloud that orders it again has forgotten it.
+    /// Says once more how a job ended: a cloud that orders it again, or takes it back, does not know.
     fn report_again(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
         if self.has_report(job_id)? {
             return Ok(());

@@ -43,8 +43,8 @@ impl Queue {
         Ok(memory)
     }
 
-    /// How far the cloud may send orders: `window` beyond the last one held, but never more than have room to wait. It
-    /// only grows inside an epoch.
+    /// How far the cloud may send orders: `window` beyond the last one held, but never more than have room to wait; jobs
+    /// whose time has not come take up none of it. It only grows inside an epoch.
     ///
     /// # Errors
     /// Those of the database.
@@ -52,7 +52,13 @@ impl Queue {
         // A job that is at work may come back to wait.
         let room = match self.disk_is_full {
             true => 0,
-            false => u64::from(self.rules.limits.waiting_jobs).saturating_sub(self.unfinished()?),
+            false => {
+                let most = u64::from(self.rules.limits.waiting_jobs);
+                let unfinished = self.unfinished()?;
+                // Only so many as make the difference are counted.
+                let beyond = unfinished.saturating_sub(most.saturating_sub(window));
+                most.saturating_sub(unfinished - self.scheduled(beyond)?)
+            }
         };
         Ok(self.memory()?.orders_received.n + window.min(room))
     }

@@ -163,7 +163,7 @@ impl Queue {
     fn count_anew(&mut self) -> Result<(), StoreError> {
         self.connection.execute_batch(
             "DELETE FROM tally WHERE state IN ('received', 'waiting', 'sent');
-             INSERT INTO tally SELECT state, code, count(*) FROM job WHERE true GROUP BY state, code
+             INSERT INTO tally SELECT state, code, count(*) FROM job WHERE state <> 'sent' GROUP BY state, code
              ON CONFLICT DO UPDATE SET jobs = max(jobs, excluded.jobs);",
         )?;
         Ok(())

@@ -3,7 +3,12 @@
 //! The newest order decides a slot from its arrival on; what waits for the slot then ends `superseded`. A put whose time
 //! has not come leaves the slot empty until then: if it may hold something, that is removed first. And whatever may be in
 //! a slot is removed at its end, by a job of the agent's own that stands in the queue from the moment the content may be
-//! in the device; where nobody knows which of two contents is there, at the later end. So a cut link, a restart or a jump of the clock keeps no code alive.
+//! in the device. So a cut link, a restart or a jump of the clock keeps no code alive.
+//!
+//! Where nobody knows which of two contents is there, the slot is emptied at the end of the newer one, which is what was
+//! ordered of it, be it sooner or later than the older one's. So an older code may outlive its end until a person settles
+//! the doubt, a new order comes, or the newer one ends. That is the lesser harm: a removal takes whatever is there, and at
+//! the older one's end it could shut out somebody whose code was put, while the doubt itself is told as `unknown` at once.
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
@@ -17,7 +22,7 @@ use crate::{
 
 /// A removal that ended without removing anything is tried again after this long.
 const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its latest end.
+/// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its end.
 const DOUBTS: usize = 4;
 /// A removal is never too late: its deadline is the year 9000, far away and still a date that every reader can print.
 const NEVER: i64 = 221_845_392_000;
@@ -57,7 +62,7 @@ pub(super) enum Holds {
 }
 
 /// When a slot is empty at the latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Empty,
     At(Timestamp),
@@ -70,7 +75,10 @@ impl Holds {
             Self::Nothing => End::Empty,
             Self::Content { until: Some(until), .. } => End::At(*until),
             Self::Content { until: None, .. } => End::Never,
-            Self::Either { before, after, .. } => before.end().max(after.end()),
+            Self::Either { before, after, .. } => match after.end() {
+                End::Empty => before.end(),
+                end => end,
+            },
         }
     }
 
@@ -164,6 +172,15 @@ pub(super) fn slot_of(order: &Order) -> Option<(&DeviceName, &str)> {
     }
 }
 
+/// When a job of the agent's own is done.
+#[derive(Debug, Clone, Copy, Default)]
+struct Timer {
+    /// Never earlier, whatever the clock showed when it was made ready.
+    not_before: Option<Timestamp>,
+    /// When it is looked at next; at once where absent.
+    due_at: Option<Timestamp>,
+}
+
 /// What a newly arrived order means to its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ordered {
@@ -225,7 +242,7 @@ impl Queue {
             self.end(now, &waiting, &Outcome::Superseded)?;
         }
         if must_go {
-            self.queue_own(now, removal, lane, None)?;
+            self.queue_own(now, removal, lane, Timer::default())?;
         }
         Ok(Ordered::Newest)
     }
@@ -272,6 +289,27 @@ impl Queue {
         self.keep_end(now, row, &index, &slot)
     }
 
+    /// A job that was made ready by a clock that was ahead waits again. Until its time comes its slot is empty, as it
+    /// would have been from the job's arrival on.
+    pub(super) fn wait_for_its_time(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        due_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.put_off(row, due_at)?;
+        let (Some((index, slot)), Some(lane)) = (self.slot_of_row(row)?, &row.lane) else {
+            return Ok(());
+        };
+        let is_put = matches!(row.job()?.order, Order::SlotPut(_));
+        let goes = self.next_for(&index, row.job_id)?.is_some_and(|next| next <= now);
+        if !is_put || !slot.may_open() || goes {
+            return Ok(());
+        }
+        let removal = removal_of(&slot, now, &self.random);
+        self.queue_own(now, removal, lane, Timer::default())
+    }
+
     /// A job whose work was proven empty goes back to wait; its slot is free for others. Says whether a newer order
     /// came for the slot meanwhile.
     pub(super) fn leave_slot(&mut self, row: &Row) -> Result<Ordered, StoreError> {
@@ -294,6 +332,15 @@ impl Queue {
         slot.resolve(row.job_id, done);
         slot.changed_at = now;
         self.put_slot(&index, &slot)?;
+        // A removal for what proves not to be there would take away what is.
+        for waiting in self.waiting_for(&index, row.job_id)? {
+            let waiting = self.known(waiting)?;
+            let at = waiting.body.as_ref().and_then(|body| body.not_before).filter(|at| *at > now);
+            let is_early = at.zip(slot.ends_at()).is_some_and(|(at, end)| at < end);
+            if waiting.origin == Origin::Timer && is_early {
+                self.end(now, &waiting, &Outcome::Superseded)?;
+            }
+        }
         self.keep_end(now, row, &index, &slot)
     }
 
@@ -321,7 +368,9 @@ impl Queue {
         }
         let removal = removal_of(slot, now, &self.random);
         let lane = lane.clone();
-        self.queue_own(now, removal, &lane, Some(empty_at).filter(|due| *due > now))
+        let not_before = (!is_replaced).then_some(ends_at);
+        let due_at = Some(empty_at).filter(|due| *due > now);
+        self.queue_own(now, removal, &lane, Timer { not_before, due_at })
     }
 
     /// Queues a job of the agent's own.
@@ -330,11 +379,11 @@ impl Queue {
         now: Timestamp,
         job: Job,
         lane: &LaneName,
-        due_at: Option<Timestamp>,
+        timer: Timer,
     ) -> Result<(), StoreError> {
         let admission = Admission::to(lane.clone(), Vec::new());
-        let row = self.received_row(job, Some(admission), Origin::Timer, None)?;
-        self.mark_queued(now, &row, due_at, None)
+        let row = self.received_row(job, Some(admission), Origin::Timer, None, timer.not_before)?;
+        self.mark_queued(now, &row, timer.due_at, None)
     }
 
     /// Every slot that was ever ordered and not forgotten since.

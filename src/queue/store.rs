@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
 use super::{
-    LONGEST_PAUSE, Queue, ledger,
+    FILE, LONGEST_PAUSE, Queue, ledger,
     policy::{self, Event},
 };
 use crate::{
@@ -58,6 +58,9 @@ pub(super) struct Body {
     /// The end that its card will carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) printed_end: Option<Timestamp>,
+    /// Not before this instant, whatever the clock once showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) not_before: Option<Timestamp>,
 }
 
 impl Row {
@@ -133,18 +136,28 @@ impl Queue {
     /// Makes jobs ready whose time has come, a bounded number; gives their lanes.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Those of the database; [`StoreError::Damaged`] when its index names jobs that wait for no time, as it would again
+    /// and again.
     pub fn come_due(&mut self, now: Timestamp) -> Result<BTreeSet<LaneName>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "UPDATE job SET due_at = NULL WHERE id IN (SELECT id FROM job INDEXED BY job_due WHERE state = 'waiting' \
-             AND due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2) RETURNING lane",
+             AND due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2) AND due_at IS NOT NULL RETURNING lane",
         )?;
         let mut rows = statement.query([now.as_millisecond(), DUE_AT_ONCE])?;
-        let mut lanes = BTreeSet::new();
+        let (mut lanes, mut moved) = (BTreeSet::new(), 0);
         while let Some(row) = rows.next()? {
+            moved += 1;
             lanes.extend(row.get::<_, Option<String>>(0)?.and_then(|lane| LaneName::new(lane).ok()));
         }
+        if moved < DUE_AT_ONCE && self.next_due()?.is_some_and(|due| due <= now) {
+            return Err(self.damaged("the index of timers names jobs that have none"));
+        }
         Ok(lanes)
+    }
+
+    /// The file contradicts itself.
+    pub(super) fn damaged(&self, what: &str) -> StoreError {
+        StoreError::Damaged { path: self.connection.path().unwrap_or(FILE).into(), what: what.into() }
     }
 
     /// When a job of the lane that pauses between two attempts may be tried again.
@@ -173,8 +186,8 @@ impl Queue {
         let before = before.as_millisecond();
         let mut gone = 0;
         for sql in [
-            "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_at < ?1 \
-             AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2)",
+            "DELETE FROM job WHERE id IN (SELECT id FROM job INDEXED BY job_over \
+             WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) < ?1 AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2)",
             "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 LIMIT ?2)",
             "DELETE FROM slot WHERE slot IN (SELECT slot FROM slot WHERE empty AND changed_at < ?1 AND NOT EXISTS \
              (SELECT 1 FROM job WHERE job.slot = slot.slot AND job.ended_at IS NULL) LIMIT ?2)",
@@ -217,12 +230,13 @@ impl Queue {
         admission: Option<Admission>,
         origin: Origin,
         retries: Option<JobId>,
+        not_before: Option<Timestamp>,
     ) -> Result<Row, StoreError> {
         let job_id = job.job_id;
         let lane = admission.as_ref().map(|admission| admission.lane.clone());
         let (rooms, printed_end) =
             admission.map(|admission| (admission.rooms, admission.printed_end)).unwrap_or_default();
-        let body = Body { job, rooms, printed_end };
+        let body = Body { job, rooms, printed_end, not_before };
         Ok(Row {
             rooms: ledger::rooms_of(&body.job.order, &body.rooms),
             body: Some(body),
@@ -304,8 +318,11 @@ impl Queue {
         let mut after = 0;
         loop {
             let sql = format!(
-                "SELECT {COLUMNS} FROM job WHERE reservation = ?1 AND ended_at IS NULL AND id > ?2 AND id < ?3 \
-                 ORDER BY id LIMIT 1"
+                "SELECT {COLUMNS} FROM job WHERE id = (SELECT min(id) FROM \
+                 (SELECT min(id) AS id FROM job INDEXED BY job_reservation \
+                 WHERE reservation = ?1 AND state = 'waiting' AND id > ?2 AND id < ?3 \
+                 UNION ALL SELECT min(id) FROM job INDEXED BY job_state \
+                 WHERE state = 'sent' AND state NOT IN ('waiting', 'succeeded') AND reservation = ?1 AND id > ?2 AND id < ?3))"
             );
             let Some(earlier) = self.row(&sql, params![index, after, row.id.unwrap_or(i64::MAX)])? else {
                 return Ok(None);
@@ -386,19 +403,27 @@ impl Queue {
 
     /// Whether a job of the lane may be sent.
     pub(super) fn has_ready(&mut self, now: Timestamp, lane: &LaneName) -> Result<bool, StoreError> {
-        self.promote(now, lane)?;
-        Ok(self
+        // Nothing comes before null.
+        let first: Option<Option<i64>> = self
             .connection
             .prepare_cached(
-                "SELECT 1 FROM job WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL AND retry_at IS NULL LIMIT 1",
+                "SELECT retry_at FROM job WHERE lane = ?1 AND state = 'waiting' AND due_at IS NULL \
+                 ORDER BY retry_at LIMIT 1",
             )?
-            .exists([lane.as_str()])?)
+            .query_row([lane.as_str()], |row| row.get(0))
+            .optional()?;
+        match first {
+            None => Ok(false),
+            Some(None) => Ok(true),
+            Some(Some(_)) => Ok(self.promote(now, lane)? > 0),
+        }
     }
 
-    /// Lets jobs be sent whose pause is over, or cannot be one.
-    pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<(), StoreError> {
+    /// Lets jobs be sent whose pause is over, or cannot be one; says how many.
+    pub(super) fn promote(&mut self, now: Timestamp, lane: &LaneName) -> Result<usize, StoreError> {
         let latest = now.saturating_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX);
         // Two ranges of the index: with one condition for both, every waiting job of the lane would be looked at.
+        let mut ready = 0;
         for (sql, than) in [
             (
                 "UPDATE job SET retry_at = NULL \
@@ -411,8 +436,19 @@ impl Queue {
                 latest,
             ),
         ] {
-            self.connection.prepare_cached(sql)?.execute(params![lane.as_str(), than.as_millisecond()])?;
+            ready += self
+                .connection
+                .prepare_cached(sql)?
+                .execute(params![lane.as_str(), than.as_millisecond()])?;
         }
+        Ok(ready)
+    }
+
+    /// Takes a job out of those that are ready until its own time comes.
+    pub(super) fn put_off(&mut self, row: &Row, until: Timestamp) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE job SET due_at = ?2 WHERE id = ?1")?
+            .execute([row.id()?, until.as_millisecond()])?;
         Ok(())
     }
 
@@ -555,13 +591,31 @@ impl Queue {
         Ok(count.cast_unsigned())
     }
 
-    /// How many jobs wait or are at work.
-    pub(super) fn unfinished(&self) -> Result<u64, StoreError> {
+    /// How many jobs wait for their time; counts no further than `most`.
+    pub(super) fn scheduled(&self, most: u64) -> Result<u64, StoreError> {
+        if most == 0 {
+            return Ok(0);
+        }
         let count: i64 = self
             .connection
-            .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state IN ('waiting', 'sent')")?
-            .query_row([], |row| row.get(0))?;
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM job INDEXED BY job_due WHERE state = 'waiting' \
+                 AND due_at IS NOT NULL LIMIT ?1)",
+            )?
+            .query_row([i64::try_from(most).unwrap_or(i64::MAX)], |row| row.get(0))?;
         Ok(count.cast_unsigned())
+    }
+
+    /// How many jobs are at work: no more than there are lanes, and those that stand aside.
+    pub(super) fn at_work(&self) -> Result<u64, StoreError> {
+        let sql = format!("SELECT count(*) FROM job {}", in_state(JobState::Sent));
+        let count: i64 = self.connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
+    }
+
+    /// How many jobs wait or are at work.
+    pub(super) fn unfinished(&self) -> Result<u64, StoreError> {
+        Ok(self.waiting()? + self.at_work()?)
     }
 
     /// How many cards were sent since an instant; counts no further than `limit`.
@@ -569,8 +623,10 @@ impl Queue {
         Ok(self
             .connection
             .prepare_cached(
-                "SELECT count(*) FROM (SELECT 1 FROM job WHERE kind = 'card.encode' AND sent_at IS NOT NULL \
-                 AND sent_at > ?1 LIMIT ?2)",
+                "SELECT count(*) FROM (SELECT 1 FROM job INDEXED BY job_over WHERE ended_at IS NOT NULL \
+                 AND max(ended_at, coalesce(sent_at, 0)) > ?1 AND kind = 'card.encode' AND sent_at > ?1 \
+                 UNION ALL SELECT 1 FROM job INDEXED BY job_state WHERE state = 'sent' \
+                 AND state NOT IN ('waiting', 'succeeded') AND kind = 'card.encode' AND sent_at > ?1 LIMIT ?2)",
             )?
             .query_row([since.as_millisecond(), i64::from(limit)], |row| row.get(0))?)
     }

@@ -233,6 +233,10 @@ impl Queue {
                 *counts.by_code.entry(code_named(&code)).or_default() += jobs;
             }
         }
+        // Those are not in the tally.
+        if let at_work @ 1.. = self.at_work()? {
+            counts.by_state.insert(JobState::Sent, at_work);
+        }
         let reports = self.memory()?.reports;
         counts.reports_waiting = reports.last.n.saturating_sub(reports.acknowledged);
         Ok(counts)

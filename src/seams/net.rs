@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -33,11 +33,65 @@ pub trait Net: Send + Sync {
     /// Those of name resolution and of the connection.
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
 
+    /// The addresses of a host, in the order in which they are to be tried. A network that knows hosts by their names
+    /// alone gives one address, which stands for whatever the host is.
+    ///
+    /// # Errors
+    /// Those of name resolution.
+    fn resolve<'a>(
+        &'a self,
+        _host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Vec<SocketAddr>, ResolveError>> {
+        Box::pin(async move { Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]) })
+    }
+
+    /// Connects to one address of a host.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    fn connect_to<'a>(
+        &'a self,
+        host: &'a str,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        self.connect(host, address.port())
+    }
+
     /// Listens at an address; port 0 takes a free one.
     ///
     /// # Errors
     /// When the address is taken or not ours.
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+}
+
+/// Why a name has no addresses.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The answer was that there is no such name, or that it has no address.
+    #[error("there is no such name")]
+    Unknown(#[source] io::Error),
+    /// Nobody answered.
+    #[error("no name server answers")]
+    Silent(#[source] io::Error),
+}
+
+impl ResolveError {
+    /// The operating system tells its reasons apart by nothing but their words: those of glibc and of musl for a
+    /// name that is not there. What is neither may pass.
+    fn of(error: io::Error) -> Self {
+        let unknown = [
+            "Name or service not known",
+            "No address associated with hostname",
+            "Name does not resolve",
+            "Name has no usable address",
+        ];
+        let text = error.to_string();
+        match unknown.iter().any(|words| text.contains(words)) {
+            true => Self::Unknown(error),
+            false => Self::Silent(error),
+        }
+    }
 }
 
 /// A listening socket.
@@ -66,20 +120,42 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 impl Net for SystemNet {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move { kept_alive(TcpStream::connect((host, port)).await?) })
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<Vec<SocketAddr>, ResolveError>> {
         Box::pin(async move {
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            set_socket_keepalive(&stream, true)?;
-            set_tcp_keepidle(&stream, KEEPALIVE_AFTER)?;
-            set_tcp_keepintvl(&stream, KEEPALIVE_EVERY)?;
-            set_tcp_keepcnt(&stream, KEEPALIVE_PROBES)?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
+            match tokio::net::lookup_host((host, port)).await {
+                Ok(addresses) => Ok(addresses.collect()),
+                Err(error) => Err(ResolveError::of(error)),
+            }
         })
+    }
+
+    fn connect_to<'a>(
+        &'a self,
+        _host: &'a str,
+        address: SocketAddr,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move { kept_alive(TcpStream::connect(address).await?) })
     }
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move { Ok(Box::new(TcpListener::bind(address).await?) as Box<dyn Listener>) })
     }
+}
+
+fn kept_alive(stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+    stream.set_nodelay(true)?;
+    set_socket_keepalive(&stream, true)?;
+    set_tcp_keepidle(&stream, KEEPALIVE_AFTER)?;
+    set_tcp_keepintvl(&stream, KEEPALIVE_EVERY)?;
+    set_tcp_keepcnt(&stream, KEEPALIVE_PROBES)?;
+    Ok(Box::new(stream))
 }
 
 impl Listener for TcpListener {
@@ -170,6 +246,19 @@ mod tests {
         let mut heard = [0; 5];
         there.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"knock");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_there_is_told_from_servers_that_do_not_answer() {
+        let failed = |why: &str| {
+            ResolveError::of(io::Error::other(format!("failed to lookup address information: {why}")))
+        };
+        assert!(matches!(failed("Name or service not known"), ResolveError::Unknown(_)));
+        assert!(matches!(failed("Name does not resolve"), ResolveError::Unknown(_)));
+        assert!(matches!(failed("Temporary failure in name resolution"), ResolveError::Silent(_)));
+        assert!(matches!(failed("Try again"), ResolveError::Silent(_)));
+        let found = SystemNet.resolve("127.0.0.1", 7).await.unwrap();
+        assert_eq!(found, ["127.0.0.1:7".parse().unwrap()]);
     }
 
     #[tokio::test]

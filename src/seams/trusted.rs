@@ -39,6 +39,13 @@ impl TrustedTime {
         Timestamp::from_millisecond(exact.as_millisecond()).unwrap_or(exact)
     }
 
+    /// The cloud's time, if it has ever told.
+    #[must_use]
+    pub fn of_cloud(&self) -> Option<Timestamp> {
+        let is_told = self.anchor.lock().expect("no panic while held").is_some();
+        is_told.then(|| self.now())
+    }
+
     /// What the host's own clock says.
     #[must_use]
     pub fn host_now(&self) -> Timestamp {

@@ -52,6 +52,9 @@ pub trait Store: Send + 'static {
     /// Hears whether the disk is full. A full one still takes what ends work that is under way, as long as the room
     /// that was kept for that lasts; nothing new is to be begun.
     fn disk_is_full(&mut self, _full: bool) {}
+
+    /// Hears that operations were rolled back: what it knows of the file from before that may be wrong.
+    fn undone(&mut self) {}
 }
 
 /// Why a store cannot be used, or why an operation on it failed.

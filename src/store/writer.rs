@@ -190,6 +190,9 @@ fn alone<S: Store, T>(
     operation: impl FnOnce(&mut S) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let result = caught(store, operation);
+    if result.is_err() {
+        store.undone();
+    }
     // One that the operation or a full disk has undone is for the group to notice.
     if result.is_err() && !store.connection().is_autocommit() {
         execute(store.connection(), "ROLLBACK")?;
@@ -205,6 +208,7 @@ fn in_savepoint<S: Store, T>(
     execute(store.connection(), "SAVEPOINT operation")?;
     let result = caught(store, operation);
     if result.is_err() {
+        store.undone();
         execute(store.connection(), "ROLLBACK TO operation")?;
     }
     execute(store.connection(), "RELEASE operation")?;
@@ -344,6 +348,7 @@ impl<S: Store> Work<S> {
         let fate = match committed {
             Ok(()) => Ok(()),
             Err(error) => {
+                store.undone();
                 seen.note(&error);
                 let why = error.chain();
                 tracing::error!(

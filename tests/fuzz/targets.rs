@@ -4,7 +4,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use latchd::{
-    cloud::tls::public_key_hash,
+    cloud::{enrol::requested_key, tls::public_key_hash},
     model::BridgeId,
     protocol::{
         Envelope, Message, Said, Session, SigningKey,
@@ -19,8 +19,9 @@ use serde::{Serialize, de::DeserializeOwned};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 6] = [
+pub(crate) const TARGETS: [(&str, Target); 7] = [
     ("certificate", certificate),
+    ("certificate_request", certificate_request),
     ("enrolment_answer", enrolment_answer),
     ("enrolment_request", enrolment_request),
     ("message", message),
@@ -123,6 +124,16 @@ pub(crate) fn enrolment_answer(bytes: &[u8]) {
             assert_eq!(admission.keys, keys().digest());
         }
         Err(why) => assert!(matches!(why, NotBelieved::Malformed | NotBelieved::OtherKeys)),
+    }
+}
+
+/// A request for a certificate, bare or as a bridge sends it.
+pub(crate) fn certificate_request(bytes: &[u8]) {
+    let csr = STANDARD.encode(bytes);
+    let asked = requested_key(&csr);
+    assert_eq!(requested_key(&csr), asked);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = requested_key(text);
     }
 }
 

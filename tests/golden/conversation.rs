@@ -82,7 +82,7 @@ fn script() -> Vec<(Party, Frame)> {
         (Party::Cloud, Frame::Envelope(Envelope::loose(&of_reports))),
         (Party::Cloud, frame("limit", 1)),
         (Party::Bridge, frame("beacon", 0)),
-        (Party::Cloud, frame("refused", 7)),
+        (Party::Cloud, frame("refused", 0)),
     ]
 }
 

@@ -149,10 +149,11 @@ pub(crate) fn frames() -> Vec<Frame> {
             ..welcome
         }),
     ]);
-    frames.extend(
-        refused_codes()
-            .map(|code| Frame::Refused(Refused { code, message: "what a person should know of it".into() })),
-    );
+    let refused = |code, retry_after_ms| {
+        Frame::Refused(Refused { code, message: "what a person should know of it".into(), retry_after_ms })
+    };
+    frames.push(refused(RefusedCode::Restarting, Some(2_750)));
+    frames.extend(refused_codes().map(|code| refused(code, None)));
     frames.extend([
         Frame::Envelope(Envelope::at(place(3, 15), &Message::Cancel { job_id: id(16).into() })),
         Frame::Envelope(Envelope::loose(&Message::Acknowledgement {

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use latchd::{
     link::{Event, Link, Trouble},
     protocol::{Frame, MAX_FRAME},
-    seams::{BoxFuture, Listener, MemoryNet, Net, Random, Stream, TrustedTime},
+    seams::{BoxFuture, Listener, MemoryNet, Net, Random, ResolveError, Stream, TrustedTime},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,7 +56,7 @@ impl Stage {
             loop {
                 match link.events.recv().await.unwrap() {
                     Event::Connecting(answer) => return answer.send(memory(at(4, 2), 9)).unwrap(),
-                    Event::Down(_) | Event::Up { .. } | Event::Frame { .. } => {}
+                    Event::Down(_) | Event::GaveUp(_) | Event::Up { .. } | Event::Frame { .. } => {}
                 }
             }
         };
@@ -221,6 +221,7 @@ async fn a_cloud_that_does_not_read_is_given_up_although_both_queues_are_full() 
         let large = Frame::Refused(latchd::protocol::Refused {
             code: latchd::protocol::RefusedCode::Other,
             message: "x".repeat(100_000),
+            retry_after_ms: None,
         });
         for _ in 0..200 {
             frames.send((connection, large.clone())).await.unwrap();
@@ -242,7 +243,7 @@ async fn retries_back_off_to_a_minute_and_start_over_after_a_healthy_one() {
     let mut link = world.link(port);
     let mut began = tokio::time::Instant::now();
     for attempt in 0..12_u32 {
-        assert_eq!(world.trouble(&mut link).await.code, "link_unreachable");
+        assert_eq!(world.trouble(&mut link).await.code, "link_port_closed");
         let bound = match attempt {
             0 => Duration::ZERO,
             _ => Duration::from_secs(1 << (attempt - 1).min(6)).min(Duration::from_secs(60)),
@@ -345,8 +346,15 @@ struct Nameless;
 
 impl Net for Nameless {
     fn connect<'a>(&'a self, _host: &'a str, _port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
-        let text = "failed to lookup address information: Name or service not known";
-        Box::pin(async move { Err(io::Error::other(text)) })
+        unreachable!("nothing has an address")
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        _host: &'a str,
+        _port: u16,
+    ) -> BoxFuture<'a, Result<Vec<SocketAddr>, ResolveError>> {
+        Box::pin(async move { Err(ResolveError::Unknown(io::Error::other("no such name"))) })
     }
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
@@ -363,5 +371,5 @@ async fn a_name_that_cannot_be_resolved_is_told_from_a_cloud_that_cannot_be_reac
     let trouble = trouble_with(&world, link).await;
     assert_eq!(trouble.code, "link_name_unknown");
     assert!(trouble.message.contains("cloud.invalid") && trouble.message.contains("DNS"));
-    assert_eq!(trouble_with(&world, world.link(9)).await.code, "link_unreachable");
+    assert_eq!(trouble_with(&world, world.link(9)).await.code, "link_port_closed");
 }

@@ -21,7 +21,7 @@ use latchd::{
         store::{BridgeKeys, Db, Standing},
         tls::{self, For, public_key_hash},
     },
-    link::{Event, Identity, Link, Settings, Trouble},
+    link::{Event, Identity, Link, Settings, Trouble, Trust},
     model::{BridgeId, Job, JobId, JobState, Order, Outcome, Priority, Report, SystemName, WorkspaceId},
     protocol::{Frame, Memory, Position, PublicKey, SigningKey, Welcome},
     seal::SealKey,
@@ -196,8 +196,8 @@ impl World {
     /// What a link starts with that trusts this world's authority.
     pub(super) fn settings(&self, url: &str, identity: Identity) -> Settings {
         let cloud_keys = self.cloud.lock().unwrap().1.clone();
-        let roots = latchd::link::roots_of(&self.authority.pem).unwrap();
-        Settings::new(url, Arc::new(identity), cloud_keys, &roots, self.clock.clone()).unwrap()
+        let trust = Trust::of_pairing(&self.authority.pem).unwrap();
+        Settings::new(url, Arc::new(identity), cloud_keys, trust).unwrap()
     }
 
     /// The bridge as the cloud knows it that was started last.
@@ -261,8 +261,8 @@ impl World {
         while troubles.len() < 5 {
             match self.within(Duration::from_secs(61), link.events.recv()).await.unwrap().unwrap() {
                 Event::Connecting(answer) => answer.send(*memory).unwrap(),
-                Event::Up { connection, welcome } => return (connection, welcome),
-                Event::Down(trouble) => troubles.push(trouble),
+                Event::Up { connection, welcome, .. } => return (connection, welcome),
+                Event::Down(trouble) | Event::GaveUp(trouble) => troubles.push(trouble),
                 Event::Frame { .. } => {}
             }
         }
@@ -281,7 +281,7 @@ impl World {
     pub(super) async fn trouble(&self, link: &mut Link) -> Trouble {
         loop {
             match self.within(Duration::from_secs(120), link.events.recv()).await.unwrap().unwrap() {
-                Event::Down(trouble) => return trouble,
+                Event::Down(trouble) | Event::GaveUp(trouble) => return trouble,
                 // An agent that is gone from its question has nothing to say either.
                 Event::Connecting(answer) => drop(answer.send(memory(Position::default(), 100))),
                 Event::Up { .. } | Event::Frame { .. } => {}

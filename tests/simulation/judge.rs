@@ -2,33 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use latchd::{
     cloud::store::Db,
     model::{JobId, Order, ReservationKey},
-    queue::JobDetail,
+    queue::{JobDetail, Queue},
     store::{Store, StoreError},
 };
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::world::{Book, printed_end};
+use super::world::{Book, number_of, printed_end};
+
+/// How long before its time a lock's entry is put there.
+pub(super) const LEAD: SignedDuration = SignedDuration::from_secs(30);
 
 /// How many of what, over a seed or many.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tally {
     pub(super) jobs: u64,
+    /// Those of them that were ordered at the site.
+    pub(super) local: u64,
+    pub(super) pauses: u64,
+    /// How often an agent was set back.
+    pub(super) set_back: u64,
     pub(super) by_end: BTreeMap<String, u64>,
     pub(super) done: u64,
     pub(super) settled: u64,
     pub(super) crashes: u64,
+    /// Of the longest life of a process.
+    pub(super) most_steps: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
         self.jobs += other.jobs;
+        self.local += other.local;
+        self.pauses += other.pauses;
+        self.set_back += other.set_back;
         self.done += other.done;
         self.settled += other.settled;
         self.crashes += other.crashes;
+        self.most_steps = self.most_steps.max(other.most_steps);
         for (end, count) in &other.by_end {
             *self.by_end.entry(end.clone()).or_default() += count;
         }
@@ -44,9 +59,13 @@ pub(super) struct CloudView {
     pub(super) ends: BTreeMap<u8, (String, Option<String>)>,
 }
 
-pub(super) fn cloud_view(db: &mut Db, job_id: JobId) -> Result<CloudView, StoreError> {
+/// A job of the site's own is known once it is over.
+pub(super) fn cloud_view(db: &mut Db, job_id: JobId, local: bool) -> Result<CloudView, StoreError> {
     let connection = db.connection();
-    let order = "SELECT over_at IS NOT NULL FROM bridge_order WHERE job_id = ? AND what = 'job'";
+    let order = match local {
+        true => "SELECT true FROM local_job WHERE job_id = ?",
+        false => "SELECT over_at IS NOT NULL FROM bridge_order WHERE job_id = ? AND what = 'job'",
+    };
     let mut statement = connection.prepare(order)?;
     let over: Vec<bool> =
         statement.query_map([job_id.to_string()], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -57,13 +76,34 @@ pub(super) fn cloud_view(db: &mut Db, job_id: JobId) -> Result<CloudView, StoreE
     Ok(CloudView { ordered: !over.is_empty(), over: over == [true], ends })
 }
 
+/// How many jobs of the site's own the cloud knows of, and how often its feed tells of the end of one.
+pub(super) fn told_of_local_jobs(db: &mut Db) -> Result<(i64, i64), StoreError> {
+    let told = "SELECT (SELECT count(*) FROM local_job),
+                (SELECT count(*) FROM event WHERE event_type = 'latchd.local_job.ended')";
+    Ok(db.connection().query_row(told, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
+/// The jobs that the agent remembers, by their numbers and in the order in which they came.
+pub(super) fn arrived(queue: &mut Queue) -> Result<Vec<u64>, StoreError> {
+    let connection = queue.connection();
+    let mut statement = connection.prepare("SELECT job_id FROM job ORDER BY id")?;
+    let jobs = statement.query_map([], |row| Ok(JobId(Uuid::from_bytes(row.get(0)?))))?;
+    Ok(jobs.map(|job| job.map(number_of)).collect::<Result<_, _>>()?)
+}
+
 /// What there is at the end.
 pub(super) struct Evidence {
     /// The lock server's own.
     pub(super) ledger: Value,
+    /// What turned in a circle, and was ended.
+    pub(super) circles: Vec<String>,
     /// Why both sides did not come to rest, if they did not.
     pub(super) unrest: Option<String>,
     pub(super) ends: BTreeMap<u64, CloudView>,
+    /// As [`arrived`] gives them.
+    pub(super) arrived: Vec<u64>,
+    /// As [`told_of_local_jobs`] gives it.
+    pub(super) local_jobs_told: (i64, i64),
     /// What the locks held when nothing was left but what had its time to come.
     pub(super) tables: Vec<Value>,
     /// And when that was.
@@ -74,6 +114,8 @@ pub(super) struct Evidence {
     pub(super) empty: bool,
     pub(super) agent_jobs: BTreeMap<u64, JobDetail>,
     pub(super) crashes: u64,
+    /// Of the longest life of a process.
+    pub(super) most_steps: u64,
 }
 
 fn fields(order: &Value) -> Vec<&str> {
@@ -101,22 +143,39 @@ pub(super) fn times_done(ledger: &Value, number: u64) -> usize {
 }
 
 pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<String>> {
-    let mut wrong = Vec::new();
+    let mut wrong = [&evidence.circles[..], &book.wrong].concat();
+    let forgotten = book.cloud_restored || !book.agent_restored.is_empty();
     if let Some(why) = &evidence.unrest {
         wrong.push(format!("something is stuck: {why}"));
     }
-    let mut tally = Tally { crashes: evidence.crashes, settled: book.settled, ..Tally::default() };
+    let Evidence { crashes, most_steps, .. } = *evidence;
+    let set_back = book.agent_restored.len() as u64;
+    let (settled, pauses) = (book.settled, book.pauses);
+    let mut tally = Tally { crashes, most_steps, settled, pauses, set_back, ..Tally::default() };
     for (number, ordered) in &book.orders {
         let Some(view) = evidence.ends.get(number) else { continue };
         tally.jobs += 1;
         if !view.ordered {
-            if ordered.held && !book.cloud_restored {
+            if ordered.held && !ordered.local && !book.cloud_restored {
                 wrong.push(format!("job {number} was lost by the cloud, which had said that it holds it"));
+            }
+            if ordered.held && ordered.local && !forgotten {
+                wrong.push(format!(
+                    "the cloud never heard of job {number}, which the agent had taken at the site"
+                ));
+            }
+            if !forgotten && 0 < times_done(&evidence.ledger, *number) {
+                wrong.push(format!("the card of job {number} was written, and the cloud never heard of it"));
             }
             continue;
         }
+        tally.local += u64::from(ordered.local);
         let what = judge_job(*number, view, evidence, book, &ordered.job.order, &mut wrong);
         *tally.by_end.entry(what).or_default() += 1;
+    }
+    let (known, told) = evidence.local_jobs_told;
+    if !book.cloud_restored && known != told {
+        wrong.push(format!("the cloud knows {known} jobs of the site's own and told of {told}"));
     }
     tally.done =
         evidence.ledger["orders"].as_array().unwrap().iter().filter(|it| was_done(it)).count() as u64;
@@ -149,10 +208,12 @@ fn judge_job(
     if let Some((settled, _)) = view.ends.get(&2)
         && view.ends.len() > 1
         && (state != "unknown" || !["succeeded", "failed"].contains(&settled.as_str()))
+        // An agent that was set back is in doubt once more, and must be told the same.
+        && (book.agent_restored.is_empty() || (state == "succeeded") != (settled == "succeeded"))
     {
         wrong.push(format!("job {number} was {state} and was then settled as {settled}"));
     }
-    let forgotten = book.agent_restored || book.cloud_restored;
+    let forgotten = !book.agent_restored.is_empty() || book.cloud_restored;
     if state == "unknown" && !forgotten && !view.ends.contains_key(&1) {
         wrong.push(format!("job {number} was forgotten by the agent, which had said that it holds it"));
     }
@@ -177,7 +238,7 @@ fn judge_job(
             ("succeeded", 1) | ("unknown", 0 | 1) => {}
             ("failed" | "cancelled" | "expired" | "superseded", 0) => {}
             // The cloud's own word, because it was set back, until the bridge's comes.
-            (_, 0 | 1) if forgotten && !view.ends.contains_key(&1) => {}
+            (_, 0 | 1) if book.cloud_restored && !view.ends.contains_key(&1) => {}
             (believed, done) => {
                 wrong.push(format!("job {number} is {believed}, and its card was written {done} times"));
             }
@@ -273,7 +334,7 @@ fn judge_doors(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
         match (believed.map(|(revision, (state, _))| (*revision, state.as_str())), opened) {
             (_, 2..) => wrong.push(format!("job {number} opened its door {opened} times")),
             (None, _) | (Some((_, "unknown")), _) | (Some((_, "succeeded")), 1) => {}
-            (Some((0, _)), _) if book.cloud_restored || book.agent_restored => {}
+            (Some((0, _)), _) if book.cloud_restored => {}
             (Some((_, "failed" | "cancelled" | "expired" | "superseded")), 0) => {}
             (Some((_, state)), opened) => {
                 wrong.push(format!("job {number} is {state}, and its door was opened {opened} times"));
@@ -284,12 +345,23 @@ fn judge_doors(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
 
 /// Each entry is as the newest order about it says, as far as that is known; and at the end all have had their time.
 fn judge_slots(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
-    // A cloud that was set back has forgotten what it ordered.
-    if book.cloud_restored || book.agent_restored || evidence.unrest.is_some() {
+    if evidence.unrest.is_some() {
         return;
     }
+    let forgotten = book.cloud_restored || !book.agent_restored.is_empty();
     let mut may_hold = BTreeMap::<(String, String), BTreeSet<Option<u64>>>::new();
-    for (number, ordered) in &book.orders {
+    // In a slot that nobody is known to have touched.
+    let mut at_first = BTreeSet::from([None]);
+    let mut set_backs = book.agent_restored.iter().copied().peekable();
+    // The agent's own removals are not in the book.
+    let arrived = evidence.arrived.iter().filter_map(|number| book.orders.get_key_value(number));
+    for (number, ordered) in arrived {
+        // What an agent that was set back has forgotten is there, or is removed when it should not be any more.
+        while let Some(last) = set_backs.next_if(|last| last < number) {
+            for holds in may_hold.values_mut().chain([&mut at_first]) {
+                holds.extend((1..=last).map(Some).chain([None]));
+            }
+        }
         let (device, slot, then): (_, _, BTreeSet<Option<u64>>) = match &ordered.job.order {
             Order::SlotPut(put) => {
                 let left = put.window.ends_at().unwrap().duration_since(evidence.tables_at);
@@ -306,15 +378,39 @@ fn judge_slots(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
             Order::SlotRemove { device, slot } => (device, slot, [None].into()),
             _ => continue,
         };
-        let view = evidence.ends.get(number).filter(|view| view.ordered);
-        let Some((_, (state, _))) = view.and_then(|view| view.ends.last_key_value()) else { continue };
+        let Some(view) = evidence.ends.get(number) else { continue };
+        let state = match view.ends.last_key_value() {
+            // A cloud that was set back has forgotten what it ordered, or what became of it.
+            None | Some((0, _)) if book.cloud_restored => "unknown",
+            _ if !view.ordered && forgotten => "unknown",
+            Some((_, (state, _))) if view.ordered => state,
+            _ => continue,
+        };
+        let is_later = matches!(&ordered.job.order, Order::SlotPut(put)
+            if evidence.tables_at < put.window.starts_at() - LEAD);
+        let was_ahead = matches!(&ordered.job.order, Order::SlotPut(put)
+            if ordered.job.created_at < put.window.starts_at() - LEAD);
         let place = (device.to_string(), slot.clone());
-        match state.as_str() {
+        match state {
+            // What was put since then had been waiting for its time, by a clock that may have been wrong.
+            "succeeded" if is_later && book.clock_jumped => {
+                may_hold.entry(place).or_insert(at_first.clone()).extend(then);
+            }
+            "succeeded" if is_later => drop(may_hold.entry(place).or_insert(at_first.clone()).insert(None)),
             "succeeded" => drop(may_hold.insert(place, then)),
-            "unknown" => may_hold.entry(place).or_insert([None].into()).extend(then),
-            // A put empties the slot from its arrival until its time comes; this one's did not.
-            _ => drop(may_hold.entry(place).or_default().insert(None)),
+            "unknown" => {
+                let holds = may_hold.entry(place).or_insert(at_first.clone());
+                // A put that is ordered ahead empties the slot until its time comes, whatever becomes of it then.
+                holds.extend(was_ahead.then_some(None));
+                holds.extend(then);
+            }
+            // This one's time did not come.
+            _ => drop(may_hold.entry(place).or_insert(at_first.clone()).insert(None)),
         }
+    }
+    if set_backs.next().is_some() {
+        // Nothing was ordered since.
+        return;
     }
     for ((device, slot), then) in may_hold {
         let lock: usize = device[1..].parse().unwrap();
@@ -327,7 +423,146 @@ fn judge_slots(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
         }
     }
     let doubt = evidence.ends.values().any(|view| view.ends.values().any(|(state, _)| state == "unknown"));
-    if !evidence.empty && !doubt {
+    if !evidence.empty && !doubt && book.agent_restored.is_empty() {
         wrong.push("a lock still holds an entry whose time is over".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latchd::model::{
+        AccessMethodId, CardEncode, DeviceName, DoorName, EncoderName, Job, Priority, Private, SlotContent,
+        SlotPut, SystemName, Window,
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::world::Ordered;
+
+    /// How a job ended, by revision.
+    type Ends = &'static [(u8, &'static str)];
+
+    fn job(number: u64, system: &str, order: Order) -> Job {
+        let at = "2026-11-22T12:00:00Z".parse().unwrap();
+        Job {
+            job_id: JobId(Uuid::from_u128(number.into())),
+            system: SystemName::new(system).unwrap(),
+            priority: Priority::Desk,
+            created_at: at,
+            expires_at: at,
+            order,
+        }
+    }
+
+    fn nothing() -> Evidence {
+        Evidence {
+            ledger: json!({ "orders": [] }),
+            circles: Vec::new(),
+            unrest: None,
+            ends: BTreeMap::new(),
+            arrived: Vec::new(),
+            local_jobs_told: (0, 0),
+            tables: Vec::new(),
+            tables_at: "2026-11-22T12:05:00Z".parse().unwrap(),
+            locks: Vec::new(),
+            empty: true,
+            agent_jobs: BTreeMap::new(),
+            crashes: 1,
+            most_steps: 1,
+        }
+    }
+
+    /// What is said of a slot into which two entries were put, the second forgotten by a cloud that was set back, and
+    /// which holds `held` in the end.
+    fn after_the_cloud_was_set_back(held: Option<u64>) -> Vec<String> {
+        let put = |number| {
+            let put = SlotPut {
+                device: DeviceName::new("k1").unwrap(),
+                slot: "s0".into(),
+                content: SlotContent::Pin(Private::new("123456")),
+                window: Window::new(
+                    "2026-11-22T12:00:00Z".parse().unwrap(),
+                    Some("2026-11-22T13:00:00Z".parse().unwrap()),
+                )
+                .unwrap(),
+                generation: number,
+            };
+            let job = job(number, "keys", Order::SlotPut(put));
+            (number, Ordered { job, local: false, held: true })
+        };
+        let book = Book { orders: (1..=3).map(put).collect(), cloud_restored: true, ..Book::default() };
+        let done = CloudView { ordered: true, over: true, ends: [(1, ("succeeded".into(), None))].into() };
+        let gone = CloudView { ordered: false, over: false, ends: BTreeMap::new() };
+        let entry = held.map(|generation| json!({ "key": "s0", "generation": generation }));
+        let evidence = Evidence {
+            ends: [(1, done.clone()), (2, done), (3, gone)].into(),
+            arrived: vec![1, 2, 3],
+            tables: vec![json!({ "table": Vec::from_iter(entry) })],
+            ..nothing()
+        };
+        judge(&book, &evidence).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_slot_is_as_ordered_or_as_a_cloud_that_was_set_back_may_have_ordered() {
+        for held in [Some(2), Some(3)] {
+            assert_eq!(after_the_cloud_was_set_back(held), [""; 0], "{held:?}");
+        }
+        for held in [None, Some(1)] {
+            let wrong = after_the_cloud_was_set_back(held);
+            assert!(wrong.iter().any(|wrong| wrong.contains("and not one of")), "{held:?}: {wrong:?}");
+        }
+    }
+
+    /// What is said of one card of an agent that was set back after it was ordered: how it ended for the cloud, by
+    /// revision, and how often the device wrote it.
+    fn after_a_set_back(ends: Ends, written: usize) -> Vec<String> {
+        let at: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let order = Order::CardEncode(CardEncode {
+            encoder: EncoderName::new("1").unwrap(),
+            doors: vec![DoorName::new("101").unwrap()],
+            reservation_key: Some(ReservationKey::new("guest").unwrap()),
+            window: Window::new(at, Some(printed_end(1))).unwrap(),
+            access_method_id: AccessMethodId(Uuid::nil()),
+            guest_name: None,
+            card_wait_seconds: 5,
+        });
+        let orders = [(1, Ordered { job: job(1, "salto", order), local: false, held: true })].into();
+        let book = Book { orders, agent_restored: vec![1], ..Book::default() };
+        let fields = ["CN1", "1", "E", "101", "", "", "", "", "", "", "1001101226"];
+        let card = |n| json!({ "fields": fields, "result": "written", "ended_as": n });
+        let ends = ends.iter().map(|(revision, state)| (*revision, ((*state).to_owned(), None))).collect();
+        let evidence = Evidence {
+            ledger: json!({ "orders": (0..written).map(card).collect::<Vec<_>>() }),
+            ends: [(1, CloudView { ordered: true, over: true, ends })].into(),
+            ..nothing()
+        };
+        judge(&book, &evidence).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn an_agent_that_was_set_back_may_doubt_and_neither_repeat_nor_pretend() {
+        let honest: [(Ends, usize); 6] = [
+            (&[(0, "unknown")], 1),
+            (&[(1, "unknown")], 0),
+            (&[(1, "unknown"), (2, "succeeded")], 1),
+            (&[(1, "succeeded"), (2, "succeeded")], 1),
+            (&[(1, "failed"), (2, "failed")], 0),
+            (&[(1, "succeeded")], 1),
+        ];
+        for (ends, written) in honest {
+            assert_eq!(after_a_set_back(ends, written), [""; 0], "{ends:?}, {written} times");
+        }
+        let broken: [(Ends, usize, &str); 5] = [
+            (&[(1, "unknown")], 2, "was written 2 times"),
+            (&[(1, "failed")], 1, "is failed, and its card was written 1 times"),
+            (&[(0, "expired")], 1, "is expired, and its card was written 1 times"),
+            (&[(1, "succeeded"), (2, "failed")], 1, "was then settled as failed"),
+            (&[], 1, "has no outcome"),
+        ];
+        for (ends, written, words) in broken {
+            let wrong = after_a_set_back(ends, written);
+            assert!(wrong.iter().any(|wrong| wrong.contains(words)), "{ends:?}, {written} times: {wrong:?}");
+        }
     }
 }

@@ -1,6 +1,12 @@
 //! The whole system in one process, under simulated time, network and disks: one seed in, one history out.
 //!
-//! `LATCHD_SEEDS=N` plays N seeds; `LATCHD_SEED=S` plays one and prints its history.
+//! Cloud and agent are killed, lose their power, are put back from backups, have wrong clocks and full disks; roads break;
+//! devices are silent, slow or wrong. People order at the cloud and at the site, take back, pause lanes and settle doubts.
+//! Not played: an agent's machine that is rolled back without anybody saying so, the disk's reserve, systems on which others
+//! make cards as well, and the cloud's HTTP API.
+//!
+//! `LATCHD_SEEDS=N` plays N seeds, from `LATCHD_FIRST_SEED` on; `LATCHD_SEED=S` plays one and prints its history, with
+//! `LATCHD_MUTANT=NAME` with that part broken. A seed that takes more steps than any that ends well is ended and fails.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
@@ -67,7 +73,9 @@ fn whatever_goes_wrong_no_job_is_lost_done_twice_or_reported_as_it_was_not() {
             .with_writer(std::io::stderr)
             .with_max_level(tracing::Level::DEBUG)
             .try_init();
-        let story = play(seed, Mutant::None);
+        let mutant =
+            std::env::var("LATCHD_MUTANT").map_or(Mutant::None, |name| Mutant::named(&name).unwrap());
+        let story = play(seed, mutant);
         println!("{}", story.history.join("\n"));
         println!("{:#?}", story.verdict.as_ref());
         assert!(story.verdict.is_ok());
@@ -131,4 +139,20 @@ fn a_cloud_that_drops_reports_is_caught() {
 #[test]
 fn a_database_that_does_not_wait_for_its_disk_is_caught() {
     caught(Mutant::DoesNotSync, "was forgotten by the agent");
+}
+
+#[test]
+fn what_turns_in_a_circle_is_ended_and_told() {
+    caught(Mutant::NeverRests, "the agent takes steps without end");
+    caught(Mutant::NeverEnds, "the database of the agent works without end");
+}
+
+#[test]
+fn a_cloud_that_drops_what_was_ordered_at_the_site_is_caught() {
+    caught(Mutant::DropsLocalJobs, "which the agent had taken at the site");
+}
+
+#[test]
+fn an_agent_that_forgets_a_pause_is_caught() {
+    caught(Mutant::ForgetsPauses, "while it was paused");
 }

@@ -27,12 +27,46 @@ pub(super) enum Mutant {
     DropsReports,
     /// The agent's database does not wait for its disk.
     DoesNotSync,
+    /// The driver waits for nothing, for ever, where it is in doubt.
+    NeverRests,
+    /// A statement of the agent's has no end.
+    NeverEnds,
+    /// The cloud takes reports of jobs that it did not order, and forgets some.
+    DropsLocalJobs,
+    /// The agent forgets with its next start that a lane is paused.
+    ForgetsPauses,
+}
+
+impl Mutant {
+    const ALL: [Self; 10] = [
+        Self::None,
+        Self::RepeatsInDoubt,
+        Self::CallsDoubtFailure,
+        Self::SaysDone,
+        Self::DropsReports,
+        Self::DoesNotSync,
+        Self::NeverRests,
+        Self::NeverEnds,
+        Self::DropsLocalJobs,
+        Self::ForgetsPauses,
+    ];
+
+    /// By the name it has here.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+    }
 }
 
 pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError> {
     if mutant == Mutant::DropsReports {
         let forget = "CREATE TRIGGER IF NOT EXISTS forget AFTER INSERT ON job_end WHEN new.decided_at % 7 = 0
                       BEGIN DELETE FROM job_end WHERE job_id = new.job_id; END";
+        db.connection().execute_batch(forget)?;
+    }
+    if mutant == Mutant::DropsLocalJobs {
+        let forget =
+            "CREATE TRIGGER IF NOT EXISTS forget AFTER INSERT ON local_job WHEN new.reported_at % 2 = 0
+                      BEGIN DELETE FROM local_job WHERE job_id = new.job_id; END";
         db.connection().execute_batch(forget)?;
     }
     Ok(())
@@ -42,13 +76,27 @@ pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result
     if mutant == Mutant::DoesNotSync {
         connection.execute_batch("PRAGMA synchronous=OFF")?;
     }
+    if mutant == Mutant::ForgetsPauses {
+        connection.execute_batch("DELETE FROM lane_pause")?;
+    }
+    if mutant == Mutant::NeverEnds {
+        let count = "CREATE TEMP TRIGGER count AFTER INSERT ON job WHEN new.id = 20 BEGIN
+                     SELECT sum(n) FROM (WITH RECURSIVE all_numbers(n) AS
+                       (VALUES(1) UNION ALL SELECT n + 1 FROM all_numbers) SELECT n FROM all_numbers); END";
+        connection.execute_batch(count)?;
+    }
     Ok(())
 }
 
 pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn Driver> {
     match mutant {
-        Mutant::None | Mutant::DropsReports | Mutant::DoesNotSync => driver,
-        Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone => {
+        Mutant::None
+        | Mutant::DropsReports
+        | Mutant::DoesNotSync
+        | Mutant::NeverEnds
+        | Mutant::DropsLocalJobs
+        | Mutant::ForgetsPauses => driver,
+        Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone | Mutant::NeverRests => {
             Arc::new(Spoilt { mutant, driver })
         }
     }
@@ -90,6 +138,9 @@ impl Driver for Spoilt {
                 (Performed::Ended(Outcome::Unknown(_)), Mutant::CallsDoubtFailure) => {
                     Performed::Ended(Outcome::failed(Code::NoAnswer, "as a careless driver says"))
                 }
+                (Performed::Ended(Outcome::Unknown(_)), Mutant::NeverRests) => loop {
+                    tokio::task::yield_now().await;
+                },
                 (Performed::Ended(Outcome::Failed(_)), Mutant::SaysDone) => {
                     Performed::Ended(Outcome::Succeeded(latchd::model::Success::default()))
                 }

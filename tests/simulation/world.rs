@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,18 +30,19 @@ use latchd::{
     link,
     model::{
         AccessMethodId, BridgeId, CardEncode, CardRead, DeviceName, DoorName, EncoderName, Job, JobId,
-        JobState, Order, Priority, Private, ReservationKey, SlotContent, SlotPut, SystemName, Verdict,
-        Window,
+        JobState, LaneName, Order, Priority, Private, ReservationKey, SlotContent, SlotPut, SystemName,
+        Verdict, Window,
     },
     queue::{JobFilter, Queue, QueueReader, Rules},
     seal::SealKey,
-    seams::{Clock, Net, Process, Random},
+    seams::{self, Clock, Net, Process, Random},
     store::{
         ReaderHandle, Store, StoreError, Writer, WriterHandle,
         vfs::memory::{Cut, Disk, Image},
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519};
+use rusqlite::Connection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -69,6 +73,17 @@ const LOCK_COUNT: u64 = 2;
 const SLOTS: u64 = 4;
 const ROOMS: u64 = 6;
 const ENCODERS: u64 = 2;
+const LANES: [&str; 3] = ["salto", "keys/k1", "keys/k2"];
+/// How long until a person tries again what could not be asked for.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// Nothing that works well takes more steps in one life of a process, or turns of a seed. What does turns in a circle: it
+/// is ended there and told, so that it is never taken for slowness.
+const MOST_STEPS: u64 = 100_000;
+const MOST_TURNS: u64 = 20_000;
+/// And no life of a database works more than so many times [`STRIDE`] of SQLite's own instructions.
+const MOST_STRIDES: u64 = 5_000;
+const STRIDE: i32 = 10_000;
 
 /// What one seed came to.
 pub(super) struct Story {
@@ -88,10 +103,12 @@ pub(super) fn play(seed: u64, mutant: Mutant) -> Story {
     })
 }
 
-/// An order that was given to the cloud.
+/// An order that was given to the cloud, or at the site.
 pub(super) struct Ordered {
     pub(super) job: Job,
-    /// Whether the cloud has said that it holds it.
+    /// Whether it was given to the agent by a person at the site.
+    pub(super) local: bool,
+    /// Whether who was given it has said to hold it.
     pub(super) held: bool,
 }
 
@@ -103,8 +120,12 @@ pub(super) struct Book {
     pub(super) cloud_restored: bool,
     /// The clock of the agent's host was wrong for a while.
     pub(super) clock_jumped: bool,
-    /// The agent was set back.
-    pub(super) agent_restored: bool,
+    /// The number of the last order before each time that the agent was set back.
+    pub(super) agent_restored: Vec<u64>,
+    /// What was seen to be wrong on the way.
+    pub(super) wrong: Vec<String>,
+    /// Pauses of lanes over which it was counted what began there.
+    pub(super) pauses: u64,
     /// Doubts that a person has settled.
     pub(super) settled: u64,
 }
@@ -124,11 +145,53 @@ struct World {
     /// What the locks held when all was done but what has its time still to come.
     tables: Option<(Timestamp, Vec<serde_json::Value>)>,
     book: Arc<Mutex<Book>>,
+    /// The agent's memory was put back from a backup, and it has not been told yet.
+    agent_is_set_back: Arc<AtomicBool>,
+    /// How often jobs had begun in each paused lane when its pause was said to be durable.
+    paused: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    /// The process of all devices.
+    devices: Process,
+    /// What turned in a circle.
+    circles: Circles,
+    turns: u64,
+    /// Of the longest life of a process so far.
+    most_steps: u64,
     plan: BTreeMap<(Instant, u64), Action>,
     planned: u64,
     cards: u64,
     healed: bool,
     history: Vec<String>,
+}
+
+/// What turned in a circle; all clones are one.
+#[derive(Clone, Default)]
+struct Circles(Arc<Mutex<Vec<String>>>);
+
+impl Circles {
+    fn add(&self, what: impl Into<String>) {
+        let (what, mut all) = (what.into(), self.0.lock().unwrap());
+        if !all.contains(&what) {
+            all.push(what);
+        }
+    }
+
+    /// Interrupts a connection that works without end.
+    fn watch(&self, whose: &'static str, connection: &mut Connection) -> Result<(), StoreError> {
+        let (mut strides, circles) = (0, self.clone());
+        let works_on = move || {
+            strides += 1;
+            if MOST_STRIDES < strides {
+                circles.add(format!("the database of {whose} works without end"));
+            }
+            MOST_STRIDES < strides
+        };
+        Ok(connection.progress_handler(STRIDE, Some(works_on))?)
+    }
+}
+
+/// Lets a process take so many steps more, as far as it may.
+fn doom(process: &Process, steps: u64) {
+    process.die_after(steps.min(MOST_STEPS.saturating_sub(process.polls())));
 }
 
 /// One of both sides: its disk, and its process while it runs.
@@ -167,7 +230,10 @@ struct AgentLife {
 #[derive(Debug, Clone, PartialEq)]
 enum Action {
     Order,
+    OrderHere,
     Cancel,
+    Pause,
+    Resume(&'static str),
     Hand,
     Trouble,
     StartCloud,
@@ -217,6 +283,12 @@ impl World {
             locks,
             tables: None,
             book: Arc::default(),
+            agent_is_set_back: Arc::default(),
+            paused: Arc::default(),
+            devices: Process::new(|| false),
+            circles: Circles::default(),
+            turns: 0,
+            most_steps: 0,
             plan: BTreeMap::new(),
             planned: 0,
             cards: 0,
@@ -229,12 +301,25 @@ impl World {
         self.open_devices().await;
         self.start_cloud().await;
         self.start_agent().await;
-        for action in [Action::Order, Action::Hand, Action::Trouble, Action::Cancel, Action::LookForDoubts] {
+        for action in [
+            Action::Order,
+            Action::OrderHere,
+            Action::Hand,
+            Action::Trouble,
+            Action::Cancel,
+            Action::Pause,
+            Action::LookForDoubts,
+        ] {
             self.soon(1_000, action);
         }
         self.after(TROUBLE, Action::Heal);
         let give_up = self.begun + TROUBLE + REST;
-        while Instant::now() < give_up {
+        doom(&self.devices, MOST_STEPS);
+        while Instant::now() < give_up && self.circles.0.lock().unwrap().is_empty() {
+            self.turns += 1;
+            if MOST_TURNS < self.turns {
+                self.circles.add("the history has no end");
+            }
             let Some((&(due, number), _)) = self.plan.first_key_value() else { break };
             let cloud = self.cloud.life.as_ref().map(|life| life.process.clone());
             let agent = self.agent.life.as_ref().map(|life| life.process.clone());
@@ -242,6 +327,7 @@ impl World {
                 biased;
                 () = ended(cloud) => self.cloud_ended(),
                 () = ended(agent) => self.agent_ended(),
+                () = self.devices.ended() => self.circles.add("the devices take steps without end"),
                 () = sleep_until(due) => {
                     let action = self.plan.remove(&(due, number)).unwrap();
                     self.act(action).await;
@@ -295,6 +381,19 @@ impl World {
                     self.order();
                 }
             }
+            Action::OrderHere => {
+                if !self.healed {
+                    self.soon(30_000, Action::OrderHere);
+                    self.order_here();
+                }
+            }
+            Action::Pause => {
+                if !self.healed {
+                    self.soon(60_000, Action::Pause);
+                    self.pause();
+                }
+            }
+            Action::Resume(lane) => self.resume(lane).await,
             Action::Cancel => {
                 if !self.healed {
                     self.soon(30_000, Action::Cancel);
@@ -356,6 +455,44 @@ impl World {
     fn order(&mut self) {
         let Some(life) = &self.cloud.life else { return };
         let (db, signals, bridge) = (life.db.clone(), life.signals.clone(), life.bridge);
+        let now = self.cloud_clock.now();
+        let (number, job) = self.some_job(false);
+        self.note(format_args!("order {number}: {}", words(&job.order)));
+        let book = Arc::clone(&self.book);
+        tokio::spawn(async move {
+            if db.run(move |db| db.enqueue_job(now, bridge, &job)).await.is_ok() {
+                signals.orders_queued();
+                book.lock().unwrap().orders.get_mut(&number).unwrap().held = true;
+            }
+        });
+    }
+
+    /// A person at the site wants a job of their own.
+    fn order_here(&mut self) {
+        let Some(questions) = self.agent.life.as_ref().map(|life| life.questions.clone()) else { return };
+        let (number, job) = self.some_job(true);
+        self.note(format_args!("order {number} at the site: {}", words(&job.order)));
+        let wanted = admin::NewJob {
+            job_id: Some(job.job_id),
+            system: job.system,
+            priority: job.priority,
+            expires_in_seconds: job.expires_at.duration_since(job.created_at).as_secs() as u32,
+            order: job.order,
+        };
+        let (answer, told) = oneshot::channel();
+        let request = admin::Request::Add { job: Box::new(wanted), by: "night porter".into() };
+        if questions.try_send((request, answer)).is_ok() {
+            let book = Arc::clone(&self.book);
+            tokio::spawn(async move {
+                if let Ok(admin::Response::Added { .. }) = told.await {
+                    book.lock().unwrap().orders.get_mut(&number).unwrap().held = true;
+                }
+            });
+        }
+    }
+
+    /// The next order, in the book.
+    fn some_job(&self, local: bool) -> (u64, Job) {
         let number = self.book.lock().unwrap().orders.len() as u64 + 1;
         let now = self.cloud_clock.now();
         let within = self.one(&[20, 90, 600]);
@@ -371,15 +508,57 @@ impl World {
             expires_at: now + SignedDuration::from_secs(within + self.random.below(60) as i64),
             order,
         };
-        self.note(format_args!("order {number}: {}", words(&job.order)));
-        let book = Arc::clone(&self.book);
-        book.lock().unwrap().orders.insert(number, Ordered { job: job.clone(), held: false });
-        tokio::spawn(async move {
-            if db.run(move |db| db.enqueue_job(now, bridge, &job)).await.is_ok() {
-                signals.orders_queued();
-                book.lock().unwrap().orders.get_mut(&number).unwrap().held = true;
+        let ordered = Ordered { job: job.clone(), local, held: false };
+        self.book.lock().unwrap().orders.insert(number, ordered);
+        (number, job)
+    }
+
+    /// Somebody at the site pauses a lane for a while. Nothing may begin there until it is resumed, whatever happens.
+    fn pause(&mut self) {
+        let lane = self.one(&LANES);
+        let span = Duration::from_millis(self.one(&[3_000, 30_000, 90_000]));
+        let Some(life) = self.agent.life.as_ref().filter(|_| !self.paused.lock().unwrap().contains_key(lane))
+        else {
+            return;
+        };
+        let (answer, told) = oneshot::channel();
+        let (name, by) = (LaneName::new(lane).unwrap(), "night porter".into());
+        if life.questions.try_send((admin::Request::PauseLane { lane: name, by }, answer)).is_ok() {
+            let (queue, paused) = (life.queue.clone(), Arc::clone(&self.paused));
+            self.note(format_args!("the lane {lane} is paused for {span:?}"));
+            tokio::spawn(async move {
+                if let Ok(admin::Response::Lanes { .. }) = told.await
+                    && let Ok(begun) = queue.run(move |queue| begun_in(queue, lane)).await
+                {
+                    paused.lock().unwrap().insert(lane, begun);
+                }
+            });
+            self.after(span, Action::Resume(lane));
+        }
+    }
+
+    async fn resume(&mut self, lane: &'static str) {
+        let life = self.agent.life.as_ref().map(|life| (life.queue.clone(), life.questions.clone()));
+        let Some((queue, questions)) = life else { return self.after(AGAIN, Action::Resume(lane)) };
+        let Ok(begun) = queue.run(move |queue| begun_in(queue, lane)).await else {
+            return self.after(AGAIN, Action::Resume(lane));
+        };
+        let before = self.paused.lock().unwrap().remove(lane);
+        if let Some(before) = before {
+            let mut book = self.book.lock().unwrap();
+            book.pauses += 1;
+            if before < begun {
+                let began = begun.saturating_sub(before);
+                book.wrong.push(format!("{began} jobs began in {lane} while it was paused"));
             }
-        });
+        }
+        let (answer, told) = oneshot::channel();
+        let (name, by) = (LaneName::new(lane).unwrap(), "night porter".into());
+        let asked = questions.try_send((admin::Request::ResumeLane { lane: name, by }, answer)).is_ok();
+        match asked && matches!(told.await, Ok(admin::Response::Lanes { .. })) {
+            true => self.note(format_args!("the lane {lane} goes on")),
+            false => self.after(AGAIN, Action::Resume(lane)),
+        }
     }
 
     fn some_order(&self, number: u64) -> Order {
@@ -518,13 +697,13 @@ impl World {
                     Host::Cloud => {
                         self.cloud.end = end;
                         if let Some(life) = &self.cloud.life {
-                            life.process.die_after(steps);
+                            doom(&life.process, steps);
                         }
                     }
                     Host::Agent | Host::Salto | Host::Locks => {
                         self.agent.end = end;
                         if let Some(life) = &self.agent.life {
-                            life.process.die_after(steps);
+                            doom(&life.process, steps);
                         }
                     }
                 }
@@ -581,12 +760,16 @@ impl World {
                 self.note(format_args!("{times} syncs of {host:?} fail"));
                 self.disk(host).fail_syncs(times);
             }
-            17 => {
-                if host == Host::Cloud {
+            17 => match host {
+                Host::Cloud => {
                     self.note("the cloud is backed up");
                     self.cloud.backup = Some(self.cloud.disk.image());
                 }
-            }
+                Host::Agent | Host::Salto | Host::Locks => {
+                    self.note("the agent is backed up");
+                    self.agent.backup = Some(self.agent.disk.image());
+                }
+            },
             18..20 => self.lock_trouble(span).await,
             _ => self.salto_trouble(span).await,
         }
@@ -699,14 +882,14 @@ impl World {
     async fn open_devices(&mut self) {
         for (port, lock) in (LOCKS..).zip(self.locks.clone()) {
             let listener = self.network.at(Host::Locks).listen(address(port)).await.unwrap();
-            tokio::spawn(async move { lock.accept(listener).await });
+            self.devices.spawn(async move { lock.accept(listener).await });
         }
         let mut listener = self.network.at(Host::Salto).listen(address(SALTO)).await.unwrap();
         let salto = self.salto.clone();
-        tokio::spawn(async move {
+        self.devices.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let salto = salto.clone();
-                tokio::spawn(async move { salto.serve(stream, Line::Tcp).await });
+                seams::spawn(async move { salto.serve(stream, Line::Tcp).await });
             }
         });
     }
@@ -737,10 +920,11 @@ impl World {
         let (stop, stopped) = watch::channel(false);
         let signals = Signals::default();
         let (tell, told) = oneshot::channel();
-        let (spoken, mutant) = (signals.clone(), self.mutant);
+        let (spoken, mutant, circles) = (signals.clone(), self.mutant, self.circles.clone());
         let run = async move {
             let now = clock.now();
             let mut db = Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone())?;
+            circles.watch("the cloud", db.connection())?;
             mutant::spoil_cloud(mutant, &mut db)?;
             db.all_bridges_down(now)?;
             let workspace = match db.workspace()? {
@@ -765,6 +949,7 @@ impl World {
             while tasks.join_next().await.is_some() {}
             Ok::<_, StoreError>(())
         };
+        doom(&process, MOST_STEPS);
         start(&process, run);
         match told.await {
             Ok((db, bridge)) => {
@@ -797,12 +982,20 @@ impl World {
         let (stop, stopped) = mpsc::channel(2);
         let (questions, requests) = mpsc::channel(16);
         let (tell, told) = oneshot::channel();
-        let mutant = self.mutant;
+        let (mutant, circles) = (self.mutant, self.circles.clone());
+        let is_set_back = Arc::clone(&self.agent_is_set_back);
         let run = async move {
             let seal = SealKey::new([9; 32], random.clone());
             let rules = Rules::from(&config);
             let mut queue = Queue::open(&disk.storage(), seal.clone(), random.clone(), rules.clone())?;
+            if is_set_back.load(Ordering::Relaxed) {
+                queue.connection().execute_batch("BEGIN IMMEDIATE")?;
+                queue.restored(clock.now())?;
+                queue.connection().execute_batch("COMMIT")?;
+            }
+            is_set_back.store(false, Ordering::Relaxed);
             let is_restored = queue.is_restored()?;
+            circles.watch("the agent", queue.connection())?;
             mutant::spoil_queue(mutant, queue.connection())?;
             let (_task, queue) = Writer::simulated(queue, pace);
             let _ = tell.send(queue.clone());
@@ -831,6 +1024,7 @@ impl World {
             // What was submitted before is durable after this.
             queue.run(|_| Ok(())).await
         };
+        doom(&process, MOST_STEPS);
         start(&process, run);
         match told.await {
             Ok(queue) => {
@@ -848,6 +1042,10 @@ impl World {
         let life = self.cloud.life.take().unwrap();
         let (polls, changes) = (life.process.polls(), self.cloud.disk.changes());
         self.note(format_args!("the cloud ended after {polls} steps, {changes} changes"));
+        self.most_steps = self.most_steps.max(polls);
+        if MOST_STEPS <= polls {
+            self.circles.add("the cloud takes steps without end");
+        }
         self.cloud_dead();
     }
 
@@ -869,6 +1067,10 @@ impl World {
         let life = self.agent.life.take().unwrap();
         let (polls, changes) = (life.process.polls(), self.agent.disk.changes());
         self.note(format_args!("the agent ended after {polls} steps, {changes} changes"));
+        self.most_steps = self.most_steps.max(polls);
+        if MOST_STEPS <= polls {
+            self.circles.add("the agent takes steps without end");
+        }
         self.agent_dead();
     }
 
@@ -877,6 +1079,17 @@ impl World {
         self.network.crashed(Host::Agent, end != End::Killed);
         self.agent.disk.cut(cut(end), &self.random);
         self.agent.crashes += 1;
+        // An agent that was set back has much to be forgiven, so most seeds have none.
+        let may_be_set_back = !self.healed && self.seed % 4 == 1;
+        if let Some(image) = self.agent.backup.clone().filter(|_| may_be_set_back && self.chance(25)) {
+            self.note("the agent's backup is put back");
+            self.agent.disk.restore(&image);
+            self.agent_is_set_back.store(true, Ordering::Relaxed);
+            self.paused.lock().unwrap().clear();
+            let mut book = self.book.lock().unwrap();
+            let last = book.orders.len() as u64;
+            book.agent_restored.push(last);
+        }
         let below = self.one(&[50, 3_000, 40_000]);
         self.soon(below, Action::StartAgent);
     }
@@ -903,7 +1116,7 @@ impl World {
         .into_iter()
         .flatten()
         {
-            process.die_after(u64::MAX >> 1);
+            doom(process, u64::MAX);
         }
         self.mend_locks().await;
         self.command("fault clear").await;
@@ -912,6 +1125,9 @@ impl World {
         self.agent_clock.jump_to(now);
         self.soon(1, Action::StartCloud);
         self.soon(1, Action::StartAgent);
+        for lane in LANES {
+            self.after(Duration::from_secs(1), Action::Resume(lane));
+        }
     }
 
     /// What is left to do or to say, with or without what waits for its time.
@@ -947,24 +1163,36 @@ impl World {
             empty &= lock.command("table").await.unwrap()["table"].as_array().unwrap().is_empty();
         }
         let simulated = self.begun.elapsed();
+        let circles = std::mem::take(&mut *self.circles.0.lock().unwrap());
         let ledger = self.salto.command("ledger").await.unwrap();
         let mut evidence = Evidence {
             ledger,
+            circles,
             unrest,
             tables_at,
             tables,
             locks: ledgers,
             empty,
             ends: BTreeMap::new(),
+            local_jobs_told: (0, 0),
+            arrived: Vec::new(),
             agent_jobs: BTreeMap::new(),
+            most_steps: self.most_steps,
             crashes: self.cloud.crashes + self.agent.crashes,
         };
         if let (Some(cloud), Some(agent)) = (&self.cloud.life, &self.agent.life) {
             let numbers: Vec<u64> = self.book.lock().unwrap().orders.keys().copied().collect();
+            if let Ok(told) = cloud.db.run(judge::told_of_local_jobs).await {
+                evidence.local_jobs_told = told;
+            }
+            if let Ok(arrived) = agent.queue.run(judge::arrived).await {
+                evidence.arrived = arrived;
+            }
             for number in numbers {
                 let job_id = job_id(self.seed, number);
+                let local = self.book.lock().unwrap().orders[&number].local;
                 // A side that cannot answer has not come to rest either.
-                if let Ok(end) = cloud.db.run(move |db| judge::cloud_view(db, job_id)).await {
+                if let Ok(end) = cloud.db.run(move |db| judge::cloud_view(db, job_id, local)).await {
                     evidence.ends.insert(number, end);
                 }
                 if let Ok(Some(job)) = agent.queue.run(move |queue: &mut Queue| queue.job(job_id)).await {
@@ -972,6 +1200,7 @@ impl World {
                 }
             }
             let (cloud, agent) = (cloud.process.polls(), agent.process.polls());
+            evidence.most_steps = self.most_steps.max(cloud).max(agent);
             let changes = (self.cloud.disk.changes(), self.agent.disk.changes());
             self.note(format_args!("the end: {cloud} and {agent} steps, {changes:?} changes"));
         }
@@ -993,6 +1222,12 @@ impl World {
             simulated,
         }
     }
+}
+
+/// How often jobs have begun in a lane.
+fn begun_in(queue: &mut Queue, lane: &str) -> Result<u64, StoreError> {
+    let begun = "SELECT coalesce(sum(attempt), 0) FROM job WHERE lane = ?";
+    Ok(queue.connection().query_row(begun, [lane], |row| row.get::<_, i64>(0))?.cast_unsigned())
 }
 
 /// Runs something as a process's first task; the process ends with it, however it ends.
@@ -1100,9 +1335,10 @@ fn agent_config() -> AgentConfig {
          [limits]\ncards_per_hour = 100000\nremote_unlock = true\n\
          [[system]]\nname = \"salto\"\nkind = \"salto_is\"\nexclusive = true\nline = {{ tcp = \"salto:{SALTO}\" }}\n\
          encoders = [{}]\nrooms = [{}]\n\
-         [[system]]\nname = \"keys\"\nkind = \"sim_lock\"\nlead = \"30s\"\nlocks = [{}]\n",
+         [[system]]\nname = \"keys\"\nkind = \"sim_lock\"\nlead = \"{}s\"\nlocks = [{}]\n",
         names(&encoders),
         names(&rooms),
+        judge::LEAD.as_secs(),
         locks.join(", "),
     );
     AgentConfig::from_toml(std::path::Path::new("/latchd.toml"), &text)

@@ -6,14 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::UnixStream,
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use super::{AdminError, LONGEST_RESPONSE, Line, Request, Response};
-use crate::model::JobId;
+use super::{AdminError, LONGEST_RESPONSE, Request, Response, VERSION};
+use crate::{local, model::JobId};
 
 /// A local agent that is well answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,37 +64,21 @@ impl Watching {
 #[derive(Debug)]
 struct Conversation {
     path: PathBuf,
-    agent: BufReader<UnixStream>,
+    agent: local::Conversation,
 }
 
 impl Conversation {
     async fn begin(path: &Path, request: &Request) -> Result<Self, AdminError> {
-        let mut agent = UnixStream::connect(path).await.map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => AdminError::Denied { path: path.into() },
-            _ => AdminError::NoAgent { path: path.into(), source },
-        })?;
-        agent.write_all(&Line::of(request)).await.map_err(|source| broken(path, source))?;
-        Ok(Self { path: path.into(), agent: BufReader::new(agent) })
+        let agent = local::Conversation::begin(path, VERSION, request).await;
+        Ok(Self { path: path.into(), agent: agent.map_err(|error| AdminError::of_ask(path, error))? })
     }
 
     /// The next answer; none when the agent has hung up.
     async fn next(&mut self) -> Result<Option<Response>, AdminError> {
-        let path = &self.path;
-        let mut answer = Vec::new();
-        let limit = u64::try_from(LONGEST_RESPONSE).unwrap_or(u64::MAX);
-        let mut agent = (&mut self.agent).take(limit);
-        agent.read_until(b'\n', &mut answer).await.map_err(|source| broken(path, source))?;
-        if answer.is_empty() {
-            return Ok(None);
-        }
-        if !answer.ends_with(b"\n") {
-            return Err(broken(path, io::ErrorKind::UnexpectedEof.into()));
-        }
-        let line: Line<Response> = serde_json::from_slice(&answer)
-            .map_err(|source| AdminError::Malformed { path: path.clone(), source })?;
-        match line.body {
-            Response::Refused { code, message } => Err(AdminError::Refused { code, message }),
-            response => Ok(Some(response)),
+        let answer = self.agent.next(LONGEST_RESPONSE).await;
+        match answer.map_err(|error| AdminError::of_ask(&self.path, error))? {
+            Some(Response::Refused { code, message }) => Err(AdminError::Refused { code, message }),
+            response => Ok(response),
         }
     }
 }

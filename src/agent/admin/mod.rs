@@ -19,11 +19,17 @@ mod report;
 mod server;
 mod watch;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{JobId, JobState, LaneName, Order, Priority, SystemName, Verdict};
+use crate::{
+    local::{NotAsked, NotBound},
+    model::{JobId, JobState, LaneName, Order, Priority, SystemName, Verdict},
+};
 
 pub use client::{Watching, ask, watch};
 pub use report::{
@@ -240,24 +246,6 @@ impl Response {
     }
 }
 
-/// One line on the socket.
-#[derive(Debug, Serialize, Deserialize)]
-struct Line<T> {
-    #[serde(rename = "latchd")]
-    version: u16,
-    #[serde(flatten)]
-    body: T,
-}
-
-impl<T: Serialize> Line<T> {
-    fn of(body: T) -> Vec<u8> {
-        let line = Self { version: VERSION, body };
-        let mut line = serde_json::to_vec(&line).expect("a line has string keys only");
-        line.push(b'\n');
-        line
-    }
-}
-
 /// Why the socket cannot be served, or a question not be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -325,4 +313,25 @@ pub enum AdminError {
         /// For a person.
         message: String,
     },
+}
+
+impl AdminError {
+    fn of_bind(path: &Path, error: NotBound) -> Self {
+        let path = path.into();
+        match error {
+            NotBound::Failed(source) => Self::Bind { path, source },
+            NotBound::Occupied => Self::Occupied { path },
+            NotBound::NotASocket => Self::NotASocket { path },
+        }
+    }
+
+    fn of_ask(path: &Path, error: NotAsked) -> Self {
+        let path = path.into();
+        match error {
+            NotAsked::Nobody(source) => Self::NoAgent { path, source },
+            NotAsked::Denied => Self::Denied { path },
+            NotAsked::Broken(source) => Self::Broken { path, source },
+            NotAsked::Malformed(source) => Self::Malformed { path, source },
+        }
+    }
 }

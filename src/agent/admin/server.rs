@@ -1,33 +1,19 @@
 //! The agent's side of the socket.
 
-use std::{
-    fs,
-    future::Future,
-    io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-    pin::pin,
-    time::Duration,
-};
+use std::{future::Future, path::Path};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::UnixStream,
     sync::{broadcast::error::RecvError, mpsc, oneshot},
-    task::JoinSet,
     time::timeout,
 };
 
-use super::{AdminError, LONGEST_REQUEST, Line, Request, Response, VERSION, Watchers};
+use super::{AdminError, LONGEST_REQUEST, Request, Response, VERSION, Watchers};
+use crate::local::{self, Heard, Line, NotUnderstood, PATIENCE, Socket};
 
 /// A question and the way back for its answer.
 pub type Question = (Request, oneshot::Sender<Response>);
-
-/// More wait in the kernel's backlog until one of these is done.
-const CLIENTS: usize = 16;
-
-/// A client that says nothing, or does not read, makes room for others.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Binds the socket and answers until `shutdown`.
 ///
@@ -45,11 +31,7 @@ pub async fn serve(
 
 /// The socket, bound; its file goes with it.
 #[derive(Debug)]
-pub struct Server {
-    listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
-}
+pub struct Server(Socket);
 
 impl Server {
     /// Binds the socket with mode 0660 and puts it in its place, over one that a dead agent left behind.
@@ -57,39 +39,8 @@ impl Server {
     /// # Errors
     /// When another agent answers there, something else stands there, or the system says no.
     pub async fn bind(path: &Path) -> Result<Self, AdminError> {
-        let failed = |source| AdminError::Bind { path: path.into(), source };
-        match fs::symlink_metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(AdminError::NotASocket { path: path.into() });
-            }
-            Ok(_) => match UnixStream::connect(path).await {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(failed(error)),
-                // A full backlog is an agent too.
-                _ => return Err(AdminError::Occupied { path: path.into() }),
-            },
-            Err(_) => {
-                if let Some(folder) = path.parent() {
-                    fs::create_dir_all(folder).map_err(failed)?;
-                }
-            }
-        }
-        // Made under another name, then renamed: nobody ever meets it with other permissions, and there is no moment
-        // without a socket.
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let made = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let _ = fs::remove_file(&made);
-        let listener = UnixListener::bind(&made).map_err(failed)?;
-        let placed = fs::set_permissions(&made, fs::Permissions::from_mode(0o660))
-            .and_then(|()| fs::rename(&made, path))
-            .and_then(|()| fs::symlink_metadata(path));
-        match placed {
-            Ok(placed) => Ok(Self { listener, path: path.into(), inode: placed.ino() }),
-            Err(error) => {
-                let _ = fs::remove_file(&made);
-                Err(failed(error))
-            }
-        }
+        let bound = Socket::bind(path, 0o660).await;
+        bound.map(Self).map_err(|error| AdminError::of_bind(path, error))
     }
 
     /// Answers until `shutdown`; then conversations end and the socket's file goes.
@@ -99,34 +50,7 @@ impl Server {
         watchers: Watchers,
         shutdown: impl Future<Output = ()>,
     ) {
-        let mut shutdown = pin!(shutdown);
-        let mut clients = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut shutdown => return,
-                Some(_) = clients.join_next() => {}
-                accepted = self.listener.accept(), if clients.len() < CLIENTS => match accepted {
-                    Ok((client, _)) => {
-                        clients.spawn(converse(client, questions.clone(), watchers.clone()));
-                    }
-                    Err(error) => {
-                        // Out of file descriptors, most likely: accepting again at once would spin.
-                        tracing::warn!(error = %error, "admin socket cannot accept");
-                        tokio::time::sleep(Duration::from_millis(200)).await;
-                    }
-                },
-            }
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
-        if ours {
-            let _ = fs::remove_file(&self.path);
-        }
+        self.0.serve(|client| converse(client, questions.clone(), watchers.clone()), shutdown).await;
     }
 }
 
@@ -135,16 +59,13 @@ async fn converse(mut client: UnixStream, questions: mpsc::Sender<Question>, wat
     let (read, mut write) = client.split();
     let mut read = BufReader::new(read);
     loop {
-        let mut line = Vec::new();
-        let limit = u64::try_from(LONGEST_REQUEST).unwrap_or(u64::MAX);
-        let asked = timeout(PATIENCE, (&mut read).take(limit).read_until(b'\n', &mut line)).await;
-        let (response, goes_on) = match asked {
-            Err(_) | Ok(Err(_) | Ok(0)) => return,
-            Ok(Ok(_)) if !line.ends_with(b"\n") && line.len() >= LONGEST_REQUEST => {
+        let (response, goes_on) = match local::hear(&mut read, LONGEST_REQUEST).await {
+            Heard::Nothing => return,
+            Heard::TooLong => {
                 let message = format!("a question has at most {LONGEST_REQUEST} bytes");
                 (Response::refused("request_too_long", message), false)
             }
-            Ok(Ok(_)) => match understood(&line) {
+            Heard::Line(line) => match understood(&line) {
                 Ok(request @ Request::Watch { .. }) => {
                     return tell_steps(&mut read, &mut write, &questions, &watchers, request).await;
                 }
@@ -152,7 +73,7 @@ async fn converse(mut client: UnixStream, questions: mpsc::Sender<Question>, wat
                 Err(refused) => (refused, false),
             },
         };
-        let written = timeout(PATIENCE, write.write_all(&Line::of(response))).await;
+        let written = timeout(PATIENCE, write.write_all(&Line::bytes(VERSION, response))).await;
         if !goes_on || !matches!(written, Ok(Ok(()))) {
             return;
         }
@@ -177,7 +98,7 @@ async fn tell_steps<R, W>(
     let mut more = [0; 64];
     loop {
         let refused = matches!(response, Response::Refused { .. });
-        let written = timeout(PATIENCE, write.write_all(&Line::of(response))).await;
+        let written = timeout(PATIENCE, write.write_all(&Line::bytes(VERSION, response))).await;
         if refused || !matches!(written, Ok(Ok(()))) {
             return;
         }
@@ -202,20 +123,14 @@ async fn tell_steps<R, W>(
 }
 
 fn understood(line: &[u8]) -> Result<Request, Response> {
-    #[derive(serde::Deserialize)]
-    struct Any {
-        #[serde(rename = "latchd")]
-        version: u16,
-    }
-    let malformed = |error| Response::refused("request_malformed", format!("not a question: {error}"));
-    // The version first: a newer client may ask what this one cannot parse.
-    let Any { version } = serde_json::from_slice(line).map_err(malformed)?;
-    if version != VERSION {
-        let message = format!("this agent speaks version {VERSION}, the question is of version {version}");
-        return Err(Response::refused("version_unknown", message));
-    }
-    let line: Line<Request> = serde_json::from_slice(line).map_err(malformed)?;
-    Ok(line.body)
+    local::understood(line, VERSION).map_err(|error| match error {
+        NotUnderstood::Version(version) => {
+            let message =
+                format!("this agent speaks version {VERSION}, the question is of version {version}");
+            Response::refused("version_unknown", message)
+        }
+        NotUnderstood::Malformed(_) => Response::refused("request_malformed", error.to_string()),
+    })
 }
 
 async fn answer(questions: &mpsc::Sender<Question>, request: Request) -> Response {

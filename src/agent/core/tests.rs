@@ -252,6 +252,11 @@ impl World {
     }
 
     async fn welcomes(&self, connection: u64, orders: Position, reports: Position) {
+        self.welcomes_at(None, connection, orders, reports).await;
+    }
+
+    /// Welcomes at an address that is not the preferred one.
+    async fn welcomes_at(&self, further: Option<&str>, connection: u64, orders: Position, reports: Position) {
         let welcome = Welcome {
             version: 1,
             bridge_id: BridgeId(uuid::Uuid::nil()),
@@ -263,7 +268,10 @@ impl World {
             orders_epoch_reason: None,
             cloud_keys: Vec::new(),
         };
-        self.events.send(link::Event::Up { connection, welcome }).await.unwrap();
+        self.events
+            .send(link::Event::Up { connection, welcome, further: further.map(Into::into) })
+            .await
+            .unwrap();
     }
 
     async fn parts(&self) {
@@ -657,4 +665,14 @@ async fn a_full_disk_is_a_condition_while_the_cloud_keeps_its_orders() {
     world.tells(2, "disk_full", false).await;
     world.orders(2, at(1, 1), job(1, "101")).await;
     world.does(1).await;
+}
+
+#[tokio::test]
+async fn a_link_by_another_address_than_the_first_is_a_condition_while_it_stands() {
+    let mut world = World::new();
+    world.welcomes_at(Some("cloud-2.example:443"), 1, at(1, 0), at(0, 0)).await;
+    world.tells(1, "link_on_further_address", true).await;
+    world.parts().await;
+    world.welcomes(2, at(1, 0), at(0, 0)).await;
+    world.tells(2, "link_on_further_address", false).await;
 }

@@ -1,14 +1,18 @@
-//! The websocket of the bridges: who may come in, and what both sides owe each other then.
+//! Where bridges come in: who may, and what both sides owe each other then.
 //!
-//! A connection goes through `door` (TLS with a certificate of ours, one HTTP request) and `talk` (hello, welcome, and the two
-//! streams). It is one task and three loops: one reads, one waits for commits in the order in which their operations
+//! A connection goes through `door` (TLS, one HTTP request) and, with a certificate of ours that counts, `talk` (hello,
+//! welcome, and the two streams). Whoever has none may ask [`Enrolment`] for one and is gone after the answer.
+//!
+//! A conversation is one task and three loops: one reads, one waits for commits in the order in which their operations
 //! were begun and owes the acknowledgements, one writes. Each wait on a peer has a deadline, each queue a bound, so
-//! that a bridge that stops reading or floods harms itself alone.
+//! that a bridge that stops reading or floods harms itself alone. Beside them it waits for what ends it: a newer
+//! connection of the same bridge, keys that were revoked, a stop.
 //!
 //! This room never decides what a report means and never makes an order; it carries them between sockets and
 //! [`Db`].
 
 mod door;
+mod strangers;
 mod talk;
 
 use std::{
@@ -21,44 +25,96 @@ use std::{
 use tokio::{
     sync::{Semaphore, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{Signals, store::Db};
+use super::{Signals, enrol::Enrolment, store::Db};
 use crate::{
     model::BridgeId,
     seams::{self, Clock, Listener, Random, Stream},
     store::WriterHandle,
 };
+use strangers::{MustGo, Place, Strangers};
 
-/// How many connections may stand that have not yet shown who they are. Further ones wait in the kernel's queue.
+/// How many connections may stand that have not yet shown who they are. Further ones wait in the kernel's queue, unless
+/// they come from an address that has fewer of the places than another.
 const STRANGERS: usize = 256;
+/// How many sites may wait at a time for a person's yes with their request held; others are told to ask again.
+const HELD: usize = 64;
 /// Everything from the first byte of a connection to its hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(15);
 /// How long the listener rests after an error such as "too many open files".
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long connections may take to end when the cloud stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// Bridges that are told to come again do so over this span, so that they do not all come at once.
+const COME_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
-/// Serves bridges until `shutdown` becomes true; then each is told to come again and the function returns.
+/// Where bridges come in.
+pub struct Entrance {
+    /// Where it listens.
+    pub listener: Box<dyn Listener>,
+    /// Ends TLS, and judges certificates.
+    pub tls: TlsAcceptor,
+    /// Takes new bridges in; without it, only those come in that are paired.
+    pub enrolment: Option<Enrolment>,
+}
+
+impl std::fmt::Debug for Entrance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entrance").field("enrolment", &self.enrolment).finish_non_exhaustive()
+    }
+}
+
+/// Serves bridges that are paired, until `shutdown` becomes true; then each is told to come again and the function
+/// returns.
 pub async fn serve(
-    mut listener: Box<dyn Listener>,
+    listener: Box<dyn Listener>,
     tls: TlsAcceptor,
+    db: WriterHandle<Db>,
+    signals: Signals,
+    clock: Clock,
+    random: Random,
+    shutdown: watch::Receiver<bool>,
+) {
+    let entrance = Entrance { listener, tls, enrolment: None };
+    serve_at(entrance, db, signals, clock, random, shutdown).await;
+}
+
+/// [`serve`], where new bridges may be taken in as well.
+pub async fn serve_at(
+    entrance: Entrance,
     db: WriterHandle<Db>,
     signals: Signals,
     clock: Clock,
     random: Random,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let hub = Hub { tls, db, signals, clock, random, shutdown: shutdown.clone(), speakers: Mutex::default() };
-    let hub = Arc::new(hub);
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let Entrance { mut listener, tls, enrolment } = entrance;
+    let hub = Arc::new(Hub {
+        tls,
+        enrolment,
+        db,
+        signals,
+        clock,
+        random,
+        shutdown: shutdown.clone(),
+        held: Semaphore::new(HELD),
+        speakers: Mutex::default(),
+    });
+    let strangers = Strangers::new(STRANGERS);
     let mut connections = JoinSet::new();
+    // One that was accepted waits here for a place.
+    let mut newcomer: Option<(Box<dyn Stream>, SocketAddr)> = None;
     loop {
         let admitted = async {
-            let permit = Arc::clone(&strangers).acquire_owned().await;
-            (permit, listener.accept().await)
+            if newcomer.is_none() {
+                newcomer = Some(listener.accept().await?);
+            }
+            let from = newcomer.as_ref().map(|(_, from)| *from).expect("one has just come");
+            let place = strangers.place(from.ip()).await;
+            Ok::<_, std::io::Error>((newcomer.take().expect("it waits here"), place))
         };
         tokio::select! {
             biased;
@@ -68,10 +124,10 @@ pub async fn serve(
                     tracing::error!(%error, "a bridge's connection panicked");
                 }
             }
-            (permit, accepted) = admitted => match accepted {
-                Ok((stream, from)) => {
+            admitted = admitted => match admitted {
+                Ok(((stream, from), (place, must_go))) => {
                     let hub = Arc::clone(&hub);
-                    let connection = async move { hub.connection(stream, from, permit.ok()).await };
+                    let connection = async move { hub.connection(stream, from, place, must_go).await };
                     connections.spawn(seams::task(connection));
                 }
                 Err(error) => {
@@ -94,11 +150,13 @@ async fn stopping(shutdown: &mut watch::Receiver<bool>) {
 
 struct Hub {
     tls: TlsAcceptor,
+    enrolment: Option<Enrolment>,
     db: WriterHandle<Db>,
     signals: Signals,
     clock: Clock,
     random: Random,
     shutdown: watch::Receiver<bool>,
+    held: Semaphore,
     speakers: Mutex<Speakers>,
 }
 
@@ -111,23 +169,23 @@ struct Speakers {
 }
 
 impl Hub {
-    async fn connection(
-        &self,
-        stream: Box<dyn Stream>,
-        from: SocketAddr,
-        permit: Option<tokio::sync::OwnedSemaphorePermit>,
-    ) {
+    async fn connection(&self, stream: Box<dyn Stream>, from: SocketAddr, place: Place, must_go: MustGo) {
         let until = Instant::now() + HELLO_WITHIN;
         let mut shutdown = self.shutdown.clone();
         let admitted = tokio::select! {
             biased;
             () = stopping(&mut shutdown) => return,
-            admitted = timeout_at(until, door::admit(self, stream)) => admitted,
+            admitted = door::admit(self, stream, from, (place, must_go), until) => admitted,
         };
         match admitted {
-            Ok(Ok(guest)) => talk::converse(self, guest, from, until, permit).await,
-            Ok(Err(why)) => tracing::debug!(%from, error = %why, "a stranger was turned away"),
-            Err(_elapsed) => tracing::debug!(%from, "a stranger said nothing in time"),
+            Ok(guest) => talk::converse(self, guest, from, until).await,
+            Err(why) => tracing::debug!(%from, error = %why, "a stranger went"),
         }
+    }
+
+    /// How long a bridge that is told to come again stays away.
+    fn come_again_after(&self) -> Duration {
+        let span = u64::try_from(COME_AGAIN_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(self.random.below(span))
     }
 }

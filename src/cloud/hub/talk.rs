@@ -7,12 +7,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -22,8 +23,8 @@ use crate::{
     link::wire::{self, Pulse, WireError},
     model::BridgeId,
     protocol::{
-        Envelope, Frame, Hello, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode, Session,
-        SigningKey, StreamName, VERSIONS, Welcome,
+        Envelope, Frame, Hello, KeyId, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
+        Session, SigningKey, StreamName, VERSIONS, Welcome,
         signing::{self, Listener, Party},
     },
     seams::TrustedTime,
@@ -63,8 +64,12 @@ enum End {
     LimitExceeded { n: u64, limit: u64 },
     #[error("a newer connection of this bridge took over")]
     Fenced,
+    #[error("others needed the place more")]
+    Crowded,
     #[error("the cloud is stopping; try again")]
-    Stopping,
+    Stopping { again_after: Duration },
+    #[error("the cloud has a new key, which the next welcome names")]
+    NewKey,
     #[error("the cloud cannot store anything at the moment; try again")]
     Store(#[source] StoreError),
     #[error("the bridge said: {}", wire::shown(&.0.message))]
@@ -76,7 +81,7 @@ impl End {
     fn refusal(&self) -> Option<Refused> {
         let code = match self {
             Self::Wire(error) => return error.refusal(),
-            Self::NoHello | Self::Refused(_) => return None,
+            Self::NoHello | Self::Crowded | Self::Refused(_) => return None,
             Self::VersionUnknown => RefusedCode::VersionUnknown,
             Self::NoCommonKey => RefusedCode::KeyUnknown,
             Self::Revoked => RefusedCode::Revoked,
@@ -84,21 +89,19 @@ impl End {
             Self::Gap { .. } => RefusedCode::StreamGap,
             Self::LimitExceeded { .. } => RefusedCode::LimitExceeded,
             Self::Fenced => RefusedCode::Fenced,
-            Self::Stopping | Self::Store(_) => RefusedCode::Restarting,
+            Self::Stopping { .. } | Self::NewKey | Self::Store(_) => RefusedCode::Restarting,
         };
-        Some(Refused { code, message: self.to_string() })
+        let retry_after_ms = match self {
+            Self::Stopping { again_after } => u32::try_from(again_after.as_millis()).ok(),
+            _ => None,
+        };
+        Some(Refused { code, message: self.to_string(), retry_after_ms })
     }
 }
 
 /// Speaks with a bridge until either side ends it.
-pub(super) async fn converse(
-    hub: &Hub,
-    guest: Guest,
-    from: SocketAddr,
-    until: Instant,
-    permit: Option<OwnedSemaphorePermit>,
-) {
-    let Guest { paired, nonce, socket } = guest;
+pub(super) async fn converse(hub: &Hub, guest: Guest, from: SocketAddr, until: Instant) {
+    let Guest { paired, nonce, socket, place: (place, must_go) } = guest;
     let Paired { bridge, workspace, workspace_name, key, cloud_keys } = paired;
     let hear = |session| Listener::new(Party::Bridge, [key], bridge, session);
     let speak_with =
@@ -106,16 +109,23 @@ pub(super) async fn converse(
     let newest = cloud_keys.first().expect("a cloud has a key from its first start on");
     let (mut reader, mut writer) =
         wire::split(socket, TrustedTime::new(hub.clock.clone()), hear(nonce), speak_with(newest, nonce));
-    let end = match timeout_at(until, hello(&mut reader, &cloud_keys)).await {
-        Err(_elapsed) => End::NoHello,
-        Ok(Err(end)) => end,
-        Ok(Ok(Greeting { version, hello, session, cloud_key })) => {
-            drop(permit);
+    let greeted = tokio::select! {
+        biased;
+        greeted = timeout_at(until, hello(&mut reader, &cloud_keys)) => {
+            greeted.unwrap_or(Err(End::NoHello))
+        }
+        _ = must_go => Err(End::Crowded),
+    };
+    let end = match greeted {
+        Err(end) => end,
+        Ok(Greeting { version, hello, session, cloud_key }) => {
+            drop(place);
             reader.listen_to(hear(session));
             writer.speak_as(speak_with(&cloud_key, session));
             tracing::info!(%bridge, %workspace, %from, agent = wire::shown(&hello.agent), "bridge connected");
             let cloud_keys = cloud_keys.iter().map(SigningKey::public).collect();
-            let introduced = Introduced { bridge, workspace_name, version, memory: hello.memory, cloud_keys };
+            let introduced =
+                Introduced { bridge, key, workspace_name, version, memory: hello.memory, cloud_keys };
             speak(hub, introduced, &mut reader, &mut writer).await
         }
     };
@@ -153,6 +163,8 @@ async fn hello(reader: &mut Reader, cloud_keys: &[SigningKey]) -> Result<Greetin
 /// A bridge that has said hello.
 struct Introduced {
     bridge: BridgeId,
+    /// What signs on its connection.
+    key: PublicKey,
     workspace_name: String,
     version: u16,
     memory: Memory,
@@ -161,9 +173,12 @@ struct Introduced {
 
 /// Takes over the bridge, speaks with it, and lets go of it.
 async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &mut Writer) -> End {
-    let bridge = introduced.bridge;
+    let (bridge, key) = (introduced.bridge, introduced.key);
+    let newest = introduced.cloud_keys.first().expect("a cloud has a key from its first start on").id();
     let now = hub.clock.now();
     let memory = introduced.memory;
+    // Before the store is asked, so that no revocation falls in between.
+    let mut changes = hub.signals.trust_changes();
     // Number and operation are given out under one lock, so that the store sees connections in their order.
     let (mut speaker, met, fenced) = {
         let mut speakers = hub.speakers.lock().expect("no panic while held");
@@ -171,19 +186,24 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
         let connection = speakers.connections;
         let (fence, fenced) = oneshot::channel();
         speakers.fences.insert(bridge, (connection, fence));
-        let met = hub.db.submit(move |db| db.meet(now, bridge, connection, &memory));
+        let met = hub.db.submit(move |db| match db.counts(&key)? {
+            true => db.meet(now, bridge, connection, &memory).map(Some),
+            false => Ok(None),
+        });
         (Speaker { hub, bridge, connection, parted: false }, met, fenced)
     };
     let connection = speaker.connection;
     let end = match committed(met).await {
         Err(error) => End::Store(error),
-        Ok(meeting) => {
+        Ok(None) => End::Revoked,
+        Ok(Some(meeting)) => {
             hub.signals.state_changed();
             let mut shutdown = hub.shutdown.clone();
             tokio::select! {
                 biased;
-                why = fenced => if why.is_ok() { End::Revoked } else { End::Fenced },
-                () = stopping(&mut shutdown) => End::Stopping,
+                _ = fenced => End::Fenced,
+                () = stopping(&mut shutdown) => End::Stopping { again_after: hub.come_again_after() },
+                end = distrusted(hub, &key, &newest, &mut changes) => end,
                 end = welcome_and_pump(hub, introduced, connection, &meeting, reader, writer) => end,
             }
         }
@@ -193,6 +213,36 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
     }
     hub.signals.state_changed();
     end
+}
+
+/// Waits until a bridge's keys count no more, or the cloud has a newer key than the bridge was told.
+async fn distrusted(hub: &Hub, key: &PublicKey, newest: &KeyId, changes: &mut watch::Receiver<u64>) -> End {
+    let key = *key;
+    let mut comes_again_at: Option<Instant> = None;
+    loop {
+        let comes_again = async {
+            match comes_again_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = changes.changed() => if changed.is_err() {
+                return End::Stopping { again_after: hub.come_again_after() };
+            },
+            () = comes_again => return End::NewKey,
+        }
+        match hub.db.run(move |db| db.trust(&key)).await {
+            Err(error) => return End::Store(error),
+            Ok(trust) if !trust.counts => return End::Revoked,
+            // Each at its own time, and each comes back at once: no property is without its cloud for long.
+            Ok(trust) if trust.newest_cloud_key.as_deref() != Some(newest.as_str()) => {
+                comes_again_at.get_or_insert_with(|| Instant::now() + hub.come_again_after());
+            }
+            Ok(_) => {}
+        }
+    }
 }
 
 /// The connection that speaks for a bridge, until it is fenced or goes. It parts however its task ends, so that no
@@ -242,6 +292,7 @@ async fn welcome_and_pump(
         let epoch = meeting.orders_resume_after.epoch;
         tracing::warn!(%bridge, epoch, ?reason, lost = meeting.lost.len(), "the orders begin a new epoch");
     }
+    let newest = introduced.cloud_keys.first().map(PublicKey::id);
     let reports_limit = meeting.reports_received.n.saturating_add(REPORTS_AHEAD);
     let welcome = Frame::Welcome(Welcome {
         version: introduced.version,
@@ -264,6 +315,7 @@ async fn welcome_and_pump(
         reports_limit: AtomicU64::new(reports_limit),
         owed: Mutex::default(),
         pulse: reader.pulse(),
+        told: Mutex::new(newest),
     };
     let (begun, commits) = mpsc::channel(COMMITS_WAITING);
     tokio::select! {
@@ -282,6 +334,8 @@ struct Talk<'a> {
     reports_limit: AtomicU64,
     owed: Mutex<Owed>,
     pulse: Arc<Pulse>,
+    /// The newest of the cloud's keys, until the bridge shows that it has heard the welcome that named it.
+    told: Mutex<Option<KeyId>>,
 }
 
 /// What the writing loop has to say when it comes to it; only the latest of each matters.
@@ -299,6 +353,7 @@ enum Commit {
     Acknowledgement(oneshot::Receiver<Result<bool, StoreError>>),
     Limit(oneshot::Receiver<Result<(), StoreError>>),
     Picture(oneshot::Receiver<Result<(), StoreError>>),
+    Noted(oneshot::Receiver<Result<(), StoreError>>),
 }
 
 impl Talk<'_> {
@@ -309,6 +364,16 @@ impl Talk<'_> {
                 Ok(frame) => frame,
                 Err(error) => return error.into(),
             };
+            let is_signed = !matches!(frame, Frame::Ping { .. } | Frame::Pong { .. } | Frame::Refused(_));
+            let told = self.told.lock().expect("no panic while held").take_if(|_| is_signed);
+            if let Some(key) = told {
+                let bridge = self.bridge;
+                let noted =
+                    Commit::Noted(self.hub.db.submit(move |db| db.note_cloud_key_known(bridge, &key)));
+                if self.pulse.hold(begun.send(noted)).await.is_err() {
+                    return End::Store(StoreError::Stopped);
+                }
+            }
             let commit = match self.begin(frame) {
                 Ok(Some(commit)) => commit,
                 Ok(None) => continue,
@@ -411,6 +476,7 @@ impl Talk<'_> {
                 self.owed.lock().expect("no panic while held").orders = true;
                 self.pulse.wake();
             }
+            Commit::Noted(done) => committed(done).await.map_err(End::Store)?,
             Commit::Picture(done) => {
                 committed(done).await.map_err(End::Store)?;
                 self.hub.signals.state_changed();

@@ -34,7 +34,10 @@ pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Req
 pub(crate) use people::{Identity, Person};
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
 pub(crate) use spaces::{NewSpace, Space};
-pub use trust::{BridgeKeys, Paired};
+pub use trust::{
+    Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
+    NotAnswered, NotInvited, NotRetired, OldKey, Paired, PairingRow, Revocation, Trust,
+};
 
 use crate::{
     grants::Refused,

@@ -8,7 +8,7 @@ use rusqlite::params;
 
 use crate::store::StoreError;
 
-use super::{Db, rows::ms};
+use super::{Db, rows::ms, trust::PAIRINGS_KEPT};
 
 /// How long the feed reaches back: a client that was away for a whole season still finds out what it missed.
 const EVENTS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -54,6 +54,10 @@ impl Db {
             self.execute(
                 "DELETE FROM job_end WHERE rowid IN (SELECT rowid FROM job_end WHERE taken_at < ?1 LIMIT ?2)",
                 params![before(ORDERS_KEPT), SLICE],
+            )?,
+            self.execute(
+                "DELETE FROM pairing WHERE rowid IN (SELECT rowid FROM pairing WHERE expires_at < ?1 LIMIT ?2)",
+                params![before(PAIRINGS_KEPT), SLICE],
             )?,
             self.forget_attempts(before(ATTEMPTS_KEPT))?,
             self.forget_local_jobs(before(ATTEMPTS_KEPT), SLICE)?,

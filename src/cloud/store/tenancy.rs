@@ -97,7 +97,12 @@ impl Db {
         })
     }
 
-    fn add_site(&self, now: Timestamp, workspace: WorkspaceId, bridge: BridgeId) -> Result<(), StoreError> {
+    pub(super) fn add_site(
+        &self,
+        now: Timestamp,
+        workspace: WorkspaceId,
+        bridge: BridgeId,
+    ) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO site VALUES(?1, ?2, 0, ?3)",
             params![bridge.to_string(), workspace.to_string(), ms(now)],

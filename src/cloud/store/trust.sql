@@ -2,6 +2,8 @@
 UPDATE bridge SET token_hash = NULL;
 ALTER TABLE bridge ADD COLUMN name TEXT;
 ALTER TABLE bridge ADD COLUMN revoked_at INTEGER;
+-- The newest of the cloud's keys that the bridge is known to know.
+ALTER TABLE bridge ADD COLUMN cloud_key TEXT;
 
 -- The keys of bridges, pair by pair as their certificates were issued: `tls_key` is the SHA-256 of the public key in the
 -- certificate, `signing_key` the public half of what signs on its connections.
@@ -25,25 +27,31 @@ CREATE TABLE cloud_key(
     retired_at INTEGER
 ) STRICT;
 
--- Invitations of bridges. `code` is a blind index of the code; `bridge_id` names the bridge that the new one takes the
--- place of. What asked with the code is kept from then on, and nobody else can ask with it.
+-- Invitations of bridges. `code` is a blind index of the code; `bridge_id` names the bridge whose place the new one
+-- takes, and once it was admitted, the bridge. What asked with the code first is bound to it: nobody else can ask.
 CREATE TABLE pairing(
     pairing_id TEXT PRIMARY KEY,
     code BLOB NOT NULL UNIQUE,
     workspace_id TEXT NOT NULL,
     bridge_id TEXT REFERENCES bridge (id),
-    name TEXT NOT NULL,
+    name TEXT,
     ledger_is_current INTEGER NOT NULL,
+    invited_by TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
-    -- The request, and the fingerprint of its keys.
-    request BLOB,
+    -- The only keys that may ask, where a person said which.
+    wanted TEXT,
+    -- Who asked: the digest and the fingerprint of the keys, from where, with which program.
+    keys TEXT,
     fingerprint TEXT,
     from_address TEXT,
+    agent TEXT,
     asked_at INTEGER,
-    -- 1 = a person (or the invitation itself) says yes, 0 = no.
+    -- 1 = a person (or the invitation itself) says yes, 0 = no; by whom.
     accepted INTEGER,
+    answered_by TEXT,
+    -- What the bridge was told; sealed.
     answer BLOB,
-    ended_at INTEGER
+    admitted_at INTEGER
 ) STRICT;
 CREATE INDEX pairing_expiry ON pairing(expires_at);

@@ -139,6 +139,10 @@ fn remove(number: u128, lock: &str) -> Job {
     order(number, Order::SlotRemove { device: device(lock), slot: "guest".into() })
 }
 
+fn reading(number: u128, lock: &str) -> Job {
+    order(number, Order::DeviceRead { device: device(lock) })
+}
+
 fn card(number: u128, lane: &str) -> Job {
     let mut job = job(number, "101");
     let Order::CardEncode(card) = &mut job.order else { unreachable!("a card's job") };
@@ -266,6 +270,29 @@ async fn what_may_be_repeated_is_tried_again_and_again_under_one_mark_and_costs_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_try_that_may_have_been_done_fails_nothing_before_the_device_was_asked() {
+    let refused = || Performed::Ended(Outcome::failed(Code::SlotsFull, "no free slot"));
+    for (proof, end) in
+        [(Proof::Done(Success::default()), JobState::Succeeded), (Proof::None, JobState::Unknown)]
+    {
+        let mut site = site().await;
+        site.order(remove(1, "front"));
+        site.performs().await.1.send(Performed::MayRepeat(offline())).unwrap();
+        site.performs().await.1.send(refused()).unwrap();
+        site.proves().await.1.send(proof).unwrap();
+        site.reaches(1, end).await;
+    }
+    let mut site = site().await;
+    site.order(remove(1, "front"));
+    site.performs().await.1.send(Performed::MayRepeat(offline())).unwrap();
+    site.performs().await.1.send(refused()).unwrap();
+    site.proves().await.1.send(Proof::NotDone(offline())).unwrap();
+    let (_, done, _) = site.performs().await;
+    done.send(refused()).unwrap();
+    site.reaches(1, JobState::Failed).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeated_job_ends_in_doubt_at_its_deadline_even_while_its_lane_is_paused() {
     let mut site = site().await;
     site.order(remove(1, "front"));
@@ -275,6 +302,48 @@ async fn a_repeated_job_ends_in_doubt_at_its_deadline_even_while_its_lane_is_pau
     assert!(site.reply(reply).await);
     site.reaches(1, JobState::Unknown).await;
     assert_eq!(site.clock.now().to_string(), "2026-11-22T12:10:00Z");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_that_is_taken_back_ends_cancelled_at_its_next_pause_and_a_removal_goes_on() {
+    let aside = async |site: &mut Site, order: Job| {
+        site.order(order);
+        site.performs().await.1.send(Performed::MayRepeat(offline())).unwrap();
+        while site.dispatch.aside.is_empty() {
+            site.dispatch.next().await;
+        }
+    };
+    let take_back = async |site: &mut Site| {
+        let reply = site.dispatch.cancel_local(id(1), "Ada");
+        assert_eq!(site.reply(reply).await, CancelAnswer::TooLate(JobState::Sent));
+    };
+
+    let mut site = site().await;
+    aside(&mut site, reading(1, "front")).await;
+    take_back(&mut site).await;
+    site.reaches(1, JobState::Cancelled).await;
+    site.quiet_for(Duration::from_secs(700)).await;
+
+    let mut site = self::site().await;
+    site.order(reading(1, "front"));
+    let (_, done, _) = site.performs().await;
+    take_back(&mut site).await;
+    done.send(Performed::MayRepeat(offline())).unwrap();
+    site.reaches(1, JobState::Cancelled).await;
+
+    let mut site = self::site().await;
+    site.order(reading(1, "front"));
+    let (_, _done, _) = site.performs().await;
+    take_back(&mut site).await;
+    let mut site = site.restart().await;
+    site.proves().await.1.send(Proof::None).unwrap();
+    site.reaches(1, JobState::Cancelled).await;
+
+    let mut site = self::site().await;
+    aside(&mut site, remove(1, "front")).await;
+    take_back(&mut site).await;
+    site.performs().await.1.send(succeeded()).unwrap();
+    site.reaches(1, JobState::Succeeded).await;
 }
 
 #[tokio::test(start_paused = true)]

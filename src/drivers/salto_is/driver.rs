@@ -41,7 +41,8 @@ pub struct SaltoIs {
     config: SaltoIsConfig,
     time_zone: TimeZone,
     clock: Clock,
-    requests: mpsc::Sender<Request>,
+    /// Boxed: a channel keeps room for dozens of them, and there may be hundreds of lines.
+    requests: mpsc::Sender<Box<Request>>,
     line: watch::Receiver<Line>,
     stopping: watch::Sender<bool>,
 }
@@ -353,7 +354,7 @@ impl SaltoIs {
     async fn hold(&self, conversation: Conversation, progress: &ProgressSink) -> Held {
         let (stages, mut told) = mpsc::channel::<Stage>(4);
         let (came, mut end) = oneshot::channel();
-        let request = Request { conversation, stages, came };
+        let request = Box::new(Request { conversation, stages, came });
         if self.requests.send(request).await.is_err() {
             return Held::NotBegun(Refusal::new(Code::SystemOffline, "the line's task has ended"));
         }

@@ -57,7 +57,7 @@ pub(super) struct Keeper {
     pub(super) net: Arc<dyn Net>,
     pub(super) clock: Clock,
     pub(super) random: Random,
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) requests: mpsc::Receiver<Box<Request>>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) line: watch::Sender<Line>,
     /// A command left and its answer was not seen: over a serial line it may still come after the line was reopened.
@@ -195,7 +195,7 @@ impl Keeper {
                 request = self.requests.recv() => {
                     let Some(request) = request else { return Parting::DriverGone };
                     if *self.stopping.borrow() {
-                        refuse(request, stopping());
+                        refuse(*request, stopping());
                         continue;
                     }
                     if request.came.is_closed() {
@@ -203,10 +203,10 @@ impl Keeper {
                     }
                     if !discard_leftovers(port).await {
                         let parting = self.closed(target, heard, opened.elapsed() < REFUSED_WITHIN);
-                        refuse(request, self.not_open());
+                        refuse(*request, self.not_open());
                         return parting;
                     }
-                    let Request { mut conversation, stages, came } = request;
+                    let Request { mut conversation, stages, came } = *request;
                     // Until its end is known; a panic does not tell.
                     self.answer_may_come = true;
                     let ending = self.converse(port, &mut conversation, &stages).await;
@@ -334,7 +334,7 @@ impl Keeper {
             select! {
                 biased;
                 done = &mut what => return Some(done),
-                request = self.requests.recv() => refuse(request?, self.not_open()),
+                request = self.requests.recv() => refuse(*request?, self.not_open()),
             }
         }
     }

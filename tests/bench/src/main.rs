@@ -40,6 +40,9 @@ enum Command {
     /// The floor of `wire` and `burst`, as a process of its own.
     #[command(hide = true)]
     Bound(bound::Arguments),
+    /// The orders of `queue` as a process of its own, whose syncs may be slower than the disk's.
+    #[command(hide = true)]
+    Orders { folder: PathBuf, rounds: usize },
     /// Fills a queue, says so, and waits to be killed.
     #[command(hide = true)]
     Fill { folder: PathBuf, jobs: u64, sent: u64 },
@@ -58,6 +61,8 @@ enum Name {
     Reopen,
     /// 200 check-ins within a second (row 18).
     Burst,
+    /// CPU time and pages of a job in the database alone.
+    Cost,
     /// Memory and wake-ups of an agent with 200 lanes (rows 11 and 13).
     Idle,
     /// Other queues on the same work.
@@ -73,6 +78,10 @@ pub struct Options {
     /// consumer's, 10000 for eMMC.
     #[arg(long, value_name = "N")]
     sync_delay_us: Option<u64>,
+    /// Lengthens every sync, the floor's too, until the floor is the one that the goals were set with: `wire` and the
+    /// orders of `queue`. By how much is measured first.
+    #[arg(long, conflicts_with = "sync_delay_us")]
+    disk_of_goals: bool,
     /// Pause before each job, in milliseconds.
     #[arg(long, value_name = "N", default_value_t = 0)]
     gap_ms: u64,
@@ -108,6 +117,7 @@ fn main() -> ExitCode {
         Command::Scenario { name, options } => scenarios(name, &options),
         Command::Quick { options } => quick(&Options { quick: true, rounds: 3, ..options }),
         Command::Bound(arguments) => bound::run(&arguments).map(|()| true),
+        Command::Orders { folder, rounds } => scenarios::queue::tell_orders(&folder, rounds).map(|()| true),
         Command::Fill { folder, jobs, sent } => scenarios::reopen::fill(&folder, jobs, sent).map(|()| true),
     };
     match ended {
@@ -123,12 +133,15 @@ fn main() -> ExitCode {
 fn scenarios(name: Name, options: &Options) -> anyhow::Result<bool> {
     let mut verdicts = Vec::new();
     if name == Name::All {
-        for name in [Name::Syncs, Name::Queue, Name::Reopen, Name::Burst, Name::Idle] {
+        for name in [Name::Syncs, Name::Cost, Name::Queue, Name::Reopen, Name::Burst, Name::Idle] {
             verdicts.push(one(name, options)?);
         }
         for (delay, gap) in [(0, 0), (500, 0), (2_000, 0), (10_000, 0), (0, 20)] {
             let options = Options { sync_delay_us: Some(delay), gap_ms: gap, ..options.clone() };
             verdicts.push(one(Name::Wire, &options)?);
+        }
+        for name in [Name::Queue, Name::Wire] {
+            verdicts.push(one(name, &Options { disk_of_goals: true, ..options.clone() })?);
         }
         verdicts.push(one(Name::Peers, options)?);
     } else {
@@ -144,6 +157,7 @@ fn one(name: Name, options: &Options) -> anyhow::Result<Verdict> {
         Name::Queue => scenarios::queue::run(options),
         Name::Reopen => attempts("reopen", || scenarios::reopen::run(options)),
         Name::Burst => attempts("burst", || scenarios::burst::run(options)),
+        Name::Cost => attempts("cost", || scenarios::cost::run(options)),
         Name::Idle => attempts("idle", || scenarios::idle::run(options)),
         Name::Peers => scenarios::peers::run(options),
         Name::All => unreachable!("all are run one by one"),

@@ -1,6 +1,7 @@
 //! One file a scenario, each with its floor.
 
 pub mod burst;
+pub mod cost;
 pub mod idle;
 pub mod peers;
 pub mod queue;

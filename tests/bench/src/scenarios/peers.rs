@@ -61,8 +61,11 @@ struct Told {
     cycles_64_per_s: Option<f64>,
 }
 
+/// A line of the table: a name, syncs for each order, and of each round the ratio to the floor with what was told.
+type Line = (String, Option<f64>, Vec<(f64, Told)>);
+
 pub fn run(options: &Options) -> anyhow::Result<Verdict> {
-    let mut tables: Vec<(String, Option<f64>, Vec<(f64, Told)>)> = Vec::new();
+    let mut tables: Vec<Line> = Vec::new();
     let mut missing = Vec::new();
     let mut runs: Vec<(Peer, &'static str)> = Vec::new();
     for peer in peers()? {

@@ -13,9 +13,9 @@ use std::{
 use anyhow::ensure;
 use jiff::Timestamp;
 use latchd::{
-    queue::{Accepted, Queue},
+    queue::{Accepted, FILE, Queue},
     seams::Storage,
-    store::Writer,
+    store::{Writer, examine_aside, was_left_open},
 };
 
 use super::{PATIENCE, runtime};
@@ -58,6 +58,7 @@ pub fn fill(folder: &Path, jobs: u64, sent: u64) -> anyhow::Result<()> {
 
 pub fn run(options: &Options) -> anyhow::Result<Vec<Check>> {
     let (mut floor, mut took) = (Samples::default(), Samples::default());
+    let (mut beside, mut look) = (Samples::default(), Samples::default());
     for _ in 0..options.rounds {
         let scratch = options.scratch()?;
         killed(scratch.path())?;
@@ -68,24 +69,26 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Check>> {
             fs::copy(file.path(), copy.path().join(file.file_name()))?;
         }
         let began = Instant::now();
-        let reader = latchd::store::open_reader(&Storage::folder(copy.path()), latchd::queue::FILE)?;
+        let reader = latchd::store::open_reader(&Storage::folder(copy.path()), FILE)?;
         reader.query_row("SELECT reports_n FROM memory", [], |row| row.get::<_, i64>(0))?;
         floor.push(began.elapsed());
         drop(reader);
 
-        let now = Timestamp::now();
-        let began = Instant::now();
-        let (writer, queue) = Writer::start("queue", jobs::open(scratch.path())?);
-        let (recovered, claimed) = runtime()?.block_on(async {
-            let recovered = queue.run(move |queue: &mut Queue| queue.recover(now)).await?;
-            let claimed = queue.run(move |queue: &mut Queue| queue.claim(now, &lane(1))).await?;
-            anyhow::Ok((recovered, claimed))
-        })?;
-        took.push(began.elapsed());
-        ensure!(recovered.len() as u64 == SENT, "{} jobs were at work", recovered.len());
-        ensure!(claimed.is_some_and(|claimed| claimed.job.job_id == job_id(1)), "the first job was claimed");
-        drop(queue);
-        writer.join();
+        took.push(first_claim(scratch.path(), |_| ())?.0);
+
+        // A file that was left open is looked through on a thread of its own meanwhile.
+        let scratch = options.scratch()?;
+        killed(scratch.path())?;
+        ensure!(
+            was_left_open(&Storage::folder(scratch.path()), FILE),
+            "the killed process had folded its log"
+        );
+        let (claimed, found) =
+            first_claim(scratch.path(), |storage| (Instant::now(), examine_aside(storage, FILE)))?;
+        beside.push(claimed);
+        let (began, found) = found;
+        ensure!(found.blocking_recv().is_err(), "damage was found");
+        look.push(began.elapsed());
     }
     let worst = took.percentile(100) / 1000.0;
     Ok(vec![
@@ -99,7 +102,42 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Check>> {
         .of(&took)
         .above(&floor),
         Check::told("9", "the slowest of them", worst, "ms"),
+        Check::new(
+            "9",
+            "the same, while the file is looked through for damage",
+            beside.p50() / 1000.0,
+            "ms",
+            // Two threads, and a busy machine may give all its time to the other one.
+            if options.quick { Goal::Told } else { Goal::AtMost(50.0) },
+        )
+        .of(&beside),
+        Check::told(
+            "9",
+            "how long it was looked through, with the work done meanwhile",
+            look.p50() / 1000.0,
+            "ms",
+        ),
     ])
+}
+
+/// Opens what a killed process left, starts something beside it, settles what was at work and claims a job.
+fn first_claim<T>(folder: &Path, aside: impl FnOnce(Storage) -> T) -> anyhow::Result<(Duration, T)> {
+    let now = Timestamp::now();
+    let began = Instant::now();
+    let queue = jobs::open(folder)?;
+    let aside = aside(Storage::folder(folder));
+    let (writer, queue) = Writer::start("queue", queue);
+    let (recovered, claimed) = runtime()?.block_on(async {
+        let recovered = queue.run(move |queue: &mut Queue| queue.recover(now)).await?;
+        let claimed = queue.run(move |queue: &mut Queue| queue.claim(now, &lane(1))).await?;
+        anyhow::Ok((recovered, claimed))
+    })?;
+    let took = began.elapsed();
+    ensure!(recovered.len() as u64 == SENT, "{} jobs were at work", recovered.len());
+    ensure!(claimed.is_some_and(|claimed| claimed.job.job_id == job_id(1)), "the first job was claimed");
+    drop(queue);
+    writer.join();
+    Ok((took, aside))
 }
 
 /// Leaves a queue behind as a killed process does.

@@ -1,0 +1,165 @@
+//! A cloud that is put back to an earlier moment, and the queue of a bridge that went on: every order ends on both sides.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod queue_support;
+
+use latchd::{
+    cloud::store::{Cancel, Db, Standing},
+    model::{BridgeId, JobState, WorkspaceId},
+    protocol::{Memory, Message, Position, stream::Resume},
+    queue::Queue,
+    seal::SealKey,
+    seams::{Random, Storage},
+};
+use queue_support::*;
+
+/// Both sides, and what would go over the line between them.
+struct Both {
+    site: Site,
+    folder: tempfile::TempDir,
+    db: Db,
+    bridge: BridgeId,
+    connection: u64,
+}
+
+fn open_cloud(folder: &std::path::Path) -> (Db, BridgeId) {
+    let seal = SealKey::new([7; 32], Random::seeded(1));
+    let mut db = Db::open(&Storage::folder(folder), seal, Random::seeded(2)).unwrap();
+    let bridge = db.the_bridge(at(0), WorkspaceId(uuid::Uuid::from_u128(1))).unwrap();
+    (db, bridge)
+}
+
+fn copy_of(folder: &std::path::Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if !entry.file_name().to_string_lossy().ends_with("-shm") {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    copy
+}
+
+impl Both {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (db, bridge) = open_cloud(folder.path());
+        Self { site: Site::new(), folder, db, bridge, connection: 0 }
+    }
+
+    /// A copy of what the cloud knows.
+    fn backup(&self) -> tempfile::TempDir {
+        copy_of(self.folder.path())
+    }
+
+    fn put_back(&mut self, backup: &tempfile::TempDir) {
+        self.folder = copy_of(backup.path());
+        (self.db, self.bridge) = open_cloud(self.folder.path());
+    }
+
+    /// Both say hello; what was not acknowledged is told from here on.
+    fn meet(&mut self) {
+        self.connection += 1;
+        let memory = self.site.queue.memory().unwrap();
+        let memory_of_agent = Memory {
+            orders_received: memory.orders_received,
+            reports_sent: memory.reports.last,
+            reports_acknowledged: Position { n: memory.reports.acknowledged, ..memory.reports.last },
+            orders_limit: 1000,
+        };
+        let met = self.db.meet(at(1), self.bridge, self.connection, &memory_of_agent).unwrap();
+        let (epoch, reason) = (met.orders_resume_after.epoch, met.orders_epoch_reason);
+        self.site.commit(|queue| queue.continue_orders(at(1), epoch, reason)).unwrap();
+        let reports = self.site.queue.memory().unwrap().reports;
+        match latchd::protocol::stream::resume(&reports, met.reports_received) {
+            Resume::Continue { after } => self.site.queue.acknowledge_reports(after),
+            Resume::NewEpoch { epoch, .. } => {
+                self.site.commit(|queue| queue.begin_reports_epoch(epoch)).unwrap();
+            }
+        }
+    }
+
+    /// The orders arrive, `most` of them, and are acknowledged.
+    fn orders_arrive(&mut self, most: u32) {
+        let after = self.site.queue.memory().unwrap().orders_received.n;
+        let orders = self.db.orders_to_send(self.bridge, self.connection, after, most).unwrap().unwrap();
+        for order in orders {
+            let position = order.position.unwrap();
+            match order.message().unwrap() {
+                Message::Job(job) => {
+                    let admission = admission(&job.order);
+                    let accept =
+                        |queue: &mut Queue| queue.accept(at(1), Some(position), job, Ok(admission), true);
+                    self.site.commit(accept).unwrap();
+                }
+                Message::Cancel { job_id } => {
+                    self.site.commit(|queue| queue.cancel(at(1), Some(position), job_id)).unwrap();
+                }
+                other => panic!("{other:?}"),
+            }
+            self.db.orders_acknowledged(self.bridge, self.connection, position).unwrap();
+        }
+    }
+
+    /// The reports arrive and are acknowledged.
+    fn reports_arrive(&mut self) {
+        let reports = self.site.queue.memory().unwrap().reports;
+        let after = Position { n: reports.acknowledged, ..reports.last };
+        for (position, message) in self.site.queue.reports_after(after, 100).unwrap() {
+            let Message::Outcome(report) = message else { panic!("{message:?}") };
+            self.db.take_report(at(1), self.bridge, self.connection, position, &report).unwrap();
+            self.site.queue.acknowledge_reports(position);
+        }
+    }
+
+    fn order(&mut self, number: u128) {
+        self.db.enqueue_job(at(1), self.bridge, &job(number, read())).unwrap();
+    }
+
+    fn cancel(&mut self, number: u128) {
+        assert_eq!(self.db.enqueue_cancel(at(1), self.bridge, id(number)).unwrap(), Cancel::Ordered);
+    }
+
+    /// The order is over in the cloud, and ended so.
+    fn ended(&mut self, number: u128) -> JobState {
+        assert_eq!(self.db.standing(id(number)).unwrap(), Some(Standing::Over));
+        self.db.job_end(id(number)).unwrap().unwrap().state
+    }
+}
+
+#[test]
+fn a_cancel_that_took_its_jobs_place_ends_the_order_of_a_cloud_that_remembers_only_the_job() {
+    let mut both = Both::new();
+    both.meet();
+    both.order(1);
+    let backup = both.backup();
+    // The line broke before the job arrived, so the cancel goes first, and takes its place in the stream.
+    both.cancel(1);
+    both.meet();
+    both.orders_arrive(1);
+    assert_eq!(both.site.queue.memory().unwrap().orders_received, Position { epoch: 1, n: 1 });
+    both.put_back(&backup);
+    // The cloud takes its job for the order that the bridge holds.
+    both.meet();
+    both.orders_arrive(100);
+    both.reports_arrive();
+    assert_eq!(both.ended(1), JobState::Cancelled);
+}
+
+#[test]
+fn a_cancel_that_is_ordered_again_by_a_cloud_that_forgot_the_end_is_answered_with_it() {
+    let mut both = Both::new();
+    both.meet();
+    both.order(1);
+    let backup = both.backup();
+    both.cancel(1);
+    both.meet();
+    both.orders_arrive(1);
+    both.reports_arrive();
+    both.put_back(&backup);
+    both.meet();
+    both.cancel(1);
+    both.orders_arrive(100);
+    both.reports_arrive();
+    assert_eq!(both.ended(1), JobState::Cancelled);
+}
