@@ -13,6 +13,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(name)
@@ -32,6 +33,38 @@ fn no_input_of_a_corpus_breaks_its_target() {
             let bytes = fs::read(corpus.join(&input)).unwrap();
             let whole = panic::catch_unwind(|| target(&bytes));
             assert!(whole.is_ok(), "{name} breaks on {input}");
+        }
+    }
+}
+
+/// A change or two such as a fuzzer begins with.
+fn changed(mut input: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
+    for _ in 0..random.random_range(1..4) {
+        let at = random.random_range(0..=input.len());
+        let end = input.len().min(at + random.random_range(0..9));
+        match random.random_range(0..4) {
+            0 => input.insert(at, random.random()),
+            1 => drop(input.drain(at..end)),
+            2 => input.extend_from_within(at..end),
+            _ => input[at..end].fill(random.random()),
+        }
+    }
+    input
+}
+
+#[test]
+fn small_changes_of_the_inputs_break_no_target() {
+    let cases = std::env::var("LATCHD_CASES").map_or(200, |cases| cases.parse().unwrap());
+    let mut random = StdRng::seed_from_u64(7);
+    for (name, target) in targets::TARGETS {
+        let corpus = folder("corpus").join(name);
+        let inputs: Vec<_> =
+            names(&corpus).iter().map(|input| fs::read(corpus.join(input)).unwrap()).collect();
+        for _ in 0..cases {
+            let input = inputs[random.random_range(0..inputs.len())].clone();
+            let input = changed(input, &mut random);
+            let whole = panic::catch_unwind(|| target(&input));
+            assert!(whole.is_ok(), "{name} breaks on {}", input.escape_ascii());
         }
     }
 }

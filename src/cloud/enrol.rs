@@ -2,7 +2,7 @@
 //!
 //! A person invites a bridge and gets a code of eight letters, 40 bits, good for minutes and for one bridge. Whoever asks
 //! with a code first is bound to it; then a person compares fingerprints and says yes, unless the invitation did so in
-//! advance. What can be guessed is limited from where it is guessed and in all ([`Limits`]), and neither the answer nor
+//! advance. What can be guessed is limited from where it is guessed and in all (`Limits`), and neither the answer nor
 //! the time it takes says whether a code is wrong or merely over.
 //!
 //! This room decides what is answered. It opens no socket and reads no HTTP.
