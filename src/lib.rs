@@ -29,6 +29,7 @@
 //! | [`sim`] | what simulators share: ptys, control, the tape | is seen by any room but `cli` and the drivers' own `sim` |
 //! | [`config`] | the configuration files | opens anything but these files |
 //! | [`cli`] | prints | decides anything |
+//! | [`threats`] | what attackers can and cannot do, with the tests that show it | holds code |
 //!
 //! The rules that can be read off the sources' imports are tested in `tests/rooms.rs`.
 
@@ -48,4 +49,5 @@ pub mod seal;
 pub mod seams;
 pub mod sim;
 pub mod store;
+pub mod threats;
 pub mod transport;

@@ -530,3 +530,21 @@ pub(super) fn lanes(now: Timestamp, dispatch: &Dispatch) -> Vec<LaneReport> {
     };
     dispatch.lanes().iter().map(report).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_no_name_that_an_audit_can_hold_is_refused() {
+        for name in ["", "  ", "Ka\nri", "\u{1b}[2J", &"K".repeat(LONGEST_NAME + 1)] {
+            let refused = name_of(name).unwrap_err();
+            assert!(
+                matches!(&refused, Response::Refused { code, .. } if code == "name_invalid"),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(name_of(" Kari Nordmann ").unwrap(), "Kari Nordmann");
+        assert_eq!(name_of(&"ø".repeat(LONGEST_NAME)).unwrap(), "ø".repeat(LONGEST_NAME));
+    }
+}

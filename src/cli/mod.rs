@@ -12,6 +12,7 @@ mod logging;
 mod order;
 mod pair;
 mod run;
+mod schema;
 pub mod sim;
 mod slots;
 mod status;
@@ -151,6 +152,11 @@ pub enum Command {
     ///
     /// Which slot of which device, what is known of it, and when it will be emptied. Never the code in it.
     Slots(slots::SlotsArgs),
+    /// Print the language between bridge and cloud as a JSON Schema.
+    ///
+    /// Draft 2020-12, of version 1: every message of the websocket, what is signed inside, and the requests and answers
+    /// of enrolment, for whoever writes another cloud or another agent. The same program always prints the same bytes.
+    Schema,
 }
 
 /// Runs the command line of this process.
@@ -205,6 +211,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Jobs(args) => return in_runtime(jobs::run(&args)),
         Command::Lanes(args) => in_runtime(lanes::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
+        Command::Schema => schema::run()?,
         Command::Backup(args) => backup::back_up(&args)?,
         Command::Restore(args) => backup::restore(&args)?,
     }

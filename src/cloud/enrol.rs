@@ -2,7 +2,7 @@
 //!
 //! A person invites a bridge and gets a code of eight letters, 40 bits, good for minutes and for one bridge. Whoever asks
 //! with a code first is bound to it; then a person compares fingerprints and says yes, unless the invitation did so in
-//! advance. What can be guessed is limited from where it is guessed and in all ([`Limits`]), and neither the answer nor
+//! advance. What can be guessed is limited from where it is guessed and in all (`Limits`), and neither the answer nor
 //! the time it takes says whether a code is wrong or merely over.
 //!
 //! This room decides what is answered. It opens no socket and reads no HTTP.
@@ -350,6 +350,13 @@ impl Maker {
         let answer = Answer::new(&admission, &admitting.signer);
         Ok(serde_json::to_string(&answer).expect("an answer has string keys only"))
     }
+}
+
+/// The name of the key that a request for a certificate (PKCS #10, DER, base64) asks for, as
+/// [`super::tls::public_key_hash`] of the certificate; none where the cloud would not certify it.
+#[must_use]
+pub fn requested_key(csr: &str) -> Option<[u8; 32]> {
+    CertifiedKey::of(csr).map(|key| key.name())
 }
 
 /// The public key that a request for a certificate was signed with. Nothing else of what it wishes counts.

@@ -32,8 +32,8 @@ use tokio_tungstenite::{
 use super::{Beat, Heartbeat};
 use crate::{
     protocol::{
-        Frame, MAX_FRAME, Memory, Message as Body, Position, Refused, RefusedCode, place,
-        signing::{BEACON_AFTER, COUNTS_FOR, Distrust, Listener, Packet, Speaker, WITHHELD_AFTER},
+        Frame, MAX_FRAME, Memory, Message as Body, NotTaken, Position, Refused, RefusedCode, Said, place,
+        signing::{BEACON_AFTER, COUNTS_FOR, Distrust, Listener, Speaker, WITHHELD_AFTER},
     },
     seams::TrustedTime,
 };
@@ -439,52 +439,11 @@ pub(crate) fn shown(words: &str) -> String {
     words.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
-/// What one websocket message holds.
-#[derive(Debug)]
-enum Said {
-    /// A frame that needs no signature.
-    Bare(Frame),
-    Signed(Packet),
-}
-
-impl Said {
-    fn to_text(&self) -> String {
-        #[derive(serde::Serialize)]
-        #[serde(tag = "type", rename = "signed")]
-        struct Signed<'a> {
-            #[serde(flatten)]
-            packet: &'a Packet,
-        }
-        let text = match self {
-            Self::Bare(frame) => serde_json::to_string(frame),
-            Self::Signed(packet) => serde_json::to_string(&Signed { packet }),
-        };
-        text.expect("a frame has string keys only")
-    }
-
-    fn into_body(self) -> Option<String> {
-        match self {
-            Self::Bare(_) => None,
-            Self::Signed(packet) => Some(packet.body),
-        }
-    }
-}
-
 fn parse(text: &str) -> Result<Said, WireError> {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        r#type: &'a str,
-    }
-    let malformed = |error: serde_json::Error| WireError::Malformed(place(text, &error));
-    let head: Head<'_> = serde_json::from_str(text).map_err(malformed)?;
-    if head.r#type == "signed" {
-        return serde_json::from_str(text).map(Said::Signed).map_err(malformed);
-    }
-    match serde_json::from_str(text).map_err(malformed)? {
-        frame @ (Frame::Ping { .. } | Frame::Pong { .. } | Frame::Refused(_)) => Ok(Said::Bare(frame)),
-        frame => Err(Distrust::Unsigned(frame.name()).into()),
-    }
+    Said::read(text).map_err(|why| match why {
+        NotTaken::Malformed(place) => WireError::Malformed(place),
+        NotTaken::Unsigned(kind) => Distrust::Unsigned(kind).into(),
+    })
 }
 
 /// Reads the message inside an envelope.

@@ -1,18 +1,19 @@
 //! What a site has: systems with their doors and encoders, and what each system can do.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceName, DoorName, EncoderName, SystemName};
 
 /// Everything behind one bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Inventory {
     /// The access systems, sorted by name.
     pub systems: Vec<SystemInventory>,
 }
 
 /// One access system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SystemInventory {
     /// The site's name for it.
     pub name: SystemName,
@@ -35,7 +36,7 @@ pub struct SystemInventory {
 }
 
 /// Which make of access system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SystemKind {
     /// SALTO SPACE by its "Industry Standard" PMS interface.
@@ -56,7 +57,7 @@ impl SystemKind {
 }
 
 /// One door.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Door {
     /// Its name in the system; also its local id.
     pub name: DoorName,
@@ -68,7 +69,7 @@ pub struct Door {
 }
 
 /// Whether a door follows reservations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DoorKind {
     /// A guest room: cards override or join.
@@ -78,7 +79,7 @@ pub enum DoorKind {
 }
 
 /// One encoder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Encoder {
     /// Its name or number in the system; also its local id.
     pub name: EncoderName,
@@ -88,7 +89,7 @@ pub struct Encoder {
 }
 
 /// A device that holds PINs or card numbers in slots of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// Its name in the system; also its local id.
     pub name: DeviceName,
@@ -100,7 +101,7 @@ pub struct Device {
 }
 
 /// What a driver can do with its system, each with how well that is proven.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Capabilities {
     /// Cards that begin a stay.
     pub r#override: Option<ProofLevel>,
@@ -133,7 +134,7 @@ pub struct Capabilities {
 }
 
 /// How well a capability is proven. Nothing below `Site` is called proven in the field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProofLevel {
     /// Only our own simulator accepted it.

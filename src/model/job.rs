@@ -1,6 +1,7 @@
 //! What the cloud may ask a bridge to do. The list of kinds is closed.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
 };
 
 /// One job: an order with its name, its address and its deadline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
     /// The idempotency key: a second delivery of it is the same job.
     pub job_id: JobId,
@@ -26,7 +27,7 @@ pub struct Job {
 }
 
 /// Who waits for a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// Nobody stands there.
@@ -36,7 +37,7 @@ pub enum Priority {
 }
 
 /// What to do, with all that it takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind")]
 pub enum Order {
     /// Write one card.
@@ -85,7 +86,7 @@ pub enum Order {
 }
 
 /// One card for one person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CardEncode {
     /// Where the card will lie.
     pub encoder: EncoderName,
@@ -105,7 +106,7 @@ pub struct CardEncode {
 }
 
 /// Read the card on an encoder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CardRead {
     /// Where the card will lie.
     pub encoder: EncoderName,
@@ -114,7 +115,7 @@ pub struct CardRead {
 }
 
 /// Change a stay without a card.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StayModify {
     /// The room the stay holds now.
     pub room: DoorName,
@@ -127,7 +128,7 @@ pub struct StayModify {
 }
 
 /// One entry of a device's table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotPut {
     /// The device.
     pub device: DeviceName,
@@ -142,7 +143,7 @@ pub struct SlotPut {
 }
 
 /// What a slot holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotContent {
     /// Digits for a keypad.
@@ -152,7 +153,7 @@ pub enum SlotContent {
 }
 
 /// The name of an order's kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Kind {
     /// See [`Order::CardEncode`].
     #[serde(rename = "card.encode")]

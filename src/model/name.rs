@@ -1,8 +1,9 @@
 //! Names that sites and vendors give to things. A name is text without control characters, of bounded length, and
 //! never empty; it is compared exactly as written (leading zeros of a room count).
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not a name.
@@ -92,6 +93,22 @@ macro_rules! names {
                 name.0
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "description": concat!("A ", $what, ": not blank, and without control characters."),
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": $limit,
+                    "pattern": PATTERN,
+                })
+            }
+        }
     )*};
 }
 
@@ -109,6 +126,10 @@ names! {
     /// The caller's name for a stay; grants that share it share the room.
     ReservationKey, "reservation_key", 255;
 }
+
+/// What [`check`] asks for, apart from the length, as a regular expression of ECMA-262.
+const PATTERN: &str =
+    r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
 
 fn check(what: &'static str, limit: usize, text: &str) -> Result<(), NameError> {
     if text.trim().is_empty() {

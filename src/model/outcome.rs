@@ -1,12 +1,13 @@
 //! How a job ended, and what a person or a reading said afterwards.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Code, DoorName, JobId, JobState, Kind, ReservationKey, SystemName};
 
 /// How a job ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Outcome {
     /// Done, and the device said so.
@@ -58,7 +59,7 @@ impl Outcome {
 }
 
 /// Why something was not done, or may not have been.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, JsonSchema)]
 #[error("{code}{}: {message}", vendor_code.as_ref().map(|vendor| format!(" ({vendor})")).unwrap_or_default())]
 pub struct Refusal {
     /// The stable name.
@@ -83,7 +84,7 @@ impl Refusal {
 }
 
 /// What a success brought.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Success {
     /// What was written, for orders that write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,7 +98,7 @@ pub struct Success {
 }
 
 /// How sure a success is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Written {
     /// The system says that it was physically written.
@@ -107,7 +108,7 @@ pub enum Written {
 }
 
 /// What the system says of a card it wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CardFacts {
     /// The chip's serial number, as the system writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,7 +122,7 @@ pub struct CardFacts {
 }
 
 /// What a read card shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "card", rename_all = "snake_case")]
 pub enum CardSeen {
     /// A guest card.
@@ -151,11 +152,12 @@ pub enum CardSeen {
 }
 
 /// An outcome on its way to the cloud.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Which job.
     pub job_id: JobId,
     /// 1 for the outcome itself, 2 for the one resolution that may follow `unknown`.
+    #[schemars(range(min = 1, max = 2))]
     pub revision: u8,
     /// When it was decided, by the agent's clock.
     pub at: Timestamp,
@@ -173,7 +175,7 @@ pub struct Report {
 }
 
 /// A job that was made at the site.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LocalJob {
     /// Who wanted it.
     pub origin: Origin,
@@ -192,7 +194,7 @@ pub struct LocalJob {
 }
 
 /// Who wanted a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The cloud ordered it.
@@ -219,7 +221,7 @@ impl Origin {
 }
 
 /// What settled a doubt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Resolution {
     /// What is so.
     pub verdict: Verdict,
@@ -228,7 +230,7 @@ pub struct Resolution {
 }
 
 /// What is so, after a doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It had been done.
@@ -238,7 +240,7 @@ pub enum Verdict {
 }
 
 /// What the agent knows about one room of one lock system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoomState {
     /// The lock system.
     pub system: SystemName,

@@ -1,7 +1,8 @@
 //! Values about people and secrets that must never be printed by accident.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serializer};
 use zeroize::Zeroize;
 
@@ -40,6 +41,19 @@ impl fmt::Debug for Private {
 impl<'de> Deserialize<'de> for Private {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for Private {
+    fn schema_name() -> Cow<'static, str> {
+        "Private".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A text about a person or a secret: kept out of logs.",
+            "type": "string",
+        })
     }
 }
 

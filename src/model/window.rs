@@ -1,10 +1,11 @@
 //! When access holds: half-open `[starts_at, ends_at)`.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A span of real time; no end means that it holds until it is taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A span of real time; the end lies after the start, and no end means that it holds until it is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Wire")]
 pub struct Window {
     starts_at: Timestamp,
@@ -21,7 +22,7 @@ pub struct WindowError {
     pub ends_at: Timestamp,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Wire {
     starts_at: Timestamp,
     ends_at: Option<Timestamp>,

@@ -36,13 +36,27 @@
 //! [`PairRequest::proof`] and [`RenewRequest::proof`] show that whoever asks has the new signing key; the request for a
 //! certificate (PKCS #10) shows the same of the TLS key; [`RenewRequest::old_proof`] shows that the new keys are wanted
 //! by whoever has the old one.
+//!
+//! | signature | word, and a zero byte | then |
+//! | --- | --- | --- |
+//! | `proof` | `latchd v1 bridge's keys` | the new signing key's 32 bytes, the text of `csr` |
+//! | `old_proof` | `latchd v1 renewal` | the same |
+//! | [`Answer::signature`] | `latchd v1 admission` | the text of `body` |
+//!
+//! [`Admission::keys`] is the SHA-256 of the same bytes that `proof` signs, in hexadecimal digits.
+//!
+//! A fingerprint is the first 80 bits of a SHA-256, in sixteen digits of Crockford's base 32 and four groups. What is
+//! digested is a word and a zero byte, and then each part behind its length in eight bytes, the greatest first: for
+//! the cloud `latchd v1 cloud's fingerprint`, its newest key's 32 bytes, the text of `authority` (empty where it has
+//! none); for the bridge `latchd v1 bridge's fingerprint`, the signing key's 32 bytes, the text of `csr`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use ring::digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyId, PublicKey, SigningKey};
+use super::{KeyId, PublicKey, SigningKey, schema, signing::SIGNATURE};
 use crate::model::{BridgeId, RoomState};
 
 /// The path of [`CloudCard`].
@@ -63,7 +77,7 @@ const RENEWAL: &[u8] = b"latchd v1 renewal\0";
 const ADMISSION: &[u8] = b"latchd v1 admission\0";
 
 /// Who a cloud says it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloudCard {
     /// The keys that speak for it, newest first.
     pub cloud_keys: Vec<PublicKey>,
@@ -87,9 +101,10 @@ impl CloudCard {
 }
 
 /// The public halves of what a bridge made for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Keys {
     /// The request for a certificate of the TLS key: PKCS #10, DER, base64.
+    #[schemars(extend("contentEncoding" = "base64", "contentMediaType" = "application/pkcs10"))]
     pub csr: String,
     /// What is going to sign.
     pub signing_key: PublicKey,
@@ -139,7 +154,7 @@ impl Keys {
 }
 
 /// A site asks to be taken in. Sent again unchanged while the answer is [`Waiting`], or when none came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PairRequest {
     /// The pairing code, as the cloud gave it.
     pub code: String,
@@ -147,13 +162,14 @@ pub struct PairRequest {
     #[serde(flatten)]
     pub keys: Keys,
     /// [`Keys::proof`] with the signing key.
+    #[schemars(regex(pattern = SIGNATURE))]
     pub proof: String,
     /// Program and version, for people.
     pub agent: String,
 }
 
 /// A bridge asks for its next certificate, with the present one or, within the cloud's grace, with one that has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RenewRequest {
     /// Who asks.
     pub bridge_id: BridgeId,
@@ -161,24 +177,27 @@ pub struct RenewRequest {
     #[serde(flatten)]
     pub keys: Keys,
     /// [`Keys::proof`] with the new signing key.
+    #[schemars(regex(pattern = SIGNATURE))]
     pub proof: String,
     /// The present signing key.
     pub old_key_id: KeyId,
     /// [`Keys::renewal_proof`] with it.
+    #[schemars(regex(pattern = SIGNATURE))]
     pub old_proof: String,
 }
 
 /// A person has not answered yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
     /// For how many seconds the request is worth repeating.
     pub expires_in: u64,
 }
 
 /// What a cloud says to a bridge that it takes in, or goes on with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Admission {
     /// [`Keys::digest`] of the keys that were certified.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub keys: String,
     /// Who the bridge is to the cloud.
     pub bridge_id: BridgeId,
@@ -201,7 +220,7 @@ pub struct Admission {
 }
 
 /// What a cloud knows of the doors of a bridge that is replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerCopy {
     /// Whether a person vouches that the old bridge did nothing that the cloud does not know. If not, no room's state is
     /// certain.
@@ -211,13 +230,15 @@ pub struct LedgerCopy {
 }
 
 /// A signed answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     /// Which of the cloud's keys signed.
     pub key_id: KeyId,
     /// The signature: 64 bytes, base64.
+    #[schemars(regex(pattern = SIGNATURE))]
     pub signature: String,
     /// The JSON text of an [`Admission`]; the exact bytes that the signature covers.
+    #[schemars(transform = schema::text_of::<Admission>)]
     pub body: String,
 }
 
@@ -284,3 +305,6 @@ fn fingerprint(domain: &[u8], parts: &[&[u8]]) -> String {
     let groups: Vec<_> = letters.chunks(4).map(|group| String::from_utf8_lossy(group).into_owned()).collect();
     groups.join("-")
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,14 @@
 //!
 //! This room spells messages. It opens no socket, reads no clock and stores nothing.
 //!
+//! What follows, with [`signing`], [`enrol`] and [`stream`], is the specification: whoever keeps to it can put another
+//! cloud or another agent in place of ours. `latchd schema` prints the form of every message as a JSON Schema;
+//! `tests/golden/v1` holds one file of examples for each kind, and a whole conversation.
+//!
 //! # The conversation
-//! The bridge dials out: TLS, in which both sides show certificates, then a websocket at `/bridge/v1`. Each websocket
-//! **text** message is one [`Frame`], a JSON object with a `type`, most of them inside a
-//! [`Packet`](signing::Packet) of type `signed`; at most [`MAX_FRAME`] bytes, anything else ends the connection with a
-//! [`Frame::Refused`] that names the reason.
+//! The bridge dials out: TLS, in which both sides show certificates, then a websocket at [`PATH`]. The cloud's answer to
+//! the websocket request carries a nonce ([`signing::NONCE_HEADER`]). Each websocket **text** message is one [`Frame`],
+//! a JSON object with a `type`, most of them inside a [`Packet`](signing::Packet) of type `signed` ([`Said`]).
 //!
 //! ```text
 //! bridge                                         cloud
@@ -21,29 +24,127 @@
 //!   limit {orders}                                   ->               the cloud may send up to this number
 //!                      <-  limit {reports}
 //!   ping                                            <->  pong
+//!   beacon                                          <->
+//!   refused                                         <->               the last word
 //! ```
 //!
-//! # Streams
-//! There are two durable streams: `orders` (cloud to bridge) and `reports` (bridge to cloud). Every message of a
-//! stream has a [`Position`] `(epoch, n)`; `n` counts from 1 without gaps inside an epoch. The receiver makes a
-//! message durable, then acknowledges it cumulatively. Hello and welcome compare what both sides remember; the
-//! **sender** of a stream decides by [`stream::resume`] how it goes on. A side that turns out to be behind (a restored
-//! backup, a rolled-back machine) makes the sender start a new epoch, and nothing runs twice for it: jobs are known
-//! by their `job_id`, and what had been handed to a bridge that lost its memory ends as a doubt, not as a repetition.
+//! Hello is the first frame of a connection and welcome the second; each comes once. Before the welcome the bridge says
+//! nothing else, and the cloud nothing at all but `refused`. Everything from the first byte of a connection to the
+//! welcome is done within 30 seconds. A bridge has one connection: a later one ends the earlier one (`fenced`).
 //!
-//! # Signatures
-//! Every frame but ping, pong and refused is signed by its sender; see [`signing`]. A message that changes state and
-//! belongs to a stream travels inside as one opaque string, [`Envelope::body`], so that a kind of message which an older
-//! receiver does not know can still be refused by its position and its job.
+//! | frame | by | when | signed |
+//! | --- | --- | --- | --- |
+//! | [`hello`](Hello) | bridge | first | yes |
+//! | [`welcome`](Welcome) | cloud | answers a hello | yes |
+//! | [`inventory`](Inventory) | bridge | after the welcome, and when it changes; replaces the earlier one | yes |
+//! | [`status`](Status) | bridge | after the welcome, and when it changes; replaces the earlier one | yes |
+//! | [`envelope`](Envelope) | both | carries a [`Message`] | yes |
+//! | [`progress`](Progress) | bridge | at any time; may be left out | yes |
+//! | [`limit`](Limit) | both | of the stream that the sender of the frame receives | yes |
+//! | [`ping`](Frame::Ping) | both | when nothing came for 15 seconds | no |
+//! | [`pong`](Frame::Pong) | both | answers a ping with its number; of several that wait, the last is enough | no |
+//! | [`beacon`](Frame::Beacon) | both | when nothing signed was sent for [`signing::BEACON_AFTER`] | yes |
+//! | [`refused`](Refused) | both | before the sender closes the connection | no |
+//!
+//! # Streams
+//! There are two durable streams: `orders` (cloud to bridge: [`Message::Job`], [`Message::Cancel`]) and `reports` (bridge
+//! to cloud: [`Message::Outcome`], [`Message::Resolution`]). Every message of a stream has a [`Position`] `(epoch, n)`;
+//! `n` counts from 1 without gaps inside an epoch, and neither number is above [`stream::LARGEST`]. The receiver makes a
+//! message durable, then acknowledges it cumulatively, in an envelope without a position. What is acknowledged is never
+//! sent again, and what is not is sent again at the next connection.
+//!
+//! A receiver judges each position against the last one it holds ([`stream::arrival`]): the next one is taken; one at
+//! or before is a duplicate, of which nothing is done but that it is acknowledged again; any other leaves a gap, and the
+//! conversation ends (`stream_gap`). The next one is `n + 1` of the same epoch, or `n = 1` of a later one.
+//!
+//! A sender sends nothing above the limit that the receiver named: in hello (`orders_limit`) or welcome
+//! (`reports_limit`), and then in [`Frame::Limit`], where it only grows inside an epoch. What is above it ends the
+//! conversation (`limit_exceeded`).
+//!
+//! # Resuming
+//! Hello and welcome compare what both sides remember. Of each stream the **sender** decides how it goes on
+//! ([`stream::resume`]), the cloud of `orders` before it says welcome, the bridge of `reports` after it:
+//!
+//! | the receiver holds | the sender |
+//! | --- | --- |
+//! | `(0, 1)`, which means that its memory was set back | begins a new epoch (`receiver_behind`) |
+//! | a later epoch than the sender's, or a later `n` of the same | begins a new epoch (`sender_behind`) |
+//! | an earlier epoch, and the sender knows of an acknowledgement in its own | begins a new epoch (`receiver_behind`) |
+//! | an earlier epoch, and it does not | goes on with `n = 1` of its own epoch |
+//! | an `n` before one that it has acknowledged | begins a new epoch (`receiver_behind`) |
+//! | any other | goes on after it |
+//!
+//! A new epoch is one above the greater of both; what is not acknowledged is numbered anew in it from `n = 1`, and the
+//! limit that the receiver named holds in it. The cloud names the place before its next order
+//! (`orders_resume_after`) and the reason (`orders_epoch_reason`) in the welcome. Nothing runs twice for a new epoch:
+//! jobs are known by their `job_id`, and what had been handed to a bridge that lost its memory ends as a doubt
+//! (`unknown`), not as a repetition.
+//!
+//! # Envelopes
+//! A message that changes state travels as one opaque string, [`Envelope::body`], beside its position. A bridge that
+//! cannot read an order still takes its position, acknowledges it, and reports the job, if the text names one, as
+//! `failed` with a code. A cloud that cannot read a report ends the conversation (`frame_malformed`): nothing that
+//! happened at a site is passed over.
+//!
+//! A job is done once however often it is delivered. Its outcome has `revision` 1. After `unknown` there is at most one
+//! resolution, with `revision` 2.
+//!
+//! # Trust
+//! Who is on which end is settled once, by [`enrol`]. Every frame but ping, pong and refused is signed by its sender and
+//! counts in one conversation, once, in its order: see [`signing`]. What is not believed is not looked at, and ends the
+//! conversation with the reason. Expiry, of frames and of jobs, is judged by the time in the cloud's signed welcome and a
+//! monotonic clock from then on, never by the wall clock of the bridge's host.
+//!
+//! # Limits
+//! | what | limit |
+//! | --- | --- |
+//! | a websocket message, either way | [`MAX_FRAME`] bytes |
+//! | a request of enrolment | [`enrol::MAX_BODY`] bytes |
+//! | an answer to one | [`enrol::MAX_ANSWER`] bytes |
+//! | epoch and `n` of a position | [`stream::LARGEST`] |
+//! | a connection until its welcome | 30 seconds |
+//! | nothing at all received | 40 seconds: the peer is gone |
+//! | nothing signed received | [`signing::WITHHELD_AFTER`]: something keeps it back |
+//! | a peer that does not read | 30 seconds |
+//!
+//! Sizes are judged before anything is parsed. Binary messages and compression are not used.
+//!
+//! # The end of a conversation
+//! Whoever ends it for a reason says [`Frame::Refused`] with a [`RefusedCode`], closes the websocket, and reads on for a
+//! moment, so that its last words are not lost on the way. `refused` is not signed: whoever is on the way can end a
+//! conversation anyway, and no more than that follows from it. A peer that is gone is told nothing. What was not
+//! acknowledged is not lost by any of this.
+//!
+//! The bridge connects again by itself: within a second at first, then in a random moment of a time that doubles up to a
+//! minute, and begins anew after a connection that held for a minute. Where it is told when to come again, it does not
+//! come earlier, and not later than [`MAX_RETRY_AFTER`] for it: by `retry_after_ms` in `refused`, by `Retry-After` in an
+//! HTTP answer, or by a close code of the websocket (1012: after 5 to 30 seconds; 1013: after 30 to 60). It tries again
+//! after every code: also after `revoked`, whose cure is to pair again, and `version_unknown`, whose cure is a newer
+//! program. A cloud that restarts gives each bridge a time of its own.
+//!
+//! # Versions
+//! Hello names the versions that the bridge speaks; welcome the one that both speak from then on, the newest in common.
+//! Without one the cloud says `version_unknown`. Hello, welcome, refused and packet have the same form in all versions,
+//! so that this much is understood.
+//!
+//! Within version 1 there may be added: a field that may be left out; a name in a list that the schema leaves open
+//! (codes and stages). So a receiver ignores fields that it does not know, and reads such a name as `other`.
+//! Everything else is another version: nothing is taken away, renamed or given another meaning, and no frame, message,
+//! order or state is added. A receiver refuses by name what it does not know: a frame ends the conversation
+//! (`frame_malformed`), an order fails.
 
 pub mod enrol;
+mod said;
+pub mod schema;
 pub mod signing;
 pub mod stream;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BridgeId, Condition, Inventory, Job, JobId, Report};
+pub use said::{NotTaken, Said};
 pub use signing::{KeyId, PublicKey, Session, SigningKey};
 pub use stream::Position;
 
@@ -62,7 +163,7 @@ pub const MAX_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(
 pub const PATH: &str = "/bridge/v1";
 
 /// One websocket text message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Frame {
     /// The bridge's first frame.
@@ -116,7 +217,7 @@ impl Frame {
 }
 
 /// The bridge's first frame.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hello {
     /// Versions it speaks, newest first.
     pub versions: Vec<u16>,
@@ -132,7 +233,7 @@ pub struct Hello {
 }
 
 /// What a bridge remembers of the streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     /// The last order it holds durably.
     pub orders_received: Position,
@@ -145,7 +246,7 @@ pub struct Memory {
 }
 
 /// The cloud's first frame.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Welcome {
     /// The version both speak from here on.
     pub version: u16,
@@ -169,7 +270,7 @@ pub struct Welcome {
 }
 
 /// Why a stream began a new epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EpochReason {
     /// The receiver remembers less than it once acknowledged.
@@ -179,7 +280,7 @@ pub enum EpochReason {
 }
 
 /// The end of a conversation, with its reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     /// The stable name.
     pub code: RefusedCode,
@@ -187,11 +288,12 @@ pub struct Refused {
     pub message: String,
     /// In how many milliseconds the peer is to come again, if it is told; at most [`MAX_RETRY_AFTER`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 300_000))]
     pub retry_after_ms: Option<u32>,
 }
 
 /// Why a conversation was ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusedCode {
     /// No version in common.
@@ -232,12 +334,13 @@ pub enum RefusedCode {
 }
 
 /// One message that changes state, as opaque bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
     /// The message's place in its stream; absent for acknowledgements, which are cumulative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
     /// The JSON text of a [`Message`].
+    #[schemars(transform = schema::text_of::<Message>)]
     pub body: String,
 }
 
@@ -265,7 +368,7 @@ impl Envelope {
 }
 
 /// What an envelope holds. The list is closed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub enum Message {
     /// Orders: do this.
@@ -289,7 +392,7 @@ pub enum Message {
 }
 
 /// The streams of this language.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamName {
     /// Cloud to bridge.
@@ -299,14 +402,14 @@ pub enum StreamName {
 }
 
 /// The bridge's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Everything an operator should know, sorted by subject and code.
     pub conditions: Vec<Condition>,
 }
 
 /// Where a job stands, for screens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// Which job.
     pub job_id: JobId,
@@ -315,7 +418,7 @@ pub struct Progress {
 }
 
 /// Stages of a job that a person may want to see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// In its lane's queue.
@@ -343,7 +446,7 @@ impl Stage {
 }
 
 /// How far the other side may send: a number that only grows inside an epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limit {
     /// Which stream.
     pub stream: StreamName,

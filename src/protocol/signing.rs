@@ -8,8 +8,17 @@
 //! {"type":"signed","key_id":"4f1c…","signature":"<base64>","body":"{\"bridge_id\":…,\"session\":…,\"seq\":3,\"expires_at\":…,\"frame\":{…}}"}
 //! ```
 //!
-//! The signature (Ed25519, RFC 8032) covers a word for the direction ([`Party`]) and then the exact bytes of `body`,
-//! never a re-serialisation. What a body names beside its frame:
+//! The signature (Ed25519, RFC 8032) covers a word for the direction and then the exact bytes of `body` in UTF-8, never a
+//! re-serialisation:
+//!
+//! | said by | word |
+//! | --- | --- |
+//! | the bridge | `latchd v1 bridge to cloud` and a zero byte |
+//! | the cloud | `latchd v1 cloud to bridge` and a zero byte |
+//!
+//! A signature is 64 bytes, a public key 32, a session 16; on the wire each is base64 (RFC 4648, 4, with padding). A key
+//! is named by the first eight bytes of the SHA-256 of its public half, in hexadecimal digits. What a body names beside
+//! its frame:
 //!
 //! | field | against |
 //! | --- | --- |
@@ -18,17 +27,48 @@
 //! | `seq` | one that was left out, repeated or moved: counts from 1 without gaps, each direction for itself |
 //! | `expires_at` | one that was held back |
 //!
+//! A receiver looks at them in this order, and each has a name if it is wrong: is the key one that speaks for the other
+//! side (`key_unknown`), does the signature fit (`signature_invalid`), is the body of this language
+//! (`frame_malformed`), is it for this bridge and this session and not a repetition (`message_replayed`), is nothing
+//! missing before it (`message_missing`), does it still count (`message_expired`). A frame that has to be signed and is
+//! not is `signature_missing`. A sender lets a frame count for [`COUNTS_FOR`].
+//!
 //! # A session
 //! The cloud's answer to the websocket request carries a fresh nonce in [`NONCE_HEADER`]. It is the `session` of the
 //! bridge's [`Hello`](super::Hello). From then on, both ways, the session is the first half of the SHA-256 of the
 //! hello's body: which holds the cloud's nonce and one of the bridge's own, so neither side ever takes part in the same
-//! session twice. Hello and welcome do not expire: before the welcome the bridge does not know what time it is.
+//! session twice. `seq` is 1 in the hello, and begins with 1 again in the session that follows from it. Hello and welcome
+//! do not expire: before the welcome the bridge does not know what time it is.
 //!
 //! A peer may say nothing for a long time, and somebody on the way may make it seem so by letting nothing but pings
 //! through. So each side signs a [`Frame::Beacon`] when it has signed nothing for [`BEACON_AFTER`], and gives a
 //! conversation up in which nothing signed arrived for [`WITHHELD_AFTER`].
+//!
+//! # Which keys
+//! A bridge has one signing key, which the cloud learned when it took the bridge in. Several keys may speak for the
+//! cloud. Hello names those that the bridge knows (`cloud_keys`); the cloud signs with the newest of them, and says
+//! `key_unknown` where there is none. The welcome lists all that speak for it from then on: what it does not list does
+//! so no more.
+//!
+//! # An example
+//! The first two messages of `tests/golden/v1/conversation.json`, with the keys of `keys.json`.
+//!
+//! ```text
+//! bridge's seed   0101010101010101010101010101010101010101010101010101010101010101
+//! bridge's key    iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=
+//! its id          34750f98bd59fcfc
+//! cloud's seed    0202020202020202020202020202020202020202020202020202020202020202
+//! cloud's key     gTl3Dqh9F19Wo1Rmw0x+zMuNipG07jeiXfYPW4/Js5Q=
+//! its id          6a3803d5f059902a
+//! latchd-nonce    EBESExQVFhcYGRobHB0eHw==
+//! hello's body    {"bridge_id":"0192f0c1-2f4e-7a31-9c55-3d1f6a7b0001","session":"EBESExQVFhcYGRobHB0eHw==","seq":1,"frame":{"type":"hello","versions":[2,1],"agent":"latchd 1.0.0","orders_received":{"epoch":3,"n":14},"reports_sent":{"epoch":2,"n":9},"reports_acknowledged":{"epoch":2,"n":7},"orders_limit":78,"nonce":"AAECAwQFBgcICQoLDA0ODw==","cloud_keys":["6a3803d5f059902a","c5b940ed3f65c391"]}}
+//! its signature   YWXIu/aP7lo+nUwtpZhNcPQ9eB8GWyoaDAY+tTz7y+zn/01U8ZZcxHcs9teabpIjgu3N/MS18yOfmM5maIPtAQ==
+//! session         dErorsHDWEm1Af4F1vTskA==
+//! welcome's body  {"bridge_id":"0192f0c1-2f4e-7a31-9c55-3d1f6a7b0001","session":"dErorsHDWEm1Af4F1vTskA==","seq":1,"frame":{"type":"welcome","version":1,"bridge_id":"0192f0c1-2f4e-7a31-9c55-3d1f6a7b0001","workspace":"Seaview Hotels","time":"2026-11-22T12:00:00.123456789Z","orders_resume_after":{"epoch":4,"n":0},"reports_received":{"epoch":2,"n":8},"reports_limit":72,"orders_epoch_reason":"receiver_behind","cloud_keys":["gTl3Dqh9F19Wo1Rmw0x+zMuNipG07jeiXfYPW4/Js5Q=","ypOsFwUYcHHWe4PH/w7+gQjo7EUwV113JoeTM9vavnw="]}}
+//! its signature   8OeIqEAtNdEHoRiVP0zmRU2a4Utn6BMm+zIX/sitX0z3lhvD8TSJZNrenLkeU6Ac8/8BgtnQgod/pHF3j20AAQ==
+//! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
@@ -36,9 +76,10 @@ use ring::{
     digest,
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Frame, RefusedCode};
+use super::{Frame, RefusedCode, schema};
 use crate::{model::BridgeId, seams::Random};
 
 /// The header of the websocket's answer that holds the cloud's nonce: 16 bytes, base64.
@@ -49,6 +90,9 @@ pub const COUNTS_FOR: Duration = Duration::from_secs(600);
 pub const BEACON_AFTER: Duration = Duration::from_secs(60);
 /// A side that got nothing signed for so long takes it that something on the way keeps it back.
 pub const WITHHELD_AFTER: Duration = Duration::from_secs(150);
+
+/// The form of a signature.
+pub(super) const SIGNATURE: &str = "^[A-Za-z0-9+/]{85}[AQgw]==$";
 
 /// One of the two ends of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +124,20 @@ impl KeyId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl JsonSchema for KeyId {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The name of a key: the first eight bytes of the SHA-256 of its public half, as hexadecimal digits.",
+            "type": "string",
+            "pattern": "^[0-9a-f]{16}$",
+        })
     }
 }
 
@@ -139,6 +197,20 @@ impl<'de> Deserialize<'de> for PublicKey {
         let text = String::deserialize(deserializer)?;
         let bytes = STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| de::Error::custom("a public key is 32 bytes in base64"))
+    }
+}
+
+impl JsonSchema for PublicKey {
+    fn schema_name() -> Cow<'static, str> {
+        "PublicKey".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The public half of an Ed25519 key: 32 bytes, base64.",
+            "type": "string",
+            "pattern": "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$",
+        })
     }
 }
 
@@ -235,25 +307,42 @@ impl<'de> Deserialize<'de> for Session {
     }
 }
 
+impl JsonSchema for Session {
+    fn schema_name() -> Cow<'static, str> {
+        "Session".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A conversation, or the nonce that asks for one: 16 bytes, base64.",
+            "type": "string",
+            "pattern": "^[A-Za-z0-9+/]{21}[AQgw]==$",
+        })
+    }
+}
+
 /// What travels: a body, who signed it, and the signature.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Packet {
     /// Which key signed.
     pub key_id: KeyId,
     /// The detached signature: 64 bytes, base64.
+    #[schemars(regex(pattern = SIGNATURE))]
     pub signature: String,
     /// The JSON text of a [`Statement`]; the exact bytes that the signature covers.
+    #[schemars(transform = schema::text_of::<Statement>)]
     pub body: String,
 }
 
 /// What is signed: a frame and what it counts for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Statement {
     /// Of which bridge, or to which.
     pub bridge_id: BridgeId,
     /// In which conversation.
     pub session: Session,
     /// The how-manieth of its direction, from 1.
+    #[schemars(range(min = 1))]
     pub seq: u64,
     /// Until when it counts, by the cloud's time; absent in hello and welcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -417,3 +506,6 @@ impl Listener {
         Ok(statement.frame)
     }
 }
+
+#[cfg(test)]
+mod tests;

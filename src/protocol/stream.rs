@@ -1,5 +1,6 @@
 //! Positions in a durable stream, and what two memories of it have to say to each other.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::EpochReason;
@@ -8,11 +9,15 @@ use super::EpochReason;
 pub const LARGEST: u64 = (1 << 53) - 1;
 
 /// A place in a stream: `n` counts from 1 inside an epoch; `n = 0` is the place before the first message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Position {
     /// Grows whenever one side turned out to have forgotten something.
+    #[schemars(range(max = LARGEST))]
     pub epoch: u64,
     /// Counts messages inside the epoch.
+    #[schemars(range(max = LARGEST))]
     pub n: u64,
 }
 

@@ -1,0 +1,7 @@
+//! `latchd schema`
+
+use super::print_json;
+
+pub(super) fn run() -> anyhow::Result<()> {
+    print_json(&crate::protocol::schema::schema())
+}

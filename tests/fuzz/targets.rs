@@ -1,0 +1,149 @@
+//! What is thrown at what strangers can reach, and what must hold whatever is thrown. Shared by the fuzzer and by the
+//! ordinary tests, which replay the corpora.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use latchd::{
+    cloud::{enrol::requested_key, tls::public_key_hash},
+    model::BridgeId,
+    protocol::{
+        Envelope, Message, Said, Session, SigningKey,
+        enrol::{Admission, Answer, CloudCard, Keys, NotBelieved, PairRequest, RenewRequest, Waiting},
+        signing::{Distrust, Listener, Packet, Party},
+    },
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// What takes any bytes, and panics where something does not hold.
+pub(crate) type Target = fn(&[u8]);
+
+/// The targets by their names, which are also the names of their corpora.
+pub(crate) const TARGETS: [(&str, Target); 7] = [
+    ("certificate", certificate),
+    ("certificate_request", certificate_request),
+    ("enrolment_answer", enrolment_answer),
+    ("enrolment_request", enrolment_request),
+    ("message", message),
+    ("statement", statement),
+    ("websocket", websocket),
+];
+
+fn cloud() -> SigningKey {
+    SigningKey::from_seed(&[2; 32])
+}
+
+fn next() -> SigningKey {
+    SigningKey::from_seed(&[3; 32])
+}
+
+fn keys() -> Keys {
+    Keys { csr: "MIIBAAEC".into(), signing_key: next().public() }
+}
+
+fn listener() -> Listener {
+    let bridge: BridgeId = "0192f0c1-2f4e-7a31-9c55-3d1f6a7b0001".parse().expect("a UUID");
+    let session = Session::read("dErorsHDWEm1Af4F1vTskA==").expect("a session");
+    Listener::new(Party::Cloud, [cloud().public()], bridge, session)
+}
+
+/// What is read and written again is the same.
+fn comes_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
+    let text = serde_json::to_string(value).expect("what was read can be written");
+    assert_eq!(&serde_json::from_str::<T>(&text).expect("what was written can be read"), value);
+}
+
+/// A text message of the websocket, before and after somebody says who may speak.
+pub(crate) fn websocket(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(said) = Said::read(text) else { return };
+    assert_eq!(Said::read(&said.to_text()).as_ref(), Ok(&said));
+    if let Said::Signed(packet) = said {
+        let mut listener = listener();
+        if listener.hear(&packet, Timestamp::MIN).is_ok() {
+            assert!(matches!(
+                listener.hear(&packet, Timestamp::MIN),
+                Err(Distrust::Repeated { expected: 2, found: 1 })
+            ));
+        }
+    }
+}
+
+/// What one who has the cloud's key may sign.
+pub(crate) fn statement(bytes: &[u8]) {
+    let Ok(body) = std::str::from_utf8(bytes) else { return };
+    let signature = STANDARD.encode(cloud().sign(b"latchd v1 cloud to bridge\0", bytes));
+    let packet = Packet { key_id: cloud().public().id(), signature, body: body.into() };
+    match listener().hear(&packet, Timestamp::MIN) {
+        Ok(frame) => comes_back(&frame),
+        Err(distrust) => assert!(!matches!(distrust, Distrust::KeyUnknown(_) | Distrust::Altered)),
+    }
+}
+
+/// What an envelope may hold.
+pub(crate) fn message(bytes: &[u8]) {
+    let Ok(body) = std::str::from_utf8(bytes) else { return };
+    let envelope = Envelope { position: None, body: body.into() };
+    let Ok(message) = envelope.message() else { return };
+    let again: Message = Envelope::loose(&message).message().expect("what was written can be read");
+    assert_eq!(again, message);
+}
+
+/// What anybody may send to a cloud before they are known.
+pub(crate) fn enrolment_request(bytes: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<PairRequest>(bytes) {
+        comes_back(&request);
+        let _ = (request.keys.fingerprint(), request.keys.digest(), request.keys.is_proven(&request.proof));
+    }
+    if let Ok(request) = serde_json::from_slice::<RenewRequest>(bytes) {
+        comes_back(&request);
+        let _ = request.keys.is_wanted(&next().public(), &request.old_proof);
+    }
+}
+
+/// What anybody on the way may answer in a cloud's place, and what only a cloud can.
+pub(crate) fn enrolment_answer(bytes: &[u8]) {
+    if let Ok(card) = serde_json::from_slice::<CloudCard>(bytes) {
+        comes_back(&card);
+        assert_eq!(card.fingerprint().len(), 19);
+    }
+    if let Ok(waiting) = serde_json::from_slice::<Waiting>(bytes) {
+        comes_back(&waiting);
+    }
+    if let Ok(answer) = serde_json::from_slice::<Answer>(bytes) {
+        comes_back(&answer);
+        assert_ne!(answer.open(&[next().public()], &keys()).err(), None);
+        let _ = answer.open(&[cloud().public()], &keys());
+    }
+    let Ok(body) = std::str::from_utf8(bytes) else { return };
+    let signature = STANDARD.encode(cloud().sign(b"latchd v1 admission\0", bytes));
+    let answer = Answer { key_id: cloud().public().id(), signature, body: body.into() };
+    match answer.open(&[cloud().public()], &keys()) {
+        Ok(admission) => {
+            comes_back::<Admission>(&admission);
+            assert_eq!(admission.keys, keys().digest());
+        }
+        Err(why) => assert!(matches!(why, NotBelieved::Malformed | NotBelieved::OtherKeys)),
+    }
+}
+
+/// A request for a certificate, bare or as a bridge sends it.
+pub(crate) fn certificate_request(bytes: &[u8]) {
+    let csr = STANDARD.encode(bytes);
+    let asked = requested_key(&csr);
+    assert_eq!(requested_key(&csr), asked);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = requested_key(text);
+    }
+}
+
+/// A certificate, bare or in PEM.
+pub(crate) fn certificate(bytes: &[u8]) {
+    let bare = CertificateDer::from(bytes);
+    if let Ok(hash) = public_key_hash(&bare) {
+        assert_eq!(public_key_hash(&bare).ok(), Some(hash));
+    }
+    for certificate in CertificateDer::pem_slice_iter(bytes).flatten() {
+        let _ = public_key_hash(&certificate);
+    }
+}
