@@ -626,11 +626,11 @@ fn the_second_start_keeps_key_workspace_and_authority() {
     let mut first = Cloud::start(false);
     let path = first.folder.path().to_owned();
     let kept = || {
-        ["api-key", "bridge-token", "ca.pem", "ca.key", "seal.key"]
+        ["api-key", "bridges-ca.pem", "bridges-ca.key", "ca.pem", "ca.key", "seal.key"]
             .map(|name| std::fs::read(path.join(name)).unwrap())
     };
     let before = kept();
-    for secret in ["api-key", "bridge-token", "ca.key", "seal.key"] {
+    for secret in ["api-key", "bridges-ca.key", "ca.key", "seal.key"] {
         let mode = std::fs::metadata(path.join(secret)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }

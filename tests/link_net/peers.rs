@@ -140,7 +140,7 @@ impl Cloud {
         let hello: Value = serde_json::from_str(&hello).unwrap();
         let hello = hello["body"].as_str().unwrap().to_owned();
         assert!(hello.contains(r#""frame":{"type":"hello""#), "{hello}");
-        let mut voice = Voice::after(&hello);
+        let (mut voice, mut pings) = (Voice::after(&hello), 0);
         self.world.note(format!("{} hears hello", self.name));
         if let Manner::DoesNotWelcome = manner {
             return swallow(socket.into_inner()).await;
@@ -165,8 +165,12 @@ impl Cloud {
                 self.world.note(format!("{} is pinged", self.name));
                 let pong = json!({"type": "pong", "nonce": frame["nonce"]}).to_string();
                 socket.send(Message::text(pong)).await.ok()?;
-                let beacon = voice.says(&json!({"type": "beacon"}), Some("2100-01-01T00:00:00Z"));
-                socket.send(Message::text(beacon)).await.ok()?;
+                // About once a minute.
+                pings += 1;
+                if pings % 4 == 0 {
+                    let beacon = voice.says(&json!({"type": "beacon"}), Some("2100-01-01T00:00:00Z"));
+                    socket.send(Message::text(beacon)).await.ok()?;
+                }
             }
         }
     }

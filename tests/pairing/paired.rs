@@ -154,7 +154,7 @@ fn what_is_not_there_or_too_old_is_named_at_once() {
     let told = site.refused(&old);
     assert!(told.contains("update it"), "{told}");
     for (url, wanted) in [
-        ("https://127.0.0.1:1", "cannot be reached"),
+        ("https://127.0.0.1:1", "nobody takes connections at 127.0.0.1:1"),
         ("https://cloud.invalid", "cannot be resolved"),
         ("http://cloud.example", "scheme"),
     ] {
