@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        PATH, Refused, RefusedCode, Session,
+        MAX_RETRY_AFTER, PATH, Refused, RefusedCode, Session,
         signing::{Distrust, NONCE_HEADER},
     },
     seams::{Net, ResolveError, Stream},
@@ -263,6 +263,11 @@ impl End {
             Self::TooMany { after, .. } | Self::Unavailable { after, .. } => *after,
             Self::Proxy { source, .. } => source.after(),
             Self::Wire(WireError::ClosedWith { code, .. }) => return retry::closing(*code).again,
+            // A time of our own: there is nothing to spread.
+            Self::Refused(Refused { retry_after_ms: Some(after), .. }) => {
+                let after = Duration::from_millis(u64::from(*after)).min(MAX_RETRY_AFTER);
+                return Again::NotBefore { after, spread: Duration::ZERO };
+            }
             _ => None,
         };
         // Whoever was sent away together does not come back together.

@@ -373,3 +373,21 @@ async fn a_name_that_cannot_be_resolved_is_told_from_a_cloud_that_cannot_be_reac
     assert!(trouble.message.contains("cloud.invalid") && trouble.message.contains("DNS"));
     assert_eq!(trouble_with(&world, world.link(9)).await.code, "link_port_closed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_says_when_to_come_again_is_obeyed_within_reason() {
+    let mut stage = Stage::new().await;
+    let mut link = stage.link();
+    for (wished, at_least, at_most) in [(90_000, 88, 92), (4_000_000_000_u64, 238, 300)] {
+        let (mut cloud, _) = stage.up(&mut link).await;
+        let away = json!({"type": "refused", "code": "restarting", "message": "", "retry_after_ms": wished});
+        cloud.say(&stage.world, away).await;
+        assert_eq!(stage.world.trouble(&mut link).await.code, "link_cloud_restarting");
+        let parted = tokio::time::Instant::now();
+        let accepted = stage.world.within(Duration::from_secs(400), stage.listener.accept()).await;
+        drop(accepted.expect("it comes again"));
+        let away = parted.elapsed().as_secs();
+        assert!((at_least..=at_most).contains(&away), "{away} s");
+        stage.world.trouble(&mut link).await;
+    }
+}

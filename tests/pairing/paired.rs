@@ -155,7 +155,7 @@ fn what_is_not_there_or_too_old_is_named_at_once() {
     assert!(told.contains("update it"), "{told}");
     for (url, wanted) in [
         ("https://127.0.0.1:1", "nobody takes connections at 127.0.0.1:1"),
-        ("https://cloud.invalid", "cannot be resolved"),
+        ("https://cloud.invalid", "DNS"),
         ("http://cloud.example", "scheme"),
     ] {
         let told = said(site.pair_command(url, &[]).output().unwrap(), false);

@@ -48,7 +48,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(15);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long connections may take to end when the cloud stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// Bridges that are told to come again do so over this span, so that they do not all come at once.
+/// Bridges that are told to come again do so one after the other: each of them takes so much of the cloud's time.
+const COME_AGAIN_EACH: Duration = Duration::from_millis(15);
+/// But nobody waits for longer than this.
 const COME_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where bridges come in.
@@ -185,7 +187,9 @@ impl Hub {
 
     /// How long a bridge that is told to come again stays away.
     fn come_again_after(&self) -> Duration {
-        let span = u64::try_from(COME_AGAIN_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let bridges = self.speakers.lock().expect("no panic while held").fences.len();
+        let span = COME_AGAIN_EACH * u32::try_from(bridges).unwrap_or(u32::MAX);
+        let span = u64::try_from(span.min(COME_AGAIN_WITHIN).as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(self.random.below(span))
     }
 }
