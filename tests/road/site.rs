@@ -19,13 +19,18 @@ use serde_json::{Value, json};
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Looks until something is so.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, look)
+}
+
+/// The same for what takes longer.
+pub fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + patience;
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(Instant::now() < give_up, "waited {PATIENCE:?} in vain until {what}");
+        assert!(Instant::now() < give_up, "waited {patience:?} in vain until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -206,18 +211,26 @@ impl Site {
         Paired { bridge: told["bridge_id"].as_str().unwrap().to_owned(), code: word("code").to_owned() }
     }
 
-    /// The bridges, as the cloud lists them.
-    pub fn bridges(&self) -> Vec<Value> {
+    /// The certificate that the site has now, PEM.
+    pub fn certificate(&self) -> String {
+        Pairing::load(&self.pairing_file()).unwrap().certificate
+    }
+
+    /// The site's bridge, as the cloud lists it.
+    pub fn bridge(&self) -> Value {
         let listed = self.at_cloud(&["bridges", "list", "--json"]);
         assert!(listed.status.success(), "{listed:?}");
         let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
-        listed["bridges"].as_array().unwrap().clone()
+        let mut bridges = listed["bridges"].as_array().unwrap().iter();
+        bridges.find(|bridge| bridge["bridge_id"] == *self.paired.bridge).unwrap().clone()
     }
 
     /// A command of a person at the cloud's machine.
     pub fn at_cloud(&self, words: &[&str]) -> Output {
         let config = self.folder.path().join("cloud.toml");
-        latchd().arg("cloud").args(words).arg("--config").arg(config).output().unwrap()
+        let mut command = latchd();
+        command.arg("cloud").args(words).arg("--config").arg(config).env("USER", "Kari");
+        command.output().unwrap()
     }
 
     /// What pairing left at the site.
