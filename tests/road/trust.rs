@@ -67,6 +67,7 @@ fn a_revoked_bridge_is_gone_within_a_second_does_nothing_more_and_comes_back_by_
 #[test]
 fn a_certificate_is_renewed_while_cards_are_made_and_each_is_made_once() {
     let mut site = Site::without_agent_and(&[], SHORT);
+    site.configure("[limits]\ncards_per_hour = 100000\n");
     site.start_agent();
     site.healthy();
     let (first, ends) = (site.certificate(), time(&site.bridge()["certificate_ends"]));
