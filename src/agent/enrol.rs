@@ -122,7 +122,7 @@ impl Enrolment {
             }
         };
         let ca_file = ca_file.as_deref().or(config.cloud.ca_file.as_deref());
-        let ca = ca_file.map(|path| link::roots(path)).transpose()?;
+        let ca = ca_file.map(link::roots).transpose()?;
         let authority = ca_file.map(std::fs::read_to_string).transpose().context("read the authority")?;
         let met = gate.meet(ca).await?;
         let kept =
