@@ -274,7 +274,7 @@ fn a_cloud_that_was_set_back_is_told_how_things_ended_and_orders_nothing_twice()
     let attempt = site.encode(&method, "1");
     site.waits_for_card("1");
     let told = fine(cloud_backup(&site, &copy));
-    for name in ["seal.key", "api-key", "bridge-token", "ca.key"] {
+    for name in ["seal.key", "api-key", "ca.key", "bridges-ca.key"] {
         assert!(told.contains(name), "{name}: {told}");
     }
     site.control("place ada on 1");

@@ -153,7 +153,8 @@ fn the_readmes_command_tells_every_chapter_and_leaves_nothing_behind() {
     assert!(status.success(), "{told}{}", demo.errors());
     assert_eq!(chapters(&told), CHAPTERS, "{told}");
     assert_eq!(told.lines().last(), Some(LAST), "{told}");
-    for (label, count) in [("written", 5), ("waiting", 5), ("refused", 1), ("condition", 1), ("replugged", 1)]
+    for (label, count) in
+        [("paired", 1), ("written", 5), ("waiting", 5), ("refused", 1), ("condition", 1), ("replugged", 1)]
     {
         let seen = told.lines().filter(|line| line.trim_start().starts_with(label)).count();
         assert_eq!(seen, count, "{label}: {told}");

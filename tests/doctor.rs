@@ -4,22 +4,16 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-const SECRET: &str = "bearer-0123456789abcdef";
+const SECRET: &str = "c2VhbGVkLWtleXMtb2YtYS1zaXRl";
 
-/// A configuration of which nothing but the token exists.
+/// A configuration of which nothing exists.
 fn site() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    fs::write(path.join("token"), SECRET).unwrap();
-    fs::set_permissions(path.join("token"), fs::Permissions::from_mode(0o600)).unwrap();
     let text = r#"
         [site]
         name = "Hotel"
         time_zone = "Europe/Oslo"
-        [cloud]
-        url = "wss://127.0.0.1:9"
-        token_file = "token"
-        ca_file = "ca.pem"
         [storage]
         folder = "state"
         [admin]
@@ -56,32 +50,38 @@ fn what_is_missing_is_named_with_the_next_step_and_nothing_is_made() {
     for wanted in [
         "ok config:",
         "warn agent: no agent answers",
-        "ok token:",
+        "FAIL pairing: this site is not paired with a cloud",
+        "-> pair the site with `latchd pair`",
         "seal.key: made at first start",
         "ok database:",
-        "FAIL cloud: read certificate authority",
-        "-> put the cloud's ca.pem where `ca_file` says",
         "FAIL system house: serial port",
         "-> plug the adapter in",
         "warn clock:",
     ] {
         assert!(told.contains(wanted), "{wanted:?} is missing in {told}");
     }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing but token and configuration");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing but the configuration");
 }
 
 #[test]
 fn a_secret_that_others_may_read_a_lost_key_and_a_damaged_database_are_told() {
     let folder = site();
     let state = folder.path().join("state");
-    fs::set_permissions(folder.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
     fs::create_dir(&state).unwrap();
+    let pairing = state.join("pairing.json");
+    fs::write(&pairing, format!("{{\"latchd\": 1, \"secrets\": \"{SECRET}\"}}\n")).unwrap();
+    fs::set_permissions(&pairing, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(state.join("queue.db"), [b'x'; 9000]).unwrap();
     let (code, told) = doctor(folder.path());
     assert_eq!(code, Some(2), "{told}");
-    for wanted in ["(mode 0644) -> chmod 600", "FAIL key:", "FAIL database:", "not a database"] {
+    for wanted in
+        ["FAIL pairing:", "(mode 644): run `chmod 600`", "FAIL key:", "FAIL database:", "not a database"]
+    {
         assert!(told.contains(wanted), "{wanted:?} is missing in {told}");
     }
+    fs::set_permissions(&pairing, fs::Permissions::from_mode(0o600)).unwrap();
+    let (_, told) = doctor(folder.path());
+    assert!(told.contains("is not a pairing: pair the site again"), "{told}");
 }
 
 #[test]

@@ -485,6 +485,10 @@ fn new_hardware_goes_on_where_the_old_one_stood_if_somebody_vouches_for_it() {
     let imported = new.queue.import_ledger(at(10), &copy_of(&old, true)).unwrap();
     assert_eq!((imported.rooms, imported.uncertain, imported.kept), (1, 0, 0));
     assert_eq!(new.audited(), ["ledger_imported"]);
+    // To its cloud it has forgotten everything; what it has was told by that cloud, and somebody's word stands for it.
+    let behind = Some(EpochReason::ReceiverBehind);
+    assert!(new.queue.continue_orders(at(10), 2, behind).unwrap());
+    assert_eq!(holder(&new, "101"), (Some("a".into()), true));
     assert_eq!(new.done(11, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
     assert_eq!(new.room("101").cards, 2);
     assert_eq!(new.done(12, job(3, card(&["101"], "b"))).treatment, Treatment::Override);

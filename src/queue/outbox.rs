@@ -87,11 +87,12 @@ impl Queue {
             None => held.epoch > 0,
         };
         if is_behind {
-            // One that was empty, or set back on purpose, holds nothing from before but what came after.
+            // One that was empty, or set back on purpose, holds nothing from before but what came after, or what was
+            // judged when it came: the rooms of a copy of the ledger, and those of a backup.
             if held.epoch > 0 {
                 self.doubt_unfinished(now, &[JobState::Received, JobState::Waiting])?;
+                self.forgot(now)?;
             }
-            self.forgot(now)?;
         }
         Ok(is_behind)
     }

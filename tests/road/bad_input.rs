@@ -27,29 +27,25 @@ fn an_unreadable_configuration_is_shown_with_its_line_and_the_fix() {
 }
 
 #[test]
-fn a_wrong_authority_and_a_refused_token_are_named_and_mended_by_the_right_ones() {
+fn a_wrong_authority_and_refused_keys_are_named_and_mended_by_the_right_ones() {
     let mut site = Site::without_agent();
-    let ca = site.said["ca_file"].as_str().unwrap().to_owned();
-    let token = site.said["bridge_token_file"].as_str().unwrap().to_owned();
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let config = site.folder.path().join("agent.toml");
-    let good = fs::read_to_string(&config).unwrap();
-
     let wrong_ca = site.folder.path().join("wrong.pem");
     fs::write(&wrong_ca, other.cert.pem()).unwrap();
-    fs::write(&config, good.replace(&ca, wrong_ca.to_str().unwrap())).unwrap();
+    site.configure(&format!("[cloud]\nca_file = \"{}\"\n", wrong_ca.display()));
     site.start_agent();
     trouble(&mut site, "link_tls_untrusted");
 
-    let wrong_token = site.folder.path().join("wrong-token");
-    fs::write(&wrong_token, "not-the-token").unwrap();
-    fs::set_permissions(&wrong_token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    fs::write(&config, good.replace(&token, wrong_token.to_str().unwrap())).unwrap();
+    // Keys that the cloud has turned away.
+    let bridge = site.paired.bridge.clone();
+    assert!(site.at_cloud(&["bridges", "revoke", &bridge]).status.success());
+    site.configure("");
     site.restart_agent();
-    trouble(&mut site, "link_token_refused");
+    trouble(&mut site, "link_not_paired");
 
-    fs::write(&config, good).unwrap();
-    site.restart_agent();
+    site.agent = None;
+    site.pair_with(&["--replace", &bridge], &["--replace"]);
+    site.start_agent();
     site.healthy();
 }
 

@@ -28,7 +28,7 @@ fn a_property_that_is_well_is_found_well_with_and_without_its_agent_and_nothing_
     let (code, found) = doctor(&site);
     assert_eq!(code, Some(0), "{found:?}");
     for subject in
-        ["config", "agent", "token", "key", "storage", "disk", "database", "cloud", "system house", "clock"]
+        ["config", "agent", "pairing", "key", "storage", "disk", "database", "cloud", "system house", "clock"]
     {
         assert_eq!(verdict(&found, subject), "ok", "{subject}: {found:?}");
     }
@@ -46,7 +46,7 @@ fn a_property_that_is_well_is_found_well_with_and_without_its_agent_and_nothing_
     let (code, found) = doctor(&site);
     assert_eq!(code, Some(1), "no agent runs: {found:?}");
     assert_eq!(verdict(&found, "agent"), "warn", "{found:?}");
-    for subject in ["token", "key", "storage", "database", "cloud", "system house"] {
+    for subject in ["pairing", "key", "storage", "database", "cloud", "system house"] {
         assert_eq!(verdict(&found, subject), "ok", "{subject}: {found:?}");
     }
     assert_eq!(files(), before, "nothing was made or removed");

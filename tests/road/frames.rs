@@ -1,13 +1,13 @@
 //! Frames that no honest peer sends, both ways: each is refused by its name, and what is good before and after it is
 //! done once.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    peers::{PaperCloud, Peer},
+    peers::{PaperCloud, Papers, Peer},
     site::{Site, until},
 };
 
@@ -17,18 +17,18 @@ const TOO_LARGE: usize = 600 * 1024;
 #[test]
 fn a_cloud_names_what_a_bad_bridge_says_and_keeps_its_orders_for_the_good_one() {
     let mut site = Site::start();
-    // The real agent has told what the site has; from here on somebody else holds its token.
+    // The real agent has told what the site has; from here on somebody else holds its keys.
     site.agent().signal(rustix::process::Signal::TERM);
     site.agent().ended();
     let said = |key: &str| site.said[key].as_str().unwrap().to_owned();
     let (url, ca) = (said("bridges"), PathBuf::from(said("ca_file")));
-    let token = fs::read_to_string(said("bridge_token_file")).unwrap().trim().to_owned();
+    let papers = Papers::of(&site);
     let envelope = |position: Option<u64>, body: &str| {
         let mut frame = json!({"type": "envelope", "body": body});
         if let Some(n) = position {
             frame["position"] = json!({"epoch": 1, "n": n});
         }
-        Message::text(frame.to_string())
+        frame.to_string()
     };
     let outcome = json!({
         "message": "outcome", "job_id": "00000000-0000-4000-8000-000000000009", "revision": 1,
@@ -45,40 +45,46 @@ fn a_cloud_names_what_a_bad_bridge_says_and_keeps_its_orders_for_the_good_one() 
         (Message::text("knock knock"), "frame_malformed"),
         (Message::binary(vec![0; 16]), "frame_malformed"),
         (Message::text(r#"{"type":"ping","nonce":1}"#), "frame_unexpected"),
+        (Message::text(r#"{"type":"limit","stream":"reports","up_to":5}"#), "signature_missing"),
         (Message::text("x".repeat(TOO_LARGE)), "frame_too_large"),
     ] {
-        let mut bridge = Peer::bridge(&url, &ca, &token);
+        let mut bridge = Peer::bridge(&url, &ca, &papers);
         bridge.say_message(message);
         assert_eq!(bridge.refused(), code);
     }
-    // An order for whoever holds the token: it hears it, acknowledges nothing, and goes wrong.
-    let mut bridge = Peer::introduced(&url, &ca, &token);
+    // An order for whoever holds the keys: it hears it, acknowledges nothing, and goes wrong.
+    let mut bridge = Peer::introduced(&url, &ca, &papers);
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
     let attempt = site.encode(&method, "1");
     let order = bridge.hear_until("the order", |body| body["message"] == "job").pop().unwrap();
     bridge.say_text("{");
     assert_eq!(bridge.refused(), "frame_malformed");
-    for (message, code) in [
-        (Message::text(r#"{"type":"open_sesame"}"#), "frame_malformed"),
+    let (as_it_is, signed) =
+        (|text: &str| Said::AsItIs(Message::text(text)), |text: &str| Said::Signed(text.into()));
+    for (said, code) in [
+        (as_it_is(r#"{"type":"open_sesame"}"#), "frame_malformed"),
         (
-            Message::text(format!(r#"{{"type":"status","conditions":"{}"}}"#, "x".repeat(TOO_LARGE))),
+            as_it_is(&format!(r#"{{"type":"status","conditions":"{}"}}"#, "x".repeat(TOO_LARGE))),
             "frame_too_large",
         ),
-        (Message::binary(vec![0; 16]), "frame_malformed"),
-        (Message::text(r#"{"type":"welcome"}"#), "frame_malformed"),
-        (envelope(Some(1), "not a message"), "frame_malformed"),
-        (envelope(Some(1), r#"{"message":"erase"}"#), "frame_malformed"),
-        (envelope(Some(7), &outcome), "stream_gap"),
-        (envelope(Some(1_000_000), &outcome), "limit_exceeded"),
-        (envelope(None, &never_sent), "frame_unexpected"),
+        (Said::AsItIs(Message::binary(vec![0; 16])), "frame_malformed"),
+        (as_it_is(&envelope(Some(1), &outcome)), "signature_missing"),
+        (signed(r#"{"type":"open_sesame"}"#), "frame_malformed"),
+        (signed(r#"{"type":"welcome"}"#), "frame_malformed"),
+        (signed(&envelope(Some(1), "not a message")), "frame_malformed"),
+        (signed(&envelope(Some(1), r#"{"message":"erase"}"#)), "frame_malformed"),
+        (signed(&envelope(Some(7), &outcome)), "stream_gap"),
+        (signed(&envelope(Some(1_000_000), &outcome)), "limit_exceeded"),
+        (signed(&envelope(None, &never_sent)), "frame_unexpected"),
     ] {
-        let shown = message
-            .to_text()
-            .map_or_else(|_| "bytes".into(), |text| text.chars().take(80).collect::<String>());
-        let mut bridge = Peer::introduced(&url, &ca, &token);
+        let mut bridge = Peer::introduced(&url, &ca, &papers);
         let again = bridge.hear_until("the order again", |body| body["message"] == "job").pop().unwrap();
         assert_eq!(again["job_id"], order["job_id"]);
-        bridge.say_message(message);
+        let shown = format!("{said:.120?}");
+        match said {
+            Said::AsItIs(message) => bridge.say_message(message),
+            Said::Signed(frame) => bridge.say_signed(&frame),
+        }
         assert_eq!(bridge.refused(), code, "{shown}");
     }
     assert_eq!(site.writing_frames(), 0);
@@ -90,6 +96,13 @@ fn a_cloud_names_what_a_bad_bridge_says_and_keeps_its_orders_for_the_good_one() 
     assert_eq!(ended["status"], "success", "{ended}");
     assert_eq!(site.writing_frames(), 1);
     assert!(site.opens("jane", "101"));
+}
+
+/// What a bad bridge says.
+#[derive(Debug)]
+enum Said {
+    AsItIs(Message),
+    Signed(String),
 }
 
 /// A job for a card, as a cloud writes it.
@@ -137,19 +150,10 @@ fn written(site: &Site, peer: &mut Peer, id: u64) {
 fn an_agent_names_what_a_bad_cloud_says_and_does_what_is_good_before_and_after_once() {
     let mut site = Site::without_agent();
     let cloud = PaperCloud::new();
-    let path = |name: &str| site.folder.path().join(name).display().to_string();
-    fs::write(path("paper.pem"), &cloud.ca).unwrap();
-    fs::write(path("paper-token"), "a-token").unwrap();
-    fs::set_permissions(path("paper-token"), fs::Permissions::from_mode(0o600)).unwrap();
-    let said = |key: &str| site.said[key].as_str().unwrap().to_owned();
-    let config = fs::read_to_string(path("agent.toml"))
-        .unwrap()
-        .replace(&said("bridges"), &cloud.url)
-        .replace(&said("ca_file"), &path("paper.pem"))
-        .replace(&said("bridge_token_file"), &path("paper-token"));
-    fs::write(path("agent.toml"), config).unwrap();
+    let papers = Papers::of(&site);
+    cloud.bewitch(&mut site);
     site.start_agent();
-    let (mut peer, _) = cloud.welcome(0);
+    let (mut peer, _) = cloud.welcome(&papers, 0);
     until("the line is open", || (site.status()["systems"][0]["line"] == "ready").then_some(()));
 
     order(&mut peer, 1, &card(1, "101").to_string());
@@ -198,19 +202,22 @@ fn an_agent_names_what_a_bad_cloud_says_and_does_what_is_good_before_and_after_o
     let conditions = site.status()["conditions"].to_string();
     assert!(!conditions.contains("store_failed"), "{conditions}");
     drop(peer);
-    let (mut peer, hello) = cloud.welcome(0);
+    let (mut peer, hello) = cloud.welcome(&papers, 0);
     assert_eq!(hello["orders_received"], json!({"epoch": 1, "n": 9}), "{hello}");
 
     // Frames that end the conversation: the agent says why, comes again, and remembers what it held. What was not
     // acknowledged to it here is told again, and changes nothing.
-    for (message, code) in [
-        (Message::text("x".repeat(TOO_LARGE)), "frame_too_large"),
-        (Message::text(r#"{"type":"open_sesame"}"#), "frame_malformed"),
+    let unsigned =
+        json!({"type": "envelope", "position": {"epoch": 1, "n": 10}, "body": card(9, "103").to_string()});
+    for (said, code) in [
+        ("x".repeat(TOO_LARGE), "frame_too_large"),
+        (r#"{"type":"open_sesame"}"#.to_owned(), "frame_malformed"),
+        (unsigned.to_string(), "signature_missing"),
     ] {
-        peer.say_message(message);
+        peer.say_text(&said);
         assert_eq!(peer.refused(), code);
         let hello;
-        (peer, hello) = cloud.welcome(0);
+        (peer, hello) = cloud.welcome(&papers, 0);
         assert_eq!(hello["orders_received"], json!({"epoch": 1, "n": 9}), "{hello}");
         peer.hear_until("the last report again", is_outcome_of(8));
         // Delivered a second time, and done no second time.

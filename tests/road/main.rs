@@ -26,4 +26,5 @@ mod service;
 mod site;
 mod stop;
 mod tcp;
+mod trust;
 mod unplug;

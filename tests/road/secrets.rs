@@ -1,4 +1,4 @@
-//! Nothing that the processes write shows a guest's name, an address, a key or a token.
+//! Nothing that the processes write shows a guest's name, an address, a key or a pairing code.
 
 use std::{
     fs,
@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::json;
 
 use crate::site::Site;
@@ -20,6 +22,50 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
+}
+
+/// The secret itself in a key for NIST P-256, as PKCS #8 holds it (RFC 5915, RFC 5958).
+fn scalar<'a>(key: &'a PrivateKeyDer<'_>) -> &'a [u8] {
+    let der = key.secret_der();
+    let head = [0x02, 0x01, 0x01, 0x04, 0x20];
+    let at = der.windows(head.len()).position(|window| window == head).unwrap() + head.len();
+    &der[at..at + 32]
+}
+
+/// How bytes may be written down: as they are, as hexadecimal digits, and inside longer base64 wherever they begin there.
+fn forms(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![bytes.to_vec(), hex.into_bytes()];
+    for skipped in 0..3 {
+        let whole = (bytes.len() - skipped) / 3 * 3;
+        forms.push(STANDARD_NO_PAD.encode(&bytes[skipped..skipped + whole]).into_bytes());
+    }
+    forms
+}
+
+/// The first of these that is in the bytes, in whatever case.
+fn first_shown<'a>(bytes: &[u8], secrets: &'a [Vec<u8>]) -> Option<&'a [u8]> {
+    let mut beginnings = [false; 256];
+    for secret in secrets {
+        beginnings[usize::from(secret[0].to_ascii_lowercase())] = true;
+    }
+    let places = (0..bytes.len()).filter(|at| beginnings[usize::from(bytes[*at].to_ascii_lowercase())]);
+    let at = |at: usize, secret: &[u8]| {
+        bytes[at..].get(..secret.len()).is_some_and(|bytes| bytes.eq_ignore_ascii_case(secret))
+    };
+    places.into_iter().find_map(|place| secrets.iter().map(Vec::as_slice).find(|secret| at(place, secret)))
+}
+
+#[test]
+fn what_is_looked_for_is_found_in_every_form() {
+    let key: Vec<u8> = (100..132).collect();
+    let hex: String = key.iter().map(|byte| format!("{byte:02X}")).collect();
+    let inside = |skipped: usize| STANDARD_NO_PAD.encode([&[7; 3][..skipped], &key, &[9; 4]].concat());
+    for shown in [key.clone(), hex.into_bytes(), inside(0).into(), inside(1).into(), inside(2).into()] {
+        let bytes = [b"before ".as_slice(), &shown, b" after"].concat();
+        assert!(first_shown(&bytes, &forms(&key)).is_some(), "{}", bytes.escape_ascii());
+    }
+    assert!(first_shown(&key[1..], &forms(&key)).is_none());
 }
 
 #[test]
@@ -49,13 +95,24 @@ fn databases_logs_and_output_show_no_name_no_address_and_no_key() {
     site.waits_for_card("1");
     site.control("place jane on 1");
     assert_eq!(site.ended(&attempt)["status"], "success");
-    let private_files: Vec<_> = ["api_key_file", "bridge_token_file"]
-        .iter()
-        .map(|key| PathBuf::from(site.said[*key].as_str().unwrap()))
-        .collect();
-    let mut secrets: Vec<String> =
-        private_files.iter().map(|path| fs::read_to_string(path).unwrap().trim().to_owned()).collect();
-    secrets.extend(["Secretsson", "guest.secretsson", "4791234567"].map(str::to_owned));
+    let api_key = PathBuf::from(site.said["api_key_file"].as_str().unwrap());
+    let of_folder = |name: &str| site.folder.path().join(name);
+    let authorities = ["cloud/ca.key", "cloud/bridges-ca.key"].map(of_folder);
+    let seals = ["cloud/seal.key", "agent/seal.key"].map(of_folder);
+    let private_files = [vec![api_key], authorities.to_vec(), seals.to_vec()].concat();
+    let code = &site.paired.code;
+    let words = ["Secretsson", "guest.secretsson", "4791234567", code, &code.replace('-', "")];
+    let mut secrets: Vec<Vec<u8>> = words.map(|word| word.as_bytes().to_vec()).to_vec();
+    secrets.push(fs::read_to_string(&private_files[0]).unwrap().trim().into());
+    for seal in &seals {
+        secrets.push(fs::read_to_string(seal).unwrap().trim().into());
+    }
+    let (identity, signing) = site.identity();
+    secrets.extend(forms(&signing));
+    secrets.extend(forms(scalar(&identity.tls_key)));
+    for file in &authorities {
+        secrets.extend(forms(scalar(&PrivateKeyDer::from_pem_file(file).unwrap())));
+    }
     // While they run, with their logs still open, and after a clean end.
     for round in ["running", "stopped"] {
         if round == "stopped" {
@@ -69,15 +126,11 @@ fn databases_logs_and_output_show_no_name_no_address_and_no_key() {
         assert!(written.iter().any(|path| path.ends_with("queue.db")), "{written:?}");
         assert!(written.iter().any(|path| path.ends_with("cloud.db")), "{written:?}");
         for path in written.iter().filter(|path| !private_files.contains(path)) {
-            let bytes = fs::read(path).unwrap();
-            for secret in &secrets {
-                let shown =
-                    bytes.windows(secret.len()).any(|window| window.eq_ignore_ascii_case(secret.as_bytes()));
-                assert!(!shown, "{} shows {secret:?} ({round})", path.display());
-            }
+            let shown = first_shown(&fs::read(path).unwrap(), &secrets).map(|secret| secret.escape_ascii());
+            assert!(shown.is_none(), "{} shows {} ({round})", path.display(), shown.unwrap());
         }
     }
-    for path in private_files {
+    for path in [private_files, vec![site.pairing_file()]].concat() {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
 }

@@ -61,11 +61,11 @@ fn the_service_manager_hears_ready_the_links_state_signs_of_life_and_the_stop() 
     assert_eq!(heard.len(), 1, "nothing comes before it: {heard:?}");
     assert!(site.folder.path().join("agent/queue.db").exists());
     assert_eq!(site.status()["site"], "Test House");
-    manager.until("STATUS=the cloud at");
+    manager.until("STATUS=nobody takes connections at");
     site.restart_cloud();
     manager.until("STATUS=linked to the cloud");
     site.cloud().kill();
-    manager.until("STATUS=the cloud at");
+    manager.until("STATUS=nobody takes connections at");
 
     manager.until("WATCHDOG=1");
     manager.until("WATCHDOG=1");

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use latchd::{agent::pairing::Pairing, link::Identity, seal::SealKey, seams::Random};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -18,13 +19,18 @@ use serde_json::{Value, json};
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Looks until something is so.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, look)
+}
+
+/// The same for what takes longer.
+pub fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + patience;
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(Instant::now() < give_up, "waited {PATIENCE:?} in vain until {what}");
+        assert!(Instant::now() < give_up, "waited {patience:?} in vain until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -84,8 +90,17 @@ impl Drop for Process {
     }
 }
 
+/// A site that was taken in.
+pub struct Paired {
+    /// As whom.
+    pub bridge: String,
+    /// With which code.
+    pub code: String,
+}
+
 /// The whole property.
 pub struct Site {
+    pub paired: Paired,
     pub folder: tempfile::TempDir,
     sim: Option<Process>,
     sim_options: Vec<String>,
@@ -117,6 +132,11 @@ impl Site {
 
     /// Starts a simulator that was told more than to have a serial port, and the cloud.
     pub fn without_agent_at(sim_options: &[&str]) -> Self {
+        Self::without_agent_and(sim_options, "")
+    }
+
+    /// The same with a cloud whose `[bridges]` say more.
+    pub fn without_agent_and(sim_options: &[&str], of_bridges: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("property")).unwrap();
         let sim_options: Vec<String> = sim_options.iter().map(ToString::to_string).collect();
@@ -124,16 +144,17 @@ impl Site {
         let control = PathBuf::from(said["control"].as_str().unwrap());
         let tty = said["tty"].as_str().unwrap().to_owned();
         let tcp = said["tcp"].as_str().map(str::to_owned);
-        write_cloud_config(folder.path(), 0, 0);
+        write_cloud_config(folder.path(), 0, 0, of_bridges);
         let cloud = start_cloud(folder.path());
         let said = first_line(&cloud);
         let port =
             |key: &str| said[key].as_str().unwrap().rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
         // From here on the cloud comes back at the same place.
-        write_cloud_config(folder.path(), port("api"), port("bridges"));
+        write_cloud_config(folder.path(), port("api"), port("bridges"), of_bridges);
         let key = fs::read_to_string(said["api_key_file"].as_str().unwrap()).unwrap().trim().to_owned();
         let http = https(Path::new(said["ca_file"].as_str().unwrap()));
         let mut site = Self {
+            paired: Paired { bridge: String::new(), code: String::new() },
             folder,
             sim: Some(sim),
             sim_options,
@@ -148,7 +169,81 @@ impl Site {
             extra: String::new(),
         };
         site.configure("");
+        site.paired = site.pair();
         site
+    }
+
+    /// Takes the site into its cloud: a person at each end types one command.
+    pub fn pair(&self) -> Paired {
+        self.pair_with(&[], &[])
+    }
+
+    /// The same with further words for the cloud's command and for the site's.
+    pub fn pair_with(&self, at_cloud: &[&str], at_site: &[&str]) -> Paired {
+        self.pair_at("agent.toml", at_cloud, at_site)
+    }
+
+    /// Pairs whoever has this configuration.
+    pub fn pair_at(&self, config: &str, at_cloud: &[&str], at_site: &[&str]) -> Paired {
+        let mut invite = latchd();
+        invite.args(["cloud", "bridges", "pair", "--accept", "--json", "--by", "Kari"]).args(at_cloud);
+        invite.arg("--config").arg(self.folder.path().join("cloud.toml"));
+        // Not into a file: the code is told once, to a person.
+        let mut invite = invite.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut told = BufReader::new(invite.stdout.take().unwrap());
+        let mut line = String::new();
+        told.read_line(&mut line).unwrap();
+        let invited: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
+        let word = |key: &str| invited[key].as_str().unwrap();
+        let mut pair = latchd();
+        pair.args(["pair", word("url"), "--code", word("code")]).args(at_site);
+        pair.args(["--fingerprint", word("cloud_fingerprint"), "--config"])
+            .arg(self.folder.path().join(config));
+        let paired = pair.stdin(Stdio::null()).output().unwrap();
+        if !paired.status.success() {
+            let _ = invite.kill();
+            panic!("{}", String::from_utf8_lossy(&paired.stderr));
+        }
+        let told = told.lines().last().unwrap().unwrap();
+        assert!(invite.wait().unwrap().success(), "{told}");
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["state"], "paired", "{told}");
+        Paired { bridge: told["bridge_id"].as_str().unwrap().to_owned(), code: word("code").to_owned() }
+    }
+
+    /// The certificate that the site has now, PEM.
+    pub fn certificate(&self) -> String {
+        Pairing::load(&self.pairing_file()).unwrap().certificate
+    }
+
+    /// The site's bridge, as the cloud lists it.
+    pub fn bridge(&self) -> Value {
+        let listed = self.at_cloud(&["bridges", "list", "--json"]);
+        assert!(listed.status.success(), "{listed:?}");
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let mut bridges = listed["bridges"].as_array().unwrap().iter();
+        bridges.find(|bridge| bridge["bridge_id"] == *self.paired.bridge).unwrap().clone()
+    }
+
+    /// A command of a person at the cloud's machine.
+    pub fn at_cloud(&self, words: &[&str]) -> Output {
+        let config = self.folder.path().join("cloud.toml");
+        let mut command = latchd();
+        command.arg("cloud").args(words).arg("--config").arg(config).env("USER", "Kari");
+        command.output().unwrap()
+    }
+
+    /// What pairing left at the site.
+    pub fn pairing_file(&self) -> PathBuf {
+        self.folder.path().join("agent/pairing.json")
+    }
+
+    /// Who the agent is towards the cloud, and the secret half of the key that it signs with.
+    pub fn identity(&self) -> (Identity, [u8; 32]) {
+        let random = Random::seeded(1);
+        let seal = SealKey::from_file(&self.folder.path().join("agent/seal.key"), random).unwrap();
+        let pairing = Pairing::load(&self.pairing_file()).unwrap();
+        (pairing.identity(&seal).unwrap(), *pairing.secrets(&seal).unwrap().signing)
     }
 
     /// Writes the agent's configuration, with more text at its end (limits, for example).
@@ -160,17 +255,12 @@ impl Site {
     /// The same, with another line to the lock server.
     pub fn configure_line(&mut self, line: &str, extra: &str) {
         self.extra = extra.to_owned();
-        let said = |key: &str| self.said[key].as_str().unwrap().to_owned();
         let text = format!(
             r#"
             stop_deadline = "4s"
             [site]
             name = "Test House"
             time_zone = "Europe/Oslo"
-            [cloud]
-            url = "{bridges}"
-            token_file = "{token}"
-            ca_file = "{ca}"
             [storage]
             folder = "{folder}/agent"
             [admin]
@@ -186,9 +276,6 @@ impl Site {
             common = [{{ name = "pool", authorisation = 1 }}, {{ name = "spa", authorisation = 2 }}]
             {extra}
             "#,
-            bridges = said("bridges"),
-            token = said("bridge_token_file"),
-            ca = said("ca_file"),
             folder = self.folder.path().display(),
         );
         fs::write(self.folder.path().join("agent.toml"), text).unwrap();
@@ -506,7 +593,7 @@ fn start_cloud(folder: &Path) -> Process {
     Process::start(folder, "cloud", latchd().arg("cloud").arg("--config").arg(folder.join("cloud.toml")))
 }
 
-fn write_cloud_config(folder: &Path, api: u16, bridges: u16) {
+fn write_cloud_config(folder: &Path, api: u16, bridges: u16, of_bridges: &str) {
     let text = format!(
         r#"
         [storage]
@@ -516,6 +603,7 @@ fn write_cloud_config(folder: &Path, api: u16, bridges: u16) {
         hold = "1s"
         [bridges]
         listen = "127.0.0.1:{bridges}"
+        {of_bridges}
         "#,
         folder = folder.display(),
     );

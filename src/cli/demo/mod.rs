@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use jiff::tz::TimeZone;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use self::{http::Api, property::Property};
+use crate::agent::pairing;
 
 /// How long a process may take until it says that it is up.
 const START: Duration = Duration::from_secs(30);
@@ -85,11 +86,19 @@ async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> a
     processes.push(Process { name: "property", child: sim });
     let (cloud, said) = start_cloud(folder).await?;
     processes.push(Process { name: "cloud", child: cloud });
-    let agent = start_agent(folder, &said, &property)?;
+    let config = write_agent_config(folder, &said, &property)?;
+    let paired = match folder.join("agent").join(pairing::FILE).exists() {
+        true => "as it was when this folder was kept".to_owned(),
+        false => {
+            format!("by a code that counts once; the cloud's fingerprint is {}", pair(folder, &config).await?)
+        }
+    };
+    let agent = start_agent(folder, &config)?;
     processes.push(Process { name: "agent", child: agent });
     println!("  property    SALTO SPACE, simulated: serial {} and TCP {}", property.tty, property.tcp);
     println!("  cloud       {} (its own certificate authority)", said.api);
     println!("  agent       dials {} by itself", said.bridges);
+    println!("  paired      {paired}");
     println!("  files       {}", folder.display());
     if let Some(line) = &args.fault {
         property.control(line).await?;
@@ -179,7 +188,6 @@ struct CloudSaid {
     bridges: String,
     ca_file: PathBuf,
     api_key_file: PathBuf,
-    bridge_token_file: PathBuf,
 }
 
 async fn start_property(folder: &Path) -> anyhow::Result<(Child, Property)> {
@@ -210,12 +218,11 @@ async fn start_cloud(folder: &Path) -> anyhow::Result<(Child, CloudSaid)> {
         bridges: text("bridges")?,
         ca_file: text("ca_file")?.into(),
         api_key_file: text("api_key_file")?.into(),
-        bridge_token_file: text("bridge_token_file")?.into(),
     };
     Ok((child, said))
 }
 
-fn start_agent(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::Result<Child> {
+fn write_agent_config(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::Result<PathBuf> {
     let config = folder.join("latchd.toml");
     let rooms =
         |first: u32| (first..first + 10).map(|room| format!("\"{room}\"")).collect::<Vec<_>>().join(", ");
@@ -227,11 +234,9 @@ fn start_agent(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::
     };
     let text = format!(
         "stop_deadline = \"2s\"\n\n[site]\nname = \"Demo House\"\ntime_zone = \"{ZONE}\"\n\n\
-         [cloud]\nurl = \"{}\"\ntoken_file = \"{}\"\nca_file = \"{}\"\n\n\
+         [cloud]\nurl = \"{}\"\n\n\
          [storage]\nfolder = \"agent\"\n\n[admin]\nsocket = \"agent.sock\"\n{}{}",
         said.bridges,
-        said.bridge_token_file.display(),
-        said.ca_file.display(),
         system(
             "house",
             format!("serial = \"{}\"", property.tty),
@@ -242,8 +247,35 @@ fn start_agent(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::
         system("annex", format!("tcp = \"{}\"", property.tcp), "2", rooms(201), ""),
     );
     std::fs::write(&config, text)?;
+    Ok(config)
+}
+
+/// Takes the site into the cloud, by the commands that a person types at each end. Gives the cloud's fingerprint.
+async fn pair(folder: &Path, config: &Path) -> anyhow::Result<String> {
+    let mut invite = latchd()?;
+    invite.args(["cloud", "bridges", "pair", "--name", "Demo House", "--accept", "--json", "--by", "demo"]);
+    invite.arg("--config").arg(folder.join("cloud.toml"));
+    let (mut invite, said) = start(folder, "invitation", invite).await?;
+    let text = |key: &str| said[key].as_str().with_context(|| format!("the invitation says no {key}"));
+    let fingerprint = text("cloud_fingerprint")?;
+    let mut pair = latchd()?;
+    pair.args(["pair", text("url")?, "--code", text("code")?, "--fingerprint", fingerprint]);
+    pair.arg("--config").arg(config);
+    pair.stdout(log(folder, "pairing")?).stderr(log(folder, "pairing")?);
+    let paired = timeout(START, pair.status()).await;
+    let paired = paired.with_context(|| format!("the site was not paired within {START:?}"))??;
+    if !paired.success() {
+        last_words(folder, "pairing");
+        bail!("the site could not be paired");
+    }
+    let taken_in = timeout(START, invite.wait()).await.context("the invitation did not end")??;
+    ensure!(taken_in.success(), "the cloud did not take the site in");
+    Ok(fingerprint.to_owned())
+}
+
+fn start_agent(folder: &Path, config: &Path) -> anyhow::Result<Child> {
     let mut command = latchd()?;
-    command.arg("run").arg("--config").arg(&config);
+    command.arg("run").arg("--config").arg(config);
     command.stdout(log(folder, "agent")?).stderr(log(folder, "agent")?);
     command.spawn().context("start the agent")
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::SystemTime,
@@ -116,18 +115,11 @@ pub fn start(
     preload: Option<&Preload>,
 ) -> anyhow::Result<Process> {
     let path = |name: &str| folder.join(name);
-    fs::write(path("ca.pem"), &cloud.ca)?;
-    fs::write(path("token"), "a-token")?;
-    fs::set_permissions(path("token"), fs::Permissions::from_mode(0o600))?;
-    let mut text = format!(
-        r#"
+    cloud.take_in(&path("agent"))?;
+    let mut text = r#"
         [site]
         name = "Bench"
         time_zone = "Europe/Oslo"
-        [cloud]
-        url = "{url}"
-        token_file = "token"
-        ca_file = "ca.pem"
         [storage]
         folder = "agent"
         [admin]
@@ -135,9 +127,8 @@ pub fn start(
         [limits]
         cards_per_hour = 100000
         waiting_jobs = 1000000
-        "#,
-        url = cloud.url
-    );
+        "#
+    .to_owned();
     for system in systems {
         let rooms: Vec<String> = (0..system.rooms).map(jobs::room).collect();
         text += &format!(

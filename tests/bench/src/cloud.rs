@@ -1,4 +1,5 @@
-//! The cloud's end of the bridges' websocket, with everything left out that takes time.
+//! The cloud's end of the bridges' websocket, with everything left out that takes time but TLS, with certificates at both
+//! ends, and the signatures.
 
 use std::{
     collections::VecDeque,
@@ -8,27 +9,48 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use latchd::{
+    agent::pairing::{self, Pairing, Secrets, Taken},
+    cloud::tls::{Authority, For},
     model::{BridgeId, Job, Report},
-    protocol::{Envelope, Frame, Hello, Message, Position, StreamName, Welcome},
+    protocol::{
+        Envelope, Frame, Hello, Message, Position, SigningKey, StreamName, Welcome,
+        signing::{Listener, NONCE_HEADER, Packet, Party, Session, Speaker},
+    },
+    seal::SealKey,
+    seams::Random,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject},
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_tungstenite::{
-    WebSocketStream, accept_async_with_config, client_async_with_config,
-    tungstenite::{Message as Ws, client::IntoClientRequest, protocol::WebSocketConfig},
+    WebSocketStream, accept_hdr_async_with_config, client_async_with_config,
+    tungstenite::{
+        Message as Ws,
+        client::IntoClientRequest,
+        handshake::server::{Request, Response},
+        protocol::WebSocketConfig,
+    },
 };
 
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As far as an agent may ever report.
 const REPORTS: u64 = 1 << 40;
+/// What signs for the cloud, and for the one bridge that it has.
+const CLOUD_SEED: [u8; 32] = [6; 32];
+const BRIDGE_SEED: [u8; 32] = [2; 32];
+const BRIDGE: BridgeId = BridgeId(uuid::Uuid::from_u128(1));
+/// For how long certificates and signed frames count: longer than anybody measures.
+const COUNTS_FOR: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 fn config() -> WebSocketConfig {
     WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0)
@@ -41,63 +63,113 @@ pub struct Cloud {
     pub url: String,
     /// The certificate to trust, PEM.
     pub ca: String,
+    /// Vouches for bridges.
+    authority: Authority,
+    random: Random,
+    _folder: tempfile::TempDir,
 }
 
 impl Cloud {
     pub async fn new() -> anyhow::Result<Self> {
+        let (folder, random) = (tempfile::tempdir()?, Random::system());
+        let authority = Authority::open(folder.path(), For::Bridges, Timestamp::now(), &random)?;
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
-        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(authority.verifier()?)
             .with_single_cert(vec![made.cert.der().clone()], key)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("wss://{}", listener.local_addr()?);
-        Ok(Self { listener, acceptor: Arc::new(config).into(), url, ca: made.cert.pem() })
+        let acceptor = Arc::new(config).into();
+        Ok(Self { listener, acceptor, url, ca: made.cert.pem(), authority, random, _folder: folder })
+    }
+
+    /// Leaves in an agent's storage folder what pairing it with this cloud would.
+    pub fn take_in(&self, storage: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(storage)?;
+        let seal = SealKey::from_file_or_new(&storage.join("seal.key"), self.random.clone())?;
+        let key = rcgen::KeyPair::generate()?;
+        let (now, until) = (Timestamp::now(), Timestamp::now() + COUNTS_FOR);
+        let taken = Taken {
+            url: self.url.clone(),
+            bridge_id: BRIDGE,
+            workspace: "Bench".into(),
+            cloud_keys: vec![SigningKey::from_seed(&CLOUD_SEED).public()],
+            authority: Some(self.ca.clone()),
+            certificate: pem(&self.authority.issue(&key, BRIDGE, now, until)?),
+            issued_at: now,
+            expires_at: until,
+        };
+        let secrets = Secrets { tls: key.serialize_der().into(), signing: BRIDGE_SEED.into() };
+        Pairing::new(taken, &secrets, &seal).store(&storage.join(pairing::FILE))
     }
 
     /// Takes whoever comes next.
-    pub async fn accept(&self) -> anyhow::Result<WebSocketStream<TlsStream<TcpStream>>> {
+    pub async fn accept(&self) -> anyhow::Result<Socket> {
+        Ok(self.meet().await?.0)
+    }
+
+    /// The same, with the session that begins.
+    async fn meet(&self) -> anyhow::Result<(Socket, Session)> {
+        let nonce = Session::fresh(&self.random);
+        #[expect(clippy::result_large_err, reason = "the shape of the library's callback")]
+        let answer = |_: &Request, mut response: Response| {
+            let value = nonce.to_string().parse().expect("base64 is good for a header");
+            response.headers_mut().insert(NONCE_HEADER, value);
+            Ok(response)
+        };
         let accepted = async {
             let (tcp, _) = self.listener.accept().await?;
             tcp.set_nodelay(true)?;
             let tls = TlsStream::Server(self.acceptor.accept(tcp).await?);
-            anyhow::Ok(accept_async_with_config(tls, Some(config())).await?)
+            anyhow::Ok(accept_hdr_async_with_config(tls, answer, Some(config())).await?)
         };
-        tokio::time::timeout(PATIENCE, accepted).await.context("nobody dialled in")?
+        Ok((tokio::time::timeout(PATIENCE, accepted).await.context("nobody dialled in")??, nonce))
     }
 
     /// Takes the agent that comes next and welcomes it: at this time by its clock, and as one that holds so many of
     /// its reports.
     pub async fn welcome(&self, time: Timestamp, reports: Position) -> anyhow::Result<(Bridge, Hello)> {
-        let mut socket = self.accept().await?;
-        let Frame::Hello(hello) = frame(&mut socket).await? else { bail!("an agent begins with a hello") };
-        let orders = Position { epoch: hello.orders_received.epoch.max(1), n: hello.orders_received.n };
+        let (mut socket, nonce) = self.meet().await?;
+        let key = SigningKey::from_seed(&BRIDGE_SEED).public();
+        let Read::Signed(packet) = read(&mut socket).await? else { bail!("an agent signs its hello") };
+        let mut listener = Listener::new(Party::Bridge, [key], BRIDGE, nonce);
+        let Frame::Hello(hello) = listener.hear(&packet, Timestamp::now())? else {
+            bail!("an agent begins with a hello")
+        };
+        let session = Session::of_hello(&packet.body);
+        let orders = Position { epoch: hello.memory.orders_received.epoch.max(1), n: hello.memory.orders_received.n };
         let welcome = Welcome {
             version: 1,
-            bridge_id: BridgeId(uuid::Uuid::from_u128(1)),
+            bridge_id: BRIDGE,
             workspace: "Bench".into(),
             time,
             orders_resume_after: orders,
             reports_received: reports,
             reports_limit: REPORTS,
             orders_epoch_reason: None,
+            cloud_keys: vec![SigningKey::from_seed(&CLOUD_SEED).public()],
         };
         let mut bridge = Bridge {
             socket,
+            listener: Listener::new(Party::Bridge, [key], BRIDGE, session),
+            speaker: Speaker::new(Party::Cloud, SigningKey::from_seed(&CLOUD_SEED), BRIDGE, session),
+            // By the time that the welcome tells.
+            until: time + COUNTS_FOR,
             sent: orders,
             held: orders,
-            limit: hello.orders_limit,
+            limit: hello.memory.orders_limit,
             reports,
             heard: VecDeque::new(),
         };
-        bridge.say(&Frame::Welcome(welcome)).await?;
+        bridge.say(Frame::Welcome(welcome)).await?;
         Ok((bridge, hello))
     }
 }
 
 /// Dials a cloud as an agent does.
-pub async fn dial(url: &str, ca_file: &Path) -> anyhow::Result<WebSocketStream<TlsStream<TcpStream>>> {
+pub async fn dial(url: &str, ca_file: &Path) -> anyhow::Result<Socket> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca_file)?)?;
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -113,9 +185,28 @@ pub async fn dial(url: &str, ca_file: &Path) -> anyhow::Result<WebSocketStream<T
     Ok(client_async_with_config(request, tls, Some(config())).await?.0)
 }
 
-/// The text of a job as an order.
+/// The text of a job as an order, as long as a bridge would get it.
 pub fn order(position: Position, job: Job) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(&Frame::Envelope(Envelope::at(position, &Message::Job(job))))?)
+    let session = Session::fresh(&Random::system());
+    let mut speaker = Speaker::new(Party::Cloud, SigningKey::from_seed(&CLOUD_SEED), BRIDGE, session);
+    let frame = Frame::Envelope(Envelope::at(position, &Message::Job(job)));
+    Ok(text(&speaker.say(frame, Some(Timestamp::now() + COUNTS_FOR)))?)
+}
+
+fn text(packet: &Packet) -> serde_json::Result<String> {
+    #[derive(serde::Serialize)]
+    #[serde(tag = "type", rename = "signed")]
+    struct Signed<'a> {
+        #[serde(flatten)]
+        packet: &'a Packet,
+    }
+    serde_json::to_string(&Signed { packet })
+}
+
+fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 /// What a bridge says that is of interest.
@@ -131,7 +222,11 @@ pub enum Heard {
 
 /// A bridge that was welcomed.
 pub struct Bridge {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    socket: Socket,
+    listener: Listener,
+    speaker: Speaker,
+    /// Until when what is said counts.
+    until: Timestamp,
     /// The last order sent.
     pub sent: Position,
     /// The last order that is durable there.
@@ -143,15 +238,32 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    async fn say(&mut self, frame: &Frame) -> anyhow::Result<()> {
-        Ok(self.socket.send(Ws::text(serde_json::to_string(frame)?)).await?)
+    async fn say(&mut self, frame: Frame) -> anyhow::Result<()> {
+        let text = match frame {
+            Frame::Pong { .. } => serde_json::to_string(&frame)?,
+            frame => self.signed(frame)?,
+        };
+        Ok(self.socket.send(Ws::text(text)).await?)
+    }
+
+    fn signed(&mut self, frame: Frame) -> serde_json::Result<String> {
+        let until = (!matches!(frame, Frame::Welcome(_))).then_some(self.until);
+        text(&self.speaker.say(frame, until))
+    }
+
+    async fn hear(&mut self) -> anyhow::Result<Frame> {
+        match read(&mut self.socket).await? {
+            Read::Bare(frame) => Ok(frame),
+            // The host's own time is the cloud's here.
+            Read::Signed(packet) => Ok(self.listener.hear(&packet, Timestamp::now())?),
+        }
     }
 
     /// Sends a job; gives the instant right before its bytes left.
     pub async fn order(&mut self, job: Job) -> anyhow::Result<Instant> {
         ensure!(self.sent.n < self.limit, "the agent lets us send no more than {} orders", self.limit);
         self.sent = self.sent.next();
-        let text = order(self.sent, job)?;
+        let text = self.signed(Frame::Envelope(Envelope::at(self.sent, &Message::Job(job))))?;
         let at = Instant::now();
         self.socket.send(Ws::text(text)).await?;
         Ok(at)
@@ -169,10 +281,10 @@ impl Bridge {
             if let Some(heard) = self.heard.pop_front() {
                 return Ok(heard);
             }
-            let frame = frame(&mut self.socket).await?;
+            let frame = self.hear().await?;
             let at = Instant::now();
             match frame {
-                Frame::Ping { nonce } => self.say(&Frame::Pong { nonce }).await?,
+                Frame::Ping { nonce } => self.say(Frame::Pong { nonce }).await?,
                 Frame::Limit(limit) => {
                     self.limit = self.limit.max(limit.up_to);
                     self.heard.push_back(Heard::Limit);
@@ -189,7 +301,7 @@ impl Bridge {
                         self.reports = position;
                         self.heard.push_back(Heard::Outcome { report: Box::new(report), at });
                         let message = Message::Acknowledgement { stream: StreamName::Reports, position };
-                        self.say(&Frame::Envelope(Envelope::loose(&message))).await?;
+                        self.say(Frame::Envelope(Envelope::loose(&message))).await?;
                     }
                     (_, other) => bail!("an agent does not send {other:?}"),
                 },
@@ -211,7 +323,15 @@ impl Bridge {
     }
 }
 
-async fn frame(socket: &mut WebSocketStream<TlsStream<TcpStream>>) -> anyhow::Result<Frame> {
+/// What one websocket message holds.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Read {
+    Signed(Packet),
+    Bare(Frame),
+}
+
+async fn read(socket: &mut Socket) -> anyhow::Result<Read> {
     loop {
         match socket.next().await.context("the agent hung up")?? {
             Ws::Text(text) => return Ok(serde_json::from_str(&text)?),
