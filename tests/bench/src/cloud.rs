@@ -17,8 +17,8 @@ use latchd::{
     cloud::tls::{Authority, For},
     model::{BridgeId, Job, Report},
     protocol::{
-        Envelope, Frame, Hello, Message, Position, SigningKey, StreamName, Welcome,
-        signing::{Listener, NONCE_HEADER, Packet, Party, Session, Speaker},
+        Envelope, Frame, Hello, Message, Position, Said, SigningKey, StreamName, Welcome,
+        signing::{Listener, NONCE_HEADER, Party, Session, Speaker},
     },
     seal::SealKey,
     seams::Random,
@@ -133,13 +133,14 @@ impl Cloud {
     pub async fn welcome(&self, time: Timestamp, reports: Position) -> anyhow::Result<(Bridge, Hello)> {
         let (mut socket, nonce) = self.meet().await?;
         let key = SigningKey::from_seed(&BRIDGE_SEED).public();
-        let Read::Signed(packet) = read(&mut socket).await? else { bail!("an agent signs its hello") };
+        let Said::Signed(packet) = read(&mut socket).await? else { bail!("an agent signs its hello") };
         let mut listener = Listener::new(Party::Bridge, [key], BRIDGE, nonce);
         let Frame::Hello(hello) = listener.hear(&packet, Timestamp::now())? else {
             bail!("an agent begins with a hello")
         };
         let session = Session::of_hello(&packet.body);
-        let orders = Position { epoch: hello.memory.orders_received.epoch.max(1), n: hello.memory.orders_received.n };
+        let orders =
+            Position { epoch: hello.memory.orders_received.epoch.max(1), n: hello.memory.orders_received.n };
         let welcome = Welcome {
             version: 1,
             bridge_id: BRIDGE,
@@ -186,21 +187,12 @@ pub async fn dial(url: &str, ca_file: &Path) -> anyhow::Result<Socket> {
 }
 
 /// The text of a job as an order, as long as a bridge would get it.
-pub fn order(position: Position, job: Job) -> anyhow::Result<String> {
+pub fn order(position: Position, job: Job) -> String {
     let session = Session::fresh(&Random::system());
     let mut speaker = Speaker::new(Party::Cloud, SigningKey::from_seed(&CLOUD_SEED), BRIDGE, session);
     let frame = Frame::Envelope(Envelope::at(position, &Message::Job(job)));
-    Ok(text(&speaker.say(frame, Some(Timestamp::now() + COUNTS_FOR)))?)
-}
-
-fn text(packet: &Packet) -> serde_json::Result<String> {
-    #[derive(serde::Serialize)]
-    #[serde(tag = "type", rename = "signed")]
-    struct Signed<'a> {
-        #[serde(flatten)]
-        packet: &'a Packet,
-    }
-    serde_json::to_string(&Signed { packet })
+    let packet = speaker.say(frame, Some(Timestamp::now() + COUNTS_FOR));
+    Said::Signed(packet).to_text()
 }
 
 fn pem(certificate: &[u8]) -> String {
@@ -240,22 +232,22 @@ pub struct Bridge {
 impl Bridge {
     async fn say(&mut self, frame: Frame) -> anyhow::Result<()> {
         let text = match frame {
-            Frame::Pong { .. } => serde_json::to_string(&frame)?,
-            frame => self.signed(frame)?,
+            Frame::Pong { .. } => Said::Bare(frame).to_text(),
+            frame => self.signed(frame),
         };
         Ok(self.socket.send(Ws::text(text)).await?)
     }
 
-    fn signed(&mut self, frame: Frame) -> serde_json::Result<String> {
+    fn signed(&mut self, frame: Frame) -> String {
         let until = (!matches!(frame, Frame::Welcome(_))).then_some(self.until);
-        text(&self.speaker.say(frame, until))
+        Said::Signed(self.speaker.say(frame, until)).to_text()
     }
 
     async fn hear(&mut self) -> anyhow::Result<Frame> {
         match read(&mut self.socket).await? {
-            Read::Bare(frame) => Ok(frame),
+            Said::Bare(frame) => Ok(frame),
             // The host's own time is the cloud's here.
-            Read::Signed(packet) => Ok(self.listener.hear(&packet, Timestamp::now())?),
+            Said::Signed(packet) => Ok(self.listener.hear(&packet, Timestamp::now())?),
         }
     }
 
@@ -263,7 +255,7 @@ impl Bridge {
     pub async fn order(&mut self, job: Job) -> anyhow::Result<Instant> {
         ensure!(self.sent.n < self.limit, "the agent lets us send no more than {} orders", self.limit);
         self.sent = self.sent.next();
-        let text = self.signed(Frame::Envelope(Envelope::at(self.sent, &Message::Job(job))))?;
+        let text = self.signed(Frame::Envelope(Envelope::at(self.sent, &Message::Job(job))));
         let at = Instant::now();
         self.socket.send(Ws::text(text)).await?;
         Ok(at)
@@ -323,18 +315,10 @@ impl Bridge {
     }
 }
 
-/// What one websocket message holds.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Read {
-    Signed(Packet),
-    Bare(Frame),
-}
-
-async fn read(socket: &mut Socket) -> anyhow::Result<Read> {
+async fn read(socket: &mut Socket) -> anyhow::Result<Said> {
     loop {
         match socket.next().await.context("the agent hung up")?? {
-            Ws::Text(text) => return Ok(serde_json::from_str(&text)?),
+            Ws::Text(text) => return Ok(Said::read(&text)?),
             Ws::Close(_) => bail!("the agent hung up"),
             // Signs of life.
             _ => {}

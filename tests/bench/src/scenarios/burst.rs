@@ -182,7 +182,7 @@ impl Floor {
         command.args(["bound", "--url", &cloud.url, "--ca"]).arg(folder.join("ca.pem"));
         command.arg("--folder").arg(folder);
         let process = Process::start(folder, "bound", preload.under(&mut command))?;
-        let message = order(Position { epoch: 1, n: 1000 }, jobs::card("s0", 1000, Timestamp::now()))?;
+        let message = order(Position { epoch: 1, n: 1000 }, jobs::card("s0", 1000, Timestamp::now()));
         Ok(Self { socket: cloud.accept().await?, message, sent: 0, _process: process })
     }
 

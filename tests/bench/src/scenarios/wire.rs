@@ -160,7 +160,7 @@ impl Floor {
         let process = Process::start(&folder, "bound", preload.under(&mut command))?;
         let socket = cloud.accept().await?;
         // As long as the order that the agent gets.
-        let message = order(Position { epoch: 1, n: 1000 }, jobs::card("s0", 1000, Timestamp::now()))?;
+        let message = order(Position { epoch: 1, n: 1000 }, jobs::card("s0", 1000, Timestamp::now()));
         Ok(Self { socket, bytes, message, _process: process })
     }
 
