@@ -225,7 +225,9 @@ fn call_events(name: &str, arguments: &str, result: u64, root: &Path) -> Vec<Eve
                 (Some(from), Some(to)) if name.starts_with("link") => vec![Event::Linked { from, to }],
                 (Some(from), Some(to)) => vec![Event::Renamed { from, to }],
                 (None, None) => Vec::new(),
-                one => panic!("{name} over the edge of the folder: {one:?}"),
+                one => {
+                    panic!("{name} over the edge of {}: {one:?}, of {:?}", root.display(), paths(arguments))
+                }
             }
         }
         other => panic!("{other} was not asked for"),
