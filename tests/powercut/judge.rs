@@ -323,7 +323,11 @@ fn look_at_all<K>(
         replay.bad += 1;
         replay.lost += usize::from(task.what == What::Worst);
         if replay.wrongs.len() < 5 {
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", replay.bad));
+            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+                "{name}-{}-{}",
+                std::process::id(),
+                replay.bad
+            ));
             let _ = fs::remove_dir_all(&kept);
             fs::create_dir_all(&kept).unwrap();
             task.image.put(&kept);
