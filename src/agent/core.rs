@@ -537,6 +537,11 @@ impl Core {
 
     /// These keys speak for the cloud from the next connection on.
     fn believe(&mut self, state: &mut State, cloud_keys: Vec<PublicKey>) {
+        if cloud_keys.is_empty() {
+            // Taken at its word, nobody could ever welcome this site again.
+            tracing::warn!("the cloud names no key of its own: those that are known go on to speak for it");
+            return;
+        }
         let Some(own) = self.own.as_mut().filter(|own| own.pairing.cloud_keys != cloud_keys) else { return };
         let names: Vec<_> = cloud_keys.iter().map(|key| key.id().to_string()).collect();
         tracing::info!(keys = names.join(", "), "other keys speak for the cloud from here on");

@@ -1,7 +1,7 @@
 #![no_main]
 
 #[path = "../targets.rs"]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "each target uses its part of them")]
 mod targets;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::message(bytes));
