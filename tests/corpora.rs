@@ -108,4 +108,6 @@ fn some_inputs_of_each_corpus_are_what_the_target_is_for() {
     assert!(taken("certificate", &parses) >= 1);
     let asks = |bytes: &[u8]| latchd::cloud::enrol::requested_key(&STANDARD.encode(bytes)).is_some();
     assert!(taken("certificate_request", &asks) >= 1);
+    let opens = |bytes: &[u8]| bytes.starts_with(b"HTTP/1.1 200 ") && bytes.ends_with(b"\r\n\r\n");
+    assert!(taken("proxy_answer", &opens) >= 2);
 }

@@ -46,6 +46,7 @@ use tokio::{
 
 pub(crate) use heartbeat::{Beat, Heartbeat};
 pub use identity::Identity;
+pub use proxy::ask_proxy;
 pub use route::{Proxy, Route};
 #[cfg(test)]
 pub(crate) use settings::of_nobody;

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{retry, route::Proxy, wire::shown};
+use super::{Trouble, retry, route::Proxy, wire::shown};
 
 /// A proxy that is there answers within this: it has the cloud to reach meanwhile.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -136,6 +136,21 @@ where
     judge(&head, proxy.authorization.is_some(), to, now)
 }
 
+/// Asks for a tunnel on a stream that leads to a proxy, and says what is in the way as the link does.
+///
+/// # Errors
+/// What the proxy says or does instead.
+///
+/// # Panics
+/// Outside a tokio runtime that has a clock.
+pub async fn ask_proxy<S>(stream: &mut S, proxy: &Proxy, to: &str, now: Timestamp) -> Result<(), Trouble>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let trouble = |why: ProxyTrouble| Trouble { code: why.code(), message: why.to_string() };
+    tunnel(stream, proxy, to, now).await.map_err(trouble)
+}
+
 /// Reads up to the empty line. A peer that says more than that before we have spoken is no tunnel to a TLS server.
 async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<String, ProxyTrouble> {
     let mut head = Vec::new();
@@ -151,12 +166,13 @@ async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<String, ProxyTroub
             return Err(ProxyTrouble::NotHttp(format!("it says {}", shown(&begin))));
         }
         if let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            let is_well = head.get(9) == Some(&b'2');
-            if is_well && head.len() > end + 4 {
+            let goes_on = head.len() > end + 4;
+            head.truncate(end + 2);
+            let head = String::from_utf8_lossy(&head).into_owned();
+            if goes_on && status(&head).is_some_and(is_well) {
                 return Err(ProxyTrouble::NotHttp("it speaks before TLS has begun".into()));
             }
-            head.truncate(end + 2);
-            return Ok(String::from_utf8_lossy(&head).into_owned());
+            return Ok(head);
         }
         if read == 0 {
             return Err(ProxyTrouble::Closed);
@@ -167,12 +183,22 @@ async fn head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<String, ProxyTroub
     }
 }
 
+/// The status of an answer, if its first line has one where it should be.
+fn status(head: &str) -> Option<u16> {
+    let digits = head.split("\r\n").next()?.split(' ').nth(1)?;
+    let is_one = digits.len() == 3 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    is_one.then(|| digits.parse().ok()).flatten()
+}
+
+fn is_well(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
 /// What the head of an answer means.
 fn judge(head: &str, has_credentials: bool, to: &str, now: Timestamp) -> Result<(), ProxyTrouble> {
     let mut lines = head.split("\r\n");
     let line = lines.next().unwrap_or_default();
-    let status = line.split(' ').nth(1).filter(|digits| digits.len() == 3);
-    let Some(status) = status.and_then(|digits| digits.parse::<u16>().ok()) else {
+    let Some(status) = status(head) else {
         return Err(ProxyTrouble::NotHttp(format!("it says {}", shown(line))));
     };
     let fields: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
@@ -186,7 +212,7 @@ fn judge(head: &str, has_credentials: bool, to: &str, now: Timestamp) -> Result<
     let after = first("retry-after").and_then(|value| retry::retry_after(value, first("date"), now));
     let to = || to.to_owned();
     Err(match status {
-        200..300 => return Ok(()),
+        status if is_well(status) => return Ok(()),
         300..400 | 511 => ProxyTrouble::Portal(match first("location") {
             Some(location) => format!("at {}", shown(location)),
             None => format!("HTTP {status}"),
@@ -291,6 +317,7 @@ mod tests {
             ("HTTP/1.1 503 x\r\nRetry-After: 60\r\n\r\n", "link_proxy_busy"),
             ("HTTP/1.1 302 x\r\nLocation: http://login.example/\r\n\r\n", "link_captive_portal"),
             ("HTTP/1.1 OK\r\n\r\n", "link_proxy_not_http"),
+            ("HTTP/1.1 +20 OK\r\n\r\n", "link_proxy_not_http"),
             ("SSH-2.0-OpenSSH_9.9\r\n", "link_proxy_not_http"),
             ("<html>", "link_proxy_not_http"),
             ("HTTP/1.1 200 OK\r\n", "link_proxy_silent"),
@@ -298,8 +325,10 @@ mod tests {
         ] {
             assert_eq!(code(answer).await, wanted, "{answer:?}");
         }
-        let early = ask(&proxy(), b"HTTP/1.1 200 OK\r\n\r\nsurprise", usize::MAX).await.unwrap_err();
-        assert_eq!(early.code(), "link_proxy_not_http");
+        for early in [&b"HTTP/1.1 200 OK\r\n\r\nsurprise"[..], b"HTTP/1.10 200 OK\r\n\r\nsurprise"] {
+            let early = ask(&proxy(), early, usize::MAX).await.unwrap_err();
+            assert_eq!(early.code(), "link_proxy_not_http");
+        }
         let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(2 * MOST));
         assert_eq!(code(&endless).await, "link_proxy_not_http");
     }

@@ -1,10 +1,17 @@
 //! What is thrown at what strangers can reach, and what must hold whatever is thrown. Shared by the fuzzer and by the
 //! ordinary tests, which replay the corpora.
 
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use latchd::{
     cloud::{enrol::requested_key, tls::public_key_hash},
+    link::{Proxy, Trouble, ask_proxy},
     model::BridgeId,
     protocol::{
         Envelope, Message, Said, Session, SigningKey,
@@ -14,17 +21,19 @@ use latchd::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What takes any bytes, and panics where something does not hold.
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 7] = [
+pub(crate) const TARGETS: [(&str, Target); 8] = [
     ("certificate", certificate),
     ("certificate_request", certificate_request),
     ("enrolment_answer", enrolment_answer),
     ("enrolment_request", enrolment_request),
     ("message", message),
+    ("proxy_answer", proxy_answer),
     ("statement", statement),
     ("websocket", websocket),
 ];
@@ -145,5 +154,66 @@ pub(crate) fn certificate(bytes: &[u8]) {
     }
     for certificate in CertificateDer::pem_slice_iter(bytes).flatten() {
         let _ = public_key_hash(&certificate);
+    }
+}
+
+/// What a proxy, or whatever stands where one was due, answers to CONNECT.
+pub(crate) fn proxy_answer(bytes: &[u8]) {
+    let proxy = Proxy::new("proxy", 3128);
+    if let Err(trouble) = asked(&proxy, bytes, usize::MAX) {
+        // It stands in a log, and before a person.
+        assert!(!trouble.message.chars().any(char::is_control), "{trouble:?}");
+        assert!(trouble.message.chars().count() < 4096, "{trouble:?}");
+    }
+    // In whatever parts it comes, as long as nothing comes behind it, and it is not too long by its last part.
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+    let head = &bytes[..end.min(16 * 1024)];
+    // What came along with the head would be lost to TLS.
+    assert!(end == bytes.len() || bytes.len() > 1024 || asked(&proxy, bytes, usize::MAX).is_err());
+    let code = |at_a_time| asked(&proxy, head, at_a_time).map_err(|trouble| trouble.code);
+    assert_eq!(code(usize::MAX), code(1));
+}
+
+fn asked(proxy: &Proxy, answer: &[u8], at_a_time: usize) -> Result<(), Trouble> {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    }
+    let mut peer = Peer { answer, at_a_time };
+    let asked = ask_proxy(&mut peer, proxy, "cloud.example:443", Timestamp::MIN);
+    RUNTIME.with(|runtime| runtime.block_on(asked))
+}
+
+/// Takes whatever is said to it, answers a few bytes at a time, and hangs up.
+struct Peer<'a> {
+    answer: &'a [u8],
+    at_a_time: usize,
+}
+
+impl AsyncRead for Peer<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let most = self.answer.len().min(self.at_a_time).min(buffer.remaining());
+        let (now, later) = self.answer.split_at(most);
+        buffer.put_slice(now);
+        self.answer = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Peer<'_> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
