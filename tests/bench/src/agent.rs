@@ -69,6 +69,11 @@ impl Process {
         self.0.id()
     }
 
+    /// Whether it has ended.
+    pub fn is_over(&mut self) -> anyhow::Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+
     /// `kill -9`, and wait until it is gone.
     pub fn kill(mut self) {
         let _ = self.0.kill();
@@ -114,8 +119,17 @@ pub fn start(
     systems: &[System],
     preload: Option<&Preload>,
 ) -> anyhow::Result<Process> {
-    let path = |name: &str| folder.join(name);
-    cloud.take_in(&path("agent"))?;
+    cloud.take_in(&folder.join("agent"))?;
+    configure(folder, systems)?;
+    let mut command = command(program, folder);
+    if let Some(preload) = preload {
+        preload.under(&mut command);
+    }
+    Process::start(folder, "agent", &mut command)
+}
+
+/// Writes a configuration.
+pub fn configure(folder: &Path, systems: &[System]) -> anyhow::Result<()> {
     let mut text = r#"
         [site]
         name = "Bench"
@@ -145,11 +159,13 @@ pub fn start(
             line = system.line,
         );
     }
-    fs::write(path("agent.toml"), text)?;
+    fs::write(folder.join("agent.toml"), text)?;
+    Ok(())
+}
+
+/// Runs what was configured.
+pub fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
-    command.arg("run").arg("--config").arg(path("agent.toml"));
-    if let Some(preload) = preload {
-        preload.under(&mut command);
-    }
-    Process::start(folder, "agent", &mut command)
+    command.arg("run").arg("--config").arg(folder.join("agent.toml"));
+    command
 }

@@ -4,7 +4,10 @@
 use std::{
     collections::VecDeque,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,17 +17,18 @@ use futures_util::{SinkExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use latchd::{
     agent::pairing::{self, Pairing, Secrets, Taken},
-    cloud::tls::{Authority, For},
+    cloud::tls::{self, Authority, For, Leaf},
+    link::{Identity, Settings, Trust},
     model::{BridgeId, Job, Report},
     protocol::{
         Envelope, Frame, Hello, Message, Position, Said, SigningKey, StreamName, Welcome,
         signing::{Listener, NONCE_HEADER, Party, Session, Speaker},
     },
     seal::SealKey,
-    seams::Random,
+    seams::{Clock, Random},
 };
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, HandshakeKind, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject},
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -50,9 +54,10 @@ const BRIDGE: BridgeId = BridgeId(uuid::Uuid::from_u128(1));
 /// For how long certificates and signed frames count: longer than anybody measures.
 const COUNTS_FOR: SignedDuration = SignedDuration::from_hours(90 * 24);
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-fn config() -> WebSocketConfig {
+/// As both ends of the product have it.
+pub fn config() -> WebSocketConfig {
     WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0)
 }
 
@@ -64,29 +69,64 @@ pub struct Cloud {
     /// The certificate to trust, PEM.
     pub ca: String,
     /// Vouches for bridges.
-    authority: Authority,
+    authority: Arc<Authority>,
     random: Random,
+    /// How many handshakes began from an earlier one.
+    resumed: AtomicU64,
     _folder: tempfile::TempDir,
 }
 
 impl Cloud {
     pub async fn new() -> anyhow::Result<Self> {
         let (folder, random) = (tempfile::tempdir()?, Random::system());
-        let authority = Authority::open(folder.path(), For::Bridges, Timestamp::now(), &random)?;
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(authority.verifier()?)
-            .with_single_cert(vec![made.cert.der().clone()], key)?;
+        let now = Timestamp::now();
+        let own = Arc::new(Authority::open(folder.path(), For::Servers, now, &random)?);
+        let authority = Arc::new(Authority::open(folder.path(), For::Bridges, now, &random)?);
+        let leaf = Leaf::new(&own, vec!["127.0.0.1".to_owned()], now)?;
+        let config = tls::server(leaf, Some(authority.verifier()?), Clock::system())?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("wss://{}", listener.local_addr()?);
         let acceptor = Arc::new(config).into();
-        Ok(Self { listener, acceptor, url, ca: made.cert.pem(), authority, random, _folder: folder })
+        let resumed = AtomicU64::new(0);
+        Ok(Self { listener, acceptor, url, ca: own.pem()?, authority, random, resumed, _folder: folder })
+    }
+
+    /// How many handshakes began from an earlier one, since it was asked last.
+    pub fn resumed(&self) -> u64 {
+        self.resumed.swap(0, Ordering::SeqCst)
+    }
+
+    /// Who the one bridge is.
+    pub fn identity(&self) -> anyhow::Result<Identity> {
+        let key = rcgen::KeyPair::generate()?;
+        let (now, until) = (Timestamp::now(), Timestamp::now() + COUNTS_FOR);
+        Ok(Identity {
+            bridge_id: BRIDGE,
+            key: SigningKey::from_seed(&BRIDGE_SEED),
+            certificate: vec![self.authority.issue(&key, BRIDGE, now, until)?],
+            tls_key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        })
+    }
+
+    /// What its link starts with.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let identity = Arc::new(self.identity()?);
+        let keys = vec![SigningKey::from_seed(&CLOUD_SEED).public()];
+        Ok(Settings::new(&self.url, identity, keys, Trust::of_pairing(&self.ca)?)?)
+    }
+
+    /// The link's own TLS without the link.
+    pub fn client_config(&self) -> anyhow::Result<ClientConfig> {
+        Ok(Trust::of_pairing(&self.ca)?.client_config(Some(&self.identity()?))?)
     }
 
     /// Leaves in an agent's storage folder what pairing it with this cloud would.
     pub fn take_in(&self, storage: &Path) -> anyhow::Result<()> {
+        self.take_in_vouched_for(storage, Some(self.ca.clone()))
+    }
+
+    /// The same for a cloud whose certificate this authority, or else one that the machine trusts, has issued.
+    pub fn take_in_vouched_for(&self, storage: &Path, authority: Option<String>) -> anyhow::Result<()> {
         std::fs::create_dir_all(storage)?;
         let seal = SealKey::from_file_or_new(&storage.join("seal.key"), self.random.clone())?;
         let key = rcgen::KeyPair::generate()?;
@@ -96,7 +136,7 @@ impl Cloud {
             bridge_id: BRIDGE,
             workspace: "Bench".into(),
             cloud_keys: vec![SigningKey::from_seed(&CLOUD_SEED).public()],
-            authority: Some(self.ca.clone()),
+            authority,
             certificate: pem(&self.authority.issue(&key, BRIDGE, now, until)?),
             issued_at: now,
             expires_at: until,
@@ -110,7 +150,18 @@ impl Cloud {
         Ok(self.meet().await?.0)
     }
 
-    /// The same, with the session that begins.
+    /// Takes whoever comes next up to the end of TLS.
+    pub async fn handshake(&self) -> anyhow::Result<TlsStream<TcpStream>> {
+        let (tcp, _) = self.listener.accept().await?;
+        tcp.set_nodelay(true)?;
+        let tls = self.acceptor.accept(tcp).await?;
+        if tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+            self.resumed.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(TlsStream::Server(tls))
+    }
+
+    /// A websocket, with the session that begins.
     async fn meet(&self) -> anyhow::Result<(Socket, Session)> {
         let nonce = Session::fresh(&self.random);
         #[expect(clippy::result_large_err, reason = "the shape of the library's callback")]
@@ -120,9 +171,7 @@ impl Cloud {
             Ok(response)
         };
         let accepted = async {
-            let (tcp, _) = self.listener.accept().await?;
-            tcp.set_nodelay(true)?;
-            let tls = TlsStream::Server(self.acceptor.accept(tcp).await?);
+            let tls = self.handshake().await?;
             anyhow::Ok(accept_hdr_async_with_config(tls, answer, Some(config())).await?)
         };
         Ok((tokio::time::timeout(PATIENCE, accepted).await.context("nobody dialled in")??, nonce))
@@ -177,11 +226,16 @@ pub async fn dial(url: &str, ca_file: &Path) -> anyhow::Result<Socket> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    dial_with(url, Arc::new(tls)).await
+}
+
+/// The same with TLS of any kind.
+pub async fn dial_with(url: &str, tls: Arc<ClientConfig>) -> anyhow::Result<Socket> {
     let address: std::net::SocketAddr = url.strip_prefix("wss://").context("wss://")?.parse()?;
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(address.ip().to_string())?;
-    let tls = TlsStream::Client(TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?);
+    let tls = TlsStream::Client(TlsConnector::from(tls).connect(name, tcp).await?);
     let request = format!("{url}/bridge/v1").into_client_request()?;
     Ok(client_async_with_config(request, tls, Some(config())).await?.0)
 }
@@ -230,6 +284,11 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// What carries the frames.
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     async fn say(&mut self, frame: Frame) -> anyhow::Result<()> {
         let text = match frame {
             Frame::Pong { .. } => Said::Bare(frame).to_text(),

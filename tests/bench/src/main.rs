@@ -65,6 +65,10 @@ enum Name {
     Cost,
     /// Memory and wake-ups of an agent with 200 lanes (rows 11 and 13).
     Idle,
+    /// From the exec of an agent to its welcome (row 10).
+    Start,
+    /// TLS from the beginning and resumed, heartbeats beside an echo, and signatures.
+    Link,
     /// Other queues on the same work.
     Peers,
     /// One after the other, with the settings that the goals name.
@@ -133,7 +137,16 @@ fn main() -> ExitCode {
 fn scenarios(name: Name, options: &Options) -> anyhow::Result<bool> {
     let mut verdicts = Vec::new();
     if name == Name::All {
-        for name in [Name::Syncs, Name::Cost, Name::Queue, Name::Reopen, Name::Burst, Name::Idle] {
+        for name in [
+            Name::Syncs,
+            Name::Cost,
+            Name::Queue,
+            Name::Reopen,
+            Name::Burst,
+            Name::Idle,
+            Name::Start,
+            Name::Link,
+        ] {
             verdicts.push(one(name, options)?);
         }
         for (delay, gap) in [(0, 0), (500, 0), (2_000, 0), (10_000, 0), (0, 20)] {
@@ -159,6 +172,8 @@ fn one(name: Name, options: &Options) -> anyhow::Result<Verdict> {
         Name::Burst => attempts("burst", || scenarios::burst::run(options)),
         Name::Cost => attempts("cost", || scenarios::cost::run(options)),
         Name::Idle => attempts("idle", || scenarios::idle::run(options)),
+        Name::Start => attempts("start", || scenarios::start::run(options)),
+        Name::Link => attempts("link", || scenarios::trust::run(options)),
         Name::Peers => scenarios::peers::run(options),
         Name::All => unreachable!("all are run one by one"),
     }
@@ -174,6 +189,7 @@ fn quick(options: &Options) -> anyhow::Result<bool> {
         attempts("syncs", || scenarios::syncs::run(options))?,
         scenarios::queue::run_claims(options)?,
         attempts("reopen", || scenarios::reopen::run(options))?,
+        attempts("link", || scenarios::trust::run(options))?,
     ];
     println!("\n{:.0} s", began.elapsed().as_secs_f64());
     finish(&verdicts, options)

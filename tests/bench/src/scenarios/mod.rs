@@ -6,7 +6,9 @@ pub mod idle;
 pub mod peers;
 pub mod queue;
 pub mod reopen;
+pub mod start;
 pub mod syncs;
+pub mod trust;
 pub mod wire;
 
 use std::time::Duration;
