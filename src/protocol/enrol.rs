@@ -31,6 +31,13 @@
 //! TLS: a proxy that inspects TLS can read a code, and still neither take the bridge's place unseen nor put its own keys
 //! into the cloud's answer.
 //!
+//! # Which keys
+//! A bridge makes two keys, and new ones for each certificate. The one that signs is Ed25519. The one of the certificate
+//! is ECDSA on P-256, its point uncompressed; the request for the certificate is signed with it and SHA-256. Of that
+//! request only the key counts: the cloud names the bridge in the certificate as it likes. With the certificate the
+//! websocket opens until it ends; a bridge asks for the next one long before that, and the cloud still gives it for a
+//! while after.
+//!
 //! # What keys sign
 //! Each signature covers a word of its own and then what is named, so that none can be used for another purpose:
 //! [`PairRequest::proof`] and [`RenewRequest::proof`] show that whoever asks has the new signing key; the request for a
@@ -49,6 +56,7 @@
 //! digested is a word and a zero byte, and then each part behind its length in eight bytes, the greatest first: for
 //! the cloud `latchd v1 cloud's fingerprint`, its newest key's 32 bytes, the text of `authority` (empty where it has
 //! none); for the bridge `latchd v1 bridge's fingerprint`, the signing key's 32 bytes, the text of `csr`.
+//! `tests/golden/v1/fingerprints.json` holds those of the golden files.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;

@@ -46,12 +46,33 @@
 //! | [`beacon`](Frame::Beacon) | both | when nothing signed was sent for [`signing::BEACON_AFTER`] | yes |
 //! | [`refused`](Refused) | both | before the sender closes the connection | no |
 //!
+//! Moments are texts of RFC 3339 in UTC (`Z`), with up to nine digits of a second. UUIDs are written with lower case
+//! letters and hyphens.
+//!
+//! # Before the first frame
+//! TLS is 1.2 or 1.3. The bridge takes a certificate in the name of the host it dialled, from the authority that pairing
+//! brought ([`enrol::Admission::authority`]) or, where it brought none, from one that its machine trusts. It shows the
+//! certificate that it got for its key; the cloud knows the bridge by that key.
+//!
+//! The websocket (RFC 6455, version 13, no extensions and no subprotocol) is asked for over HTTP/1.1. An answer other than
+//! 101 has the form of a refusal of [`enrol`]:
+//!
+//! | status | means |
+//! | --- | --- |
+//! | 401 | no certificate was shown, or one of no bridge that is paired here: it was revoked, or is another cloud's |
+//! | 404 | another path than [`PATH`] and those of [`enrol`] |
+//! | 426 | not the request for such a websocket |
+//! | 429, 503 | not now; `Retry-After` says when, in seconds |
+//!
 //! # Streams
 //! There are two durable streams: `orders` (cloud to bridge: [`Message::Job`], [`Message::Cancel`]) and `reports` (bridge
 //! to cloud: [`Message::Outcome`], [`Message::Resolution`]). Every message of a stream has a [`Position`] `(epoch, n)`;
 //! `n` counts from 1 without gaps inside an epoch, and neither number is above [`stream::LARGEST`]. The receiver makes a
 //! message durable, then acknowledges it cumulatively, in an envelope without a position. What is acknowledged is never
 //! sent again, and what is not is sent again at the next connection.
+//!
+//! Before anything was ever said, a receiver holds `(0, 0)` and a sender stands at `(1, 0)`: its first message is
+//! `(1, 1)`.
 //!
 //! A receiver judges each position against the last one it holds ([`stream::arrival`]): the next one is taken; one at
 //! or before is a duplicate, of which nothing is done but that it is acknowledged again; any other leaves a gap, and the

@@ -4,14 +4,19 @@ use std::fs;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
-use latchd::protocol::{
-    Envelope, Frame, Message, Said, Session, SigningKey,
-    signing::{Listener, Party, Speaker},
+use latchd::{
+    model::{Code, Outcome, Report, Resolution, Success, Verdict, Written},
+    protocol::{
+        Envelope, Frame, Limit, Message, Position, Progress, Said, Session, SigningKey, Stage, StreamName,
+        enrol::CloudCard,
+        signing::{Listener, Party, Speaker},
+    },
 };
 use ring::{
     digest::{SHA256, digest},
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 
 use super::{folder, golden, values};
@@ -52,37 +57,74 @@ fn keys() -> Value {
     })
 }
 
-/// Who says what.
+/// Who says what. A conversation that could have been: each order is taken, acknowledged and reported in its turn.
 fn script() -> Vec<(Party, Frame)> {
     let frame = |kind: &str, nth: usize| {
         let of_kind = values::frames().into_iter().filter(|frame| frame.name() == kind);
         of_kind.skip(nth).take(1).next().unwrap()
     };
-    let message = |wanted: &dyn Fn(&Message) -> bool| values::messages().into_iter().find(wanted).unwrap();
-    let at = |epoch, n, message: &Message| {
-        Frame::Envelope(Envelope::at(latchd::protocol::Position { epoch, n }, message))
+    let at = |epoch, n, message: &Message| Frame::Envelope(Envelope::at(Position { epoch, n }, message));
+    let held = |stream, epoch, n| {
+        let message = Message::Acknowledgement { stream, position: Position { epoch, n } };
+        Frame::Envelope(Envelope::loose(&message))
     };
-    let job = message(&|message| matches!(message, Message::Job(_)));
-    let outcome = message(&|message| matches!(message, Message::Outcome(_)));
-    let mut acknowledgements =
-        values::messages().into_iter().filter(|message| matches!(message, Message::Acknowledgement { .. }));
-    let of_orders = acknowledgements.next().unwrap();
-    let of_reports = acknowledgements.next().unwrap();
+    let jobs: Vec<_> =
+        values::messages().into_iter().filter(|message| matches!(message, Message::Job(_))).collect();
+    let id = |job: &Message| match job {
+        Message::Job(job) => job.job_id,
+        other => panic!("{other:?}"),
+    };
+    let ids: Vec<_> = jobs.iter().map(id).collect();
+    let report = |job: usize, outcome| Report {
+        job_id: ids[job],
+        revision: 1,
+        at: values::noon(),
+        outcome,
+        resolution: None,
+        rooms: Vec::new(),
+        local: None,
+    };
+    let written = Success { written: Some(Written::Proven), ..Success::default() };
+    let done = Message::Outcome(report(0, Outcome::Succeeded(written.clone())));
+    let doubt = Message::Outcome(report(1, Outcome::unknown(Code::LineLost, "read the card")));
+    let settled = Message::Resolution(Report {
+        revision: 2,
+        resolution: Some(Resolution { verdict: Verdict::Done, by: "Maria, front desk".into() }),
+        ..report(1, Outcome::Succeeded(written))
+    });
+    let cancelled = Message::Outcome(report(2, Outcome::Cancelled));
+    let stage = |stage| Frame::Progress(Progress { job_id: ids[0], stage });
+    let (bridge, cloud) = (Party::Bridge, Party::Cloud);
     vec![
-        (Party::Bridge, frame("hello", 0)),
-        (Party::Cloud, frame("welcome", 0)),
-        (Party::Bridge, frame("inventory", 0)),
-        (Party::Bridge, frame("status", 1)),
-        (Party::Cloud, at(4, 1, &job)),
-        (Party::Bridge, Frame::Envelope(Envelope::loose(&of_orders))),
-        (Party::Bridge, frame("progress", 2)),
-        (Party::Bridge, frame("ping", 0)),
-        (Party::Cloud, frame("pong", 0)),
-        (Party::Bridge, at(2, 9, &outcome)),
-        (Party::Cloud, Frame::Envelope(Envelope::loose(&of_reports))),
-        (Party::Cloud, frame("limit", 1)),
-        (Party::Bridge, frame("beacon", 0)),
-        (Party::Cloud, frame("refused", 0)),
+        (bridge, frame("hello", 0)),
+        (cloud, frame("welcome", 0)),
+        (bridge, frame("inventory", 0)),
+        (bridge, frame("status", 0)),
+        (cloud, at(4, 1, &jobs[0])),
+        (bridge, held(StreamName::Orders, 4, 1)),
+        (bridge, stage(Stage::Sent)),
+        (bridge, stage(Stage::WaitingForCard)),
+        (bridge, frame("ping", 0)),
+        (cloud, frame("pong", 0)),
+        (bridge, at(2, 9, &done)),
+        (cloud, held(StreamName::Reports, 2, 9)),
+        (cloud, Frame::Limit(Limit { stream: StreamName::Reports, up_to: 73 })),
+        (bridge, Frame::Limit(Limit { stream: StreamName::Orders, up_to: 79 })),
+        (bridge, frame("status", 1)),
+        (cloud, at(4, 2, &jobs[1])),
+        (cloud, at(4, 3, &jobs[2])),
+        (cloud, at(4, 4, &Message::Cancel { job_id: ids[2] })),
+        (bridge, held(StreamName::Orders, 4, 4)),
+        (bridge, at(2, 10, &cancelled)),
+        (bridge, at(2, 11, &doubt)),
+        (cloud, held(StreamName::Reports, 2, 11)),
+        (cloud, frame("ping", 1)),
+        (bridge, Frame::Pong { nonce: 0 }),
+        (bridge, frame("beacon", 0)),
+        (cloud, frame("beacon", 0)),
+        (bridge, at(2, 12, &settled)),
+        (cloud, held(StreamName::Reports, 2, 12)),
+        (cloud, frame("refused", 0)),
     ]
 }
 
@@ -226,7 +268,28 @@ fn every_signature_session_and_number_of_the_conversation_is_right() {
             numbers = [0; 2];
         }
     }
-    assert_eq!(signed, 11);
+    assert_eq!(signed, 24);
+}
+
+/// What people compare, of each card and each request of the golden files.
+fn fingerprints() -> Value {
+    let clouds: Vec<_> = values::cloud_cards().iter().map(CloudCard::fingerprint).collect();
+    let bridges: Vec<_> = values::pair_requests().iter().map(|request| request.keys.fingerprint()).collect();
+    json!({"enrol-cloud.json": clouds, "enrol-pair.json": bridges})
+}
+
+#[test]
+fn fingerprints_are_what_they_were() {
+    assert_eq!(golden("fingerprints.json", &pretty(&fingerprints())), pretty(&fingerprints()));
+}
+
+#[test]
+fn what_is_certified_is_the_key_that_was_asked_for() {
+    for (request, admission) in values::pair_requests().iter().zip(values::admissions()) {
+        let certificate = CertificateDer::from_pem_slice(admission.certificate.as_bytes()).unwrap();
+        let asked = latchd::cloud::enrol::requested_key(&request.keys.csr);
+        assert_eq!(asked, latchd::cloud::tls::public_key_hash(&certificate).ok());
+    }
 }
 
 #[test]

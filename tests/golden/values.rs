@@ -17,6 +17,37 @@ pub(crate) const NEXT_SEED: [u8; 32] = [3; 32];
 /// Of a key that speaks for the cloud beside the one that signs.
 pub(crate) const OLDER_SEED: [u8; 32] = [4; 32];
 
+/// A request for a certificate of a key of P-256: PKCS #10, DER, base64.
+const CSR: &str = "\
+    MIG7MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABGjt5g7/WZGP6c9JFL2OKjxCWNtcTtFniQJZztyXOA3MFqhY\
+    HnSHxjLUOuhsKE2Nkvu7yivlG+wvFgR+D5LIr+6gADAKBggqhkjOPQQDAgNJADBGAiEAggwqrhuTQ46mpF+8tuDu5CywBAas\
+    Ivrxla4VBbg7fOMCIQCkGWW++N+l6xyVAVybKJLQeOF/lkzZPVoOlcX60ClQjw==";
+/// Who vouches for it, PEM.
+const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBRDCB6qADAgECAgEBMAoGCCqGSM49BAMCMBkxFzAVBgNVBAMMDlNlYXZpZXcg
+SG90ZWxzMB4XDTI2MTEyMDEyMDAwMFoXDTQ2MTExNTEyMDAwMFowGTEXMBUGA1UE
+AwwOU2VhdmlldyBIb3RlbHMwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATDVnmM
+6ZF6YmOUTUWvQjkbsQCVBBVSFDLQtMT34/uEQaX8fFNxDlfJRGI2DCo9g5CScERo
+ZSG9IrDwYWH41b+NoyMwITAPBgNVHRMBAf8EBTADAQH/MA4GA1UdDwEB/wQEAwIC
+BDAKBggqhkjOPQQDAgNJADBGAiEArE5BS17Fyb9OTcFC1iOOhV8tjohVuKsKx8Mw
+wh+E7ysCIQDlBh+cO5PawR+sLpg7qwIMA9vtJJKpJYmcCE9BGwSHZA==
+-----END CERTIFICATE-----
+";
+/// What was issued for the key of the request, PEM.
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBXjCCAQSgAwIBAgIBAjAKBggqhkjOPQQDAjAZMRcwFQYDVQQDDA5TZWF2aWV3
+IEhvdGVsczAeFw0yNjExMjAxMjAwMDBaFw0yNzAyMjAxMjAwMDBaMC8xLTArBgNV
+BAMMJDAxOTJmMGMxLTJmNGUtN2EzMS05YzU1LTNkMWY2YTdiMDAwMTBZMBMGByqG
+SM49AgEGCCqGSM49AwEHA0IABGjt5g7/WZGP6c9JFL2OKjxCWNtcTtFniQJZztyX
+OA3MFqhYHnSHxjLUOuhsKE2Nkvu7yivlG+wvFgR+D5LIr+6jJzAlMA4GA1UdDwEB
+/wQEAwIHgDATBgNVHSUEDDAKBggrBgEFBQcDAjAKBggqhkjOPQQDAgNIADBFAiBQ
+m9tQHykayIy8wBybjcPFnLszM794tkAxps6m+h2jFAIhAP07O0EAWhy6fa7h9Wfq
+egViuG8ZDplEbRJ04M7LAcAn
+-----END CERTIFICATE-----
+";
+
 pub(crate) fn bridge_key() -> SigningKey {
     SigningKey::from_seed(&BRIDGE_SEED)
 }
@@ -458,15 +489,11 @@ fn resolutions() -> impl Iterator<Item = Report> {
 }
 
 fn next_keys() -> Keys {
-    Keys { csr: "MIIBAAEC".into(), signing_key: SigningKey::from_seed(&NEXT_SEED).public() }
+    Keys { csr: CSR.into(), signing_key: SigningKey::from_seed(&NEXT_SEED).public() }
 }
 
 pub(crate) fn cloud_cards() -> Vec<CloudCard> {
-    let card = CloudCard {
-        cloud_keys: cloud_keys(),
-        authority: Some("-----BEGIN CERTIFICATE-----\nMIIBAAEC\n-----END CERTIFICATE-----\n".into()),
-        time: noon(),
-    };
+    let card = CloudCard { cloud_keys: cloud_keys(), authority: Some(AUTHORITY.into()), time: noon() };
     let least = CloudCard { cloud_keys: vec![cloud_key().public()], authority: None, ..card.clone() };
     vec![card, least]
 }
@@ -499,7 +526,7 @@ pub(crate) fn admissions() -> Vec<Admission> {
         workspace: "Seaview Hotels".into(),
         cloud_keys: cloud_keys(),
         authority: cloud_cards()[0].authority.clone(),
-        certificate: "-----BEGIN CERTIFICATE-----\nMIIBAAED\n-----END CERTIFICATE-----\n".into(),
+        certificate: CERTIFICATE.into(),
         issued_at: noon(),
         expires_at: "2027-02-20T12:00:00Z".parse().unwrap(),
         ledger: Some(LedgerCopy { is_current: true, rooms: rooms() }),
