@@ -209,4 +209,8 @@ fn works_until_it_is_done() {
             site.restart_cloud();
         }
     }
+    // Their folder goes with the site, and they would go on writing to files without a name meanwhile.
+    site.agent = None;
+    site.cloud = None;
+    site.kill_sim();
 }
