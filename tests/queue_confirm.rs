@@ -137,6 +137,7 @@ fn what_the_site_forbids_is_refused_at_once_and_asks_for_nobodys_word() {
         rules.limits.forbidden_kinds = vec![Kind::CardEncode];
     });
     assert_eq!(site.refused(0, job(1, card(&["101"], "a"))), Code::SiteForbidsKind);
+    assert_eq!(site.audited(), ["site_forbids_kind"]);
 }
 
 #[test]
