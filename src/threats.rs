@@ -51,12 +51,13 @@
 //! | inspect TLS unnoticed, or have the bridge work round it | `tests/link_net/stories.rs`: `inspection_is_named_with_who_does_it_and_never_worked_round` |
 //! | stand in for a cloud whose key is pinned, whoever vouches for them | `tests/link_net/stories.rs`: `a_key_that_is_not_pinned_is_refused_whoever_vouches_for_it` |
 //! | send the bridge away for good by asking it to come later | `tests/link_net/stories.rs`: `a_wish_to_be_asked_later_is_honoured_and_bounded` |
-//! | turn the host's clock into a way to revive what has expired | `src/seams/trusted.rs`: `a_jump_of_the_host_clock_moves_no_deadline_once_the_cloud_has_spoken` |
+//! | take the cloud's keys away from the bridge by a welcome that names none | `tests/pairing/renewed.rs`: `a_welcome_that_names_no_key_of_the_cloud_takes_none_away` |
+//! | turn the host's clock into a way to revive what has expired, once the cloud has spoken | `src/seams/trusted.rs`: `a_jump_of_the_host_clock_moves_no_deadline_once_the_cloud_has_spoken` |
 //!
 //! # A stranger at the cloud's door
 //! | they cannot | shown by |
 //! | --- | --- |
-//! | learn more than one short answer without a bridge's certificate | `tests/link_hub/hub.rs`: `strangers_get_one_short_answer` |
+//! | learn more than the cloud's public keys and one short answer without a bridge's certificate | `tests/link_hub/hub.rs`: `strangers_get_one_short_answer` |
 //! | keep a place by saying nothing | `tests/link_hub/hub.rs`: `who_says_nothing_is_dropped_at_every_stage` |
 //! | take places without bound | `tests/link_hub/hub.rs`: `a_crowd_of_silent_strangers_is_bounded_and_passes` |
 //! | bring it down with noise | `tests/link_hub/hub.rs`: `noise_before_tls_and_before_http_harms_nobody` |
@@ -76,11 +77,12 @@
 //! | it cannot | shown by |
 //! | --- | --- |
 //! | end another bridge's job | `src/cloud/store/bridges/tests.rs`: `a_bridge_ends_no_order_of_another_bridge` |
-//! | see or touch another workspace | `src/cloud/store/tests.rs`: `another_workspace_sees_and_touches_nothing` |
+//! | see or touch another workspace, nor can whoever has another workspace's API key | `src/cloud/store/tests.rs`: `another_workspace_sees_and_touches_nothing` |
 //! | stay unnoticed beside the real one: the later connection ends the earlier one | `tests/link_hub/hub.rs`: `a_newer_connection_fences_the_older_one_and_takes_over_its_orders` |
 //! | pass over a report | `tests/link_hub/hub.rs`: `a_gap_in_the_reports_and_one_above_the_limit_are_refused_by_name` |
 //! | have the cloud hold without bound what it sends | `tests/link_hub/hub.rs`: `a_gap_in_the_reports_and_one_above_the_limit_are_refused_by_name` |
 //! | go on, come back or renew once it is revoked | `tests/enrol/revoke.rs`: `a_revoked_bridge_is_gone_within_a_second_and_cannot_come_back` |
+//! | keep a connection beyond the end of the certificate with which it was made | `tests/enrol/revoke.rs`: `a_connection_counts_no_longer_than_the_certificate_with_which_it_was_made` |
 //! | take other bridges' keys for its own | `tests/enrol/renew.rs`: `keys_are_never_given_twice_and_those_of_another_bridge_not_at_all` |
 //! | slow other bridges down by not reading | `tests/enrol/revoke.rs`: `a_bridge_that_does_not_read_costs_another_nothing` |
 //!
@@ -90,6 +92,8 @@
 //! | it cannot | shown by |
 //! | --- | --- |
 //! | order what the site forbids | `tests/road/ledger.rs`: `what_the_site_forbids_is_refused_by_name_before_any_byte` |
+//! | have a card made that nobody at the site has confirmed, where the site asks for that | `tests/road/ledger.rs`: `a_card_from_the_cloud_is_made_only_when_the_desk_has_confirmed_it_where_the_site_asks_for_that` |
+//! | have such a card made by waiting, by a restart, or by the site's asking for it no longer | `tests/queue_confirm.rs`: `a_card_from_the_cloud_waits_for_a_persons_word_through_restarts_and_is_then_made_once`, `a_card_that_nobody_confirms_before_its_deadline_is_refused_by_name`, `cards_that_wait_already_need_a_word_once_the_site_asks_for_it_and_keep_needing_it` |
 //! | have a card made for a room that the site never issues from afar | `src/queue/limits.rs`: `a_room_never_issued_is_refused_wherever_it_stands_on_the_card_and_by_its_whole_name_only` |
 //! | have more cards made in an hour than the site allows | `tests/queue_jobs.rs`: `the_limit_of_cards_an_hour_is_the_sites_and_is_audited` |
 //! | have a card made for longer than the site allows | `src/queue/limits.rs`: `a_window_that_is_too_long_or_has_no_end_is_refused` |
@@ -137,7 +141,11 @@
 //! | do again what the cloud never heard the end of | `tests/backup.rs`: `an_order_whose_end_the_cloud_never_heard_of_is_not_done_again_either` |
 //! | order twice what a cloud that was set back forgot | `tests/backup.rs`: `a_cloud_that_was_set_back_is_told_how_things_ended_and_orders_nothing_twice` |
 //! | let a card join a room of which it remembers too little | `tests/queue_ledger.rs`: `a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it` |
-//! | have old hardware work beside the new on the same line | `tests/link_hub/road.rs`: `a_second_agent_with_the_same_token_fences_the_first` |
+//! | have a copied host speak for the bridge beside the real one | `tests/link_hub/road.rs`: `a_second_agent_with_the_same_keys_fences_the_first` |
+//! | have old hardware get orders beside the new | `tests/road/trust.rs`: `new_hardware_goes_on_with_the_ledger_where_the_old_one_was_and_the_old_one_is_turned_away` |
+//! | bring a bridge back that was revoked after the backup, or shut one out that renewed, where the replaced database can be read | `tests/enrol/restore.rs`: `what_was_revoked_or_renewed_since_a_backup_stays_so_when_the_backup_is_put_back` |
+//! | bring it back unasked where it cannot | `tests/enrol/restore.rs`: `without_the_database_that_knew_no_bridge_comes_in_before_a_person_has_vouched_for_it`, `a_database_older_than_the_backup_vouches_for_nobody_and_still_keeps_out_whom_it_knows_as_revoked` |
+//! | have cards that are out open no more for it | `tests/road/trust.rs`: `a_cloud_put_back_to_before_a_revocation_keeps_the_bridge_out_and_asks_a_person_where_it_cannot_know` |
 //! | renew once other hardware has taken its place | `tests/enrol/renew.rs`: `a_bridge_that_was_revoked_or_replaced_cannot_renew` |
 //! | run two agents on one queue | `tests/road/alone.rs`: `a_second_agent_on_the_same_queue_refuses_and_the_card_at_work_is_still_written_once` |
 //!
@@ -150,6 +158,12 @@
 //!   that it shows, and that nothing is lost or done twice for it.
 //! - **Secrecy towards a proxy that inspects TLS, where the site lets it.** Frames are signed, not encrypted a second time:
 //!   such a proxy reads names, codes and card numbers as they pass.
+//! - **A cloud that is set back behind its own back**: a snapshot of the machine, a file that was copied over its database.
+//!   It believes what it remembers, and lets in a bridge that was revoked since. Put copies back with `latchd cloud
+//!   restore`, which asks; else revoke again what was revoked.
+//! - **The clock of a host that starts while the cloud is away.** Until the cloud has said its time, deadlines go by the
+//!   host's clock: whoever sets it back, restarts the agent and keeps the cloud away can have an order begun that had
+//!   expired.
 //! - **The link to the lock server.** Its protocols are the vendors', mostly without encryption or signatures: whoever is on
 //!   that line is the lock server. Keep it on a network of its own.
 //! - **An offline card that was written.** It cannot be called back from afar; it opens until its printed end, or until

@@ -179,6 +179,16 @@ fn a_failing_property_fails_the_demo_which_names_the_step_and_keeps_databases_an
         assert!(fs::metadata(keep.join(file)).unwrap().len() > 0, "{file}");
     }
     demo.left_nothing(&[]);
+
+    // What was kept is gone on with: the site stays paired, and what failed is done.
+    let mut demo = Demo::start(["demo", "--once", "--keep", keep_here]);
+    let status = demo.ended();
+    let told = demo.told();
+    assert!(status.success(), "{told}{}", demo.errors());
+    assert_eq!(chapters(&told), CHAPTERS, "{told}");
+    let paired = told.lines().find(|line| line.trim_start().starts_with("paired")).unwrap();
+    assert!(paired.contains("as it was when this folder was kept"), "{paired}");
+    demo.left_nothing(&[]);
 }
 
 #[test]

@@ -515,6 +515,21 @@ fn where_nobody_vouches_for_the_copy_no_further_card_of_a_stay_is_made_and_the_n
 }
 
 #[test]
+fn a_live_card_settles_a_room_of_the_copy_on_new_hardware_as_it_would_have_on_the_old() {
+    let mut old = Site::new();
+    old.done(0, job(1, card(&["101"], "a")));
+    let copy = copy_of(&old, false);
+    assert_eq!(copy.rooms[0].printed_ends, [at(CARD_END)]);
+    let mut new = Site::new();
+    new.queue.import_ledger(at(10), &copy).unwrap();
+    new.queue.note_card_seen(at(11), &system(), &guest_card("101", CARD_END + 60)).unwrap();
+    assert_eq!(holder(&new, "101"), (Some("a".into()), false), "a card of another stay proves nothing");
+    new.queue.note_card_seen(at(12), &system(), &guest_card("101", CARD_END)).unwrap();
+    assert_eq!(holder(&new, "101"), (Some("a".into()), true));
+    assert_eq!(new.done(13, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
+}
+
+#[test]
 fn a_queue_with_a_past_of_its_own_keeps_it_and_a_copy_twice_is_a_copy_once() {
     let mut old = Site::new();
     old.done(0, job(1, card(&["101"], "a")));

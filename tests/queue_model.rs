@@ -300,7 +300,7 @@ fn state_of(accepted: &Accepted) -> JobState {
     match accepted {
         Accepted::Duplicate => panic!("a new job was taken for an old one"),
         Accepted::Ended(outcome) => outcome.state(),
-        Accepted::Waiting => JobState::Waiting,
+        Accepted::Waiting | Accepted::Unconfirmed => JobState::Waiting,
         Accepted::Sent(_) => JobState::Sent,
     }
 }

@@ -19,12 +19,13 @@ use crate::{
     drivers::Line,
     link,
     model::{
-        BridgeId, DeviceName, DoorName, EncoderName, Job, JobId, JobState, LaneName, Order, Outcome, Report,
-        Resolution, SystemKind, SystemName, Verdict,
+        BridgeId, Code, DeviceName, DoorName, EncoderName, Job, JobId, JobState, LaneName, Order, Outcome,
+        Report, Resolution, SystemKind, SystemName, Verdict,
     },
     protocol::{Message, Position, Stage},
     queue::{
-        Accepted, CancelAnswer, Counts, JobFilter, JobView, Queue, ResolveRefused, RetryRefused, SlotView,
+        Accepted, CancelAnswer, ConfirmRefused, Counts, JobFilter, JobView, Queue, ResolveRefused,
+        RetryRefused, SlotView,
     },
     store::StoreError,
 };
@@ -230,7 +231,9 @@ pub(super) fn new_job(now: Timestamp, job_id: JobId, wanted: NewJob) -> Job {
 /// What became of a person's job.
 pub(super) fn added(job_id: JobId, accepted: Accepted) -> Response {
     match accepted {
-        Accepted::Waiting | Accepted::Sent(_) => Response::Added { job_id, known: false },
+        Accepted::Waiting | Accepted::Unconfirmed | Accepted::Sent(_) => {
+            Response::Added { job_id, known: false }
+        }
         Accepted::Duplicate => Response::Added { job_id, known: true },
         Accepted::Ended(outcome) => match outcome.reason() {
             Some(why) => Response::refused(why.code.as_str(), why.message.clone()),
@@ -274,6 +277,15 @@ pub(super) fn retried(job_id: JobId, answer: Result<JobId, RetryRefused>) -> Res
         Err(why @ (RetryRefused::Not(_) | RetryRefused::Replaced { .. } | RetryRefused::Unreadable)) => {
             Response::refused("not_retriable", why.to_string())
         }
+    }
+}
+
+/// What became of a person's word about a card that waits for it.
+pub(super) fn confirmed(job_id: JobId, answer: Result<(), ConfirmRefused>, done: Response) -> Response {
+    match answer {
+        Ok(()) => done,
+        Err(ConfirmRefused::NotKnown) => no_such_job(job_id),
+        Err(why @ ConfirmRefused::NotAwaited(_)) => Response::refused("not_awaited", why.to_string()),
     }
 }
 
@@ -350,7 +362,7 @@ pub(super) fn watching(
                     Moment::WaitingForCard { within_seconds: card_wait(job).saturating_sub(passed) }
                 }
                 (JobState::Sent, ..) => Moment::Sent,
-                _ => Moment::Queued,
+                _ => waiting(&view),
             },
         };
         let at = view.ended_at.or(view.sent_at).unwrap_or(view.received_at);
@@ -390,6 +402,7 @@ pub(super) fn ends_after(
 pub(super) fn step(now: Timestamp, job_id: JobId, job: Option<&Job>, stage: Stage) -> Watched {
     let moment = match stage {
         Stage::Queued => Moment::Queued,
+        Stage::WaitingForConfirmation => Moment::WaitingForConfirmation,
         Stage::Sent => Moment::Sent,
         Stage::WaitingForCard => Moment::WaitingForCard { within_seconds: job.map_or(0, card_wait) },
         Stage::Other => Moment::Other,
@@ -403,7 +416,15 @@ pub(super) fn step(now: Timestamp, job_id: JobId, job: Option<&Job>, stage: Stag
 /// Those of the database.
 pub(super) fn waits(queue: &Queue, now: Timestamp, job_id: JobId) -> Result<Option<Watched>, StoreError> {
     let detail = queue.job(job_id)?.filter(|detail| detail.view.state == JobState::Waiting);
-    Ok(detail.map(|detail| watched(now, job_id, detail.job.as_ref(), Moment::Queued)))
+    Ok(detail.map(|detail| watched(now, job_id, detail.job.as_ref(), waiting(&detail.view))))
+}
+
+/// What a job that waits is waiting for.
+fn waiting(view: &JobView) -> Moment {
+    match view.code {
+        Some(Code::SiteNotConfirmed) => Moment::WaitingForConfirmation,
+        _ => Moment::Queued,
+    }
 }
 
 /// How long a person may take to lay a card down, in seconds.

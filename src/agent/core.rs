@@ -1,6 +1,13 @@
 //! The agent's one loop: link, dispatcher, administration and clock meet here. It decides nothing; it carries.
 
-use std::{collections::BTreeMap, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -30,7 +37,7 @@ use crate::{
         Stage, Status, StreamName, Welcome,
         stream::{self, Resume},
     },
-    queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules},
+    queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed},
     seams::{Random, Storage, TrustedTime},
     store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
 };
@@ -52,6 +59,12 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 /// What a person is told when this side's memory was set back.
 const MEMORY_BEHIND: &str = "this agent remembers less than it once acknowledged (restored backup, rolled-back machine): \
                              what waited is in doubt, and every room's state is held for uncertain until a card was read";
+/// And where it begins where another one ended.
+const MEMORY_NEW: &str = "this agent's memory is new, and the cloud knows of work of this bridge from before (new hardware, \
+                          or the queue's file is gone): what the old memory had under way is in doubt, and of the rooms it \
+                          knows what was taken over with the pairing";
+/// So many jobs that wait for a person's word are told to the cloud one by one.
+const UNCONFIRMED_TOLD: usize = 100;
 /// One answer of the admin socket lists no more jobs.
 const MOST_JOBS: usize = 1000;
 
@@ -71,6 +84,7 @@ enum Answer {
         result: Result<Vec<(Position, Message)>, StoreError>,
     },
     OrdersLimit(Result<u64, StoreError>),
+    Unconfirmed(Result<Unconfirmed, StoreError>),
     AskAgain,
     Purged(Result<usize, StoreError>),
     Done(Result<(), StoreError>),
@@ -92,8 +106,8 @@ enum Answer {
 struct Resumed {
     /// The last report that it holds.
     reports_after: Position,
-    /// Whether this side may remember less than it once did.
-    forgot: bool,
+    /// What a person should know, if this side remembers less than there is to know.
+    forgot: Option<(&'static str, Severity, &'static str)>,
 }
 
 /// One question to the queue at a time. What happens while it is under way may be missing from its answer, so it is
@@ -161,6 +175,9 @@ struct State {
     asking_reports: Asking,
     asking_orders_limit: Asking,
     asking_ends: Asking,
+    asking_unconfirmed: Asking,
+    /// The jobs of which the cloud was told that they wait for a person's word.
+    unconfirmed: BTreeSet<JobId>,
     rereading: Asking,
     /// The last report that watchers were told of, while there are any.
     watched: Option<Position>,
@@ -198,6 +215,8 @@ impl Core {
             asking_reports: Asking::default(),
             asking_orders_limit: Asking::default(),
             asking_ends: Asking::default(),
+            asking_unconfirmed: Asking::default(),
+            unconfirmed: BTreeSet::new(),
             rereading: Asking::default(),
             watched: None,
             cards: BTreeMap::new(),
@@ -210,6 +229,7 @@ impl Core {
             damage: None,
         };
         self.tell_of_past(&mut state, now);
+        self.ask_unconfirmed(&mut state);
         state.conditions.set(
             now,
             "link",
@@ -365,16 +385,23 @@ impl Core {
                 self.ask_ends(state);
                 // A job that ended makes room.
                 self.ask_orders_limit(state);
+                if self.config.limits.confirm_remote_cards || !state.unconfirmed.is_empty() {
+                    self.ask_unconfirmed(state);
+                }
                 // Outcomes are stored again, so the disk works.
                 state.conditions.clear("store", "store_failed");
             }
             Happening::Progress { job_id, stage } => {
                 state.uplink.progress(job_id, stage);
+                if stage == Stage::WaitingForConfirmation {
+                    state.unconfirmed.insert(job_id);
+                    self.ask_unconfirmed(state);
+                }
                 let (now, job) = (self.time.now(), self.dispatch.at_work(job_id));
                 match job {
                     _ if !self.watchers.any() => {}
                     // One that waits is not held in memory.
-                    None if stage == Stage::Queued => {
+                    None if matches!(stage, Stage::Queued | Stage::WaitingForConfirmation) => {
                         let waits =
                             self.queue.submit(move |queue: &mut Queue| answers::waits(queue, now, job_id));
                         state.tasks.push(Box::pin(async move { Answer::Waits(committed(waits).await) }));
@@ -515,7 +542,12 @@ impl Core {
             state.conditions.set(now, "memory", "cloud_behind", Severity::Warning, message);
         }
         let resumed = self.queue.submit(move |queue: &mut Queue| {
-            let forgot = queue.continue_orders(now, orders_resume_after.epoch, orders_epoch_reason)?;
+            let was_empty = queue.memory()?.orders_received == Position::default();
+            let is_behind = queue.continue_orders(now, orders_resume_after.epoch, orders_epoch_reason)?;
+            let forgot = is_behind.then_some(match was_empty {
+                true => ("memory_new", Severity::Warning, MEMORY_NEW),
+                false => ("memory_behind", Severity::Error, MEMORY_BEHIND),
+            });
             let reports_after = match stream::resume(&queue.memory()?.reports, reports_received) {
                 Resume::Continue { after } => {
                     // Its acknowledgement may have been lost on the way.
@@ -622,6 +654,43 @@ impl Core {
         state.tasks.push(Box::pin(async move { Answer::OrdersLimit(committed(limit).await) }));
     }
 
+    /// Looks for jobs that wait for a person's word.
+    fn ask_unconfirmed(&self, state: &mut State) {
+        if !state.asking_unconfirmed.begin() {
+            return;
+        }
+        let unconfirmed = self.queue.submit(|queue: &mut Queue| queue.unconfirmed(UNCONFIRMED_TOLD));
+        state.tasks.push(Box::pin(async move { Answer::Unconfirmed(committed(unconfirmed).await) }));
+    }
+
+    /// Says which jobs wait for a person's word: to the site as a condition, to the cloud of each one.
+    fn tell_unconfirmed(&self, state: &mut State, unconfirmed: Unconfirmed) {
+        let Unconfirmed { first, count } = unconfirmed;
+        for job_id in first.iter().filter(|job_id| !state.unconfirmed.contains(job_id)) {
+            state.uplink.progress(*job_id, Stage::WaitingForConfirmation);
+        }
+        state.unconfirmed = first.into_iter().collect();
+        match count {
+            0 => state.conditions.clear("jobs", "confirmation_awaited"),
+            _ => {
+                let what = if count == 1 { "a card waits" } else { "cards wait" };
+                let message = format!(
+                    "{}{what} until somebody confirms or declines: see `latchd jobs list --state waiting`, then \
+                     `latchd jobs confirm JOB_ID` or `latchd jobs decline JOB_ID`",
+                    if count == 1 { String::new() } else { format!("{count} ") }
+                );
+                state.conditions.set(
+                    self.time.now(),
+                    "jobs",
+                    "confirmation_awaited",
+                    Severity::Warning,
+                    message,
+                );
+            }
+        }
+        self.tell_status(state);
+    }
+
     /// Looks for jobs that ended since watchers were last told.
     fn ask_ends(&self, state: &mut State) {
         if !self.watchers.any() {
@@ -658,9 +727,8 @@ impl Core {
                 let _ = reply.send(hello);
             }
             Answer::Resumed { connection, reports_limit, result: Ok(Resumed { reports_after, forgot }) } => {
-                if forgot {
-                    let now = self.time.now();
-                    state.conditions.set(now, "memory", "memory_behind", Severity::Error, MEMORY_BEHIND);
+                if let Some((code, severity, message)) = forgot {
+                    state.conditions.set(self.time.now(), "memory", code, severity, message);
                 }
                 if state.standing != Some(connection) {
                     return;
@@ -671,6 +739,9 @@ impl Core {
                 state.uplink.status(Status { conditions: state.conditions.all() });
                 self.ask_reports(state);
                 self.ask_orders_limit(state);
+                // What this cloud was told of them may be lost.
+                state.unconfirmed.clear();
+                self.ask_unconfirmed(state);
             }
             Answer::Resumed { connection, result: Err(error), .. } => {
                 state.uplink.up_in_vain(
@@ -708,7 +779,18 @@ impl Core {
                     Err(error) => self.ask_again_later(state, &error),
                 }
             }
+            Answer::Unconfirmed(result) => {
+                let wanted_again = state.asking_unconfirmed.end();
+                match result {
+                    Ok(unconfirmed) => self.tell_unconfirmed(state, unconfirmed),
+                    Err(error) => self.ask_again_later(state, &error),
+                }
+                if wanted_again {
+                    self.ask_unconfirmed(state);
+                }
+            }
             Answer::AskAgain => {
+                self.ask_unconfirmed(state);
                 self.ask_reports(state);
                 self.ask_orders_limit(state);
                 self.ask_ends(state);
@@ -867,6 +949,18 @@ impl Core {
                 self.asked(move |queue| answers::resolve(queue, now, job_id, verdict, &by))
             }
             Request::Cancel { job_id, .. } => self.cancel(job_id, &by),
+            Request::Confirm { job_id, .. } => {
+                let confirmed = self.dispatch.confirm(job_id, &by);
+                Box::pin(async move {
+                    Ok(answers::confirmed(job_id, committed(confirmed).await?, Response::Confirmed))
+                })
+            }
+            Request::Decline { job_id, .. } => {
+                let declined = self.dispatch.decline(job_id, &by);
+                Box::pin(async move {
+                    Ok(answers::confirmed(job_id, committed(declined).await?, Response::Declined))
+                })
+            }
             Request::Retry { job_id, not_done, .. } => {
                 let retried = match not_done {
                     true => self.dispatch.resolve_and_retry(job_id, &by),

@@ -366,7 +366,12 @@ fn fix(code: &str) -> &'static str {
         }
         "link_captive_portal" => "log in to this network, or have it let the cloud's address pass",
         "link_proxy_auth" => "put user:password into the file of `cloud.proxy_credentials_file`",
-        "link_not_paired" => "pair the site again with `latchd pair`",
+        "link_not_paired" => {
+            "pair the site again: `latchd pair … --replace`, with a code of `latchd cloud bridges pair --replace BRIDGE_ID`"
+        }
+        "link_standing_unknown" => {
+            "ask who runs the cloud to vouch for this site: `latchd cloud bridges vouch BRIDGE_ID`"
+        }
         "link_certificate_expired" => "it is renewed by itself; wait a minute",
         code if code.starts_with("link_proxy_") => "check `cloud.proxy`, and ask the proxy's keeper",
         _ => "look at the cloud's log",

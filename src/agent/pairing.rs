@@ -214,7 +214,7 @@ impl Pairing {
         }
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let pairing: Self = serde_json::from_str(&text).with_context(|| {
-            format!("{} is not a pairing: pair the site again with `latchd pair`", path.display())
+            format!("{} is not a pairing: pair the site again with `latchd pair --replace`", path.display())
         })?;
         if pairing.latchd != VERSION {
             bail!(

@@ -6,7 +6,11 @@ use clap::Args;
 
 use super::{print, run::CopyCommand};
 use crate::{
-    agent, cloud,
+    agent,
+    cloud::{
+        self,
+        store::{Restored, Unvouched},
+    },
     config::{AgentConfig, CloudConfig},
     seams::{Clock, Random},
 };
@@ -71,16 +75,35 @@ pub(super) fn cloud(what: &CopyCommand, config: &Path) -> anyhow::Result<()> {
         }
         CopyCommand::Restore { from, key_file } => {
             config.storage.key_file = key_file.clone().or(config.storage.key_file);
-            let (aside, unfinished) =
+            let Restored { aside, unfinished, unvouched } =
                 cloud::restore(&config, &Random::system(), from, Clock::system().now())?;
             let mut text = put_back(from, aside.as_deref());
             text +=
                 &format!("{unfinished} orders are unfinished in it: the bridges are asked how they ended.\n");
-            text += "Bridges stand in it as they did then: revoke again what was revoked since, and pair again what cannot \
-                     come in (`latchd cloud bridges list`).\n";
+            text += &standing(&unvouched);
             Ok(print(&text)?)
         }
     }
+}
+
+/// Which bridges come in again by themselves.
+fn standing(unvouched: &[Unvouched]) -> String {
+    if unvouched.is_empty() {
+        return "Who may come in was taken from the database that was there before: what was revoked since stays revoked.\n"
+            .into();
+    }
+    let mut text = format!(
+        "{} bridges may have been revoked since, and nothing here can say which. They get no orders until you have vouched \
+         for them, one by one, once the cloud runs; cards that are out and the desks go on meanwhile:\n",
+        unvouched.len()
+    );
+    for Unvouched { bridge, name } in unvouched {
+        let name = name.as_deref().map(|name| format!("  # {name}")).unwrap_or_default();
+        text += &format!("    latchd cloud bridges vouch {bridge}{name}\n");
+    }
+    text += "Cut off what was revoked instead, with `latchd cloud bridges revoke`. A bridge that has renewed its certificate \
+             since is unknown here: pair its site again with `latchd cloud bridges pair --replace`.\n";
+    text
 }
 
 fn written(to: &Path, bytes: u64, key: &Path) -> String {

@@ -54,6 +54,16 @@ pub enum BridgesCommand {
         #[command(flatten)]
         person: Person,
     },
+    /// Say that a bridge was not revoked, where `latchd cloud restore` could not tell.
+    ///
+    /// Until then it is turned away, and gets no orders. It comes in again by itself within a minute.
+    Vouch {
+        /// Which, as `latchd cloud restore` and `latchd cloud bridges list` name it.
+        #[arg(value_name = "BRIDGE_ID")]
+        bridge: BridgeId,
+        #[command(flatten)]
+        person: Person,
+    },
     /// Give a bridge another name.
     Rename {
         /// Which.
@@ -182,6 +192,9 @@ pub(super) async fn run(what: &BridgesCommand, config: &Path) -> anyhow::Result<
                 "The bridge is cut off.\n{withdrawn} orders that it never heard of were withdrawn.\n\
                  {open} orders may have been carried out: nobody will know until the site is paired again.\n"
             ))?;
+        }
+        BridgesCommand::Vouch { bridge, person } => {
+            cloud.ask(&Request::Vouch { bridge_id: *bridge, by: person.name()? }).await?;
         }
         BridgesCommand::Rename { bridge, name, person } => {
             let request = Request::Rename { bridge_id: *bridge, name: name.clone(), by: person.name()? };
@@ -328,6 +341,7 @@ fn listed(bridges: &[BridgeLine], pairings: &[PairingLine]) -> String {
             BridgeState::Away => "AWAY",
             BridgeState::CertificateEnded => "CERTIFICATE ENDED",
             BridgeState::Revoked => "REVOKED",
+            BridgeState::Unvouched => "UNVOUCHED",
         };
         rows.push(vec![
             bridge.bridge_id.to_string(),

@@ -53,6 +53,14 @@ pub enum What {
     ///
     /// A job that was sent is not taken back: you are told when that was.
     Cancel(ActArgs),
+    /// Let a card be made that was ordered from the cloud and waits for you.
+    ///
+    /// Where the site asks for it (`limits.confirm_remote_cards`), such a card is made only when somebody at the site
+    /// has said so, and is refused at its deadline when nobody has. What waits is listed as
+    /// `waiting: site_not_confirmed`; orders of the site's own wait for nobody.
+    Confirm(ActArgs),
+    /// Do not let a card be made that was ordered from the cloud and waits for you.
+    Decline(ActArgs),
     /// Do a job once more that failed, expired or was cancelled.
     ///
     /// A new job takes the place of the old one, and the cloud is told so: the access method follows the new one. For
@@ -184,6 +192,16 @@ pub(super) async fn run(args: &JobsArgs) -> anyhow::Result<ExitCode> {
             let request = Request::Cancel { job_id: args.job_id, by: args.person.name()? };
             let Response::Cancelled = args.agent.ask(&request).await? else { return other_answer() };
             print(&format!("Cancelled: nothing of job {} was sent, and nothing will be.\n", args.job_id))?;
+        }
+        What::Confirm(args) => {
+            let request = Request::Confirm { job_id: args.job_id, by: args.person.name()? };
+            let Response::Confirmed = args.agent.ask(&request).await? else { return other_answer() };
+            print(&format!("Confirmed; follow it with `latchd jobs watch {}`.\n", args.job_id))?;
+        }
+        What::Decline(args) => {
+            let request = Request::Decline { job_id: args.job_id, by: args.person.name()? };
+            let Response::Declined = args.agent.ask(&request).await? else { return other_answer() };
+            print(&format!("Declined: nothing of job {} was sent, and nothing will be.\n", args.job_id))?;
         }
         What::Retry(args) => retry(args.job_id, false, &args.person, &args.agent).await?,
         What::Resolve(args) if args.verdict.retry => {

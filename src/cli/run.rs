@@ -66,7 +66,8 @@ pub enum CopyCommand {
     /// Put a copy back in the place of the cloud's database; the cloud must not run.
     ///
     /// The copy is judged before anything is touched, and the present database is kept under another name. Bridges are
-    /// asked again how unfinished orders ended; what was ordered after the copy is not known any more.
+    /// asked again how unfinished orders ended; what was ordered after the copy is not known any more. Which bridges may
+    /// come in is taken from the present database; where it cannot say, each waits until you vouch for it.
     Restore {
         /// The copy.
         #[arg(value_name = "FILE")]

@@ -75,6 +75,9 @@ fn words(step: &Watched) -> String {
     let what = what(step);
     match &step.moment {
         Moment::Queued => format!("waits: {what}"),
+        Moment::WaitingForConfirmation => {
+            format!("waits for `latchd jobs confirm` or `decline`: {what}")
+        }
         Moment::Sent => format!("sent: {what}"),
         Moment::WaitingForCard { within_seconds } => {
             let encoder = step.encoder.as_ref().map(|encoder| format!(" on encoder {encoder}"));
@@ -140,6 +143,10 @@ mod tests {
     fn every_step_is_told_in_plain_words() {
         for (moment, words) in [
             (Moment::Queued, "waits: card.encode on encoder 2 of salto for 101, pool"),
+            (
+                Moment::WaitingForConfirmation,
+                "waits for `latchd jobs confirm` or `decline`: card.encode on encoder 2 of salto for 101, pool",
+            ),
             (Moment::WaitingForCard { within_seconds: 55 }, "lay a card on encoder 2 within 55 s"),
             (
                 Moment::Ended {

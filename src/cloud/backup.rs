@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use jiff::Timestamp;
 
-use super::store::{Db, FILE};
+use super::store::{Db, FILE, Restored};
 use crate::{
     config::CloudConfig,
     seal::SealKey,
@@ -23,8 +23,8 @@ pub fn back_up(config: &CloudConfig, to: &Path) -> anyhow::Result<(u64, PathBuf)
     Ok((bytes, key_file(config)))
 }
 
-/// Puts a copy back in the database's place; the cloud must not run. Says where the present one was put, if there was
-/// one, and how many orders are unfinished and go out again.
+/// Puts a copy back in the database's place; the cloud must not run. Who may come in is taken from the present database
+/// as far as that can be read.
 ///
 /// # Errors
 /// When the cloud runs, the key is not there or another one, or the copy is not one, not whole, or of a newer program;
@@ -34,7 +34,7 @@ pub fn restore(
     random: &Random,
     from: &Path,
     now: Timestamp,
-) -> anyhow::Result<(Option<PathBuf>, u64)> {
+) -> anyhow::Result<Restored> {
     let (folder, key) = (&config.storage.folder, key_file(config));
     anyhow::ensure!(
         key.exists(),

@@ -30,7 +30,9 @@ use crate::{
     link::wire::shown,
     protocol::{
         PublicKey, SigningKey,
-        enrol::{Admission, Answer, CloudCard, HELD_FOR, Keys, PairRequest, RenewRequest, Waiting},
+        enrol::{
+            Admission, Answer, CloudCard, HELD_FOR, Keys, MAX_ANSWER, PairRequest, RenewRequest, Waiting,
+        },
     },
     seams::Clock,
     store::{StoreError, WriterHandle},
@@ -336,7 +338,7 @@ impl Maker {
         let failed = |error: super::tls::TlsError| StoreError::corrupt("a bridge's certificate", error);
         let Admitting { bridge, expires_at, .. } = *admitting;
         let certificate = self.bridges.issue(&tls.0, bridge, now, expires_at).map_err(failed)?;
-        let admission = Admission {
+        let mut admission = Admission {
             keys,
             bridge_id: bridge,
             workspace: admitting.workspace_name.clone(),
@@ -347,8 +349,24 @@ impl Maker {
             expires_at,
             ledger: admitting.ledger.clone(),
         };
-        let answer = Answer::new(&admission, &admitting.signer);
-        Ok(serde_json::to_string(&answer).expect("an answer has string keys only"))
+        let told = |admission: &Admission| {
+            let answer = Answer::new(admission, &admitting.signer);
+            serde_json::to_string(&answer).expect("an answer has string keys only")
+        };
+        let answer = told(&admission);
+        if answer.len() <= MAX_ANSWER {
+            return Ok(answer);
+        }
+        // A room's state counts without them; what they spare is a person's look at a room in doubt.
+        for room in admission.ledger.iter_mut().flat_map(|ledger| &mut ledger.rooms) {
+            room.printed_ends.clear();
+        }
+        tracing::warn!(%bridge, "the ledger's copy is large: it goes without the ends printed on cards");
+        let answer = told(&admission);
+        match answer.len() <= MAX_ANSWER {
+            true => Ok(answer),
+            false => Err(StoreError::corrupt("the ledger's copy", "it is larger than a bridge takes")),
+        }
     }
 }
 

@@ -250,6 +250,8 @@ pub struct Limits {
     pub forbidden_kinds: Vec<Kind>,
     /// Whether a door may be opened from afar. Default no.
     pub remote_unlock: bool,
+    /// Whether a card ordered from the cloud waits until a person at the site confirms it. Default no.
+    pub confirm_remote_cards: bool,
     /// How many jobs may wait; the cloud holds the rest back. Of codes whose time has not come ten times as many may wait
     /// besides. Default 10000.
     pub waiting_jobs: u32,
@@ -263,6 +265,7 @@ impl Default for Limits {
             rooms_never_issued: Vec::new(),
             forbidden_kinds: Vec::new(),
             remote_unlock: false,
+            confirm_remote_cards: false,
             waiting_jobs: 10_000,
         }
     }
@@ -294,6 +297,10 @@ impl Limits {
                 .get("remote_unlock")
                 .and_then(|setting| setting.flag())
                 .unwrap_or(default.remote_unlock),
+            confirm_remote_cards: section
+                .get("confirm_remote_cards")
+                .and_then(|setting| setting.flag())
+                .unwrap_or(default.confirm_remote_cards),
             waiting_jobs: section
                 .get("waiting_jobs")
                 .and_then(|setting| setting.number(1..=1_000_000))

@@ -204,6 +204,8 @@ enum Answer {
     /// A person's wish was carried out: these lanes may have work, or none any more.
     Wished {
         ask: Vec<LaneName>,
+        /// The job that waits for its lane now, and for nothing else.
+        queued: Option<JobId>,
         failed: Option<String>,
     },
 }
@@ -538,9 +540,12 @@ impl Dispatch {
     fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Accepted { job_id, position, lane, reserved, has_timer, result, reply } => {
-                if let Ok(Accepted::Waiting) = &result {
-                    self.told.push_back(Happening::Progress { job_id, stage: Stage::Queued });
-                }
+                let stage = match &result {
+                    Ok(Accepted::Waiting) => Some(Stage::Queued),
+                    Ok(Accepted::Unconfirmed) => Some(Stage::WaitingForConfirmation),
+                    _ => None,
+                };
+                self.told.extend(stage.map(|stage| Happening::Progress { job_id, stage }));
                 if has_timer {
                     self.next_due = Some(Timestamp::MIN);
                 }
@@ -608,13 +613,14 @@ impl Dispatch {
                 self.next_due = Some(self.time.now().saturating_add(STORE_AGAIN).unwrap_or(Timestamp::MAX));
                 self.told.push_back(Happening::StoreFailed { why: error.chain() });
             }
-            Answer::Wished { ask, failed } => {
+            Answer::Wished { ask, queued, failed } => {
                 if let Some(why) = failed {
                     self.told.push_back(Happening::StoreFailed { why });
                 }
                 // Doubts may have been settled, jobs ended, timers made.
                 self.look_again();
                 self.told.extend([Happening::Reports, Happening::LinesChanged]);
+                self.told.extend(queued.map(|job_id| Happening::Progress { job_id, stage: Stage::Queued }));
                 for lane in ask {
                     self.ask(&lane);
                 }
@@ -669,6 +675,13 @@ impl Dispatch {
                     (Some(reserved), _) => self.ask_again(&reserved),
                     (None, Some(lane)) => self.ask(&lane),
                     (None, None) => {}
+                }
+            }
+            Ok(Accepted::Unconfirmed) => {
+                tracing::info!("an order waits until a person at the site confirms it");
+                self.next_expiry = Some(Timestamp::MIN);
+                if let Some(lane) = &reserved {
+                    self.ask_again(lane);
                 }
             }
             Ok(Accepted::Ended(outcome)) => {

@@ -3,8 +3,17 @@
 use super::*;
 use crate::{
     model::{Resolution, Verdict},
-    queue::{ResolveRefused, RetryRefused, Rules},
+    queue::{ConfirmRefused, ResolveRefused, RetryRefused, Rules},
 };
+
+/// What follows from a wish.
+#[derive(Default)]
+struct Wished {
+    /// The lane that should look for work.
+    lane: Option<LaneName>,
+    /// The job that waits for its lane from now on.
+    queued: Option<JobId>,
+}
 
 /// What the queue said to a wish, once it is durable.
 pub type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
@@ -83,10 +92,28 @@ impl Dispatch {
                 Ok(Ok((new, lane)))
             },
             |done| match done {
-                Ok((new, lane)) => (Ok(new), lane),
-                Err(refused) => (Err(refused), None),
+                Ok((new, lane)) => (Ok(new), Wished { lane, queued: None }),
+                Err(refused) => (Err(refused), Wished::default()),
             },
         )
+    }
+
+    /// A person lets a card be made that the cloud ordered.
+    pub fn confirm(&mut self, job_id: JobId, by: &str) -> Reply<Result<(), ConfirmRefused>> {
+        let (now, by) = (self.time.now(), by.to_owned());
+        self.wish(
+            move |queue| queue.confirm(now, job_id, &by),
+            move |done| match done {
+                Ok(lane) => (Ok(()), Wished { lane, queued: Some(job_id) }),
+                Err(refused) => (Err(refused), Wished::default()),
+            },
+        )
+    }
+
+    /// A person does not let a card be made that the cloud ordered.
+    pub fn decline(&mut self, job_id: JobId, by: &str) -> Reply<Result<(), ConfirmRefused>> {
+        let (now, by) = (self.time.now(), by.to_owned());
+        self.wish(move |queue| queue.decline(now, job_id, &by), |done| (done, Wished::default()))
     }
 
     /// Gives a lane no more work until it is resumed, restarts included. Says whether that is new.
@@ -94,7 +121,7 @@ impl Dispatch {
         // From now on, whatever the disk says: a person who pauses a lane has a reason.
         self.lanes.pause(lane, true);
         let (now, name, by) = (self.time.now(), lane.clone(), by.to_owned());
-        self.wish(move |queue| queue.pause_lane(now, &name, &by), |new| (new, None))
+        self.wish(move |queue| queue.pause_lane(now, &name, &by), |new| (new, Wished::default()))
     }
 
     /// Lets a lane work again. Says whether it was paused.
@@ -102,7 +129,8 @@ impl Dispatch {
         self.lanes.pause(lane, false);
         let (now, name, by) = (self.time.now(), lane.clone(), by.to_owned());
         let asked = lane.clone();
-        self.wish(move |queue| queue.resume_lane(now, &name, &by), move |was| (was, Some(asked)))
+        let wished = Wished { lane: Some(asked), queued: None };
+        self.wish(move |queue| queue.resume_lane(now, &name, &by), move |was| (was, wished))
     }
 
     /// Goes on with other drivers and rules. A driver that stays is the same one; of all others the jobs at work are
@@ -137,7 +165,7 @@ impl Dispatch {
                 queue.set_rules(rules);
                 Ok(())
             },
-            |()| ((), None),
+            |()| ((), Wished::default()),
         );
         for lane in lanes {
             self.ask(&lane);
@@ -145,11 +173,11 @@ impl Dispatch {
         reply
     }
 
-    /// Runs a wish on the queue. `split` parts what it gives into the reply and the lane that should look for work.
+    /// Runs a wish on the queue. `split` parts what it gives into the reply and what follows from it here.
     fn wish<T, R>(
         &mut self,
         operation: impl FnOnce(&mut Queue) -> Result<T, StoreError> + Send + 'static,
-        split: impl FnOnce(T) -> (R, Option<LaneName>) + Send + 'static,
+        split: impl FnOnce(T) -> (R, Wished) + Send + 'static,
     ) -> Reply<R>
     where
         T: Send + 'static,
@@ -158,19 +186,20 @@ impl Dispatch {
         let (reply, answered_later) = oneshot::channel();
         let answer = self.queue.submit(operation);
         self.answers.push(Box::pin(async move {
-            let (result, ask, failed) = match answered(answer).await {
+            let (result, wished, failed) = match answered(answer).await {
                 Ok(done) => {
-                    let (result, lane) = split(done);
-                    (Ok(result), lane.into_iter().collect(), None)
+                    let (result, wished) = split(done);
+                    (Ok(result), wished, None)
                 }
                 Err(error) => {
                     let why = error.chain();
-                    (Err(error), Vec::new(), Some(why))
+                    (Err(error), Wished::default(), Some(why))
                 }
             };
             // Whoever asked may have gone.
             let _ = reply.send(result);
-            Answer::Wished { ask, failed }
+            let Wished { lane, queued } = wished;
+            Answer::Wished { ask: lane.into_iter().collect(), queued, failed }
         }));
         answered_later
     }

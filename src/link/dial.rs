@@ -134,7 +134,7 @@ pub(super) enum End {
     HttpSilent { at: String },
     #[error(
         "the cloud does not know this bridge's certificate: it was revoked, or belongs to another cloud; pair the site \
-         again with `latchd pair`"
+         again with `latchd pair --replace`"
     )]
     NotPaired,
     #[error("this bridge's certificate has expired, by the cloud's clock: it is renewed by itself")]
@@ -236,6 +236,8 @@ impl End {
                 RefusedCode::Restarting => "link_cloud_restarting",
                 RefusedCode::StreamGap => "link_stream_gap",
                 RefusedCode::Revoked => "link_not_paired",
+                RefusedCode::CertificateEnded => "link_certificate_expired",
+                RefusedCode::StandingUnknown => "link_standing_unknown",
                 RefusedCode::KeyUnknown => "link_key_unknown",
                 RefusedCode::MessageExpired => "link_message_expired",
                 RefusedCode::MessagesWithheld => "link_messages_withheld",
@@ -319,6 +321,7 @@ impl End {
                 RefusedCode::Fenced
                 | RefusedCode::Restarting
                 | RefusedCode::LimitExceeded
+                | RefusedCode::CertificateEnded
                 | RefusedCode::MessageExpired
                 | RefusedCode::MessagesWithheld
                 | RefusedCode::MessageMissing
@@ -326,6 +329,7 @@ impl End {
                 RefusedCode::VersionUnknown
                 | RefusedCode::KeyUnknown
                 | RefusedCode::Revoked
+                | RefusedCode::StandingUnknown
                 | RefusedCode::SignatureInvalid
                 | RefusedCode::SignatureMissing
                 | RefusedCode::FrameMalformed

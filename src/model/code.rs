@@ -105,6 +105,10 @@ codes! {
     SiteForbidsRoom = "site_forbids_room",
     /// The site's limit of cards an hour is reached.
     SiteCardLimit = "site_card_limit",
+    /// A card ordered from the cloud, which nobody at the site has confirmed.
+    SiteNotConfirmed = "site_not_confirmed",
+    /// A person at the site declined a card ordered from the cloud.
+    SiteDeclined = "site_declined",
     /// The site's longest validity is exceeded.
     SiteValidityLimit = "site_validity_limit",
     /// The disk is full: what runs may end, nothing new is taken.

@@ -254,4 +254,7 @@ pub struct RoomState {
     pub since: Timestamp,
     /// How many cards of that stay were written.
     pub cards: u32,
+    /// The ends printed on the last of them, oldest first: by these a live card of the stay is known again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub printed_ends: Vec<Timestamp>,
 }

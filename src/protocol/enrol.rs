@@ -75,8 +75,8 @@ pub const PAIR_PATH: &str = "/bridge/v1/pair";
 pub const RENEW_PATH: &str = "/bridge/v1/renew";
 /// The largest request a cloud takes, in bytes.
 pub const MAX_BODY: usize = 16 * 1024;
-/// The largest answer a bridge takes, in bytes: room for the ledger of some thousand doors.
-pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// The largest answer a bridge takes, in bytes: room for the ledger of ten thousand doors.
+pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// How long the cloud may hold a pairing request that waits for a person, before it answers [`Waiting`].
 pub const HELD_FOR: std::time::Duration = std::time::Duration::from_secs(20);
 

@@ -111,7 +111,8 @@
 //! resolution, with `revision` 2.
 //!
 //! # Trust
-//! Who is on which end is settled once, by [`enrol`]. Every frame but ping, pong and refused is signed by its sender and
+//! Who is on which end is settled once, by [`enrol`]. A connection counts no longer than the certificate with which it was
+//! made; then the cloud ends it (`certificate_ended`). Every frame but ping, pong and refused is signed by its sender and
 //! counts in one conversation, once, in its order: see [`signing`]. What is not believed is not looked at, and ends the
 //! conversation with the reason. Expiry, of frames and of jobs, is judged by the time in the cloud's signed welcome and a
 //! monotonic clock from then on, never by the wall clock of the bridge's host.
@@ -140,8 +141,8 @@
 //! minute, and begins anew after a connection that held for a minute. Where it is told when to come again, it does not
 //! come earlier, and not later than [`MAX_RETRY_AFTER`] for it: by `retry_after_ms` in `refused`, by `Retry-After` in an
 //! HTTP answer, or by a close code of the websocket (1012: after 5 to 30 seconds; 1013: after 30 to 60). It tries again
-//! after every code: also after `revoked`, whose cure is to pair again, and `version_unknown`, whose cure is a newer
-//! program. A cloud that restarts gives each bridge a time of its own.
+//! after every code: also after `revoked`, whose cure is to pair again, `certificate_ended`, whose cure is to renew,
+//! `standing_unknown`, whose cure is a person's word at the cloud, and `version_unknown`, whose cure is a newer program. A cloud that restarts gives each bridge a time of its own.
 //!
 //! # Versions
 //! Hello names the versions that the bridge speaks; welcome the one that both speak from then on, the newest in common.
@@ -349,6 +350,11 @@ pub enum RefusedCode {
     MessagesWithheld,
     /// The bridge was revoked: it has to be paired again.
     Revoked,
+    /// The certificate with which the bridge connected has ended: it connects again with a newer one, or renews it.
+    CertificateEnded,
+    /// The cloud was put back from a backup and does not know whether the bridge was revoked since: a person there has
+    /// to vouch for it.
+    StandingUnknown,
     /// A code of a newer peer.
     #[serde(other)]
     Other,
@@ -448,6 +454,8 @@ pub enum Stage {
     Sent,
     /// The device took the order: lay a card down.
     WaitingForCard,
+    /// A person at the site has to confirm the card first.
+    WaitingForConfirmation,
     /// A stage of a newer peer.
     #[serde(other)]
     Other,
@@ -461,6 +469,7 @@ impl Stage {
             Self::Queued => "queued",
             Self::Sent => "sent",
             Self::WaitingForCard => "waiting_for_card",
+            Self::WaitingForConfirmation => "waiting_for_confirmation",
             Self::Other => "other",
         }
     }
@@ -512,7 +521,9 @@ mod tests {
 
     #[test]
     fn the_name_of_a_stage_is_the_one_on_the_wire() {
-        for stage in [Stage::Queued, Stage::Sent, Stage::WaitingForCard, Stage::Other] {
+        for stage in
+            [Stage::Queued, Stage::Sent, Stage::WaitingForCard, Stage::WaitingForConfirmation, Stage::Other]
+        {
             assert_eq!(serde_json::to_value(stage).unwrap(), stage.as_str());
         }
     }

@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{Queue, ledger::Room};
+use super::{
+    Queue,
+    ledger::{PRINTED_ENDS, Room},
+};
 use crate::{model::JobId, protocol::enrol::LedgerCopy, store::StoreError};
 
 /// What came of a ledger's copy.
@@ -34,6 +37,9 @@ impl Queue {
                 holder: state.reservation_key.clone(),
                 certain: copy.is_current && state.certain,
                 cards: state.cards,
+                // The latest, if there are more than are kept.
+                printed_ends: state.printed_ends[state.printed_ends.len().saturating_sub(PRINTED_ENDS)..]
+                    .to_vec(),
                 ..Room::unseen(state.since)
             };
             self.put_room(&state.system, &state.room, &room)?;

@@ -14,7 +14,7 @@ use crate::model::{Code, DoorName, JobId, Order, Refusal, ReservationKey, RoomSt
 /// How long a card that was read proves which stay a shared room has.
 const PROOF: SignedDuration = SignedDuration::from_mins(10);
 /// Printed ends kept of one stay; a later card pushes out the oldest.
-const PRINTED_ENDS: usize = 16;
+pub(super) const PRINTED_ENDS: usize = 16;
 /// Unsettled beginnings kept on top of each other in one room. Below the last, the room counts as never seen.
 const DOUBTS: usize = 8;
 
@@ -343,6 +343,7 @@ impl Room {
             certain: self.certain,
             since: self.since,
             cards: self.cards,
+            printed_ends: self.printed_ends.clone(),
         }
     }
 

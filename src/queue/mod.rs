@@ -28,6 +28,7 @@
 //!
 //! This room sees no driver, no network and no task.
 
+mod confirm;
 mod import;
 mod lanes;
 mod ledger;
@@ -51,6 +52,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
+pub use confirm::{ConfirmRefused, Unconfirmed};
 pub use import::Imported;
 pub use lanes::LanePause;
 pub use restore::Restored;
@@ -196,6 +198,8 @@ pub enum Accepted {
     Ended(Outcome),
     /// It stands in its lane, to be claimed.
     Waiting,
+    /// It waits until a person at the site confirms or declines it.
+    Unconfirmed,
     /// It is marked `sent`: once this is committed, bytes may leave.
     Sent(Claimed),
 }
@@ -287,6 +291,8 @@ enum Sending {
     Ended(Outcome),
     /// Another job is at work in one of its rooms, or on its slot.
     AtWork,
+    /// A person at the site has to confirm it first.
+    Unconfirmed,
     /// The clock showed a later time when it was made ready.
     TooEarly(Timestamp),
 }
@@ -377,12 +383,17 @@ impl Queue {
         if let Some(outcome) = self.refuse(now, &row)? {
             return self.end_early(now, &row, outcome);
         }
-        let may_send = may_send && due_at.is_none() && !self.has_ready(now, &lane)?;
+        let is_held = self.lacks_confirmation(&row);
+        let may_send = may_send && due_at.is_none() && !is_held && !self.has_ready(now, &lane)?;
         let is_later = may_send && self.ordered_before(&row, &BTreeSet::new())?.is_some();
         let may_send = may_send && !is_later;
-        if !may_send && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some())? {
+        if !may_send && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some() || is_held)? {
             self.audit_refusal(now, job_id, &refusal)?;
             return self.end_early(now, &row, Outcome::Failed(refusal));
+        }
+        if is_held {
+            self.hold(now, &row)?;
+            return Ok(Accepted::Unconfirmed);
         }
         if self.order_slot(now, &mut row, &lane, due_at.is_some())? == Ordered::Older {
             return self.end_early(now, &row, Outcome::Superseded);
@@ -392,6 +403,10 @@ impl Queue {
             match self.send(now, &row)? {
                 Sending::Sent(claimed) => return Ok(Accepted::Sent(claimed)),
                 Sending::Ended(outcome) => return Ok(Accepted::Ended(outcome)),
+                Sending::Unconfirmed => {
+                    self.hold(now, &row)?;
+                    return Ok(Accepted::Unconfirmed);
+                }
                 Sending::AtWork | Sending::TooEarly(_) => retry_at = Some(after(now, AT_WORK)),
             }
         }
@@ -485,6 +500,8 @@ impl Queue {
                 Sending::Sent(claimed) => return Ok(Some(claimed)),
                 Sending::Ended(_) => {}
                 Sending::AtWork => self.postpone(&row, after(now, AT_WORK))?,
+                // It came before the site asked for that.
+                Sending::Unconfirmed => self.hold(now, &row)?,
                 Sending::TooEarly(due_at) => self.wait_for_its_time(now, &row, due_at)?,
             }
         }
@@ -698,11 +715,11 @@ impl Queue {
             let of_system = || troubles.systems.get(&row.body.as_ref()?.job.system);
             let trouble = row.lane.as_ref().and_then(|lane| troubles.lanes.get(lane)).or_else(of_system);
             let outcome = match trouble {
-                Some(trouble) => {
+                Some(trouble) if row.code != Code::SiteNotConfirmed => {
                     let message = format!("its deadline passed before anything was sent: {trouble}");
                     Outcome::Expired(Refusal::new(Code::Expired, message))
                 }
-                None => expired(),
+                _ => self.too_late(&row),
             };
             self.end(now, &row, &outcome)?;
         }
@@ -795,6 +812,9 @@ impl Queue {
         if let Some(outcome) = self.refuse(now, row)? {
             self.end(now, row, &outcome)?;
             return Ok(Sending::Ended(outcome));
+        }
+        if self.lacks_confirmation(row) {
+            return Ok(Sending::Unconfirmed);
         }
         if let Some(due_at) = row.body.as_ref().and_then(|body| body.not_before).filter(|due| *due > now) {
             return Ok(Sending::TooEarly(due_at));

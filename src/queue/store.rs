@@ -58,6 +58,9 @@ pub(super) struct Body {
     /// The end that its card will carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) printed_end: Option<Timestamp>,
+    /// Who at the site let it be done, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) confirmed_by: Option<String>,
     /// Not before this instant, whatever the clock once showed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<Timestamp>,
@@ -236,7 +239,7 @@ impl Queue {
         let lane = admission.as_ref().map(|admission| admission.lane.clone());
         let (rooms, printed_end) =
             admission.map(|admission| (admission.rooms, admission.printed_end)).unwrap_or_default();
-        let body = Body { job, rooms, printed_end, not_before };
+        let body = Body { job, rooms, printed_end, confirmed_by: None, not_before };
         Ok(Row {
             rooms: ledger::rooms_of(&body.job.order, &body.rooms),
             body: Some(body),
@@ -304,7 +307,7 @@ impl Queue {
     }
 
     /// The earliest unfinished job that works in the name of the same reservation and was ordered before, among those
-    /// that can be worked off at all: `stuck` lanes hold up nobody else.
+    /// that can be worked off at all: `stuck` lanes hold up nobody else, nor does what waits for a person's word.
     pub(super) fn ordered_before(
         &self,
         row: &Row,
@@ -320,7 +323,7 @@ impl Queue {
             let sql = format!(
                 "SELECT {COLUMNS} FROM job WHERE id = (SELECT min(id) FROM \
                  (SELECT min(id) AS id FROM job INDEXED BY job_reservation \
-                 WHERE reservation = ?1 AND state = 'waiting' AND id > ?2 AND id < ?3 \
+                 WHERE reservation = ?1 AND state = 'waiting' AND due_at IS NULL AND id > ?2 AND id < ?3 \
                  UNION ALL SELECT min(id) FROM job INDEXED BY job_state \
                  WHERE state = 'sent' AND state NOT IN ('waiting', 'succeeded') AND reservation = ?1 AND id > ?2 AND id < ?3))"
             );
@@ -476,6 +479,24 @@ impl Queue {
         self.connection
             .prepare_cached("UPDATE job SET state = ?2, due_at = ?3, retry_at = ?4 WHERE id = ?1")?
             .execute(params![id, state.as_str(), due_at, retry_at])?;
+        Ok(())
+    }
+
+    /// Has a job wait for no time, but for what the code says.
+    pub(super) fn mark_held(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        held: i64,
+        why: Code,
+    ) -> Result<(), StoreError> {
+        let Some(id) = row.id else {
+            let (state, due_at) = (row.next(Event::Queue)?, Some(held));
+            return self.insert(now, row, state, First { code: why.as_str(), due_at, ..First::default() });
+        };
+        self.connection
+            .prepare_cached("UPDATE job SET due_at = ?2, retry_at = NULL, code = ?3 WHERE id = ?1")?
+            .execute(params![id, held, why.as_str()])?;
         Ok(())
     }
 

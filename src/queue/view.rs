@@ -64,7 +64,7 @@ pub struct JobView {
     pub sent_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// Before when it is not begun, while that lies ahead.
+    /// Before when it is not begun, while that lies ahead; none where it waits for a person's word instead.
     pub due_at: Option<Timestamp>,
     /// Who wanted it.
     pub origin: Origin,
@@ -126,7 +126,7 @@ pub struct Counts {
 pub struct AuditEntry {
     /// When.
     pub at: Timestamp,
-    /// Stable name of what happened: a refusal's code, `resolved`, `assumed_unchanged`, `memory_out_of_date`.
+    /// Stable name of what happened: a refusal's code, `resolved`, `confirmed`, `assumed_unchanged`, `memory_out_of_date`.
     pub what: String,
     /// The job it is about.
     pub job_id: Option<JobId>,

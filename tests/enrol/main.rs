@@ -7,5 +7,6 @@ mod keys;
 mod pair;
 mod person;
 mod renew;
+mod restore;
 mod revoke;
 mod world;

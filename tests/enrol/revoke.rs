@@ -149,6 +149,7 @@ async fn new_hardware_takes_the_old_ones_place_with_its_name_and_the_ledger() {
         certain: true,
         since: world.clock.now(),
         cards: 2,
+        printed_ends: vec![world.clock.now() + jiff::SignedDuration::from_hours(24)],
     };
     let (now, bridge, rooms) = (world.clock.now(), paired.bridge, vec![room("101"), room("102")]);
     let report = Report {
@@ -231,5 +232,70 @@ async fn a_bridge_that_does_not_read_costs_another_nothing() {
         assert_eq!(bystander.hear().await.unwrap().frame["type"], "envelope");
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_counts_no_longer_than_the_certificate_with_which_it_was_made() {
+    let world = World::start().await;
+    let (site, paired) = world.paired().await;
+    let ends = paired.expires_at;
+    // As long as coming in takes longer than is left, the clock is put back.
+    let mut peer = loop {
+        world.clock.jump_to(ends - jiff::SignedDuration::from_secs(1));
+        if let Ok(peer) = world.knock(&site, &paired).await {
+            break peer;
+        }
+    };
+    let known: Vec<_> = paired.cloud_keys.iter().map(|key| super::world::key_id(key)).collect();
+    peer.hello(&known).await;
+    let mut heard = peer.hear().await.unwrap().frame;
+    if heard["type"] == "welcome" {
+        heard = peer.refused().await;
+    }
+    assert_eq!((&heard["type"], &heard["code"]), (&"refused".into(), &"certificate_ended".into()), "{heard}");
+    assert!(ends <= world.clock.now());
+    assert!(world.knock(&site, &paired).await.is_err());
+
+    // It renews by its old key, and is let in again.
+    let next = Site::new();
+    let renewed = next.admission(&world.post("/bridge/v1/renew", &site.renew(paired.bridge, &next)).await);
+    world.welcomed(&next, &renewed).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_ledger_of_ten_thousand_rooms_travels_to_new_hardware() {
+    const ROOMS: u32 = 10_000;
+    let world = World::start().await;
+    let (_, paired) = world.paired().await;
+    let (now, bridge) = (world.clock.now(), paired.bridge);
+    let stay = "a-reservation-key-as-long-as-a-uuid-is";
+    let room = |number: u32| RoomState {
+        system: SystemName::new("salto").unwrap(),
+        room: latchd::model::DoorName::new(format!("tower-{number}")).unwrap(),
+        reservation_key: Some(latchd::model::ReservationKey::new(stay).unwrap()),
+        certain: true,
+        since: now,
+        cards: 16,
+        printed_ends: (0..16).map(|day| now + jiff::SignedDuration::from_hours(24 * day)).collect(),
+    };
+    let report = Report {
+        job_id: job(1).job_id,
+        revision: 1,
+        at: now,
+        outcome: Outcome::Cancelled,
+        resolution: None,
+        rooms: (0..ROOMS).map(room).collect(),
+        local: None,
+    };
+    world.running.db.run(move |db| db.apply_report(now, bridge, &report)).await.unwrap();
+    let invited = world.invite(replacing(bridge, true)).await;
+    let new = Site::new();
+    let reply = world.post("/bridge/v1/pair", &new.pair(&invited.code)).await;
+    assert!(reply.body.len() <= latchd::protocol::enrol::MAX_ANSWER, "{} bytes", reply.body.len());
+    let rooms = new.admission(&reply).value["ledger"]["rooms"].as_array().unwrap().clone();
+    assert_eq!(rooms.len(), ROOMS as usize);
+    assert!(rooms.iter().all(|room| room["printed_ends"].as_array().unwrap().len() == 16));
     world.stop().await;
 }

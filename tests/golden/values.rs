@@ -211,7 +211,7 @@ pub(crate) fn frames() -> Vec<Frame> {
         Frame::Status(Status { conditions: Vec::new() }),
     ]);
     frames.extend(
-        [Stage::Queued, Stage::Sent, Stage::WaitingForCard]
+        [Stage::Queued, Stage::Sent, Stage::WaitingForCard, Stage::WaitingForConfirmation]
             .map(|stage| Frame::Progress(Progress { job_id: id(16).into(), stage })),
     );
     frames.extend([
@@ -243,6 +243,8 @@ fn refused_codes() -> impl Iterator<Item = RefusedCode> {
         RefusedCode::MessageExpired,
         RefusedCode::MessagesWithheld,
         RefusedCode::Revoked,
+        RefusedCode::CertificateEnded,
+        RefusedCode::StandingUnknown,
     ]
     .into_iter()
 }
@@ -401,6 +403,7 @@ fn rooms() -> Vec<RoomState> {
         certain,
         since: at("12:00:07.25"),
         cards,
+        printed_ends: (0..cards).map(|_| at("20:00:00")).collect(),
     };
     vec![room("101", Some(stay()), true, 1), room("102", None, false, 0)]
 }

@@ -135,7 +135,7 @@ async fn a_cloud_that_stops_says_so_and_the_link_comes_back_to_its_next_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_agent_with_the_same_token_fences_the_first() {
+async fn a_second_agent_with_the_same_keys_fences_the_first() {
     let world = World::simulated();
     let cloud = world.cloud().await;
     let mut first = world.link(cloud.port);

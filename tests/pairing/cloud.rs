@@ -84,6 +84,8 @@ pub(crate) enum Oddity {
     Old,
     /// A second key stands on its card.
     TwoKeys,
+    /// Its welcome names no key of its own.
+    Nameless,
     /// Its certificate is its operator's: it names no authority of its own.
     Operators,
 }
@@ -351,6 +353,9 @@ impl Speaks {
         let Frame::Hello(hello) = statement.frame else { return None };
         let bridge = BridgeId(self.bridge);
         let cloud = SigningKey::from_seed(&self.seed);
+        if !hello.cloud_keys.contains(&cloud.public().id()) {
+            return None;
+        }
         let session = Session::of_hello(&packet.body);
         let mut speaker = Speaker::new(Party::Cloud, cloud.clone(), bridge, session);
         let welcome = Frame::Welcome(Welcome {
@@ -362,7 +367,7 @@ impl Speaks {
             reports_received: hello.memory.reports_sent,
             reports_limit: 1_000,
             orders_epoch_reason: None,
-            cloud_keys: vec![cloud.public()],
+            cloud_keys: if self.oddity == Oddity::Nameless { Vec::new() } else { vec![cloud.public()] },
         });
         let mut say = serde_json::to_value(speaker.say(welcome, None)).ok()?;
         say["type"] = "signed".into();

@@ -112,3 +112,18 @@ fn keys_that_the_cloud_will_not_certify_are_not_asked_for_again() {
     assert_ne!(heard[0]["signing_key"], heard[1]["signing_key"]);
     assert_eq!(heard[0]["old_key_id"], heard[1]["old_key_id"]);
 }
+
+#[test]
+fn a_welcome_that_names_no_key_of_the_cloud_takes_none_away() {
+    let cloud = Cloud::start(Oddity::Nameless);
+    let site = site(&cloud, 0, 24 * 3600);
+    let before = site.pairing();
+    let agent = site.run();
+    hello(&cloud);
+    until("the agent has read it", || site.log().contains("names no key of its own").then_some(()));
+    drop(agent);
+    assert_eq!(site.pairing(), before);
+    let _again = site.run();
+    hello(&cloud);
+    until("the link is up", || Some(site.status()).filter(|status| status["link"]["state"] == "up"));
+}

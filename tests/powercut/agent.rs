@@ -384,7 +384,7 @@ impl Bench {
             let accepted = self.runtime.block_on(answer).unwrap().unwrap();
             let state = match accepted {
                 Accepted::Sent(_) => JobState::Sent,
-                Accepted::Waiting => JobState::Waiting,
+                Accepted::Waiting | Accepted::Unconfirmed => JobState::Waiting,
                 other => panic!("{other:?}"),
             };
             self.told(&[(number, state)], number);

@@ -1,8 +1,8 @@
 //! The door ledger's refusals, each before any byte.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::site::Site;
+use crate::site::{Site, until};
 
 #[test]
 fn a_join_into_another_stay_is_refused_before_any_byte() {
@@ -97,5 +97,58 @@ fn what_the_site_forbids_is_refused_by_name_before_any_byte() {
     let (_, second) = site.grant("John Doe", "stay-2", &["101"]);
     let ended = site.ended(&site.encode(&second, "1"));
     assert!(ended["error"]["message"].as_str().unwrap().contains("site_card_limit"), "{ended}");
+    assert_eq!(site.writing_frames(), 1);
+}
+
+#[test]
+fn a_card_from_the_cloud_is_made_only_when_the_desk_has_confirmed_it_where_the_site_asks_for_that() {
+    let mut site = Site::without_agent();
+    site.configure("[limits]\nconfirm_remote_cards = true");
+    site.start_agent();
+    site.healthy();
+    let awaited = |site: &Site, attempt: &Value| {
+        until("the cloud's client sees what is waited for", || {
+            let attempt =
+                site.ok("/action_attempts/get", json!({ "action_attempt_id": attempt }), "action_attempt");
+            assert_eq!(attempt["status"], "pending", "{attempt}");
+            (attempt["stage"] == "waiting_for_confirmation").then_some(())
+        });
+        let jobs = site.told_json(&["jobs", "list", "--state", "waiting"]);
+        assert_eq!(jobs[0]["code"], "site_not_confirmed", "{jobs}");
+        jobs[0]["job_id"].as_str().unwrap().to_owned()
+    };
+    let is_shown = |site: &Site| {
+        let status = site.status();
+        let conditions = status["conditions"].as_array().unwrap();
+        conditions.iter().any(|condition| condition["code"] == "confirmation_awaited")
+    };
+    let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
+    let attempt = site.encode(&method, "1");
+    awaited(&site, &attempt);
+    assert!(is_shown(&site));
+
+    // Neither a restart of the agent nor one of the cloud makes the card, or loses what is waited for.
+    site.agent().kill();
+    site.restart_agent();
+    site.restart_cloud();
+    site.healthy();
+    let job = awaited(&site, &attempt);
+    assert_eq!(site.writing_frames(), 0);
+    site.told(&["jobs", "confirm", &job, "--by", "Kari"]);
+    site.waits_for_card("1");
+    until("nothing waits for a word any more", || (!is_shown(&site)).then_some(()));
+    site.control("place jane on 1");
+    assert_eq!(site.ended(&attempt)["status"], "success");
+    site.control("remove 1");
+    assert!(site.opens("jane", "101"));
+
+    let (_, method) = site.grant("Ada Moe", "stay-2", &["102"]);
+    let attempt = site.encode(&method, "1");
+    let job = awaited(&site, &attempt);
+    site.told(&["jobs", "decline", &job, "--by", "Kari"]);
+    let ended = site.ended(&attempt);
+    assert!(ended["error"]["message"].as_str().unwrap().contains("site_declined"), "{ended}");
+    let refused = site.refused(&["jobs", "confirm", &job, "--by", "Kari"]);
+    assert!(refused.contains("not_awaited"), "{refused}");
     assert_eq!(site.writing_frames(), 1);
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use latchd::{protocol::SigningKey, seal::SealKey, seams::Random};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::json;
 
@@ -54,6 +55,20 @@ fn first_shown<'a>(bytes: &[u8], secrets: &'a [Vec<u8>]) -> Option<&'a [u8]> {
         bytes[at..].get(..secret.len()).is_some_and(|bytes| bytes.eq_ignore_ascii_case(secret))
     };
     places.into_iter().find_map(|place| secrets.iter().map(Vec::as_slice).find(|secret| at(place, secret)))
+}
+
+/// What the cloud signs with.
+fn cloud_seed(folder: &Path) -> Vec<u8> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let database = rusqlite::Connection::open_with_flags(folder.join("cloud.db"), flags).unwrap();
+    let (key, sealed): (String, Vec<u8>) = database
+        .query_row("SELECT key_id, secret FROM cloud_key", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    let seal = SealKey::from_file(&folder.join("seal.key"), Random::seeded(1)).unwrap();
+    let seed = seal.open(&format!("cloud_key.secret/{key}"), &sealed).unwrap();
+    let public = SigningKey::from_seed(&seed.as_slice().try_into().unwrap()).public();
+    assert_eq!(public.id().to_string(), key, "it is the seed that is looked for");
+    seed
 }
 
 #[test]
@@ -109,6 +124,7 @@ fn databases_logs_and_output_show_no_name_no_address_and_no_key() {
     }
     let (identity, signing) = site.identity();
     secrets.extend(forms(&signing));
+    secrets.extend(forms(&cloud_seed(&site.folder.path().join("cloud"))));
     secrets.extend(forms(scalar(&identity.tls_key)));
     for file in &authorities {
         secrets.extend(forms(scalar(&PrivateKeyDer::from_pem_file(file).unwrap())));

@@ -181,3 +181,50 @@ fn new_hardware_that_may_have_missed_something_joins_no_stay_before_somebody_has
     assert_eq!(site.writing_frames(), 1, "before any byte");
     site.card("ada", "stay-2", &["101"]);
 }
+
+#[test]
+fn a_cloud_put_back_to_before_a_revocation_keeps_the_bridge_out_and_asks_a_person_where_it_cannot_know() {
+    let mut site = Site::start();
+    site.card("jane", "stay-1", &["101"]);
+    until("every report is acknowledged", || (site.status()["unacknowledged"] == 0).then_some(()));
+    let bridge = site.paired.bridge.clone();
+    let copy = site.folder.path().join("cloud.copy");
+    let copy = copy.to_str().unwrap();
+    assert!(site.at_cloud(&["backup", "--to", copy]).status.success());
+    assert!(site.at_cloud(&["bridges", "revoke", &bridge, "--why", "the box was stolen"]).status.success());
+    trouble(&site, "link_not_paired");
+
+    let restored = |site: &mut Site| {
+        let restored = site.at_cloud(&["restore", copy]);
+        assert!(restored.status.success(), "{restored:?}");
+        site.restart_cloud();
+        site.restart_agent();
+        String::from_utf8(restored.stdout).unwrap()
+    };
+    site.cloud().kill();
+    let told = restored(&mut site);
+    assert!(told.contains("what was revoked since stays revoked"), "{told}");
+    trouble(&site, "link_not_paired");
+    assert_eq!(state(&site), "revoked");
+
+    // The disk that knew is gone.
+    site.cloud().kill();
+    for entry in fs::read_dir(site.folder.path().join("cloud")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("cloud.db") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let told = restored(&mut site);
+    assert!(told.contains(&format!("latchd cloud bridges vouch {bridge}")), "{told}");
+    trouble(&site, "link_standing_unknown");
+    assert_eq!(state(&site), "unvouched");
+    assert!(site.opens("jane", "101"), "a card that is out opens meanwhile");
+
+    assert!(site.at_cloud(&["bridges", "vouch", &bridge]).status.success());
+    site.restart_agent();
+    site.healthy();
+    assert_eq!(state(&site), "connected");
+    site.card("john", "stay-1", &["101"]);
+    assert_eq!((site.frames("CN"), site.frames("CC")), (1, 1));
+}

@@ -89,6 +89,20 @@ pub enum Request {
         /// Who; at most [`LONGEST_NAME`] characters.
         by: String,
     },
+    /// A person lets a card be made that the cloud ordered, where the site asks for that.
+    Confirm {
+        /// Which job.
+        job_id: JobId,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// A person does not let a card be made that waits for that.
+    Decline {
+        /// Which job.
+        job_id: JobId,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
     /// A person has an ended job done once more, by a new job that takes its place.
     Retry {
         /// Which.
@@ -143,6 +157,8 @@ impl Request {
         match self {
             Self::Resolve { by, .. }
             | Self::Cancel { by, .. }
+            | Self::Confirm { by, .. }
+            | Self::Decline { by, .. }
             | Self::Retry { by, .. }
             | Self::Add { by, .. }
             | Self::PauseLane { by, .. }
@@ -195,6 +211,10 @@ pub enum Response {
     },
     /// To [`Request::Cancel`]: nothing of it was sent, and nothing will be.
     Cancelled,
+    /// To [`Request::Confirm`]: the job goes on, and that is durable.
+    Confirmed,
+    /// To [`Request::Decline`]: the job is over, and nothing of it was or will be sent.
+    Declined,
     /// To [`Request::Retry`]: the new job is durable.
     Retried {
         /// The new job, which takes the other one's place.
@@ -231,7 +251,7 @@ pub enum Response {
     },
     /// The question could not be answered, or what was wanted not be done.
     Refused {
-        /// The stable name: `no_such_job`, `no_such_lane`, `not_in_doubt`, `in_doubt`, `too_late`, `not_over`,
+        /// The stable name: `no_such_job`, `no_such_lane`, `not_in_doubt`, `not_awaited`, `in_doubt`, `too_late`, `not_over`,
         /// `name_invalid`, `job_refused`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
         /// For a person.

@@ -39,6 +39,8 @@ pub struct Watched {
 pub enum Moment {
     /// It waits in its lane.
     Queued,
+    /// It waits until a person at the site confirms or declines it.
+    WaitingForConfirmation,
     /// The mark is durable; bytes leave.
     Sent,
     /// The device took the order: lay a card down.

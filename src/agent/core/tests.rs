@@ -255,9 +255,27 @@ impl World {
         self.welcomes_at(None, connection, orders, reports).await;
     }
 
+    /// Welcomes an agent whose memory the cloud finds behind its own.
+    async fn finds_behind(&self, connection: u64, orders: Position) {
+        let (ask, memory) = oneshot::channel();
+        self.events.send(link::Event::Connecting(ask)).await.unwrap();
+        soon(memory).await.unwrap();
+        let reason = Some(EpochReason::ReceiverBehind);
+        let welcome = Welcome { orders_epoch_reason: reason, ..Self::welcome(orders, at(0, 0)) };
+        self.events.send(link::Event::Up { connection, welcome, further: None }).await.unwrap();
+    }
+
     /// Welcomes at an address that is not the preferred one.
     async fn welcomes_at(&self, further: Option<&str>, connection: u64, orders: Position, reports: Position) {
-        let welcome = Welcome {
+        let welcome = Self::welcome(orders, reports);
+        self.events
+            .send(link::Event::Up { connection, welcome, further: further.map(Into::into) })
+            .await
+            .unwrap();
+    }
+
+    fn welcome(orders: Position, reports: Position) -> Welcome {
+        Welcome {
             version: 1,
             bridge_id: BridgeId(uuid::Uuid::nil()),
             workspace: "Hotel".into(),
@@ -267,11 +285,7 @@ impl World {
             reports_limit: reports.n + 100,
             orders_epoch_reason: None,
             cloud_keys: Vec::new(),
-        };
-        self.events
-            .send(link::Event::Up { connection, welcome, further: further.map(Into::into) })
-            .await
-            .unwrap();
+        }
     }
 
     async fn parts(&self) {
@@ -362,6 +376,21 @@ impl World {
             _ => None,
         };
         self.says(connection, told).await;
+    }
+
+    /// Waits until a person is shown this condition, or is no longer.
+    async fn shows(&self, code: &str, holds: bool) {
+        let shown = async {
+            loop {
+                let Response::Status(status) = self.asks(Request::Status).await else {
+                    panic!("it is a status")
+                };
+                if status.conditions.iter().any(|held| held.code == code) == holds {
+                    return;
+                }
+            }
+        };
+        soon(shown).await;
     }
 
     async fn state(&self, number: u128) -> Option<JobState> {
@@ -484,6 +513,62 @@ async fn an_agent_whose_orders_begin_anew_doubts_its_rooms_even_if_nobody_said_w
     world.parts().await;
     let hello = world.connects(3, at(2, 0), at(1, 1)).await;
     assert_eq!(hello.orders_received, at(2, 0));
+}
+
+#[tokio::test]
+async fn an_agent_that_begins_where_another_one_ended_says_so_and_not_that_it_forgot_anything() {
+    let mut world = World::new();
+    world.finds_behind(1, at(2, 0)).await;
+    world.shows("memory_new", true).await;
+    let Response::Status(status) = world.asks(Request::Status).await else { panic!("it is a status") };
+    assert!(status.conditions.iter().all(|condition| condition.code != "memory_behind"), "{status:?}");
+    // The same agent, once it has a past.
+    world.orders(1, at(2, 1), job(1, "101")).await;
+    world.does(1).await;
+    world.parts().await;
+    world.finds_behind(2, at(3, 0)).await;
+    world.shows("memory_behind", true).await;
+}
+
+#[tokio::test]
+async fn every_connection_is_told_which_cards_wait_for_a_persons_word_until_none_does() {
+    let mut world = World::begin(noon(), |queue| {
+        queue.set_rules(Rules {
+            limits: crate::config::Limits { confirm_remote_cards: true, ..Default::default() },
+            systems: BTreeMap::from([(system(), Sharing::Exclusive)]),
+        });
+    });
+    let awaits = |frame| match frame {
+        Frame::Progress(progress) if progress.stage == Stage::WaitingForConfirmation => Some(progress.job_id),
+        _ => None,
+    };
+    world.connects(1, at(1, 0), at(0, 0)).await;
+    world.orders(1, at(1, 1), job(1, "101")).await;
+    assert_eq!(world.says(1, awaits).await, id(1));
+    world.shows("confirmation_awaited", true).await;
+    world.parts().await;
+    world.connects(2, at(1, 1), at(0, 0)).await;
+    assert_eq!(world.says(2, awaits).await, id(1));
+    let by = || "Kari".to_owned();
+    let response = world.asks(Request::Confirm { job_id: id(1), by: by() }).await;
+    assert_eq!(response, Response::Confirmed);
+    let goes_on = world
+        .says(2, |frame| match frame {
+            Frame::Progress(progress) => Some((progress.job_id, progress.stage)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(goes_on, (id(1), Stage::Queued));
+    world.does(1).await;
+    assert_eq!(world.reports(2).await, (at(1, 1), id(1)));
+
+    world.orders(2, at(1, 2), job(2, "102")).await;
+    assert_eq!(world.says(2, awaits).await, id(2));
+    assert_eq!(world.asks(Request::Decline { job_id: id(2), by: by() }).await, Response::Declined);
+    assert_eq!(world.reports(2).await, (at(1, 2), id(2)));
+    world.shows("confirmation_awaited", false).await;
+    let late = world.asks(Request::Confirm { job_id: id(2), by: by() }).await;
+    assert!(matches!(&late, Response::Refused { code, .. } if code == "not_awaited"), "{late:?}");
 }
 
 #[tokio::test]

@@ -87,7 +87,8 @@ async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> a
     let (cloud, said) = start_cloud(folder).await?;
     processes.push(Process { name: "cloud", child: cloud });
     let config = write_agent_config(folder, &said, &property)?;
-    let paired = match folder.join("agent").join(pairing::FILE).exists() {
+    let was_kept = folder.join("agent").join(pairing::FILE).exists();
+    let paired = match was_kept {
         true => "as it was when this folder was kept".to_owned(),
         false => {
             format!("by a code that counts once; the cloud's fingerprint is {}", pair(folder, &config).await?)
@@ -108,7 +109,7 @@ async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> a
     let api = Api::new(&said.api, &said.ca_file, key)?;
     let zone = TimeZone::get(ZONE)?;
     let told = tokio::select! {
-        told = story::tell(&api, &property, &zone) => told,
+        told = story::tell(&api, &property, &zone, was_kept) => told,
         early = one_ends(processes) => Err(early),
     };
     if let Err(error) = told {

@@ -14,10 +14,17 @@ use crate::seams::Clock;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Tells the whole story once.
-pub(super) async fn tell(api: &Api, property: &Property, zone: &TimeZone) -> anyhow::Result<()> {
+/// Tells the whole story once. Where it was told before, other guests come.
+pub(super) async fn tell(
+    api: &Api,
+    property: &Property,
+    zone: &TimeZone,
+    was_told: bool,
+) -> anyhow::Result<()> {
     let clock = Clock::system();
-    let story = Story { api, property, zone, started: clock.now(), clock };
+    let started = clock.now();
+    let season = if was_told { format!("-{}", started.as_second()) } else { String::new() };
+    let story = Story { api, property, zone, started, season, clock };
     story.everything_connects().await.context("everything connects")?;
     let first = story.a_guest_arrives().await.context("a guest arrives")?;
     story.a_second_guest_joins().await.context("a second guest joins the stay")?;
@@ -33,6 +40,8 @@ struct Story<'a> {
     zone: &'a TimeZone,
     clock: Clock,
     started: Timestamp,
+    /// What makes its guests and stays unlike those of an earlier telling.
+    season: String,
 }
 
 /// A card that was ordered: its method, and the attempt to write it.
@@ -178,12 +187,14 @@ impl Story<'_> {
     }
 
     async fn order_only(&self, stay: &Stay<'_>, encoder: &str) -> anyhow::Result<Ordered> {
-        let address = format!("{}@example.com", stay.guest.to_lowercase().replace(' ', "."));
+        let reservation = format!("{}{}", stay.reservation, self.season);
+        let name = stay.guest.to_lowercase().replace(' ', ".");
+        let address = format!("{name}{}@example.com", self.season);
         let identity = json!({ "full_name": stay.guest, "email_address": address });
         let from = self.clock.now().to_zoned(self.zone.clone());
         let to = from.date().at(11, 0, 0, 0).checked_add(stay.nights.days())?.to_zoned(self.zone.clone())?;
         line("who", stay.guest);
-        line("where", &format!("{} (reservation {})", stay.doors.join(", "), stay.reservation));
+        line("where", &format!("{} (reservation {})", stay.doors.join(", "), reservation));
         line("when", &format!("{} to {}", from.strftime("%a %d %b %H:%M"), to.strftime("%a %d %b %H:%M")));
         line("how", "one card");
         let identity = self.api.get("/user_identities/create", identity, "user_identity").await?;
@@ -194,7 +205,7 @@ impl Story<'_> {
             "user_identity_id": identity["user_identity_id"],
             "space_ids": [space["space_id"]],
             "requested_access_methods": [{ "mode": "card" }],
-            "reservation_key": stay.reservation,
+            "reservation_key": reservation,
             "starts_at": from.timestamp(),
             "ends_at": to.timestamp(),
         });

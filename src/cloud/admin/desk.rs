@@ -140,6 +140,7 @@ impl Desk {
                 self.answer_pairing(pairing, &fingerprint, accept, name(&by)?).await
             }
             Request::Revoke { bridge_id, why, by } => self.revoke(bridge_id, why, name(&by)?).await,
+            Request::Vouch { bridge_id, by } => self.vouch(bridge_id, name(&by)?).await,
             Request::Rename { bridge_id, name: to, by } => {
                 self.rename(bridge_id, name(&to)?, name(&by)?).await
             }
@@ -282,6 +283,18 @@ impl Desk {
         Ok(Response::Revoked { withdrawn, open })
     }
 
+    async fn vouch(&self, bridge: BridgeId, by: String) -> Result<Response, Fault> {
+        let workspace = self.workspace;
+        if !self.db.run(move |db| db.vouch(workspace, bridge)).await? {
+            let message =
+                format!("nobody has to vouch for a bridge {bridge}: see `latchd cloud bridges list`");
+            return refused("not_unvouched", message);
+        }
+        tracing::warn!(%bridge, by, "a person vouches for a bridge: its keys count again");
+        self.signals.state_changed();
+        Ok(Response::Done)
+    }
+
     async fn rename(&self, bridge: BridgeId, to: String, by: String) -> Result<Response, Fault> {
         let (workspace, called) = (self.workspace, to.clone());
         if !self.db.run(move |db| db.rename_bridge(workspace, bridge, &called)).await? {
@@ -347,6 +360,7 @@ fn spelt(typed: &str) -> Option<String> {
 fn bridge_line(row: BridgeRow, now: Timestamp) -> BridgeLine {
     let state = match (row.revoked_at, row.certificate_ends) {
         (Some(_), _) => BridgeState::Revoked,
+        _ if row.unvouched_at.is_some() => BridgeState::Unvouched,
         _ if row.connected => BridgeState::Connected,
         (None, None) => BridgeState::NotPaired,
         (None, Some(ends)) if ends <= now => BridgeState::CertificateEnded,

@@ -89,6 +89,13 @@ pub enum Request {
         /// Who.
         by: String,
     },
+    /// A person says that a bridge was not revoked, where a restore has left that open.
+    Vouch {
+        /// Which.
+        bridge_id: BridgeId,
+        /// Who.
+        by: String,
+    },
     /// A person gives a bridge another name.
     Rename {
         /// Which.
@@ -148,7 +155,7 @@ pub enum Response {
     },
     /// The question could not be answered, or what was wanted not be done.
     Refused {
-        /// The stable name: `bridge_unknown`, `too_many_invitations`, `pairing_unknown`, `not_waiting`,
+        /// The stable name: `bridge_unknown`, `not_unvouched`, `too_many_invitations`, `pairing_unknown`, `not_waiting`,
         /// `other_fingerprint`, `key_unknown`, `key_newest`, `key_needed`, `name_invalid`, `fingerprint_invalid`,
         /// `validity_invalid`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
@@ -215,6 +222,8 @@ pub enum BridgeState {
     CertificateEnded,
     /// It was revoked.
     Revoked,
+    /// The cloud was put back from a backup, and nobody has said yet that it was not revoked since.
+    Unvouched,
 }
 
 /// An invitation.

@@ -12,9 +12,10 @@ use std::{
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use super::{Hub, door::Guest, stopping};
@@ -35,6 +36,8 @@ use crate::{
 const REPORTS_AHEAD: u64 = 1000;
 /// How many operations of one bridge may wait for their commit; then it is not read from. Each holds at most a frame.
 const COMMITS_WAITING: usize = 16;
+/// A clock that is put forward ends certificates; it is looked at this often.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 /// How many orders are fetched and sent at a time.
 const ORDERS_AT_ONCE: u32 = 16;
 
@@ -54,6 +57,13 @@ enum End {
     NoCommonKey,
     #[error("the bridge was revoked")]
     Revoked,
+    #[error(
+        "the cloud was put back from a backup and does not know whether this bridge was revoked since: a person there \
+         has to vouch for it"
+    )]
+    Unvouched,
+    #[error("the certificate with which the bridge connected ended at {0}")]
+    CertificateEnded(Timestamp),
     #[error("a frame out of turn")]
     Unexpected,
     #[error("an order was acknowledged that was never sent")]
@@ -85,6 +95,8 @@ impl End {
             Self::VersionUnknown => RefusedCode::VersionUnknown,
             Self::NoCommonKey => RefusedCode::KeyUnknown,
             Self::Revoked => RefusedCode::Revoked,
+            Self::Unvouched => RefusedCode::StandingUnknown,
+            Self::CertificateEnded(_) => RefusedCode::CertificateEnded,
             Self::Unexpected | Self::NeverSent => RefusedCode::FrameUnexpected,
             Self::Gap { .. } => RefusedCode::StreamGap,
             Self::LimitExceeded { .. } => RefusedCode::LimitExceeded,
@@ -102,7 +114,8 @@ impl End {
 /// Speaks with a bridge until either side ends it.
 pub(super) async fn converse(hub: &Hub, guest: Guest, from: SocketAddr, until: Instant) {
     let Guest { paired, nonce, socket, place: (place, must_go) } = guest;
-    let Paired { bridge, workspace, workspace_name, key, cloud_keys } = paired;
+    let Paired { bridge, workspace, workspace_name, key, until: certificate_ends, is_unvouched, cloud_keys } =
+        paired;
     let hear = |session| Listener::new(Party::Bridge, [key], bridge, session);
     let speak_with =
         |key: &SigningKey, session| signing::Speaker::new(Party::Cloud, key.clone(), bridge, session);
@@ -118,14 +131,22 @@ pub(super) async fn converse(hub: &Hub, guest: Guest, from: SocketAddr, until: I
     };
     let end = match greeted {
         Err(end) => end,
+        Ok(_) if is_unvouched => End::Unvouched,
         Ok(Greeting { version, hello, session, cloud_key }) => {
             drop(place);
             reader.listen_to(hear(session));
             writer.speak_as(speak_with(&cloud_key, session));
             tracing::info!(%bridge, %workspace, %from, agent = wire::shown(&hello.agent), "bridge connected");
             let cloud_keys = cloud_keys.iter().map(SigningKey::public).collect();
-            let introduced =
-                Introduced { bridge, key, workspace_name, version, memory: hello.memory, cloud_keys };
+            let introduced = Introduced {
+                bridge,
+                key,
+                certificate_ends,
+                workspace_name,
+                version,
+                memory: hello.memory,
+                cloud_keys,
+            };
             speak(hub, introduced, &mut reader, &mut writer).await
         }
     };
@@ -165,6 +186,7 @@ struct Introduced {
     bridge: BridgeId,
     /// What signs on its connection.
     key: PublicKey,
+    certificate_ends: Timestamp,
     workspace_name: String,
     version: u16,
     memory: Memory,
@@ -204,6 +226,7 @@ async fn speak(hub: &Hub, introduced: Introduced, reader: &mut Reader, writer: &
                 _ = fenced => End::Fenced,
                 () = stopping(&mut shutdown) => End::Stopping { again_after: hub.come_again_after() },
                 end = distrusted(hub, &key, &newest, &mut changes) => end,
+                end = certificate_ends(hub, introduced.certificate_ends) => end,
                 end = welcome_and_pump(hub, introduced, connection, &meeting, reader, writer) => end,
             }
         }
@@ -242,6 +265,17 @@ async fn distrusted(hub: &Hub, key: &PublicKey, newest: &KeyId, changes: &mut wa
             }
             Ok(_) => {}
         }
+    }
+}
+
+/// Waits until a certificate ends, by whatever the clock shows by then.
+async fn certificate_ends(hub: &Hub, at: Timestamp) -> End {
+    loop {
+        let left = at.duration_since(hub.clock.now());
+        if left <= SignedDuration::ZERO {
+            return End::CertificateEnded(at);
+        }
+        sleep(left.unsigned_abs().min(LOOK_AT_CLOCK)).await;
     }
 }
 

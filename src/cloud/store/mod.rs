@@ -19,6 +19,7 @@ mod retention;
 mod rows;
 mod sites;
 mod spaces;
+mod standing;
 mod tenancy;
 mod trust;
 
@@ -32,8 +33,10 @@ pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
 pub(crate) use events::{EventFilter, TimedEvent};
 pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Requested};
 pub(crate) use people::{Identity, Person};
+pub use restore::Restored;
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
 pub(crate) use spaces::{NewSpace, Space};
+pub use standing::Unvouched;
 pub use trust::{
     Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
     NotAnswered, NotInvited, NotRetired, OldKey, Paired, PairingRow, Revocation, Trust,
@@ -56,6 +59,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("local.sql"),
     include_str!("job_end.sql"),
     include_str!("trust.sql"),
+    include_str!("standing.sql"),
 ];
 
 /// The cloud's database.

@@ -151,10 +151,12 @@ impl Db {
     fn copy_ledger(&self, bridge: BridgeId, rooms: &[RoomState]) -> Result<(), StoreError> {
         for room in rooms {
             self.execute(
-                "INSERT INTO door_ledger SELECT workspace_id, bridge_id, ?2, ?3, ?4, ?5, ?6, ?7 FROM site
-                 WHERE bridge_id = ?1
+                "INSERT INTO door_ledger(workspace_id, bridge_id, system, room, reservation_key, certain, since, cards,
+                                         printed_ends)
+                 SELECT workspace_id, bridge_id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM site WHERE bridge_id = ?1
                  ON CONFLICT(bridge_id, system, room) DO UPDATE SET reservation_key = excluded.reservation_key,
-                   certain = excluded.certain, since = excluded.since, cards = excluded.cards
+                   certain = excluded.certain, since = excluded.since, cards = excluded.cards,
+                   printed_ends = excluded.printed_ends
                  WHERE excluded.since >= since",
                 params![
                     bridge.to_string(),
@@ -163,7 +165,8 @@ impl Db {
                     room.reservation_key.as_ref().map(crate::model::ReservationKey::as_str),
                     room.certain,
                     ms(room.since),
-                    room.cards
+                    room.cards,
+                    serde_json::to_string(&room.printed_ends).expect("times are texts"),
                 ],
             )?;
         }

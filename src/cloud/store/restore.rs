@@ -15,12 +15,24 @@ use super::{
     bridges::{body_place, parsed},
     events, people,
     rows::id,
+    standing::{Known, Unvouched},
 };
 use crate::{
     seal::{SealError, SealKey},
     seams::{Random, Storage},
     store::{self, Salvage, StoreError},
 };
+
+/// What came of putting a backup back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Where the database lies that was there before, if there was one.
+    pub aside: Option<PathBuf>,
+    /// How many orders are unfinished and go out again.
+    pub unfinished: u64,
+    /// Bridges that may have been revoked since: somebody has to vouch for them.
+    pub unvouched: Vec<Unvouched>,
+}
 
 impl Db {
     /// [`Db::open`], and where the file proves to be damaged, what can be saved of it instead, set back as by
@@ -63,7 +75,8 @@ impl Db {
         Ok((Self::open(storage, seal, random)?, Some(salvage)))
     }
 
-    /// Puts a backup in the database's place, as [`crate::store::restore`] does, set back as by [`Db::restored`].
+    /// Puts a backup in the database's place, as [`crate::store::restore`] does, set back as by [`Db::restored`]. Who may
+    /// come in is taken from the database that is replaced, as far as it can say.
     ///
     /// # Errors
     /// See [`crate::store::restore`]; [`StoreError::Sealed`] when its rows were sealed with another key.
@@ -73,21 +86,25 @@ impl Db {
         random: Random,
         from: &Path,
         now: Timestamp,
-    ) -> Result<(Option<PathBuf>, u64), StoreError> {
-        store::restore(storage, FILE, MIGRATIONS, from, now, |connection| {
-            let mut db = Self::around(connection, seal, random);
-            db.workspace()
-                .map_err(|error| StoreError::Backup { path: from.into(), what: error.chain() })?
-                .ok_or_else(|| StoreError::Backup {
-                    path: from.into(),
-                    what: "it has no workspace".into(),
-                })?;
-            if let (_, Some(error)) = db.try_key()? {
-                return Err(error.into());
-            }
-            let unfinished = db.restored()?;
-            Ok((db.connection, unfinished))
-        })
+    ) -> Result<Restored, StoreError> {
+        let known = Known::of(storage);
+        let (aside, (unfinished, unvouched)) =
+            store::restore(storage, FILE, MIGRATIONS, from, now, |connection| {
+                let mut db = Self::around(connection, seal, random);
+                db.workspace()
+                    .map_err(|error| StoreError::Backup { path: from.into(), what: error.chain() })?
+                    .ok_or_else(|| StoreError::Backup {
+                        path: from.into(),
+                        what: "it has no workspace".into(),
+                    })?;
+                if let (_, Some(error)) = db.try_key()? {
+                    return Err(error.into());
+                }
+                let unfinished = db.restored()?;
+                let unvouched = db.take_standing(now, &known)?;
+                Ok((db.connection, (unfinished, unvouched)))
+            })?;
+        Ok(Restored { aside, unfinished, unvouched })
     }
 
     /// This database was set back: bridges may know of every unfinished order, and of more. Says how many orders are

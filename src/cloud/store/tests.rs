@@ -543,6 +543,7 @@ fn the_copy_of_the_door_ledger_keeps_the_newer_word() {
             certain: true,
             since: property.now + SignedDuration::from_hours(hours),
             cards: 1,
+            printed_ends: Vec::new(),
         }];
         property.db.apply_report(property.now, property.bridge, &report).unwrap();
         let key = "SELECT reservation_key FROM door_ledger";

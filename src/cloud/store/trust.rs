@@ -30,6 +30,10 @@ pub struct Paired {
     pub workspace_name: String,
     /// What signs on its connection.
     pub key: PublicKey,
+    /// When the certificate ends that it has shown.
+    pub until: Timestamp,
+    /// Nobody knows whether it was revoked, since the database was put back.
+    pub is_unvouched: bool,
     /// The keys that speak for the cloud, newest first; never none.
     pub cloud_keys: Vec<SigningKey>,
 }
@@ -235,6 +239,8 @@ pub struct BridgeRow {
     pub certificate_ends: Option<Timestamp>,
     /// Since when it is revoked.
     pub revoked_at: Option<Timestamp>,
+    /// Since when nobody knows whether it was.
+    pub unvouched_at: Option<Timestamp>,
     /// The newest of the cloud's keys that it is known to know.
     pub cloud_key: Option<String>,
 }
@@ -472,7 +478,7 @@ impl Db {
             self.bridge_down(now, bridge)?;
         }
         self.execute(
-            "UPDATE bridge SET revoked_at = NULL, name = coalesce(?2, name), cloud_key = ?3 WHERE id = ?1",
+            "UPDATE bridge SET revoked_at = NULL, unvouched_at = NULL, name = coalesce(?2, name), cloud_key = ?3 WHERE id = ?1",
             params![bridge.to_string(), name, signer.public().id().as_str()],
         )?;
         self.admit(now, bridge, keys)?;
@@ -613,16 +619,19 @@ impl Db {
             "UPDATE bridge_key SET used_at = ?2
              WHERE tls_key = ?1 AND revoked_at IS NULL AND expires_at > ?2
              AND bridge_id IN (SELECT id FROM bridge WHERE revoked_at IS NULL)
-             RETURNING bridge_id, workspace_id, signing_key",
+             RETURNING bridge_id, workspace_id, signing_key, expires_at,
+                       (SELECT unvouched_at IS NOT NULL FROM bridge WHERE id = bridge_id) AS unvouched",
             params![tls_key, rows::ms(now)],
             |row| {
                 let key: [u8; 32] = row.get("signing_key")?;
-                Ok((rows::id(row, "bridge_id")?, rows::id(row, "workspace_id")?, PublicKey::new(key)))
+                let until = rows::time(row, "expires_at")?;
+                let ids = (rows::id(row, "bridge_id")?, rows::id(row, "workspace_id")?);
+                Ok((ids, PublicKey::new(key), until, row.get("unvouched")?))
             },
         )?;
-        let Some((bridge, workspace, key)) = found else { return Ok(None) };
+        let Some(((bridge, workspace), key, until, is_unvouched)) = found else { return Ok(None) };
         let (workspace_name, cloud_keys) = (self.workspace_name(workspace)?, self.cloud_keys(now)?);
-        Ok(Some(Paired { bridge, workspace, workspace_name, key, cloud_keys }))
+        Ok(Some(Paired { bridge, workspace, workspace_name, key, until, is_unvouched, cloud_keys }))
     }
 
     /// Whether a connection may go on that is signed with this key.
@@ -750,6 +759,7 @@ impl Db {
                     seen_at: rows::maybe_time(row, "seen_at")?,
                     certificate_ends: rows::maybe_time(row, "certificate_ends")?,
                     revoked_at: rows::maybe_time(row, "revoked_at")?,
+                    unvouched_at: rows::maybe_time(row, "unvouched_at")?,
                     cloud_key: row.get("cloud_key")?,
                 })
             },
@@ -992,6 +1002,7 @@ impl Db {
                     certain: row.get::<_, bool>("certain")? && is_current,
                     since: rows::time(row, "since")?,
                     cards: row.get("cards")?,
+                    printed_ends: rows::json(row, "printed_ends")?,
                 })
             },
         )?;
@@ -1003,6 +1014,6 @@ fn answer_place(pairing: &str) -> String {
     format!("pairing.answer/{pairing}")
 }
 
-fn secret_place(key_id: &str) -> String {
+pub(super) fn secret_place(key_id: &str) -> String {
     format!("cloud_key.secret/{key_id}")
 }

@@ -126,6 +126,7 @@ fn a_copy_of_the_ledger_travels_with_an_admission() {
         certain: true,
         since: admission().issued_at,
         cards: 0,
+        printed_ends: Vec::new(),
     }];
     let moved = Admission { ledger: Some(LedgerCopy { is_current: true, rooms }), ..admission() };
     assert_eq!(open(&Answer::new(&moved, &key(CLOUD))), Ok(moved));
