@@ -87,7 +87,6 @@ enum Answer {
     Unconfirmed(Result<Unconfirmed, StoreError>),
     AskAgain,
     Purged(Result<usize, StoreError>),
-    Done(Result<(), StoreError>),
     Told,
     /// A watcher has begun; ends after this report are for it.
     Watching(Position),
@@ -607,11 +606,10 @@ impl Core {
                 Ok(Message::Acknowledgement { stream: StreamName::Reports, position }) => {
                     // Remembered only; the rows go with a later commit.
                     state.acknowledged = position;
-                    let done = self.queue.submit(move |queue: &mut Queue| {
+                    self.queue.defer(move |queue: &mut Queue| {
                         queue.acknowledge_reports(position);
                         Ok(())
                     });
-                    state.tasks.push(Box::pin(async move { Answer::Done(committed(done).await) }));
                 }
                 _ => tracing::warn!("a message outside the streams that is no acknowledgement was ignored"),
             },
@@ -639,8 +637,9 @@ impl Core {
         if !state.asking_reports.begin() {
             return;
         }
-        let reports =
-            self.queue.submit(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
+        let reports = self
+            .queue
+            .submit_soon(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
         state
             .tasks
             .push(Box::pin(async move { Answer::Reports { after, result: committed(reports).await } }));
@@ -650,7 +649,7 @@ impl Core {
         if !state.uplink.wants_orders_limit() || !state.asking_orders_limit.begin() {
             return;
         }
-        let limit = self.queue.submit(|queue: &mut Queue| queue.orders_limit(uplink::ORDERS_WINDOW));
+        let limit = self.queue.submit_soon(|queue: &mut Queue| queue.orders_limit(uplink::ORDERS_WINDOW));
         state.tasks.push(Box::pin(async move { Answer::OrdersLimit(committed(limit).await) }));
     }
 
@@ -795,7 +794,7 @@ impl Core {
                 self.ask_orders_limit(state);
                 self.ask_ends(state);
             }
-            Answer::Purged(Ok(0)) | Answer::Done(Ok(())) => {}
+            Answer::Purged(Ok(0)) => {}
             // A doubt may have been settled: that is a report.
             Answer::Told => {
                 self.ask_reports(state);
@@ -863,10 +862,7 @@ impl Core {
                 tracing::debug!(rows, "old jobs and audit lines deleted");
                 state.purge_at = Instant::now() + PURGE_SLICES;
             }
-            Answer::Memory(Err(error), _)
-            | Answer::Purged(Err(error))
-            | Answer::Done(Err(error))
-            | Answer::Waits(Err(error)) => {
+            Answer::Memory(Err(error), _) | Answer::Purged(Err(error)) | Answer::Waits(Err(error)) => {
                 self.store_failed(state, &error);
             }
         }
@@ -1250,7 +1246,9 @@ fn ledger_imported(state: &mut State, now: Timestamp, imported: Imported) {
     state.conditions.set(now, "memory", "ledger_imported", severity, message);
 }
 
-async fn committed<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn committed<T>(
+    answer: impl Future<Output = Result<Result<T, StoreError>, oneshot::error::RecvError>>,
+) -> Result<T, StoreError> {
     answer.await.unwrap_or(Err(StoreError::Stopped))
 }
 

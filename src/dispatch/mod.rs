@@ -357,9 +357,9 @@ impl Dispatch {
         let (job_id, has_timer) = (job.job_id, has_timer(&job.order));
         let (admission, lane, reserved) = self.admitted(&job);
         let now = self.time.now();
-        let answer = self
-            .queue
-            .submit(move |queue: &mut Queue| queue.accept(now, Some(position), job, admission, reserved));
+        let answer = self.queue.submit_soon(move |queue: &mut Queue| {
+            queue.accept(now, Some(position), job.clone(), admission.clone(), reserved)
+        });
         let position = Some(position);
         self.answers.push(Box::pin(async move {
             let result = answered(answer).await;
@@ -533,7 +533,7 @@ impl Dispatch {
         }
         let (wish, now) = (self.wish_of(lane), self.time.now());
         let (lane, name) = (lane.clone(), lane.clone());
-        let answer = self.queue.submit(move |queue: &mut Queue| next_job(queue, now, &name, &wish));
+        let answer = self.queue.submit_soon(move |queue: &mut Queue| next_job(queue, now, &name, &wish));
         self.answers.push(Box::pin(async move { Answer::Claimed { lane, result: answered(answer).await } }));
     }
 
@@ -970,8 +970,8 @@ impl Dispatch {
         let submit = move || {
             let (lane, end) = work;
             let now = time.now();
-            queue.submit(move |queue: &mut Queue| {
-                record(queue, now, end)?;
+            queue.submit_soon(move |queue: &mut Queue| {
+                record(queue, now, end.clone())?;
                 if may_ask { next_job(queue, now, &lane, &wish) } else { Ok(NextJob::NONE) }
             })
         };
@@ -1199,7 +1199,9 @@ fn told(error: &StoreError) -> StoreError {
     StoreError::Commit(error.chain())
 }
 
-async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn answered<T>(
+    answer: impl Future<Output = Result<Result<T, StoreError>, oneshot::error::RecvError>>,
+) -> Result<T, StoreError> {
     answer.await.unwrap_or(Err(StoreError::Stopped))
 }
 

@@ -25,8 +25,9 @@ impl Dispatch {
         let (job_id, has_timer) = (order.job.job_id, has_timer(&order.job.order));
         let (admission, lane, reserved) = self.admitted(&order.job);
         let now = self.time.now();
-        let answer =
-            self.queue.submit(move |queue: &mut Queue| queue.accept_local(now, order, admission, reserved));
+        let answer = self.queue.submit_soon(move |queue: &mut Queue| {
+            queue.accept_local(now, order.clone(), admission.clone(), reserved)
+        });
         self.answers.push(Box::pin(async move {
             let result = answered(answer).await;
             Answer::Accepted { job_id, position: None, lane, reserved, has_timer, result, reply: Some(reply) }

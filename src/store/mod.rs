@@ -2,7 +2,7 @@
 //!
 //! A store is a plain synchronous struct around one connection; it starts no thread and reads no clock. [`Writer`] is
 //! the thread around it: it runs operations in the order they came, many in one transaction, and answers each caller
-//! only after the commit that holds its work.
+//! only after the commit that holds its work. A caller in a hurry does a small operation itself while the disk is quick.
 //!
 //! WAL with `synchronous=FULL`, nothing less: a commit costs exactly one sync, and what was acknowledged survives a
 //! power cut. Every pragma is read back, because SQLite may ignore one without an error.
@@ -10,9 +10,11 @@
 mod backup;
 mod check;
 mod files;
+mod group;
 mod health;
 mod inspect;
 mod lock;
+mod pace;
 mod reader;
 mod reserve;
 mod salvage;

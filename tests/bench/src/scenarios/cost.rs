@@ -119,10 +119,7 @@ impl Site {
         let began = Instant::now();
         commit(queue, |queue| {
             for (n, job) in orders {
-                // As the writer does it.
-                queue.connection().prepare_cached("SAVEPOINT operation")?.execute([])?;
                 queue.accept(now, Some(Position { epoch: 1, n }), job, Ok(admission(2)), false)?;
-                queue.connection().prepare_cached("RELEASE operation")?.execute([])?;
             }
             Ok(())
         })?;

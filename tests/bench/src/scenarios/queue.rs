@@ -182,8 +182,10 @@ impl Taker {
                 let (now, n) = (self.now, self.n);
                 let job = jobs::read("bench", n, now);
                 let began = Instant::now();
-                let answer = self.handle.submit(move |queue: &mut Queue| {
-                    queue.accept(now, Some(Position { epoch: 1, n }), job, Ok(admission(1)), false)
+                let admission = admission(1);
+                let answer = self.handle.submit_soon(move |queue: &mut Queue| {
+                    let position = Some(Position { epoch: 1, n });
+                    queue.accept(now, position, job.clone(), Ok(admission.clone()), false)
                 });
                 answers.push(async move {
                     let accepted = answer.await.unwrap_or(Err(StoreError::Stopped));
