@@ -10,23 +10,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ring::{
-    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey},
-    hmac,
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
 };
-use zeroize::{Zeroize, Zeroizing};
+use ring::hmac;
+use zeroize::Zeroize;
 
 use crate::seams::Random;
 
 const NONCE: usize = 24;
-const TAG: usize = 16;
 /// First byte of every sealed value, so that another scheme can follow one day.
 const SCHEME: u8 = 1;
 
 /// The key that seals rows of one store. Shows nothing of itself.
 #[derive(Clone)]
 pub struct SealKey {
-    cipher: Zeroizing<[u8; 32]>,
+    cipher: XChaCha20Poly1305,
     index: hmac::Key,
     random: Random,
 }
@@ -74,7 +74,7 @@ impl SealKey {
     /// A key from its bytes.
     #[must_use]
     pub fn new(mut bytes: [u8; 32], random: Random) -> Self {
-        let cipher = Zeroizing::new(bytes);
+        let cipher = XChaCha20Poly1305::new((&bytes).into());
         // The index key is derived, so that a blind index says nothing about the cipher's key.
         let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), b"latchd blind index v1");
         let index = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
@@ -126,15 +126,15 @@ impl SealKey {
     #[must_use]
     pub fn seal(&self, place: &str, plain: &[u8]) -> Vec<u8> {
         let nonce = self.random.bytes::<NONCE>();
-        let (key, short) = self.of_nonce(&nonce);
-        let mut out = Vec::with_capacity(1 + NONCE + plain.len() + TAG);
+        let payload = Payload { msg: plain, aad: place.as_bytes() };
+        let sealed = self
+            .cipher
+            .encrypt(&XNonce::from(nonce), payload)
+            .expect("values are far below the cipher's limit of 256 GiB");
+        let mut out = Vec::with_capacity(1 + NONCE + sealed.len());
         out.push(SCHEME);
         out.extend_from_slice(&nonce);
-        out.extend_from_slice(plain);
-        let tag = key
-            .seal_in_place_separate_tag(short, Aad::from(place.as_bytes()), &mut out[1 + NONCE..])
-            .expect("values are far below the cipher's limit of 256 GiB");
-        out.extend_from_slice(tag.as_ref());
+        out.extend_from_slice(&sealed);
         out
     }
 
@@ -149,23 +149,8 @@ impl SealKey {
         if scheme != SCHEME {
             return Err(unopenable());
         }
-        let (body, tag) = body.split_last_chunk::<TAG>().ok_or_else(unopenable)?;
-        let (key, short) = self.of_nonce(nonce);
-        let mut plain = body.to_vec();
-        let aad = Aad::from(place.as_bytes());
-        key.open_in_place_separate_tag(short, aad, Tag::from(*tag), &mut plain, 0..)
-            .map_err(|_| unopenable())?;
-        Ok(plain)
-    }
-
-    /// The key and the short nonce that a long nonce stands for.
-    fn of_nonce(&self, nonce: &[u8; NONCE]) -> (LessSafeKey, Nonce) {
-        let (long, rest) = nonce.split_first_chunk::<16>().expect("a nonce is longer");
-        let key = Zeroizing::new(hchacha20(&self.cipher, long));
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &*key).expect("the cipher's keys have 32 bytes");
-        let mut short = [0; 12];
-        short[4..].copy_from_slice(rest);
-        (LessSafeKey::new(key), Nonce::assume_unique_for_key(short))
+        let payload = Payload { msg: body, aad: place.as_bytes() };
+        self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| unopenable())
     }
 
     /// A keyed digest by which a sealed value can be found again without being readable, e.g. for "is this e-mail
@@ -242,39 +227,6 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-/// What makes XChaCha20 of ChaCha20: a key for one nonce (draft-irtf-cfrg-xchacha-03, 2.2).
-fn hchacha20(key: &[u8; 32], nonce: &[u8; 16]) -> [u8; 32] {
-    let words = |bytes: &[u8], into: &mut [u32]| {
-        for (word, bytes) in into.iter_mut().zip(bytes.chunks_exact(4)) {
-            *word = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
-        }
-    };
-    let mut state = [0_u32; 16];
-    words(b"expand 32-byte k", &mut state[..4]);
-    words(key, &mut state[4..12]);
-    words(nonce, &mut state[12..]);
-    let mut quarter = |a: usize, b: usize, c: usize, d: usize| {
-        for (sum, with, turned, by) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
-            state[sum] = state[sum].wrapping_add(state[with]);
-            state[turned] = (state[turned] ^ state[sum]).rotate_left(by);
-        }
-    };
-    for _ in 0..10 {
-        for column in 0..4 {
-            quarter(column, column + 4, column + 8, column + 12);
-        }
-        for diagonal in 0..4 {
-            quarter(diagonal, (diagonal + 1) % 4 + 4, (diagonal + 2) % 4 + 8, (diagonal + 3) % 4 + 12);
-        }
-    }
-    let mut out = [0; 32];
-    for (bytes, word) in out.chunks_exact_mut(4).zip(state[..4].iter().chain(&state[12..])) {
-        bytes.copy_from_slice(&word.to_le_bytes());
-    }
-    state.zeroize();
-    out
-}
-
 fn decode_hex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
@@ -311,29 +263,6 @@ mod tests {
         assert_eq!(key().open("guest/1", &sealed).unwrap(), b"Jane Doe");
         assert!(key().open("guest/2", &sealed).is_err());
         assert!(SealKey::new([8; 32], Random::seeded(1)).open("guest/1", &sealed).is_err());
-    }
-
-    /// The vectors of draft-irtf-cfrg-xchacha-03, 2.2.1 and A.3.1.
-    #[test]
-    fn it_is_xchacha20_poly1305_as_others_know_it() {
-        let hex = |text: &str| -> Vec<u8> {
-            (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-        };
-        let counting = |from: u8| -> [u8; 32] { std::array::from_fn(|at| from + u8::try_from(at).unwrap()) };
-        let nonce = hex("000000090000004a0000000031415927").try_into().unwrap();
-        let key = hex("82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc");
-        assert_eq!(hchacha20(&counting(0), &nonce).to_vec(), key);
-
-        let nonce = hex("404142434445464748494a4b4c4d4e4f5051525354555657").try_into().unwrap();
-        let mut sealed = hex(
-            "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda7e39\
-                 ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff9\
-                 21f9664c97637da9768812f615c68b13b52ec0875924c1c7987947deafd8780acf49",
-        );
-        let (key, short) = SealKey::new(counting(0x80), Random::seeded(1)).of_nonce(&nonce);
-        let aad = Aad::from(hex("50515253c0c1c2c3c4c5c6c7"));
-        let plain = key.open_in_place(short, aad, &mut sealed).unwrap();
-        assert!(plain.starts_with(b"Ladies and Gentlemen of the class of '99"));
     }
 
     #[test]
