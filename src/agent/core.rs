@@ -28,9 +28,8 @@ use crate::{
     protocol::{
         Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
         Stage, Status, StreamName, Welcome,
-        stream::{self, Resume},
     },
-    queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules},
+    queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Resumed, Rules},
     seams::{Random, Storage, TrustedTime},
     store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
 };
@@ -86,14 +85,6 @@ enum Answer {
     /// There is another certificate, or why not.
     Renewed(Result<Box<(Pairing, Settings)>, Failed>),
     Ends(Result<(Vec<Watched>, Position, bool), StoreError>),
-}
-
-/// How both streams go on with a cloud that has welcomed us.
-struct Resumed {
-    /// The last report that it holds.
-    reports_after: Position,
-    /// Whether this side may remember less than it once did.
-    forgot: bool,
 }
 
 /// One question to the queue at a time. What happens while it is under way may be missing from its answer, so it is
@@ -515,20 +506,7 @@ impl Core {
             state.conditions.set(now, "memory", "cloud_behind", Severity::Warning, message);
         }
         let resumed = self.queue.submit(move |queue: &mut Queue| {
-            let forgot = queue.continue_orders(now, orders_resume_after.epoch, orders_epoch_reason)?;
-            let reports_after = match stream::resume(&queue.memory()?.reports, reports_received) {
-                Resume::Continue { after } => {
-                    // Its acknowledgement may have been lost on the way.
-                    queue.acknowledge_reports(after);
-                    after
-                }
-                Resume::NewEpoch { epoch, reason } => {
-                    tracing::warn!(epoch, ?reason, "reports begin a new epoch");
-                    queue.begin_reports_epoch(epoch)?;
-                    Position { epoch, n: 0 }
-                }
-            };
-            Ok(Resumed { reports_after, forgot })
+            queue.resume(now, orders_resume_after.epoch, orders_epoch_reason, reports_received)
         });
         state.tasks.push(Box::pin(async move {
             Answer::Resumed { connection, reports_limit, result: committed(resumed).await }
