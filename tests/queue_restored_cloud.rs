@@ -6,11 +6,12 @@ mod queue_support;
 
 use latchd::{
     cloud::store::{Cancel, Db, Standing},
-    model::{BridgeId, JobState, WorkspaceId},
-    protocol::{Memory, Message, Position, stream::Resume},
-    queue::Queue,
+    model::{BridgeId, JobState, Origin},
+    protocol::{Memory, Message, Position},
+    queue::{LocalOrder, Queue},
     seal::SealKey,
     seams::{Random, Storage},
+    store::Store,
 };
 use queue_support::*;
 
@@ -26,7 +27,11 @@ struct Both {
 fn open_cloud(folder: &std::path::Path) -> (Db, BridgeId) {
     let seal = SealKey::new([7; 32], Random::seeded(1));
     let mut db = Db::open(&Storage::folder(folder), seal, Random::seeded(2)).unwrap();
-    let bridge = db.the_bridge(at(0), WorkspaceId(uuid::Uuid::from_u128(1))).unwrap();
+    let workspace = match db.workspace().unwrap() {
+        Some(workspace) => workspace,
+        None => db.found(at(0), "House", [1; 32]).unwrap(),
+    };
+    let bridge = db.the_bridge(at(0), workspace).unwrap();
     (db, bridge)
 }
 
@@ -68,15 +73,9 @@ impl Both {
             orders_limit: 1000,
         };
         let met = self.db.meet(at(1), self.bridge, self.connection, &memory_of_agent).unwrap();
-        let (epoch, reason) = (met.orders_resume_after.epoch, met.orders_epoch_reason);
-        self.site.commit(|queue| queue.continue_orders(at(1), epoch, reason)).unwrap();
-        let reports = self.site.queue.memory().unwrap().reports;
-        match latchd::protocol::stream::resume(&reports, met.reports_received) {
-            Resume::Continue { after } => self.site.queue.acknowledge_reports(after),
-            Resume::NewEpoch { epoch, .. } => {
-                self.site.commit(|queue| queue.begin_reports_epoch(epoch)).unwrap();
-            }
-        }
+        let (epoch, reason, reports) =
+            (met.orders_resume_after.epoch, met.orders_epoch_reason, met.reports_received);
+        self.site.commit(|queue| queue.resume(at(1), epoch, reason, reports)).unwrap();
     }
 
     /// The orders arrive, `most` of them, and are acknowledged.
@@ -118,6 +117,27 @@ impl Both {
 
     fn cancel(&mut self, number: u128) {
         assert_eq!(self.db.enqueue_cancel(at(1), self.bridge, id(number)).unwrap(), Cancel::Ordered);
+    }
+
+    /// A person at the site has a card read.
+    fn local_job_ends(&mut self, number: u128) {
+        let job = job(number, read());
+        let admission = admission(&job.order);
+        self.site
+            .commit(|queue| {
+                let order = LocalOrder { job, origin: Origin::Person, retries: None };
+                queue.accept_local(at(1), order, Ok(admission), true)
+            })
+            .unwrap();
+        self.site.commit(|queue| queue.finish(at(2), id(number), written())).unwrap();
+    }
+
+    /// The jobs of the site's own that the cloud knows of.
+    fn told(&mut self) -> Vec<String> {
+        let mut statement =
+            self.db.connection().prepare("SELECT job_id FROM local_job ORDER BY job_id").unwrap();
+        let told = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        told.map(|job| job.unwrap().trim_start_matches(['0', '-']).to_owned()).collect()
     }
 
     /// The order is over in the cloud, and ended so.
@@ -162,4 +182,50 @@ fn a_cancel_that_is_ordered_again_by_a_cloud_that_forgot_the_end_is_answered_wit
     both.orders_arrive(100);
     both.reports_arrive();
     assert_eq!(both.ended(1), JobState::Cancelled);
+}
+
+#[test]
+fn a_cloud_that_forgot_what_the_site_did_of_its_own_is_told_again() {
+    let mut both = Both::new();
+    both.meet();
+    both.local_job_ends(1);
+    both.reports_arrive();
+    let backup = both.backup();
+    both.local_job_ends(2);
+    both.local_job_ends(3);
+    both.reports_arrive();
+    both.put_back(&backup);
+    // It was not told of by the cloud that forgot the others.
+    both.local_job_ends(4);
+    assert_eq!(both.told(), ["1"]);
+    both.meet();
+    both.reports_arrive();
+    assert_eq!(both.told(), ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_holds() {
+    let mut both = Both::new();
+    both.meet();
+    let accept = |queue: &mut Queue| {
+        let job = job(1, card_at("1", &["101"], "guest"));
+        let admission = admission(&job.order);
+        queue.accept(at(1), Some(Position { epoch: 1, n: 1 }), job, Ok(admission), false)
+    };
+    both.db.enqueue_job(at(1), both.bridge, &job(1, card_at("1", &["101"], "guest"))).unwrap();
+    both.db.orders_to_send(both.bridge, both.connection, 0, 1).unwrap().unwrap();
+    both.site.commit(accept).unwrap();
+    both.db.orders_acknowledged(both.bridge, both.connection, Position { epoch: 1, n: 1 }).unwrap();
+    // The machine is put back to this moment after the card was written and the cloud has heard of it.
+    let old = copy_of(both.site.folder.path());
+    let lane = admission(&card_at("1", &["101"], "guest")).lane;
+    both.site.commit(|queue| queue.claim(at(2), &lane)).unwrap().unwrap();
+    both.site.commit(|queue| queue.finish(at(2), id(1), written())).unwrap();
+    both.reports_arrive();
+    let storage = Storage::folder(old.path());
+    both.site = Site::at(old, storage, |_| {});
+    both.meet();
+    assert_eq!(both.site.queue.job(id(1)).unwrap().unwrap().view.state, JobState::Unknown);
+    both.reports_arrive();
+    assert_eq!(both.ended(1), JobState::Succeeded);
 }

@@ -35,7 +35,6 @@ use crate::{
     protocol::{
         Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
         Stage, Status, StreamName, Welcome,
-        stream::{self, Resume},
     },
     queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed},
     seams::{Random, Storage, TrustedTime},
@@ -542,24 +541,13 @@ impl Core {
         }
         let resumed = self.queue.submit(move |queue: &mut Queue| {
             let was_empty = queue.memory()?.orders_received == Position::default();
-            let is_behind = queue.continue_orders(now, orders_resume_after.epoch, orders_epoch_reason)?;
-            let forgot = is_behind.then_some(match was_empty {
+            let resumed =
+                queue.resume(now, orders_resume_after.epoch, orders_epoch_reason, reports_received)?;
+            let forgot = resumed.forgot.then_some(match was_empty {
                 true => ("memory_new", Severity::Warning, MEMORY_NEW),
                 false => ("memory_behind", Severity::Error, MEMORY_BEHIND),
             });
-            let reports_after = match stream::resume(&queue.memory()?.reports, reports_received) {
-                Resume::Continue { after } => {
-                    // Its acknowledgement may have been lost on the way.
-                    queue.acknowledge_reports(after);
-                    after
-                }
-                Resume::NewEpoch { epoch, reason } => {
-                    tracing::warn!(epoch, ?reason, "reports begin a new epoch");
-                    queue.begin_reports_epoch(epoch)?;
-                    Position { epoch, n: 0 }
-                }
-            };
-            Ok(Resumed { reports_after, forgot })
+            Ok(Resumed { reports_after: resumed.reports_after, forgot })
         });
         state.tasks.push(Box::pin(async move {
             Answer::Resumed { connection, reports_limit, result: committed(resumed).await }

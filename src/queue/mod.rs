@@ -55,6 +55,7 @@ use rusqlite::Connection;
 pub use confirm::{ConfirmRefused, Unconfirmed};
 pub use import::Imported;
 pub use lanes::LanePause;
+pub use outbox::Resumed;
 pub use restore::Restored;
 pub use retry::RetryRefused;
 pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, QueueReader, SlotView};
@@ -918,9 +919,13 @@ impl Queue {
 
     /// Says once more how a job ended: a cloud that orders it again, or takes it back, does not know.
     fn report_again(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
-        if self.has_report(job_id)? {
-            return Ok(());
+        match self.has_report(job_id)? {
+            true => Ok(()),
+            false => self.report_anew(now, job_id),
         }
+    }
+
+    fn report_anew(&mut self, now: Timestamp, job_id: JobId) -> Result<(), StoreError> {
         let (Some(row), Some(detail)) = (self.find(job_id)?, self.job(job_id)?) else {
             return Ok(());
         };

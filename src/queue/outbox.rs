@@ -8,11 +8,22 @@ use crate::{
     model::{JobId, JobState, Report},
     protocol::{
         EpochReason, Message, Position,
-        stream::{self, Arrival, Sent},
+        stream::{self, Arrival, Resume, Sent},
     },
     store::StoreError,
 };
 
+/// How both streams go on with a cloud that has welcomed the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// The last report that the cloud holds.
+    pub reports_after: Position,
+    /// Whether this side's memory proved to be an old one.
+    pub forgot: bool,
+}
+
+/// Jobs of the site's own whose ends are told once more to a cloud that was set back.
+const TOLD_AGAIN: i64 = 10_000;
 /// Acknowledged reports deleted along with one change.
 const DROPPED_AT_ONCE: i64 = 256;
 
@@ -97,6 +108,42 @@ impl Queue {
         Ok(is_behind)
     }
 
+    /// A cloud says how it goes on with its orders, see [`Queue::continue_orders`], and what it holds of the reports. One
+    /// that holds more of them than were made has heard them of a memory that is gone: this one was set back.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn resume(
+        &mut self,
+        now: Timestamp,
+        orders_epoch: u64,
+        reason: Option<EpochReason>,
+        reports_received: Position,
+    ) -> Result<Resumed, StoreError> {
+        let mut forgot = self.continue_orders(now, orders_epoch, reason)?;
+        match stream::resume(&self.memory()?.reports, reports_received) {
+            Resume::Continue { after } => {
+                // Its acknowledgement may have been lost on the way.
+                self.acknowledge_reports(after);
+                Ok(Resumed { reports_after: after, forgot })
+            }
+            Resume::NewEpoch { epoch, reason } => {
+                tracing::warn!(epoch, ?reason, "reports begin a new epoch");
+                if reason == EpochReason::SenderBehind && !forgot {
+                    // The orders agree: none came since, and those that wait here may have been done.
+                    self.doubt_unfinished(now, &[JobState::Received, JobState::Waiting])?;
+                    self.forgot(now)?;
+                    forgot = true;
+                }
+                self.begin_reports_epoch(epoch)?;
+                if reason == EpochReason::ReceiverBehind {
+                    self.report_local_again(now)?;
+                }
+                Ok(Resumed { reports_after: Position { epoch, n: 0 }, forgot })
+            }
+        }
+    }
+
     /// Remembers what the cloud holds of the reports. The rows go with a later change, never in a commit of their
     /// own. What was never numbered cannot be acknowledged: such a position is ignored.
     pub fn acknowledge_reports(&mut self, up_to: Position) {
@@ -143,6 +190,18 @@ impl Queue {
             .execute([epoch.cast_signed(), last])?;
         self.acknowledged = Position { epoch, n: 0 };
         Ok(())
+    }
+
+    /// The cloud has forgotten reports that it had acknowledged. What it orders again is answered as it comes; the ends of
+    /// jobs that were made at the site, which it cannot ask for, go into the outbox once more: those of the newest ten
+    /// thousand that are kept. What it knows already changes nothing there.
+    fn report_local_again(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let forgotten = self.ids(
+            "SELECT job_id FROM (SELECT id, job_id FROM job WHERE ended_at IS NOT NULL AND origin <> 'cloud' \
+             AND job_id NOT IN (SELECT job_id FROM report) ORDER BY id DESC LIMIT ?1) ORDER BY id",
+            [TOLD_AGAIN],
+        )?;
+        forgotten.into_iter().try_for_each(|job_id| self.report_anew(now, job_id))
     }
 
     /// What follows a position in the stream of reports, at most `limit` messages.

@@ -14,6 +14,6 @@ mod trusted;
 pub use clock::Clock;
 pub use net::{BoxFuture, Listener, MemoryNet, Net, ResolveError, Stream, SystemNet};
 pub use random::Random;
-pub use storage::Storage;
+pub use storage::{Files, Storage};
 pub use tasks::{Process, spawn, task};
 pub use trusted::TrustedTime;

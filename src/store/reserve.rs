@@ -3,12 +3,9 @@
 //! A file that is there only to be deleted: when a commit finds the disk full, it goes, and in its room the ends of
 //! jobs that run can still be recorded. While it is gone nothing new is taken. It is made again once there is room.
 
-use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{io, path::PathBuf, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::seams::Storage;
 
@@ -60,7 +57,7 @@ impl Reserve {
     /// Gives the room free.
     pub fn release(&mut self) {
         self.looked_at = Some(Instant::now());
-        match fs::remove_file(self.path()) {
+        match self.storage.remove(FILE) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::error!(path = %self.path().display(), %error, "the reserve could not be given free");
             }
@@ -73,43 +70,24 @@ impl Reserve {
     }
 
     fn make(&self) -> io::Result<bool> {
-        let path = self.path();
-        let found = match fs::metadata(&path) {
-            Ok(found) => found.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-        if found == self.bytes && self.bytes > 0 {
+        let found = self.storage.size(FILE)?;
+        if found == Some(self.bytes) && self.bytes > 0 {
             return Ok(true);
         }
         // Of another size, or half made.
-        if found > 0 {
-            fs::remove_file(&path)?;
+        if found.is_some() {
+            self.storage.remove(FILE)?;
         }
-        if self.storage.free_bytes()? < self.bytes + SLACK {
+        if self.storage.free_bytes()? < self.bytes.saturating_add(SLACK) {
             return Ok(false);
         }
         if self.bytes == 0 {
             return Ok(true);
         }
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        let filled = fill(&file, self.bytes);
+        let filled = self.storage.fill(FILE, self.bytes);
         if filled.is_err() {
-            fs::remove_file(&path)?;
+            self.storage.remove(FILE)?;
         }
         filled.map(|()| true)
     }
-}
-
-/// Makes a file take up its room on the disk.
-fn fill(mut file: &fs::File, bytes: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => {}
-        // Not every file system can; writing does the same.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-            io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file)?;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    file.sync_all()
 }

@@ -204,13 +204,14 @@ impl Writer {
     /// Outside a tokio runtime.
     pub fn simulated<S: Store>(
         store: S,
+        reserve: Option<Reserve>,
         pace: impl FnMut() -> Duration + Send + 'static,
     ) -> (JoinHandle<()>, WriterHandle<S>) {
         let (sender, operations) = task_mpsc::unbounded_channel();
         let watched = Watched::default();
         // Its operations come another way.
         let none = Queued { operations: mpsc::channel().1, waiting: Arc::default() };
-        let work = Work::new(store, none, None, watched.clone(), Box::new(Instant::now));
+        let work = Work::new(store, none, reserve, watched.clone(), Box::new(Instant::now));
         (seams::spawn(work.run_as_task(operations, pace)), WriterHandle { way: Way::Task(sender), watched })
     }
 
@@ -400,10 +401,8 @@ impl<S: Store> Work<S> {
 
     /// A turn of the thread: all that waits, and what is due by the clock.
     fn turn(&mut self) -> Turn {
-        if !std::mem::replace(&mut self.is_begun, true)
-            && self.reserve.as_mut().is_some_and(|reserve| !reserve.refill())
-        {
-            self.disk_is(Disk::Full);
+        if !std::mem::replace(&mut self.is_begun, true) {
+            self.look_at_first();
         }
         let is_open = self.work_off();
         let now = Instant::now();
@@ -478,9 +477,14 @@ impl<S: Store> Work<S> {
         mut operations: task_mpsc::UnboundedReceiver<Box<dyn Operation<S>>>,
         mut pace: impl FnMut() -> Duration,
     ) {
+        self.look_at_first();
         let mut checkpoint_due = false;
         loop {
-            let wait = if checkpoint_due { IDLE } else { Duration::MAX };
+            let wait = match (self.watched.disk(), checkpoint_due) {
+                (Disk::Full, _) => LOOK_AGAIN,
+                (Disk::Room, true) => IDLE,
+                (Disk::Room, false) => Duration::MAX,
+            };
             match timeout(wait, operations.recv()).await {
                 Ok(Some(first)) => {
                     let mut first = Some(first);
@@ -499,8 +503,15 @@ impl<S: Store> Work<S> {
                 }
                 Ok(None) => break,
             }
+            self.look_for_room();
         }
         fold_log(self.store.connection());
+    }
+
+    fn look_at_first(&mut self) {
+        if self.reserve.as_mut().is_some_and(|reserve| !reserve.refill()) {
+            self.disk_is(Disk::Full);
+        }
     }
 
     fn look_for_room(&mut self) {
@@ -1014,7 +1025,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::folder(folder.path());
         let sync = Duration::from_millis(7);
-        let (task, handle) = Writer::simulated(plain(&storage), move || sync);
+        let (task, handle) = Writer::simulated(plain(&storage), None, move || sync);
         let begun = tokio::time::Instant::now();
         let first = handle.submit(insert(1));
         let with_it = handle.submit(insert(2));
@@ -1028,5 +1039,23 @@ mod tests {
         drop(handle);
         task.await.unwrap();
         assert_eq!(count(&storage), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_a_task_it_gives_its_reserve_free_and_makes_it_again() {
+        const RESERVE: u64 = 1024 * 1024;
+        let disk = crate::store::vfs::memory::Disk::new().unwrap();
+        let storage = disk.storage();
+        let reserve = Reserve::new(storage.clone(), RESERVE);
+        let (_task, handle) = Writer::simulated(plain(&storage), Some(reserve), || Duration::ZERO);
+        let mut health = handle.health();
+        handle.run(insert(1)).await.unwrap();
+        disk.limit(Some(disk.used()));
+        assert!(handle.run(insert(2)).await.is_err());
+        handle.run(insert(2)).await.unwrap();
+        assert_eq!((health.borrow().disk, storage.size("reserve").unwrap()), (Disk::Full, None));
+        disk.limit(None);
+        health.wait_for(|health| health.disk == Disk::Room).await.unwrap();
+        assert_eq!(storage.size("reserve").unwrap(), Some(RESERVE));
     }
 }

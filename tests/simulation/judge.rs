@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use latchd::{
     cloud::store::Db,
-    model::{JobId, Order, ReservationKey},
+    model::{Job, JobId, Order, ReservationKey},
     queue::{JobDetail, Queue},
     store::{Store, StoreError},
 };
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::world::{Book, number_of, printed_end};
+use super::{
+    desk::{Attempt, FIRST},
+    world::{Book, number_by_end, number_of, printed_end},
+};
 
 /// How long before its time a lock's entry is put there.
 pub(super) const LEAD: SignedDuration = SignedDuration::from_secs(30);
@@ -24,6 +27,14 @@ pub(super) struct Tally {
     /// Those of them that were ordered at the site.
     pub(super) local: u64,
     pub(super) pauses: u64,
+    /// Attempts at cards that were ordered at the API.
+    pub(super) attempts: u64,
+    /// How often work under way was looked at on a full disk.
+    pub(super) full_disks: u64,
+    /// Cards that others made at the lock server.
+    pub(super) foreign: u64,
+    /// Cards that joined a stay there, where others make cards as well.
+    pub(super) joins: u64,
     /// How often an agent was set back.
     pub(super) set_back: u64,
     pub(super) by_end: BTreeMap<String, u64>,
@@ -39,6 +50,10 @@ impl Tally {
         self.jobs += other.jobs;
         self.local += other.local;
         self.pauses += other.pauses;
+        self.attempts += other.attempts;
+        self.full_disks += other.full_disks;
+        self.foreign += other.foreign;
+        self.joins += other.joins;
         self.set_back += other.set_back;
         self.done += other.done;
         self.settled += other.settled;
@@ -100,6 +115,10 @@ pub(super) struct Evidence {
     /// Why both sides did not come to rest, if they did not.
     pub(super) unrest: Option<String>,
     pub(super) ends: BTreeMap<u64, CloudView>,
+    /// Those of the API, in the order in which they were made.
+    pub(super) attempts: Vec<Attempt>,
+    /// How many bytes the cloud and the agent keep in reserve.
+    pub(super) reserves: [Option<u64>; 2],
     /// As [`arrived`] gives them.
     pub(super) arrived: Vec<u64>,
     /// As [`told_of_local_jobs`] gives it.
@@ -132,8 +151,16 @@ fn card_of(order: &Value) -> Option<u64> {
     let is_card = fields[0].starts_with("CN") || fields[0].starts_with("CC");
     let end = jiff::civil::DateTime::strptime("%H%M%d%m%y", fields.get(10)?).ok()?;
     let first = printed_end(0).to_zoned(jiff::tz::TimeZone::UTC).datetime();
-    let minutes = end.since(first).ok()?.total(jiff::Unit::Minute).ok()?;
-    (is_card && 0.0 < minutes).then_some(minutes as u64)
+    let minutes = end.duration_since(first).as_mins();
+    (is_card && 0 < minutes).then_some(minutes as u64)
+}
+
+/// The number that a job's card carries.
+pub(super) fn card_number(job: &Job) -> Option<u64> {
+    match &job.order {
+        Order::CardEncode(card) => Some(number_by_end(card.window.ends_at()?.as_millisecond())),
+        _ => None,
+    }
 }
 
 /// How often the device wrote the card of a job.
@@ -159,7 +186,8 @@ pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<Strin
             if ordered.held && !ordered.local && !book.cloud_restored {
                 wrong.push(format!("job {number} was lost by the cloud, which had said that it holds it"));
             }
-            if ordered.held && ordered.local && !forgotten {
+            // A cloud that was set back is told again.
+            if ordered.held && ordered.local && book.agent_restored.is_empty() {
                 wrong.push(format!(
                     "the cloud never heard of job {number}, which the agent had taken at the site"
                 ));
@@ -180,8 +208,17 @@ pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<Strin
     tally.done =
         evidence.ledger["orders"].as_array().unwrap().iter().filter(|it| was_done(it)).count() as u64;
     judge_cards(book, evidence, &mut wrong);
+    judge_attempts(book, evidence, &mut wrong);
+    tally.attempts = evidence.attempts.len() as u64;
+    tally.full_disks = book.full_disks;
+    tally.foreign = book.foreign.len() as u64;
+    for (side, reserve) in ["cloud", "agent"].iter().zip(evidence.reserves) {
+        if reserve.is_none() && evidence.unrest.is_none() {
+            wrong.push(format!("the {side} keeps nothing in reserve on its disk any more"));
+        }
+    }
     judge_checkouts(book, evidence, &mut wrong);
-    judge_stays(book, evidence, &mut wrong);
+    tally.joins = judge_stays(book, evidence, &mut wrong);
     judge_doors(book, evidence, &mut wrong);
     judge_slots(book, evidence, &mut wrong);
     if wrong.is_empty() { Ok(tally) } else { Err(wrong) }
@@ -256,11 +293,46 @@ fn judge_cards(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
         }
     }
     for (number, times) in written {
-        if !book.orders.contains_key(&number) {
+        if !book.orders.contains_key(&number) && !book.desk.guests.contains_key(&number) {
             wrong.push(format!("the card of job {number} was written, and nobody had ordered it"));
         }
-        if 1 < times {
+        // A cloud that was set back may have forgotten that a guest had a card.
+        if 1 < times && !(FIRST <= number && book.cloud_restored) {
             wrong.push(format!("the card of job {number} was written {times} times"));
+        }
+    }
+}
+
+/// A guest's card is as the attempts at it and its method say.
+fn judge_attempts(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
+    let mut guests = BTreeMap::<u64, Vec<&Attempt>>::new();
+    for attempt in &evidence.attempts {
+        guests.entry(attempt.guest).or_default().push(attempt);
+        wrong.extend(attempt.contradiction());
+        if attempt.status == "pending" {
+            wrong.push(format!("an attempt at the card of guest {} has not ended", attempt.guest));
+        }
+    }
+    for guest in book.desk.guests.keys() {
+        let attempts = guests.get(guest).map_or(&[][..], Vec::as_slice);
+        let done =
+            attempts.iter().filter(|it| it.said.as_ref().is_some_and(|(_, it)| it == "succeeded")).count();
+        let doubts = attempts.iter().filter(|it| it.is_in_doubt()).count();
+        let written = times_done(&evidence.ledger, *guest);
+        if written < done || (done + doubts < written && !book.cloud_restored) {
+            wrong.push(format!(
+                "the card of guest {guest} was written {written} times; {done} are said to be done, {doubts} in doubt"
+            ));
+        }
+        let method = attempts.iter().find(|it| it.is_newest);
+        if let Some(method) = method
+            && (method.is_issued && written == 0
+                || !method.is_issued && !method.in_doubt && 0 < written && !book.cloud_restored)
+        {
+            wrong.push(format!(
+                "the card of guest {guest} was written {written} times, and its method is issued: {}",
+                method.is_issued
+            ));
         }
     }
 }
@@ -294,32 +366,42 @@ fn judge_checkouts(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
     }
 }
 
-/// No card joins a stay that is another reservation's.
-fn judge_stays(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
+/// No card joins a stay that is another reservation's. Says how many joined one where others make cards as well.
+fn judge_stays(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) -> u64 {
+    let mut joins = 0;
     let mut stays = BTreeMap::<String, Option<ReservationKey>>::new();
     let mut orders: Vec<&Value> = evidence.ledger["orders"].as_array().unwrap().iter().collect();
     // In the order in which they were done, which is when they ended.
     orders.retain(|order| was_done(order));
     orders.sort_by_key(|order| order["ended_as"].as_u64());
+    let mut foreign = book.foreign.iter().peekable();
     for order in orders {
+        let ended = order["ended_as"].as_u64().unwrap();
+        while let Some((room, _)) = foreign.next_if(|(_, after)| *after < ended) {
+            stays.insert(room.clone(), None);
+        }
         let fields = fields(order);
         if fields[0] == "CO" {
             stays.insert(fields[2].to_owned(), None);
         }
         let Some(number) = card_of(order) else { continue };
-        let Some(Order::CardEncode(card)) = book.orders.get(&number).map(|it| &it.job.order) else {
-            continue;
+        let own = match (book.orders.get(&number).map(|it| &it.job.order), book.desk.guests.get(&number)) {
+            (Some(Order::CardEncode(card)), _) => card.reservation_key.clone(),
+            (_, Some(guest)) => Some(guest.stay.clone()),
+            _ => continue,
         };
+        joins += u64::from(fields[0].starts_with("CC") && !book.foreign.is_empty());
         for room in fields[3..7].iter().filter(|room| !room.is_empty()) {
-            if fields[0].starts_with("CC") && stays.get(*room) != Some(&card.reservation_key) {
+            if fields[0].starts_with("CC") && stays.get(*room) != Some(&own) {
                 let whose = stays.get(*room);
                 wrong.push(format!("the card of job {number} joined a stay in {room} that is {whose:?}"));
             }
             if fields[0].starts_with("CN") {
-                stays.insert((*room).to_owned(), card.reservation_key.clone());
+                stays.insert((*room).to_owned(), own.clone());
             }
         }
     }
+    joins
 }
 
 /// A door opens once for each order that says so.
@@ -461,6 +543,8 @@ mod tests {
             unrest: None,
             ends: BTreeMap::new(),
             arrived: Vec::new(),
+            attempts: Vec::new(),
+            reserves: [Some(1); 2],
             local_jobs_told: (0, 0),
             tables: Vec::new(),
             tables_at: "2026-11-22T12:05:00Z".parse().unwrap(),

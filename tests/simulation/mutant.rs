@@ -7,7 +7,7 @@ use latchd::{
     drivers::{Driver, Line, Performed, ProgressSink, Proof, Work},
     model::{Admission, Code, LaneName, Order, Outcome, Refusal, SystemInventory, SystemName},
     seams::BoxFuture,
-    store::{Store, StoreError},
+    store::{Reserve, Store, StoreError, vfs::memory::Disk},
 };
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -35,10 +35,22 @@ pub(super) enum Mutant {
     DropsLocalJobs,
     /// The agent forgets with its next start that a lane is paused.
     ForgetsPauses,
+    /// The cloud lets an attempt that has ended follow what is said of its job later.
+    EndsTwice,
+    /// The cloud calls attempts that failed a success.
+    CallsFailureSuccess,
+    /// The cloud lets a card that may have been written be written again.
+    ForgetsDoubts,
+    /// Both sides keep no room on their disks in reserve.
+    KeepsNoReserve,
+    /// Both sides take a disk that was full for full from then on.
+    SeesNoRoom,
+    /// The agent takes itself for the only one that makes cards.
+    BelievesItIsAlone,
 }
 
 impl Mutant {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 16] = [
         Self::None,
         Self::RepeatsInDoubt,
         Self::CallsDoubtFailure,
@@ -49,6 +61,12 @@ impl Mutant {
         Self::NeverEnds,
         Self::DropsLocalJobs,
         Self::ForgetsPauses,
+        Self::EndsTwice,
+        Self::CallsFailureSuccess,
+        Self::ForgetsDoubts,
+        Self::KeepsNoReserve,
+        Self::SeesNoRoom,
+        Self::BelievesItIsAlone,
     ];
 
     /// By the name it has here.
@@ -69,6 +87,23 @@ pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError>
                       BEGIN DELETE FROM local_job WHERE job_id = new.job_id; END";
         db.connection().execute_batch(forget)?;
     }
+    let spoilt = match mutant {
+        Mutant::EndsTwice => {
+            "CREATE TRIGGER IF NOT EXISTS spoil AFTER INSERT ON job_end WHEN new.state = 'succeeded'
+             BEGIN UPDATE action_attempt SET status = 'success', error_type = NULL
+                   WHERE job_id = new.job_id AND status = 'error'; END"
+        }
+        Mutant::CallsFailureSuccess => {
+            "CREATE TRIGGER IF NOT EXISTS spoil AFTER UPDATE OF status ON action_attempt WHEN new.status = 'error'
+             BEGIN UPDATE action_attempt SET status = 'success' WHERE rowid = new.rowid; END"
+        }
+        Mutant::ForgetsDoubts => {
+            "CREATE TRIGGER IF NOT EXISTS spoil AFTER INSERT ON card_state WHEN new.in_doubt
+             BEGIN UPDATE card_state SET in_doubt = 0 WHERE rowid = new.rowid; END"
+        }
+        _ => return Ok(()),
+    };
+    db.connection().execute_batch(spoilt)?;
     Ok(())
 }
 
@@ -88,6 +123,18 @@ pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result
     Ok(())
 }
 
+/// What a side keeps in reserve on its disk.
+pub(super) fn spoil_reserve(mutant: Mutant, disk: &Disk, bytes: u64) -> Reserve {
+    match mutant {
+        Mutant::KeepsNoReserve => Reserve::new(disk.storage(), 0),
+        Mutant::SeesNoRoom => {
+            let begun = disk.changes() == 0;
+            Reserve::new(disk.storage().with_free(move || if begun { u64::MAX } else { 0 }), bytes)
+        }
+        _ => Reserve::new(disk.storage(), bytes),
+    }
+}
+
 pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn Driver> {
     match mutant {
         Mutant::None
@@ -95,7 +142,13 @@ pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn D
         | Mutant::DoesNotSync
         | Mutant::NeverEnds
         | Mutant::DropsLocalJobs
-        | Mutant::ForgetsPauses => driver,
+        | Mutant::ForgetsPauses
+        | Mutant::EndsTwice
+        | Mutant::CallsFailureSuccess
+        | Mutant::ForgetsDoubts
+        | Mutant::KeepsNoReserve
+        | Mutant::SeesNoRoom
+        | Mutant::BelievesItIsAlone => driver,
         Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone | Mutant::NeverRests => {
             Arc::new(Spoilt { mutant, driver })
         }

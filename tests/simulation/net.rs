@@ -34,6 +34,8 @@ pub(super) enum Host {
     Salto,
     /// The keypad locks, each at a port of its own.
     Locks,
+    /// Those who use the cloud's API.
+    People,
 }
 
 /// How a line between two machines is.

@@ -5,7 +5,7 @@
 //! one thread, so what happens is decided by the seed alone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock,
@@ -19,6 +19,7 @@ use latchd::{
     agent::{self, QueueFile, admin},
     cloud::{
         self, Signals,
+        keys::digest,
         store::{BridgeKeys, Db},
         tls::public_key_hash,
     },
@@ -37,12 +38,12 @@ use latchd::{
         JobState, LaneName, Order, Priority, Private, ReservationKey, SlotContent, SlotPut, SystemName,
         Verdict, Window,
     },
-    protocol::{PublicKey, SigningKey},
-    queue::{JobFilter, Queue, QueueReader, Rules},
+    protocol::{Position, PublicKey, SigningKey},
+    queue::{JobFilter, Memory, Queue, QueueReader, Rules},
     seal::SealKey,
     seams::{self, Clock, Net, Process, Random, Storage},
     store::{
-        ReaderHandle, Store, StoreError, Writer, WriterHandle,
+        self, ReaderHandle, Reserve, Store, StoreError, Writer, WriterHandle,
         vfs::memory::{Cut, Disk, Image},
     },
 };
@@ -63,6 +64,7 @@ use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
 use super::{
+    desk::{self, Attempts, Desk},
     judge::{self, Evidence, Tally},
     mutant::{self, Mutant},
     net::{Host, Network, Road},
@@ -75,7 +77,7 @@ const REST: Duration = Duration::from_secs(45 * 60);
 /// When the long ones of the locks' entries end, after the beginning: late enough that everything else is at rest.
 const LONG_ENTRIES: Duration = Duration::from_secs(8 * 60);
 const BRIDGES: u16 = 7443;
-const API: u16 = 7080;
+pub(super) const API: u16 = 7080;
 const SALTO: u16 = 8090;
 /// The first lock's; the others follow.
 const LOCKS: u16 = 4801;
@@ -86,6 +88,9 @@ const ENCODERS: u64 = 2;
 const LANES: [&str; 3] = ["salto", "keys/k1", "keys/k2"];
 /// How long until a person tries again what could not be asked for.
 const AGAIN: Duration = Duration::from_secs(3);
+
+/// What each side keeps in reserve on its disk: more than a log grows to before it is folded back.
+const RESERVE: u64 = 4 * 1024 * 1024;
 
 /// Nothing that works well takes more steps in one life of a process, or turns of a seed. What does turns in a circle: it
 /// is ended there and told, so that it is never taken for slowness.
@@ -130,8 +135,16 @@ pub(super) struct Book {
     pub(super) cloud_restored: bool,
     /// The clock of the agent's host was wrong for a while.
     pub(super) clock_jumped: bool,
+    /// Cards that the hotel's own desk made at the lock server: for which room, and after how many orders had ended there.
+    pub(super) foreign: Vec<(String, u64)>,
     /// The number of the last order before each time that the agent was set back.
     pub(super) agent_restored: Vec<u64>,
+    /// What guests' cards were asked for at the cloud's API.
+    pub(super) desk: Desk,
+    /// What was seen of the API's attempts, until the cloud is set back.
+    pub(super) attempts: Attempts,
+    /// How often work under way was looked at on a full disk.
+    pub(super) full_disks: u64,
     /// What was seen to be wrong on the way.
     pub(super) wrong: Vec<String>,
     /// Pauses of lanes over which it was counted what began there.
@@ -157,6 +170,12 @@ struct World {
     book: Arc<Mutex<Book>>,
     /// The agent's memory was put back from a backup, and it has not been told yet.
     agent_is_set_back: Arc<AtomicBool>,
+    /// Whose disks were filled while they had room and so the whole reserve, and not put back since.
+    filled_beside_reserve: BTreeSet<Host>,
+    /// The agent's disk goes back to its copy before its next start, and nobody will tell it.
+    agent_rolls_back: bool,
+    /// Until then nothing goes wrong.
+    calm_until: Instant,
     /// How often jobs had begun in each paused lane when its pause was said to be durable.
     paused: Arc<Mutex<BTreeMap<&'static str, u64>>>,
     /// The process of all devices.
@@ -255,6 +274,11 @@ enum Action {
     MendDisk(Host),
     Sturdy,
     LookForDoubts,
+    ForeignCard,
+    CopyAgent,
+    Guest,
+    EncodeAgain,
+    LookAtAttempts,
     Heal,
 }
 
@@ -294,6 +318,9 @@ impl World {
             tables: None,
             book: Arc::default(),
             agent_is_set_back: Arc::default(),
+            filled_beside_reserve: BTreeSet::new(),
+            agent_rolls_back: false,
+            calm_until: Instant::now(),
             paused: Arc::default(),
             devices: Process::new(|| false),
             circles: Circles::default(),
@@ -321,6 +348,17 @@ impl World {
             Action::LookForDoubts,
         ] {
             self.soon(1_000, action);
+        }
+        if self.is_shared() {
+            self.soon(10_000, Action::ForeignCard);
+        }
+        if self.may_roll_back() {
+            self.soon(30_000, Action::CopyAgent);
+        }
+        if self.has_a_desk() {
+            for action in [Action::Guest, Action::EncodeAgain, Action::LookAtAttempts] {
+                self.soon(10_000, action);
+            }
         }
         self.after(TROUBLE, Action::Heal);
         let give_up = self.begun + TROUBLE + REST;
@@ -436,6 +474,8 @@ impl World {
             Action::MendSalto => self.command("fault clear").await,
             Action::MendLocks => self.mend_locks().await,
             Action::MendDisk(host) => {
+                self.look_at_full_disk(host).await;
+                self.filled_beside_reserve.remove(&host);
                 self.note(format_args!("the disk of {host:?} has room"));
                 self.disk(host).limit(None);
             }
@@ -444,6 +484,35 @@ impl World {
                 self.soon(25_000, Action::LookForDoubts);
                 self.settle_a_doubt().await;
             }
+            Action::ForeignCard => {
+                if !self.healed {
+                    self.soon(20_000, Action::ForeignCard);
+                    self.make_a_foreign_card().await;
+                }
+            }
+            Action::CopyAgent => {
+                if !self.healed {
+                    self.soon(30_000, Action::CopyAgent);
+                    self.note("the agent's disk is copied");
+                    self.agent.backup = Some(self.agent.disk.image());
+                }
+            }
+            Action::Guest => {
+                if !self.healed {
+                    self.soon(40_000, Action::Guest);
+                    self.guest();
+                }
+            }
+            Action::EncodeAgain => {
+                if !self.healed {
+                    self.soon(30_000, Action::EncodeAgain);
+                    self.encode_again();
+                }
+            }
+            Action::LookAtAttempts => {
+                self.soon(10_000, Action::LookAtAttempts);
+                self.look_at_attempts().await;
+            }
             Action::Heal => self.heal().await,
         }
     }
@@ -451,7 +520,7 @@ impl World {
     fn disk(&self, host: Host) -> Disk {
         match host {
             Host::Cloud => self.cloud.disk.clone(),
-            Host::Agent | Host::Salto | Host::Locks => self.agent.disk.clone(),
+            Host::Agent | Host::Salto | Host::Locks | Host::People => self.agent.disk.clone(),
         }
     }
 
@@ -575,11 +644,11 @@ impl World {
         let encoder = EncoderName::new(format!("{}", 1 + self.random.below(ENCODERS))).unwrap();
         let room = self.random.below(ROOMS);
         let door = |room: u64| DoorName::new(format!("{}", 101 + room)).unwrap();
-        // Guests follow each other, and now and then an order of a guest who has left comes late.
-        let guest = self.begun.elapsed().as_secs() / 70;
-        let guest = if self.chance(10) { guest.saturating_sub(1) } else { guest };
-        let reservation_key = ReservationKey::new(format!("guest-{guest}-of-{room}")).unwrap();
+        let reservation_key = self.some_stay(room);
         let card_wait_seconds = self.one(&[5, 20, 60]);
+        if self.is_shared() && self.chance(30) {
+            return Order::CardRead(CardRead { encoder, card_wait_seconds });
+        }
         match self.random.below(100) {
             0..80 => {
                 let mut doors = vec![door(room)];
@@ -627,6 +696,113 @@ impl World {
         }
     }
 
+    /// In some seeds the hotel's own desk makes cards at the lock server as well.
+    fn is_shared(&self) -> bool {
+        self.seed % 5 == 2
+    }
+
+    /// Where a live card was read, a stay may be joined for ten minutes: the desk knows that and keeps away.
+    async fn make_a_foreign_card(&mut self) {
+        let ledger = self.salto.command("ledger").await.unwrap();
+        let orders = ledger["orders"].as_array().unwrap();
+        let reads = || orders.iter().filter(|order| order["fields"][0] == "LT");
+        let room = format!("{}", 101 + self.random.below(ROOMS));
+        let is_read = |order: &serde_json::Value| {
+            order["result"] == "waiting"
+                || order["read"].as_array().is_some_and(|read| read.iter().any(|it| *it == *room))
+        };
+        if reads().any(is_read) {
+            return;
+        }
+        let ended = orders.iter().filter_map(|order| order["ended_as"].as_u64()).max().unwrap_or(0);
+        self.command(&format!("foreign-card-made {room}")).await;
+        self.book.lock().unwrap().foreign.push((room, ended));
+    }
+
+    /// In some seeds guests' cards are ordered as the front desk's software does it, at the cloud's API.
+    fn has_a_desk(&self) -> bool {
+        self.seed.is_multiple_of(3)
+    }
+
+    /// The stay of some guest in a room.
+    fn some_stay(&self, room: u64) -> ReservationKey {
+        // Guests follow each other, and now and then an order of a guest who has left comes late.
+        let guest = self.begun.elapsed().as_secs() / 70;
+        let guest = if self.chance(10) { guest.saturating_sub(1) } else { guest };
+        ReservationKey::new(format!("guest-{guest}-of-{room}")).unwrap()
+    }
+
+    /// Somebody checks in: a grant, and its card.
+    fn guest(&mut self) {
+        let room = self.random.below(ROOMS);
+        let wish = desk::Wish {
+            number: desk::FIRST + self.book.lock().unwrap().desk.guests.len() as u64,
+            room: 101 + room,
+            encoder: self.random.below(ENCODERS) as usize,
+            stay: self.some_stay(room),
+        };
+        let number = wish.number;
+        self.note(format_args!("guest {number} of {} checks in to {}", wish.stay.as_str(), wish.room));
+        self.book.lock().unwrap().desk.guests.insert(number, desk::Guest::of(&wish));
+        let (net, book) = (self.network.at(Host::People), Arc::clone(&self.book));
+        tokio::spawn(desk::check_in(net, book, wish));
+    }
+
+    /// Somebody asks once more for a guest's card: it may be under way, in doubt, written, or not.
+    fn encode_again(&mut self) {
+        let methods: Vec<_> = {
+            let book = self.book.lock().unwrap();
+            book.desk.guests.values().filter_map(|guest| guest.method.clone()).collect()
+        };
+        let Some(method) = methods.get(self.random.below(methods.len().max(1) as u64) as usize) else {
+            return;
+        };
+        let encoder = self.random.below(ENCODERS) as usize;
+        self.note(format_args!("the card {method} is asked for once more, on encoder {}", encoder + 1));
+        tokio::spawn(desk::encode(self.network.at(Host::People), method.clone(), encoder));
+    }
+
+    async fn look_at_attempts(&mut self) {
+        let Some(life) = &self.cloud.life else { return };
+        let Ok(rows) = life.db.run(desk::attempts).await else { return };
+        let mut book = self.book.lock().unwrap();
+        let Book { attempts, wrong, .. } = &mut *book;
+        attempts.look_at(rows, wrong);
+    }
+
+    /// What is under way is recorded on a full disk as well, in the room that was kept for it.
+    async fn look_at_full_disk(&mut self, host: Host) {
+        let stored = match host {
+            Host::Cloud => match &self.cloud.life {
+                Some(life) if life.db.health().borrow().disk == store::Disk::Full => {
+                    life.db
+                        .run(|db| {
+                            Ok(db
+                                .connection()
+                                .execute("UPDATE bridge_order SET created_at = created_at", [])?)
+                        })
+                        .await
+                }
+                _ => return,
+            },
+            Host::Agent | Host::Salto | Host::Locks | Host::People => match &self.agent.life {
+                Some(life) if life.queue.health().borrow().disk == store::Disk::Full => {
+                    let touch = "UPDATE job SET received_at = received_at";
+                    life.queue.run(|queue| Ok(queue.connection().execute(touch, [])?)).await
+                }
+                _ => return,
+            },
+        };
+        let free = self.disk(host).storage().free_bytes().unwrap();
+        let mut book = self.book.lock().unwrap();
+        book.full_disks += 1;
+        // One that dies meanwhile says nothing about its disk.
+        let was_given_up = self.filled_beside_reserve.contains(&host);
+        if was_given_up && free < RESERVE / 4 || stored.is_err_and(|error| error.is_disk_full()) {
+            book.wrong.push(format!("{host:?} has no room on its full disk for what is under way"));
+        }
+    }
+
     fn cancel(&mut self) {
         let known = self.book.lock().unwrap().orders.len() as u64;
         let Some(life) = self.cloud.life.as_ref().filter(|_| 0 < known) else { return };
@@ -645,6 +821,17 @@ impl World {
     async fn lay_a_card(&mut self) {
         let encoder = 1 + self.random.below(ENCODERS);
         let _ = self.salto.command(&format!("remove {encoder}")).await;
+        if self.is_shared() && self.chance(50) {
+            // A guest comes back with a card.
+            let ledger = self.salto.command("ledger").await.unwrap();
+            let orders = ledger["orders"].as_array().unwrap().iter().rev();
+            let cards: Vec<_> = orders.filter_map(|order| order["card"].as_str()).take(4).collect();
+            if !cards.is_empty() {
+                let card = self.one(&cards);
+                let _ = self.salto.command(&format!("place {card} on {encoder}")).await;
+                return;
+            }
+        }
         if self.healed || self.chance(80) {
             self.cards += 1;
             let kind = if self.healed || self.chance(90) { "blank" } else { self.one(&["staff", "damaged"]) };
@@ -661,24 +848,41 @@ impl World {
         let filter = JobFilter { state: Some(JobState::Unknown), lane: None, limit: 50 };
         let doubts = life.queue.run(move |queue: &mut Queue| queue.jobs(filter)).await;
         let Ok(doubts) = doubts else { return };
-        let Some(doubt) = doubts.first() else { return };
+        // Cards are told apart by the guest's number, which a cloud that was set back may order once more.
+        let can_be_told = |number| {
+            let book = self.book.lock().unwrap();
+            match book.orders.get(&number).map(|ordered| &ordered.job.order) {
+                Some(Order::CardEncode(_)) => true,
+                Some(_) => false,
+                None => book.desk.guests.contains_key(&number) && !book.cloud_restored,
+            }
+        };
+        let mut found = None;
+        for doubt in doubts {
+            let job_id = doubt.job_id;
+            let Ok(Some(detail)) = life.queue.run(move |queue: &mut Queue| queue.job(job_id)).await else {
+                return;
+            };
+            if let Some(number) =
+                detail.job.as_ref().and_then(judge::card_number).filter(|it| can_be_told(*it))
+            {
+                found = Some((job_id, number));
+                break;
+            }
+        }
+        let Some((job_id, number)) = found else { return };
         let ledger = self.salto.command("ledger").await.unwrap();
         // While a command may still arrive, or its encoder waits for the card, nobody can say.
         let waits = !self.network.is_quiet(Host::Agent, Host::Salto);
         let waits =
             waits || ledger["orders"].as_array().unwrap().iter().any(|order| order["result"] == "waiting");
-        let number = number_of(doubt.job_id);
         let done = judge::times_done(&ledger, number);
-        let is_card = matches!(
-            self.book.lock().unwrap().orders.get(&number).map(|ordered| &ordered.job.order),
-            Some(Order::CardEncode(_))
-        );
-        if waits || !is_card {
+        if waits {
             return;
         }
         let verdict = if 0 < done { Verdict::Done } else { Verdict::NotDone };
         let (answer, told) = oneshot::channel();
-        let request = admin::Request::Resolve { job_id: doubt.job_id, verdict, by: "night porter".into() };
+        let request = admin::Request::Resolve { job_id, verdict, by: "night porter".into() };
         if life.questions.try_send((request, answer)).is_ok() {
             self.note(format_args!("job {number} is said to be {verdict:?}"));
             let book = Arc::clone(&self.book);
@@ -693,6 +897,9 @@ impl World {
     // What goes wrong.
 
     async fn trouble(&mut self) {
+        if Instant::now() < self.calm_until {
+            return;
+        }
         let host = self.one(&[Host::Agent, Host::Agent, Host::Cloud]);
         let road = self.one(&ROADS);
         let span = Duration::from_millis(self.one(&[300, 5_000, 40_000, 100_000]));
@@ -710,7 +917,7 @@ impl World {
                             doom(&life.process, steps);
                         }
                     }
-                    Host::Agent | Host::Salto | Host::Locks => {
+                    Host::Agent | Host::Salto | Host::Locks | Host::People => {
                         self.agent.end = end;
                         if let Some(life) = &self.agent.life {
                             doom(&life.process, steps);
@@ -724,7 +931,7 @@ impl World {
                 self.note(format_args!("{host:?} dies {end:?} at change {changes}"));
                 match host {
                     Host::Cloud => self.cloud.end = end,
-                    Host::Agent | Host::Salto | Host::Locks => self.agent.end = end,
+                    Host::Agent | Host::Salto | Host::Locks | Host::People => self.agent.end = end,
                 }
                 self.disk(host).die_after(changes);
             }
@@ -761,6 +968,16 @@ impl World {
             15 => {
                 let room = self.random.below(30_000) as usize;
                 let disk = self.disk(host);
+                if disk.storage().free_bytes().unwrap() < u64::MAX {
+                    return;
+                }
+                let health = match host {
+                    Host::Cloud => self.cloud.life.as_ref().map(|life| life.db.health()),
+                    _ => self.agent.life.as_ref().map(|life| life.queue.health()),
+                };
+                if health.is_some_and(|health| health.borrow().disk == store::Disk::Room) {
+                    self.filled_beside_reserve.insert(host);
+                }
                 self.note(format_args!("the disk of {host:?} has {room} bytes left for {span:?}"));
                 disk.limit(Some(disk.used() + room));
                 self.after(span, Action::MendDisk(host));
@@ -775,7 +992,7 @@ impl World {
                     self.note("the cloud is backed up");
                     self.cloud.backup = Some(self.cloud.disk.image());
                 }
-                Host::Agent | Host::Salto | Host::Locks => {
+                Host::Agent | Host::Salto | Host::Locks | Host::People => {
                     self.note("the agent is backed up");
                     self.agent.backup = Some(self.agent.disk.image());
                 }
@@ -837,7 +1054,7 @@ impl World {
                     life.process.kill();
                 }
             }
-            Host::Agent | Host::Salto | Host::Locks => {
+            Host::Agent | Host::Salto | Host::Locks | Host::People => {
                 self.agent.end = end;
                 if let Some(life) = &self.agent.life {
                     life.process.kill();
@@ -933,14 +1150,16 @@ impl World {
         let (spoken, mutant, circles) = (signals.clone(), self.mutant, self.circles.clone());
         let run = async move {
             let now = clock.now();
-            found(&disk.storage(), now, Some(Authority::get()))?;
-            let mut db = Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone())?;
+            let open = || Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone());
+            let mut reserve = mutant::spoil_reserve(mutant, &disk, RESERVE);
+            open_at_any_rate(&mut reserve, || found(&disk.storage(), now, Some(Authority::get())))?;
+            let mut db = open_at_any_rate(&mut reserve, open)?;
             circles.watch("the cloud", db.connection())?;
             mutant::spoil_cloud(mutant, &mut db)?;
             db.all_bridges_down(now)?;
             let workspace = db.workspace()?.expect("it was founded");
             let bridge = db.the_bridge(now, workspace)?;
-            let (_task, db) = Writer::simulated(db, pace);
+            let (_task, db) = Writer::simulated(db, Some(reserve), pace);
             let bridges = network.listen(address(BRIDGES)).await.unwrap();
             let api = network.listen(address(API)).await.unwrap();
             let _ = tell.send((db.clone(), bridge));
@@ -971,9 +1190,65 @@ impl World {
         }
     }
 
+    /// Whether in this seed the agent's machine is put back to an older moment without anybody saying so.
+    fn may_roll_back(&self) -> bool {
+        self.seed % 8 == 5 && std::env::var_os("LATCHD_ROLL_BACK").is_some()
+    }
+
+    /// What is on the agent's disk, while no process uses it.
+    fn agent_memory(&self) -> Result<Memory, StoreError> {
+        let random = self.random_of(Host::Agent, 0);
+        let seal = SealKey::new([9; 32], random.clone());
+        Queue::open(&self.agent.disk.storage(), seal, random, Rules::from(&agent_config(true)))?.memory()
+    }
+
+    /// Puts the agent's disk back to its copy. Only the cloud can know then, and only if it has heard of something that the
+    /// copy does not hold, and of all orders that the agent took. So there must be a cloud to say so within the time for
+    /// which an agent that starts holds its jobs.
+    async fn roll_back(&mut self) {
+        let Some(cloud) = &self.cloud.life else { return };
+        let Some(image) = self.agent.backup.clone() else { return };
+        let positions = "SELECT orders_epoch, orders_acknowledged, reports_epoch, reports_n FROM bridge";
+        let positions = cloud.db.run(|db| {
+            let position = |row: &rusqlite::Row<'_>, at: usize| {
+                let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+                Ok::<_, rusqlite::Error>(Position { epoch: number(at)?, n: number(at + 1)? })
+            };
+            Ok(db.connection().query_row(positions, [], |row| Ok((position(row, 0)?, position(row, 2)?)))?)
+        });
+        let Ok((orders, reports)) = positions.await else { return };
+        self.agent.disk.limit(None);
+        let present = self.agent.disk.image();
+        let knows_present = self.agent_memory().is_ok_and(|memory| memory.orders_received == orders);
+        self.agent.disk.restore(&image);
+        let is_old = |memory: Memory| memory.orders_received < orders || memory.reports.last < reports;
+        if !knows_present || !self.agent_memory().is_ok_and(is_old) {
+            return self.agent.disk.restore(&present);
+        }
+        self.note("the agent's disk is put back, and nobody says so");
+        self.paused.lock().unwrap().clear();
+        {
+            let mut book = self.book.lock().unwrap();
+            let last = book.orders.len() as u64;
+            book.agent_restored.push(last);
+        }
+        self.calm_until = Instant::now() + Duration::from_secs(10);
+        self.network.make_fragile(None);
+        self.network.set_road(Host::Agent, Host::Cloud, Road::Open(Duration::from_millis(20)));
+        self.cloud.disk.limit(None);
+        self.cloud.disk.fail_syncs(0);
+        self.cloud.disk.die_after(u64::MAX >> 1);
+        if let Some(life) = &self.cloud.life {
+            doom(&life.process, u64::MAX);
+        }
+    }
+
     async fn start_agent(&mut self) {
         if self.agent.life.is_some() {
             return;
+        }
+        if std::mem::take(&mut self.agent_rolls_back) {
+            self.roll_back().await;
         }
         self.agent.lives += 1;
         let (lives, disk) = (self.agent.lives, self.agent.disk.clone());
@@ -983,7 +1258,7 @@ impl World {
         });
         let (clock, random) = (self.agent_clock.clone(), self.random_of(Host::Agent, lives));
         let (net, pace) = (self.network.at(Host::Agent), self.pace(Host::Agent, lives));
-        let config = agent_config();
+        let config = agent_config(!self.is_shared() || self.mutant == Mutant::BelievesItIsAlone);
         let settings = Authority::get().settings();
         let (stop, stopped) = mpsc::channel(2);
         let (questions, requests) = mpsc::channel(16);
@@ -993,7 +1268,9 @@ impl World {
         let run = async move {
             let seal = SealKey::new([9; 32], random.clone());
             let rules = Rules::from(&config);
-            let mut queue = Queue::open(&disk.storage(), seal.clone(), random.clone(), rules.clone())?;
+            let mut reserve = mutant::spoil_reserve(mutant, &disk, RESERVE);
+            let open = || Queue::open(&disk.storage(), seal.clone(), random.clone(), rules.clone());
+            let mut queue = open_at_any_rate(&mut reserve, open)?;
             if is_set_back.load(Ordering::Relaxed) {
                 queue.connection().execute_batch("BEGIN IMMEDIATE")?;
                 queue.restored(clock.now())?;
@@ -1003,7 +1280,7 @@ impl World {
             let is_restored = queue.is_restored()?;
             circles.watch("the agent", queue.connection())?;
             mutant::spoil_queue(mutant, queue.connection())?;
-            let (_task, queue) = Writer::simulated(queue, pace);
+            let (_task, queue) = Writer::simulated(queue, Some(reserve), pace);
             let _ = tell.send(queue.clone());
             let (storage, for_reader) = (disk.storage(), random.clone());
             let reader = ReaderHandle::inline(move || {
@@ -1060,10 +1337,15 @@ impl World {
         self.network.crashed(Host::Cloud, end != End::Killed);
         self.cloud.disk.cut(cut(end), &self.random);
         self.cloud.crashes += 1;
-        if let Some(image) = self.cloud.backup.clone().filter(|_| !self.healed && self.chance(25)) {
+        // Where both sides are set back to the same moment and the agent is not told, nobody can know.
+        let may_be_set_back = !self.healed && !self.may_roll_back();
+        if let Some(image) = self.cloud.backup.clone().filter(|_| may_be_set_back && self.chance(25)) {
             self.note("the cloud's backup is put back");
             self.cloud.disk.restore(&image);
-            self.book.lock().unwrap().cloud_restored = true;
+            self.filled_beside_reserve.remove(&Host::Cloud);
+            let mut book = self.book.lock().unwrap();
+            book.cloud_restored = true;
+            book.attempts = Attempts::default();
         }
         let below = self.one(&[50, 3_000, 40_000]);
         self.soon(below, Action::StartCloud);
@@ -1086,10 +1368,14 @@ impl World {
         self.agent.disk.cut(cut(end), &self.random);
         self.agent.crashes += 1;
         // An agent that was set back has much to be forgiven, so most seeds have none.
-        let may_be_set_back = !self.healed && self.seed % 4 == 1;
+        let may_be_set_back = !self.healed && self.seed % 4 == 1 && !self.may_roll_back();
+        if !self.healed && self.may_roll_back() && self.agent.backup.is_some() && self.chance(50) {
+            self.agent_rolls_back = true;
+        }
         if let Some(image) = self.agent.backup.clone().filter(|_| may_be_set_back && self.chance(25)) {
             self.note("the agent's backup is put back");
             self.agent.disk.restore(&image);
+            self.filled_beside_reserve.remove(&Host::Agent);
             self.agent_is_set_back.store(true, Ordering::Relaxed);
             self.paused.lock().unwrap().clear();
             let mut book = self.book.lock().unwrap();
@@ -1141,8 +1427,13 @@ impl World {
         let (Some(cloud), Some(agent)) = (&self.cloud.life, &self.agent.life) else {
             return Some("a side is down".into());
         };
+        let disks = [cloud.db.health().borrow().disk, agent.queue.health().borrow().disk];
+        if disks.contains(&store::Disk::Full) {
+            return Some("a side takes its disk for full".into());
+        }
         let open = cloud.db.run(|db| {
-            let open = "SELECT count(*) FROM bridge_order WHERE over_at IS NULL";
+            let open = "SELECT (SELECT count(*) FROM bridge_order WHERE over_at IS NULL)
+                             + (SELECT count(*) FROM action_attempt WHERE status = 'pending')";
             Ok(db.connection().query_row(open, [], |row| row.get::<_, i64>(0))?)
         });
         let busy = agent.queue.run(move |queue: &mut Queue| {
@@ -1180,6 +1471,9 @@ impl World {
             locks: ledgers,
             empty,
             ends: BTreeMap::new(),
+            attempts: Vec::new(),
+            reserves: [&self.cloud.disk, &self.agent.disk]
+                .map(|disk| disk.storage().size("reserve").unwrap()),
             local_jobs_told: (0, 0),
             arrived: Vec::new(),
             agent_jobs: BTreeMap::new(),
@@ -1190,6 +1484,9 @@ impl World {
             let numbers: Vec<u64> = self.book.lock().unwrap().orders.keys().copied().collect();
             if let Ok(told) = cloud.db.run(judge::told_of_local_jobs).await {
                 evidence.local_jobs_told = told;
+            }
+            if let Ok(attempts) = cloud.db.run(desk::attempts).await {
+                evidence.attempts = attempts;
             }
             if let Ok(arrived) = agent.queue.run(judge::arrived).await {
                 evidence.arrived = arrived;
@@ -1213,6 +1510,9 @@ impl World {
         for (number, end) in &evidence.ends {
             self.history.push(format!("job {number}: {end:?}"));
         }
+        for attempt in &evidence.attempts {
+            self.history.push(format!("{attempt:?}"));
+        }
         for order in evidence.ledger["orders"].as_array().unwrap() {
             self.history.push(format!("device: {order}"));
         }
@@ -1234,6 +1534,20 @@ impl World {
 fn begun_in(queue: &mut Queue, lane: &str) -> Result<u64, StoreError> {
     let begun = "SELECT coalesce(sum(attempt), 0) FROM job WHERE lane = ?";
     Ok(queue.connection().query_row(begun, [lane], |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
+/// Opens a database; where its disk is full, in the room that was kept for that.
+fn open_at_any_rate<T>(
+    reserve: &mut Reserve,
+    open: impl Fn() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match open() {
+        Err(error) if error.is_disk_full() => {
+            reserve.release();
+            open()
+        }
+        opened => opened,
+    }
 }
 
 /// Runs something as a process's first task; the process ends with it, however it ends.
@@ -1281,6 +1595,7 @@ pub(super) fn number_of(job_id: JobId) -> u64 {
     job_id.0.as_u128() as u64
 }
 
+/// Of those that break.
 const ROADS: [(Host, Host); 3] =
     [(Host::Agent, Host::Cloud), (Host::Agent, Host::Salto), (Host::Agent, Host::Locks)];
 
@@ -1288,8 +1603,13 @@ fn noon() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
-fn first_end() -> Timestamp {
+pub(super) fn first_end() -> Timestamp {
     "2026-11-22T00:00:00Z".parse().unwrap()
+}
+
+/// Whose card ends at this many milliseconds since 1970.
+pub(super) fn number_by_end(ends_at: i64) -> u64 {
+    ((ends_at - printed_end(0).as_millisecond()) / 60_000).cast_unsigned()
 }
 
 /// A card's end, by which the device's ledger tells whose it is.
@@ -1327,7 +1647,8 @@ fn property() -> Property {
     }
 }
 
-fn agent_config() -> AgentConfig {
+/// The agent's, which may be the only one that makes cards.
+fn agent_config(exclusive: bool) -> AgentConfig {
     let names = |names: &[String]| {
         let names: Vec<_> = names.iter().map(|name| format!("{{ name = \"{name}\" }}")).collect();
         names.join(", ")
@@ -1339,7 +1660,7 @@ fn agent_config() -> AgentConfig {
         "[site]\nname = \"House\"\ntime_zone = \"Etc/UTC\"\n\
          [storage]\nfolder = \"s\"\n\
          [limits]\ncards_per_hour = 100000\nremote_unlock = true\n\
-         [[system]]\nname = \"salto\"\nkind = \"salto_is\"\nexclusive = true\nline = {{ tcp = \"salto:{SALTO}\" }}\n\
+         [[system]]\nname = \"salto\"\nkind = \"salto_is\"\nexclusive = {exclusive}\nline = {{ tcp = \"salto:{SALTO}\" }}\n\
          encoders = [{}]\nrooms = [{}]\n\
          [[system]]\nname = \"keys\"\nkind = \"sim_lock\"\nlead = \"{}s\"\nlocks = [{}]\n",
         names(&encoders),
@@ -1354,7 +1675,7 @@ fn agent_config() -> AgentConfig {
 fn drivers(
     parts: &agent::Parts,
     config: &AgentConfig,
-    in_doubt: &std::collections::BTreeSet<SystemName>,
+    in_doubt: &BTreeSet<SystemName>,
     mutant: Mutant,
 ) -> Vec<Arc<dyn Driver>> {
     let start = |system: &latchd::config::SystemConfig| {
@@ -1390,7 +1711,7 @@ fn found(storage: &Storage, now: Timestamp, authority: Option<&Authority>) -> Re
         return Ok(());
     }
     db.connection().execute_batch("BEGIN IMMEDIATE")?;
-    let workspace = db.found(now, "House", [1; 32])?;
+    let workspace = db.found(now, "House", digest(desk::KEY))?;
     let bridge = db.the_bridge(now, workspace)?;
     db.cloud_keys(now)?;
     if let Some(authority) = authority {

@@ -109,7 +109,7 @@ async fn site() -> Site {
 }
 
 async fn start(folder: tempfile::TempDir) -> Site {
-    let (writer, queue) = Writer::simulated(queue_in(&folder), || Duration::ZERO);
+    let (writer, queue) = Writer::simulated(queue_in(&folder), None, || Duration::ZERO);
     let (driver, received) = locks(&["front", "back"]);
     let clock = Clock::simulated(site_begins());
     let now = clock.now();

@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{CStr, c_char, c_int, c_void},
-    ptr,
+    io, ptr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -28,14 +28,14 @@ use rusqlite::ffi::{
 };
 
 use super::VfsError;
-use crate::seams::{Random, Storage};
+use crate::seams::{Files, Random, Storage};
 
 /// The one VFS behind all disks; the first folder of a path is the disk.
 const NAME: &CStr = c"latchd-memory";
 /// What a disk writes as a whole or not at all.
 const SECTOR: usize = 512;
 
-/// A disk in memory. Cheap to clone; all clones are one. It is gone with the last of them.
+/// A disk in memory. Cheap to clone; all clones are one. It is gone with the last of them and of its storages.
 #[derive(Debug, Clone)]
 pub struct Disk(Arc<Shared>);
 
@@ -162,7 +162,7 @@ impl Disk {
     /// Where databases on it live.
     #[must_use]
     pub fn storage(&self) -> Storage {
-        Storage::inside(NAME.to_string_lossy(), format!("/{}", self.0.number))
+        Storage::inside(NAME.to_string_lossy(), format!("/{}", self.0.number), Arc::new(self.clone()))
     }
 
     /// Ends the process that uses the disk, and makes it ready for the next one: every file that is open now fails
@@ -250,6 +250,44 @@ impl Disk {
     }
 }
 
+impl Files for Disk {
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        let state = self.lock();
+        let inode = state.entries.get(name).and_then(|inode| state.inodes.get(inode));
+        Ok(inode.map(|inode| inode.content.len() as u64))
+    }
+
+    fn fill(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let mut state = self.lock();
+        state.change().map_err(|_| io::ErrorKind::Other)?;
+        let inode = state.number();
+        state.inodes.insert(inode, Inode::default());
+        state.entries.insert(name.to_owned(), inode);
+        if state.free_bytes() < bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.change().map_err(|_| io::ErrorKind::Other)?;
+        let content = vec![0; usize::try_from(bytes).map_err(|_| io::ErrorKind::StorageFull)?];
+        state.inodes.insert(inode, Inode { durable: content.clone(), content, ..Inode::default() });
+        Ok(())
+    }
+
+    /// The name may be there again after a power cut.
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        if !state.entries.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.change().map_err(|_| io::ErrorKind::Other)?;
+        state.entries.remove(name);
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.lock().free_bytes())
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
         disks().remove(&self.number);
@@ -284,6 +322,10 @@ impl State {
             .filter_map(|inode| self.inodes.get(inode))
             .map(|inode| inode.content.len())
             .sum()
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.used()) as u64)
     }
 
     fn sync_folder(&mut self) {

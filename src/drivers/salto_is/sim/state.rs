@@ -81,6 +81,8 @@ pub(super) struct Record {
     why: Option<String>,
     card: Option<String>,
     serial: Option<String>,
+    /// What a card that was read holds.
+    read: Option<Vec<String>>,
     ended_at: Option<Timestamp>,
     /// Counts ends: the clock may have been set between two of them.
     ended_as: Option<u64>,
@@ -195,6 +197,7 @@ impl State {
             why: None,
             card: None,
             serial: None,
+            read: None,
             ended_at: None,
             ended_as: None,
         });
@@ -214,7 +217,11 @@ impl State {
                 record.card = Some(card.clone());
                 record.serial = Some(serial.clone());
             }
-            End::Done { .. } => record.result = "done",
+            End::Done { answer } => {
+                record.result = "done";
+                record.read =
+                    answer.split_first().filter(|(what, _)| *what == "LT").map(|(_, it)| it[1..].to_vec());
+            }
             End::Silent => record.result = "silent",
             End::Denied { code, why } => {
                 record.result = code;

@@ -127,3 +127,28 @@ fn a_disk_that_nobody_has_is_gone() {
     };
     assert!(!disks().contains_key(&number));
 }
+
+#[test]
+fn a_file_that_takes_up_room_gives_it_back() {
+    let disk = Disk::new().unwrap();
+    let storage = disk.storage();
+    disk.limit(Some(100));
+    assert_eq!(storage.fill("f", 101).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    storage.remove("f").unwrap();
+    storage.fill("f", 100).unwrap();
+    assert_eq!((storage.size("f").unwrap(), storage.free_bytes().unwrap()), (Some(100), 0));
+    storage.remove("f").unwrap();
+    assert_eq!((storage.size("f").unwrap(), storage.free_bytes().unwrap()), (None, 100));
+    assert_eq!(storage.remove("f").unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_file_that_was_removed_may_be_there_again_after_a_power_cut() {
+    let disk = Disk::new().unwrap();
+    let storage = disk.storage();
+    storage.fill("f", 100).unwrap();
+    drop(open(&disk));
+    storage.remove("f").unwrap();
+    disk.cut(Cut::PowerAndCache, &Random::seeded(1));
+    assert_eq!(storage.size("f").unwrap(), Some(100));
+}
