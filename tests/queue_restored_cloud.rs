@@ -104,7 +104,7 @@ impl Both {
     fn reports_arrive(&mut self) {
         let reports = self.site.queue.memory().unwrap().reports;
         let after = Position { n: reports.acknowledged, ..reports.last };
-        for (position, message) in self.site.queue.reports_after(after, 100).unwrap() {
+        for (position, message) in self.site.queue.hand_out_reports(after, 100).unwrap() {
             let Message::Outcome(report) = message else { panic!("{message:?}") };
             self.db.take_report(at(1), self.bridge, self.connection, position, &report).unwrap();
             self.site.queue.acknowledge_reports(position);
@@ -208,24 +208,27 @@ fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_hold
     let mut both = Both::new();
     both.meet();
     let accept = |queue: &mut Queue| {
-        let job = job(1, card_at("1", &["101"], "guest"));
+        let job = job(1, card_at("2", &["101"], "guest"));
         let admission = admission(&job.order);
         queue.accept(at(1), Some(Position { epoch: 1, n: 1 }), job, Ok(admission), false)
     };
-    both.db.enqueue_job(at(1), both.bridge, &job(1, card_at("1", &["101"], "guest"))).unwrap();
+    both.db.enqueue_job(at(1), both.bridge, &job(1, card_at("2", &["101"], "guest"))).unwrap();
     both.db.orders_to_send(both.bridge, both.connection, 0, 1).unwrap().unwrap();
     both.site.commit(accept).unwrap();
     both.db.orders_acknowledged(both.bridge, both.connection, Position { epoch: 1, n: 1 }).unwrap();
     // The machine is put back to this moment after the card was written and the cloud has heard of it.
     let old = copy_of(both.site.folder.path());
-    let lane = admission(&card_at("1", &["101"], "guest")).lane;
+    let lane = admission(&card_at("2", &["101"], "guest")).lane;
     both.site.commit(|queue| queue.claim(at(2), &lane)).unwrap().unwrap();
     both.site.commit(|queue| queue.finish(at(2), id(1), written())).unwrap();
     both.reports_arrive();
     let storage = Storage::folder(old.path());
     both.site = Site::at(old, storage, |_| {});
+    // What is numbered before both meet has a number that the cloud already holds.
+    both.local_job_ends(2);
     both.meet();
     assert_eq!(both.site.queue.job(id(1)).unwrap().unwrap().view.state, JobState::Unknown);
     both.reports_arrive();
     assert_eq!(both.ended(1), JobState::Succeeded);
+    assert_eq!(both.told(), ["2"]);
 }

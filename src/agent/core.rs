@@ -627,7 +627,7 @@ impl Core {
         }
         let reports = self
             .queue
-            .submit_soon(move |queue: &mut Queue| queue.reports_after(after, uplink::REPORTS_BATCH));
+            .submit_soon(move |queue: &mut Queue| queue.hand_out_reports(after, uplink::REPORTS_BATCH));
         state
             .tasks
             .push(Box::pin(async move { Answer::Reports { after, result: committed(reports).await } }));

@@ -251,6 +251,9 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
+    /// The last report that a cloud can have heard of this memory: what it held when it was opened, and what was handed
+    /// out since.
+    handed_out: Position,
     cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
@@ -316,8 +319,11 @@ impl Queue {
         connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
         let cards_sent = None;
-        let mut queue = Self { connection, seal, random, rules, acknowledged, cards_sent, disk_is_full };
+        let handed_out = acknowledged;
+        let mut queue =
+            Self { connection, seal, random, rules, acknowledged, handed_out, cards_sent, disk_is_full };
         let reports = queue.memory()?.reports;
+        queue.handed_out = reports.last;
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)
     }

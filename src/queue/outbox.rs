@@ -109,7 +109,8 @@ impl Queue {
     }
 
     /// A cloud says how it goes on with its orders, see [`Queue::continue_orders`], and what it holds of the reports. One
-    /// that holds more of them than were made has heard them of a memory that is gone: this one was set back.
+    /// that holds more of them than were handed out has heard them of a memory that is gone: this one was set back, and
+    /// what it numbered since has numbers that were given before.
     ///
     /// # Errors
     /// Those of the database.
@@ -121,7 +122,12 @@ impl Queue {
         reports_received: Position,
     ) -> Result<Resumed, StoreError> {
         let mut forgot = self.continue_orders(now, orders_epoch, reason)?;
-        match stream::resume(&self.memory()?.reports, reports_received) {
+        let mut reports = self.memory()?.reports;
+        reports.last.n = match self.handed_out.epoch.cmp(&reports.last.epoch) {
+            std::cmp::Ordering::Equal => reports.last.n.min(self.handed_out.n),
+            _ => reports.acknowledged,
+        };
+        match stream::resume(&reports, reports_received) {
             Resume::Continue { after } => {
                 // Its acknowledgement may have been lost on the way.
                 self.acknowledge_reports(after);
@@ -202,6 +208,22 @@ impl Queue {
             [TOLD_AGAIN],
         )?;
         forgotten.into_iter().try_for_each(|job_id| self.report_anew(now, job_id))
+    }
+
+    /// [`Queue::reports_after`] for a cloud: from then on it may hold them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn hand_out_reports(
+        &mut self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, Message)>, StoreError> {
+        let reports = self.reports_after(after, limit)?;
+        if let Some((last, _)) = reports.last() {
+            self.handed_out = self.handed_out.max(*last);
+        }
+        Ok(reports)
     }
 
     /// What follows a position in the stream of reports, at most `limit` messages.

@@ -372,6 +372,7 @@ fn report(number: u64, now: Timestamp) -> Report {
             certain: true,
             since: now,
             cards: 1,
+            printed_ends: Vec::new(),
         }],
         local: None,
     }
