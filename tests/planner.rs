@@ -85,6 +85,7 @@ struct Asked {
     window: Window,
     devices: Vec<DeviceId>,
     places: Vec<(u32, Option<String>)>,
+    next_place: u32,
     is_deleted: bool,
 }
 
@@ -264,7 +265,7 @@ impl World {
         };
         self.told(format!("grant {grant} {window:?} {devices:?} {:?}", wish.as_ref().map(Private::expose)));
         let place = (0, wish.as_ref().map(|wish| wish.expose().to_owned()));
-        let asked = Asked { window, devices, places: vec![place], is_deleted: false };
+        let asked = Asked { window, devices, places: vec![place], next_place: 1, is_deleted: false };
         self.asked.insert(grant, asked);
         self.change(|book, at| {
             book.grants.insert(grant, own);
@@ -274,11 +275,13 @@ impl World {
 
     fn request_more(&mut self) {
         let Some(grant) = self.one(&self.live()) else { return };
-        if self.asked[&grant].window.is_over(self.now) {
+        // What no device can have now is told, and not made later.
+        if self.asked[&grant].window.is_over(self.now) || self.here(&self.asked[&grant].devices).is_empty() {
             return;
         }
         let wish = self.wish();
-        let place = u32::try_from(self.asked[&grant].places.len()).unwrap();
+        let place = self.asked[&grant].next_place;
+        self.asked.get_mut(&grant).unwrap().next_place += 1;
         self.told(format!("grant {grant} wants one more"));
         let wished = wish.as_ref().map(|wish| wish.expose().to_owned());
         self.asked.get_mut(&grant).unwrap().places.push((place, wished));
@@ -423,7 +426,7 @@ impl World {
     /// Bridge and cloud say what they have to say, and the agent does what it can.
     fn exchange(&mut self) {
         for _ in 0..200 {
-            self.change(|book, at| book.clock(at));
+            self.change(Book::clock);
             let orders = if self.link_is_up { std::mem::take(&mut self.to_bridge) } else { VecDeque::new() };
             let none_came = orders.is_empty();
             for order in orders {

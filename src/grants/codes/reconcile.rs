@@ -70,8 +70,7 @@ impl Book {
         let mut orders = Vec::new();
         let keys: Vec<_> = self.slots.keys().copied().collect();
         for (device, method) in keys {
-            loop {
-                let Some(slot) = self.slots.get(&(device, method)) else { break };
+            while let Some(slot) = self.slots.get(&(device, method)) {
                 match self.need(at.now, device, method, slot) {
                     Need::Nothing | Need::Wait(_) => break,
                     Need::Withdraw(job) => {
@@ -163,7 +162,8 @@ impl Book {
         let until = slot.observed.holds.and_then(|content| content.until);
         let by_agent = match (own, until) {
             (Some(own), Some(until)) if own.has_ended && own.deleted_at.is_none() => {
-                let is_certain = slot.observed.doubt.is_none() && slot.work.under_way.is_none();
+                let is_at_rest = slot.work.under_way.is_none() && slot.work.earlier.is_empty();
+                let is_certain = slot.observed.doubt.is_none() && is_at_rest;
                 // What was put for a window that was cut short since is the agent's for longer than it should be.
                 let end = self.grants.get(&own.grant).and_then(|grant| grant.window.ends_at());
                 let is_in_time = end.is_some_and(|end| until <= end);
@@ -194,6 +194,9 @@ impl Book {
             }
             _ => (Deed::Remove, Action::Remove),
         };
+        if let Some(UnderWay { job, deed: Deed::Put(content), was_handed: true }) = slot.work.under_way {
+            slot.work.earlier.push((job, content));
+        }
         slot.work.under_way = Some(UnderWay { job, deed, was_handed: false });
         Some(SlotOrder { device, method, job, action })
     }

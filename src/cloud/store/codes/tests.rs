@@ -290,7 +290,7 @@ fn a_lock_that_lost_its_memory_is_found_out_and_gets_its_code_again() {
     for (job, order) in orders {
         match &order {
             Order::SlotRemove { slot, .. } => {
-                assert_eq!(*slot, stray, "what is ours and nobody's any more goes")
+                assert_eq!(*slot, stray, "what is ours and nobody's any more goes");
             }
             order => assert_eq!(put(order).content, put(&update).content),
         }
