@@ -193,7 +193,14 @@ fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
     CloudConfig {
         storage: StorageConfig { folder: folder.path().into(), key_file: None, reserve: 0 },
         workspace: WorkspaceConfig { name: "Home".into() },
-        api: ApiConfig { listen, plain, tls: None, names: Vec::new(), hold: Duration::from_secs(20) },
+        api: ApiConfig {
+            listen,
+            plain,
+            tls: None,
+            names: Vec::new(),
+            hold: Duration::from_secs(20),
+            instant_key_url: None,
+        },
         bridges: BridgesConfig {
             listen,
             tls: None,
@@ -290,7 +297,7 @@ fn written(how: Written) -> Outcome {
     Outcome::Succeeded(Success {
         written: Some(how),
         card: Some(CardFacts { serial: Some("04A1B2C3".into()), ..CardFacts::default() }),
-        seen: None,
+        ..Success::default()
     })
 }
 

@@ -6,6 +6,7 @@ use super::{
     agent::StorageConfig,
     section::{Section, Setting},
 };
+use crate::model::KeyTemplate;
 
 /// What load balancers and SDKs cut at 30 s must get its answer before.
 const LONGEST_HOLD: Duration = Duration::from_secs(25);
@@ -96,6 +97,10 @@ pub struct ApiConfig {
     pub names: Vec<String>,
     /// How long `action_attempts/get` may be held open while the attempt is pending; at most 25 s. Default 25 s.
     pub hold: Duration,
+    /// Where mobile keys are handed out, e.g. `https://keys.example/{token}`; with the placeholders
+    /// `{access_method_id}`, `{access_grant_id}`, `{user_identity_id}` and `{token}` (random, one for each key). Without
+    /// it a mobile key that is asked for says that there is none.
+    pub instant_key_url: Option<KeyTemplate>,
 }
 
 impl ApiConfig {
@@ -116,7 +121,19 @@ impl ApiConfig {
             setting.wrong("a certificate and plain HTTP exclude each other", "remove `plain` or `tls`");
         }
         let hold = section.get("hold").and_then(|setting| setting.length(Duration::ZERO..=LONGEST_HOLD));
-        Some(Self { names: names(section), listen: listen?, plain, tls, hold: hold.unwrap_or(LONGEST_HOLD) })
+        let instant_key_url = section.get("instant_key_url").and_then(|setting| {
+            let text = setting.text()?;
+            let template = KeyTemplate::new(text);
+            if let Err(error) = &template {
+                setting.wrong(
+                    error.to_string(),
+                    "write an https address with placeholders, e.g. \"https://keys.example/{token}\"",
+                );
+            }
+            template.ok()
+        });
+        let hold = hold.unwrap_or(LONGEST_HOLD);
+        Some(Self { names: names(section), listen: listen?, plain, tls, hold, instant_key_url })
     }
 }
 

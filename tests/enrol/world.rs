@@ -60,6 +60,7 @@ impl World {
                 tls: None,
                 names: Vec::new(),
                 hold: Duration::from_secs(20),
+                instant_key_url: None,
             },
             bridges: BridgesConfig {
                 listen,

@@ -15,6 +15,8 @@ pub(super) struct Param {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) required: bool,
+    /// Null means something of its own, so it is told apart from what was not given.
+    pub(super) nullable: bool,
 }
 
 /// What a parameter holds.
@@ -48,11 +50,16 @@ const LONGEST_TEXT: usize = 512;
 const LONGEST_LIST: usize = 2_000;
 
 pub(super) const fn optional(name: &'static str, kind: Kind) -> Param {
-    Param { name, kind, required: false }
+    Param { name, kind, required: false, nullable: false }
+}
+
+/// One whose null means something of its own.
+pub(super) const fn nullable(name: &'static str, kind: Kind) -> Param {
+    Param { name, kind, required: false, nullable: true }
 }
 
 pub(super) const fn required(name: &'static str, kind: Kind) -> Param {
-    Param { name, kind, required: true }
+    Param { name, kind, required: true, nullable: false }
 }
 
 pub(super) const IDS: Kind = Kind::List(&Kind::Id);
@@ -67,6 +74,11 @@ pub(super) struct Args(Map<String, Value>);
 impl Args {
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+
+    /// Whether a parameter whose null means something was given as null.
+    pub(super) fn is_null(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(Value::is_null)
     }
 
     pub(super) fn text(&self, name: &str) -> Option<String> {
@@ -258,6 +270,9 @@ fn check_object(
         let path: Vec<_> = path.iter().cloned().chain([param.name.to_owned()]).collect();
         match given.remove(param.name) {
             None | Some(Value::Null) if param.required => errors.push((path, "Required".into())),
+            Some(Value::Null) if param.nullable => {
+                args.insert(param.name.to_owned(), Value::Null);
+            }
             None | Some(Value::Null) => {}
             Some(value) => {
                 if let Some(value) = check_value(&param.kind, value, &path, errors) {

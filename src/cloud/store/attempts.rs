@@ -25,6 +25,8 @@ pub(crate) struct Attempt {
     /// The job that does it.
     pub(crate) job: JobId,
     pub(crate) state: AttemptState,
+    /// What is attempted, as clients know it.
+    pub(crate) action: &'static str,
 }
 
 /// Where an attempt stands.
@@ -32,7 +34,12 @@ pub(crate) struct Attempt {
 pub(crate) enum AttemptState {
     Pending,
     Success(Box<Credential>),
-    Error { kind: String, message: String },
+    /// A door was opened.
+    Unlocked,
+    Error {
+        kind: String,
+        message: String,
+    },
 }
 
 /// A card that was written.
@@ -72,7 +79,7 @@ impl Tenant<'_> {
             },
         )?;
         let Some((job, status, (kind, message), card)) = found else {
-            return Ok(None);
+            return self.unlock_attempt(wanted);
         };
         let state = match (status.as_str(), card) {
             ("pending", _) => AttemptState::Pending,
@@ -82,7 +89,26 @@ impl Tenant<'_> {
                 message: message.unwrap_or_default(),
             },
         };
-        Ok(Some(Attempt { id: wanted, job, state }))
+        Ok(Some(Attempt { id: wanted, job, state, action: "ENCODE_CREDENTIAL" }))
+    }
+
+    fn unlock_attempt(&self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
+        self.db.one(
+            "SELECT job_id, status, error_type, error_message FROM unlock_attempt
+             WHERE action_attempt_id = ?1 AND workspace_id = ?2",
+            params![wanted.to_string(), self.workspace],
+            |row| {
+                let state = match row.get::<_, String>("status")?.as_str() {
+                    "pending" => AttemptState::Pending,
+                    "success" => AttemptState::Unlocked,
+                    _ => AttemptState::Error {
+                        kind: row.get("error_type")?,
+                        message: row.get("error_message")?,
+                    },
+                };
+                Ok(Attempt { id: wanted, job: id(row, "job_id")?, state, action: "UNLOCK_DOOR" })
+            },
+        )
     }
 
     fn credential(&self, wanted: AcsCredentialId) -> Result<Credential, StoreError> {
@@ -192,6 +218,12 @@ impl Db {
     pub fn end_overdue(&mut self, now: Timestamp) -> Result<Overdue, StoreError> {
         let (mut changed, mut next) = self.sweep_ended_cards(now)?;
         changed |= self.silent_bridges_down(now)?;
+        let (codes_changed, next_codes) = self.run_due_codes(now)?;
+        let (unlocks_changed, next_unlock) = self.end_overdue_unlocks(now)?;
+        changed |= codes_changed | unlocks_changed;
+        let next_read = self.read_devices(now)?;
+        next = [next, next_codes, next_unlock, next_read].into_iter().flatten().min();
+        changed |= std::mem::take(&mut self.has_ordered);
         let pending = self.all(
             "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",
             [],

@@ -6,7 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     grants::{Event, Subject},
-    model::{AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, EventId, WorkspaceId},
+    model::{
+        AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, EventId,
+        WorkspaceId,
+    },
     store::StoreError,
 };
 
@@ -64,6 +67,7 @@ struct Found {
     system: Option<AcsSystemId>,
     entrance: Option<AcsEntranceId>,
     encoder: Option<AcsEncoderId>,
+    device: Option<DeviceId>,
 }
 
 impl Found {
@@ -86,6 +90,10 @@ impl Found {
             }
             Subject::Encoder(encoder, system) => {
                 found.encoder = Some(encoder);
+                found.system = Some(system);
+            }
+            Subject::Device(device, system) => {
+                found.device = Some(device);
                 found.system = Some(system);
             }
         }
@@ -151,9 +159,16 @@ impl Tenant<'_> {
                 "acs_system_id": system,
                 "connected_account_id": account(system)?,
             }),
+            Subject::Device(device, system) => json!({
+                "device_id": device,
+                "connected_account_id": account(system)?,
+            }),
         };
         if let Some(message) = &event.message {
             fields["error_message"] = json!(message);
+        }
+        if let Some(code) = &event.code {
+            fields["code"] = json!(code.expose());
         }
         if event.kind == "acs_system.disconnected" {
             for list in [
@@ -230,8 +245,8 @@ impl Db {
         let found = Found::of(event.subject);
         self.execute(
             "INSERT INTO event(event_id, workspace_id, event_type, occurred_at, access_grant_id, access_method_id,
-                               acs_system_id, acs_entrance_id, acs_encoder_id, fields)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                               acs_system_id, acs_entrance_id, acs_encoder_id, device_id, fields)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?11, ?10)",
             params![
                 id.to_string(),
                 workspace.to_string(),
@@ -243,6 +258,7 @@ impl Db {
                 found.entrance.map(|id| id.to_string()),
                 found.encoder.map(|id| id.to_string()),
                 sealed,
+                found.device.map(|id| id.to_string()),
             ],
         )?;
         Ok(())

@@ -116,6 +116,8 @@ impl Db {
         self.execute("UPDATE bridge_order SET position = NULL WHERE position IS NOT NULL", [])?;
         let unfinished = self.execute("UPDATE bridge_order SET handed = 1 WHERE over_at IS NULL", [])?;
         self.execute("UPDATE bridge SET orders_last = 0, orders_acknowledged = 0", [])?;
+        // Devices may hold codes that nobody here knows of.
+        self.execute("UPDATE device SET read_due = 0", [])?;
         Ok(unfinished.try_into().unwrap_or(u64::MAX))
     }
 

@@ -5,7 +5,7 @@ use rusqlite::params;
 
 use crate::{
     grants::{Mode, Refused, Resource, plan_space_change},
-    model::{AccessGrantId, AcsEntranceId, SpaceId},
+    model::{AccessGrantId, AcsEntranceId, DeviceId, SpaceId},
     store::StoreError,
 };
 
@@ -22,6 +22,7 @@ pub(crate) struct NewSpace {
     pub(crate) space_key: Option<String>,
     pub(crate) customer_key: Option<String>,
     pub(crate) entrances: Vec<AcsEntranceId>,
+    pub(crate) devices: Vec<DeviceId>,
 }
 
 /// A space.
@@ -33,6 +34,7 @@ pub(crate) struct Space {
     pub(crate) customer_key: Option<String>,
     pub(crate) created_at: Timestamp,
     pub(crate) entrance_count: usize,
+    pub(crate) device_count: usize,
 }
 
 impl Tenant<'_> {
@@ -57,6 +59,7 @@ impl Tenant<'_> {
         doors.sort_unstable();
         doors.dedup();
         self.targets(&doors)?;
+        let devices = self.known_devices(&new.devices)?;
         let own = SpaceId(self.db.random.uuid());
         self.db.execute(
             "INSERT INTO space VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
@@ -68,6 +71,12 @@ impl Tenant<'_> {
                 params![self.workspace, own.to_string(), door.to_string()],
             )?;
         }
+        for device in &devices {
+            self.db.execute(
+                "INSERT INTO space_device VALUES(?1, ?2, ?3)",
+                params![self.workspace, own.to_string(), device.to_string()],
+            )?;
+        }
         Ok(Space {
             id: own,
             name: new.name,
@@ -75,6 +84,7 @@ impl Tenant<'_> {
             customer_key: new.customer_key,
             created_at: now,
             entrance_count: doors.len(),
+            device_count: devices.len(),
         })
     }
 
@@ -114,6 +124,7 @@ impl Tenant<'_> {
     }
 
     fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), Fault> {
+        self.follow_devices(now, grant)?;
         let Some(known) = self.grant(&GrantName::Id(grant))? else { return Ok(()) };
         if known.methods.iter().all(|method| method.mode != Mode::Card) {
             return Ok(());

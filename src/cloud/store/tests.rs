@@ -70,6 +70,7 @@ impl Property {
             starts_at: None,
             ends_at: Some(self.now + SignedDuration::from_hours(hours)),
             entrances: doors.iter().map(|door| self.door(door)).collect(),
+            devices: Vec::new(),
             spaces: Vec::new(),
             space_keys: Vec::new(),
             requested: vec![Requested { mode: Mode::Card, code: None }],
@@ -124,7 +125,7 @@ impl Property {
     fn attempt(&mut self, attempt: ActionAttemptId) -> String {
         match self.tenant().attempt(attempt).unwrap().unwrap().state {
             AttemptState::Pending => "pending".into(),
-            AttemptState::Success(_) => "success".into(),
+            AttemptState::Success(_) | AttemptState::Unlocked => "success".into(),
             AttemptState::Error { kind, .. } => kind,
         }
     }
@@ -207,7 +208,7 @@ fn written() -> Outcome {
     Outcome::Succeeded(Success {
         written: Some(Written::Proven),
         card: Some(CardFacts { serial: Some("04A1B2C3".into()), ..CardFacts::default() }),
-        seen: None,
+        ..Success::default()
     })
 }
 
@@ -643,6 +644,7 @@ fn local(property: &Property, number: u128, retries: Option<JobId>, outcome: Out
             system: SystemName::new("salto").unwrap(),
             kind: Kind::CardEncode,
             device: Some("1".into()),
+            slot: None,
             created_at: property.now,
             retries,
         }),
@@ -714,4 +716,58 @@ fn a_retry_of_another_bridges_job_moves_nothing() {
     let report = local(&property, 8, Some(job), Outcome::Succeeded(Success::default()));
     property.db.apply_report(property.now, stranger, &report).unwrap();
     assert!(!property.method(method).unwrap().is_issued);
+}
+
+#[test]
+fn a_card_whose_times_changed_asks_to_be_written_again_also_where_it_was_being_written() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let method = grant.methods[0].id;
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    let longer = |property: &Property, hours| GrantChange {
+        ends_at: Some(Some(property.now + SignedDuration::from_hours(hours))),
+        ..GrantChange::default()
+    };
+    let (now, name, change) = (property.now, GrantName::Id(grant.id), longer(&property, 48));
+    property.tenant().update_grant(now, &name, &change).unwrap().unwrap();
+    let asks = property.method(method).unwrap();
+    assert!(!asks.is_issued && asks.issued_at.is_some());
+    assert_eq!(asks.written_for.unwrap().0, grant.window, "what is on the card in the guest's pocket");
+
+    // The end changes once more while the card lies on the encoder: what is written is out of date at once.
+    let (attempt, job) = property.encode(method);
+    let change = longer(&property, 72);
+    property.tenant().update_grant(now, &name, &change).unwrap().unwrap();
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "success");
+    assert!(!property.method(method).unwrap().is_issued);
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    let now_it_is = property.method(method).unwrap();
+    assert!(now_it_is.is_issued && now_it_is.written_for.is_none());
+    let told = property.told();
+    let told = told.iter().filter(|kind| kind.contains("issued") || kind.contains("revoked"));
+    let told: Vec<_> = told.map(|kind| kind.strip_prefix("access_method.").unwrap()).collect();
+    assert_eq!(told, ["issued", "revoked", "reissued"]);
+}
+
+#[test]
+fn one_of_two_cards_is_taken_back_and_shown_until_it_opens_no_longer() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let requested = [Requested { mode: Mode::Card, code: None }];
+    let now = property.now;
+    let more = property.tenant().request_methods(now, grant.id, &requested).unwrap().unwrap();
+    let [first, second] = [more.methods[0].id, more.methods[1].id];
+    let (_, job) = property.encode(first);
+    property.report(job, written());
+    for method in [first, second] {
+        property.tenant().delete_method(now, method).unwrap().unwrap();
+    }
+    assert!(property.method(second).is_none(), "it was never written");
+    assert!(property.method(first).unwrap().deleted.is_some());
+    assert!(property.still_there(&grant));
+    property.later(SignedDuration::from_hours(25));
+    assert!(property.method(first).is_none() && property.still_there(&grant));
 }

@@ -1,12 +1,12 @@
-//! `acs/systems`, `acs/entrances`, `acs/encoders` and `devices`: what the sites have.
+//! `acs/systems`, `acs/entrances` and `acs/encoders`: what the sites have.
 
 use hyper::Method;
 
-use super::{Answer, Call, Listed, PAGED, Request, one};
+use super::{Answer, Call, PAGED, Request, one};
 use crate::cloud::{
     api::{
         answers,
-        params::{IDS, Kind, TEXTS, optional},
+        params::{IDS, Kind, optional},
     },
     store::EntranceFilter,
 };
@@ -52,24 +52,6 @@ pub(super) const CALLS: &[Call] = &[
         ],
         run: |request| Box::pin(list_encoders(request)),
     },
-    Call {
-        path: "/devices/list",
-        method: Method::GET,
-        params: &[
-            optional("device_ids", IDS),
-            optional("connected_account_id", Kind::Id),
-            optional("connected_account_ids", IDS),
-            optional("device_type", Kind::Text),
-            optional("device_types", TEXTS),
-            optional("manufacturer", Kind::Text),
-            optional("space_id", Kind::Id),
-            optional("search", Kind::Text),
-            optional("customer_key", Kind::Text),
-            PAGED[0],
-            PAGED[1],
-        ],
-        run: |request| Box::pin(list_devices(request)),
-    },
 ];
 
 async fn list_systems(request: Request) -> Answer {
@@ -107,11 +89,4 @@ async fn list_encoders(request: Request) -> Answer {
     let listed =
         request.store(move |tenant| tenant.encoders(systems.as_deref(), ids.as_deref(), page)).await?;
     request.listed("acs_encoders", &listed, |encoder| answers::encoder(request.workspace, encoder))
-}
-
-/// No driver of a standalone device is built in yet, so no site has one.
-async fn list_devices(request: Request) -> Answer {
-    request.page(500)?;
-    let none = Listed { rows: Vec::<()>::new(), next: None };
-    request.listed("devices", &none, |()| serde_json::Value::Null)
 }

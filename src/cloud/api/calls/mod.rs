@@ -1,6 +1,7 @@
 //! The calls: path, method beside POST, parameters, handler.
 
 mod acs;
+mod devices;
 mod feed;
 mod grants;
 mod people;
@@ -111,4 +112,4 @@ fn one(key: &str, value: Value) -> Answer {
 const PAGED: [Param; 2] = [optional("limit", Kind::Count(1_000)), optional("page_cursor", Kind::Text)];
 
 /// Every call there is.
-pub(super) const CALLS: &[&[Call]] = &[acs::CALLS, feed::CALLS, grants::CALLS, people::CALLS];
+pub(super) const CALLS: &[&[Call]] = &[acs::CALLS, devices::CALLS, feed::CALLS, grants::CALLS, people::CALLS];

@@ -9,12 +9,10 @@ use crate::{
         api::{
             answers,
             params::{Args, IDS, Kind, Param, TEXTS, optional, required},
-            problem::Problem,
         },
         store::{NewSpace, Person},
     },
-    grants::{Refused, Resource},
-    model::{DeviceId, SpaceId},
+    model::SpaceId,
 };
 
 /// The fields of a person.
@@ -31,14 +29,6 @@ pub(super) fn person(args: &Args) -> Person {
         email_address: args.text("email_address"),
         phone_number: args.text("phone_number"),
         user_identity_key: args.text("user_identity_key"),
-    }
-}
-
-/// No site has standalone devices yet: any that is named is unknown.
-pub(super) fn no_devices(args: &Args) -> Result<(), Problem> {
-    match args.ids::<DeviceId>("device_ids").unwrap_or_default().first() {
-        Some(device) => Err(Refused::not_found(Resource::Device, device).into()),
-        None => Ok(()),
     }
 }
 
@@ -86,12 +76,12 @@ async fn create_identity(request: Request) -> Answer {
 }
 
 async fn create_space(request: Request) -> Answer {
-    no_devices(&request.args)?;
     let new = NewSpace {
         name: request.args.text("name").unwrap_or_default(),
         space_key: request.args.text("space_key"),
         customer_key: request.args.text("customer_key"),
         entrances: request.args.ids("acs_entrance_ids").unwrap_or_default(),
+        devices: request.args.ids("device_ids").unwrap_or_default(),
     };
     let now = request.api.clock.now();
     let space = request.ask(move |tenant| tenant.create_space(now, new)).await?;
