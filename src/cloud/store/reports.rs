@@ -52,7 +52,7 @@ impl Db {
             if !self.local_job_reported(now, bridge, report, local)? {
                 return Ok(());
             }
-        } else {
+        } else if !self.scan_reported(now, bridge, report)? {
             self.checkout_reported(bridge, report)?;
         }
         self.copy_ledger(bridge, &report.rooms)
@@ -101,6 +101,7 @@ impl Db {
         jobs: &[JobId],
     ) -> Result<(), StoreError> {
         for &job in jobs {
+            self.scan_lost(now, bridge, job)?;
             if let Some(card) = self.ordered_card(bridge, job)?
                 && card.revision == 0
             {

@@ -60,6 +60,7 @@ impl Db {
                 params![before(PAIRINGS_KEPT), SLICE],
             )?,
             self.forget_attempts(before(ATTEMPTS_KEPT))?,
+            self.forget_scans(before(ATTEMPTS_KEPT))?,
             self.forget_local_jobs(before(ATTEMPTS_KEPT), SLICE)?,
             self.execute(
                 "DELETE FROM acs_credential WHERE rowid IN (
