@@ -17,6 +17,7 @@ mod reports;
 mod restore;
 mod retention;
 mod rows;
+mod scan;
 mod sites;
 mod spaces;
 mod tenancy;
@@ -31,9 +32,11 @@ pub(crate) use attempts::{Attempt, AttemptState, Credential};
 pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
 pub(crate) use events::{EventFilter, TimedEvent};
 pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Requested};
-pub(crate) use people::{Identity, Person};
+pub(crate) use people::{Identity, IdentityFilter, IdentityName, Person, PersonChange};
+pub(crate) use scan::{Scan, ScanState, Scanned};
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
-pub(crate) use spaces::{NewSpace, Space};
+pub(crate) use spaces::{Members, NewSpace, Space, SpaceChange, SpaceFilter, SpaceName};
+pub use tenancy::{ApiKeyRow, Workspace};
 pub use trust::{
     Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
     NotAnswered, NotInvited, NotRetired, OldKey, Paired, PairingRow, Revocation, Trust,
@@ -56,6 +59,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("local.sql"),
     include_str!("job_end.sql"),
     include_str!("trust.sql"),
+    include_str!("people.sql"),
+    include_str!("scan.sql"),
 ];
 
 /// The cloud's database.
@@ -87,6 +92,11 @@ impl Db {
     /// See [`crate::store::open`].
     pub fn open(storage: &Storage, seal: SealKey, random: Random) -> Result<Self, StoreError> {
         Ok(Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random))
+    }
+
+    /// The key under which places in lists are hidden: the same as long as the database is sealed with the same key.
+    pub(crate) fn cursor_key(&self) -> [u8; 32] {
+        self.seal.blind_index("page_cursor", "")
     }
 
     fn around(connection: Connection, seal: SealKey, random: Random) -> Self {

@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::Map;
 
 use super::{
-    Answer, Call, Request, one,
+    Answer, Answers, Call, Request, feed, one,
     people::{PERSON, no_devices, person},
 };
 use crate::{
@@ -47,30 +47,35 @@ pub(super) const CALLS: &[Call] = &[
             optional("reservation_key", Kind::Text),
             optional("customization_profile_id", Kind::Id),
         ],
+        answers: Answers::One("access_grant", "access_grant"),
         run: |request| Box::pin(create(request)),
     },
     Call {
         path: "/access_grants/get",
         method: Method::GET,
         params: &[optional("access_grant_id", Kind::Id), optional("access_grant_key", Kind::Text)],
+        answers: Answers::One("access_grant", "access_grant"),
         run: |request| Box::pin(get(request)),
     },
     Call {
         path: "/access_grants/delete",
         method: Method::DELETE,
         params: &[required("access_grant_id", Kind::Id)],
+        answers: Answers::Nothing,
         run: |request| Box::pin(delete(request)),
     },
     Call {
         path: "/access_methods/get",
         method: Method::GET,
         params: &[required("access_method_id", Kind::Id)],
+        answers: Answers::One("access_method", "access_method"),
         run: |request| Box::pin(get_method(request)),
     },
     Call {
         path: "/access_methods/encode",
         method: Method::POST,
         params: &[required("access_method_id", Kind::Id), required("acs_encoder_id", Kind::Id)],
+        answers: Answers::One("action_attempt", "action_attempt"),
         run: |request| Box::pin(encode(request)),
     },
 ];
@@ -171,5 +176,5 @@ async fn encode(request: Request) -> Answer {
     let attempt = request.ask(move |tenant| tenant.encode(now, method, encoder)).await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
-    one("action_attempt", answers::attempt(request.workspace, &attempt, None))
+    feed::ordered(&request, attempt.id).await
 }
