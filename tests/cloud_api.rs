@@ -16,8 +16,9 @@ use latchd::{
     cloud::{self, Signals, store::Db},
     config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
     model::{
-        BridgeId, Capabilities, CardFacts, Code, Door, DoorKind, DoorName, Encoder, EncoderName, Inventory,
-        JobId, Outcome, ProofLevel, Report, Success, SystemInventory, SystemKind, SystemName, Written,
+        BridgeId, Capabilities, CardFacts, Code, Device, DeviceName, Door, DoorKind, DoorName, Encoder,
+        EncoderName, Inventory, JobId, Outcome, PinRules, ProofLevel, Report, Success, SystemInventory,
+        SystemKind, SystemName, Written,
     },
     protocol::{Memory, Position},
     seams::{Clock, Random, Storage, SystemNet},
@@ -100,10 +101,14 @@ impl Cloud {
     }
 
     fn furnish_bridge(&self, bridge: BridgeId) {
+        self.furnish_with(bridge, inventory());
+    }
+
+    fn furnish_with(&self, bridge: BridgeId, inventory: Inventory) {
         self.apply(move |db| {
             let now = Timestamp::now();
             db.meet(now, bridge, 1, &memory())?;
-            db.apply_inventory(now, bridge, &inventory())
+            db.apply_inventory(now, bridge, &inventory)
         });
     }
 
@@ -244,6 +249,7 @@ fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
             names: Vec::new(),
             hold: Duration::from_secs(20),
             hold_orders: false,
+            instant_key_url: None,
         },
         bridges: BridgesConfig {
             listen,
@@ -339,6 +345,30 @@ fn inventory() -> Inventory {
     }
 }
 
+/// The same property with a keypad lock.
+fn inventory_with_a_lock() -> Inventory {
+    let mut inventory = inventory();
+    let mut locks = inventory.systems[0].clone();
+    locks.name = SystemName::new("locks").unwrap();
+    locks.kind = SystemKind::SimLock;
+    locks.capabilities.slots = Some(ProofLevel::Simulator);
+    locks.doors = Vec::new();
+    locks.encoders = Vec::new();
+    locks.devices = vec![Device {
+        name: DeviceName::new("front").unwrap(),
+        display_name: Some("Front Door".into()),
+        slots: 20,
+        pins: Some(PinRules { lengths: vec![4, 6], constraints: Vec::new() }),
+        device_type: None,
+        manufacturer: None,
+        model: None,
+        lead_seconds: None,
+        remote_unlock: None,
+    }];
+    inventory.systems.push(locks);
+    inventory
+}
+
 /// The same outcome of a card with another serial number.
 fn with_serial(mut outcome: Outcome, serial: &str) -> Outcome {
     if let Outcome::Succeeded(Success { card: Some(card), .. }) = &mut outcome {
@@ -351,7 +381,7 @@ fn written(how: Written) -> Outcome {
     Outcome::Succeeded(Success {
         written: Some(how),
         card: Some(CardFacts { serial: Some("04A1B2C3".into()), ..CardFacts::default() }),
-        seen: None,
+        ..Success::default()
     })
 }
 

@@ -413,11 +413,30 @@ fn mistakes_about_keypad_locks_are_told_with_the_way_out() {
     check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nexclusive = true", &["exclusive: unknown setting"]);
     check("kind = \"sim_lock\"", "kind = \"sim_lok\"", &["did you mean \"sim_lock\"?"]);
     check("\"10.0.0.7:4800\"", "\"10.0.0.7:4800\", pin = \"4711\"", &["locks[0].pin", "0600"]);
+    let address = "\"10.0.0.7:4800\"";
+    check(address, "\"10.0.0.7:4800\", pin_lengths = [3]", &["pin_lengths"]);
+    check(address, "\"10.0.0.7:4800\", pin_lengths = []", &["no length is listed"]);
+    check(address, "\"10.0.0.7:4800\", pin_constraints = [\"no_primes\"]", &["pin_constraints", "no_zeros"]);
 }
 
 #[test]
 fn one_pair_of_brackets_too_few_is_told() {
     check("[[system]]", "[system]", &["write [[system]] with two brackets"]);
+}
+
+#[test]
+fn an_address_for_mobile_keys_that_could_not_work_is_refused() {
+    let api = "listen = \"127.0.0.1:8080\"";
+    let with_url = |url: &str| cloud(&with(CLOUD, api, &format!("{api}\ninstant_key_url = \"{url}\"")));
+    assert!(with_url("https://keys.example/{token}").unwrap().api.instant_key_url.is_some());
+    for (url, wanted) in [
+        ("http://keys.example/{token}", "does not begin with https://"),
+        ("https://keys.example/{pin}", "no placeholder {pin}"),
+        ("https://keys.example/all", "every key would have the same link"),
+    ] {
+        let told = told(with_url(url));
+        assert!(told.contains("api.instant_key_url") && told.contains(wanted), "{wanted:?}: {told}");
+    }
 }
 
 #[test]

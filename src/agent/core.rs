@@ -1127,9 +1127,14 @@ impl Core {
             let configured = self.config.systems.iter().find(|configured| configured.name == *system);
             configured.is_some_and(|configured| configured.checkout == Checkout::LastGrant)
         };
-        let system = |driver: &Arc<dyn Driver>| SystemInventory {
-            checkout_on_last_grant: wanted(driver.system()),
-            ..driver.inventory()
+        let system = |driver: &Arc<dyn Driver>| {
+            let mut system =
+                SystemInventory { checkout_on_last_grant: wanted(driver.system()), ..driver.inventory() };
+            let unlocks = system.capabilities.unlock.is_some();
+            for device in &mut system.devices {
+                device.remote_unlock = unlocks.then_some(self.config.limits.remote_unlock);
+            }
+            system
         };
         Inventory { systems: self.dispatch.drivers().values().map(system).collect() }
     }

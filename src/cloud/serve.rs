@@ -147,6 +147,7 @@ pub async fn start(
         }
         opened => opened?,
     };
+    db.hand_out_keys_at(config.api.instant_key_url.clone());
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
 
     let mut certificates = Certificates {

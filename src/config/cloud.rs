@@ -8,6 +8,7 @@ use super::{
     agent::StorageConfig,
     section::{Section, Setting},
 };
+use crate::model::KeyTemplate;
 
 /// What load balancers and SDKs cut at 30 s must get its answer before.
 const LONGEST_HOLD: Duration = Duration::from_secs(25);
@@ -155,6 +156,10 @@ pub struct ApiConfig {
     /// Whether a call that orders a card to be written or read is held open likewise, and answers with the end of the
     /// attempt: for clients that wait for less time than a person needs to lay a card down. Default no.
     pub hold_orders: bool,
+    /// Where mobile keys are handed out, e.g. `https://keys.example/{token}`; with the placeholders
+    /// `{access_method_id}`, `{access_grant_id}`, `{user_identity_id}` and `{token}` (random, one for each key). Without
+    /// it a mobile key that is asked for says that there is none.
+    pub instant_key_url: Option<KeyTemplate>,
 }
 
 impl ApiConfig {
@@ -176,14 +181,19 @@ impl ApiConfig {
         }
         let hold = section.get("hold").and_then(|setting| setting.length(Duration::ZERO..=LONGEST_HOLD));
         let hold_orders = section.get("hold_orders").as_ref().and_then(Setting::flag).unwrap_or_default();
-        Some(Self {
-            names: names(section),
-            listen: listen?,
-            plain,
-            tls,
-            hold: hold.unwrap_or(LONGEST_HOLD),
-            hold_orders,
-        })
+        let instant_key_url = section.get("instant_key_url").and_then(|setting| {
+            let text = setting.text()?;
+            let template = KeyTemplate::new(text);
+            if let Err(error) = &template {
+                setting.wrong(
+                    error.to_string(),
+                    "write an https address with placeholders, e.g. \"https://keys.example/{token}\"",
+                );
+            }
+            template.ok()
+        });
+        let hold = hold.unwrap_or(LONGEST_HOLD);
+        Some(Self { names: names(section), listen: listen?, plain, tls, hold, hold_orders, instant_key_url })
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     agent::zone,
     section::{Section, Setting},
 };
-use crate::model::{DeviceName, DoorName, EncoderName, SystemName};
+use crate::model::{DeviceName, DoorName, EncoderName, PinConstraint, SystemName};
 
 /// One access system.
 #[derive(Debug, Clone, PartialEq)]
@@ -329,9 +329,29 @@ pub struct LockConfig {
     pub address: String,
     /// IANA zone of the lock's local time, where it is not the property's.
     pub time_zone: Option<String>,
+    /// How many digits a PIN of this lock may have, from 4 to 8. Default 4 to 8.
+    pub pin_lengths: Vec<u8>,
+    /// What this lock refuses beside that, e.g. `no_zeros`. Default nothing.
+    pub pin_constraints: Vec<PinConstraint>,
+    /// As what the cloud's clients see it. Default `august_lock`, as the locks of a sandbox are.
+    pub device_type: String,
 }
 
 impl LockConfig {
+    /// A lock with nothing said but its name and its address.
+    #[must_use]
+    pub fn new(name: DeviceName, address: String) -> Self {
+        Self {
+            name,
+            display_name: None,
+            address,
+            time_zone: None,
+            pin_lengths: (4..=8).collect(),
+            pin_constraints: Vec::new(),
+            device_type: "august_lock".into(),
+        }
+    }
+
     fn read(setting: &Setting<'_>) -> Option<Self> {
         let section = setting.section()?;
         let (name, display_name) = names(&section);
@@ -339,15 +359,35 @@ impl LockConfig {
             .must("address", "where the lock is reached, e.g. \"10.0.0.7:4800\"")
             .and_then(|setting| host_and_port(&setting));
         let time_zone = section.get("time_zone").map(|setting| zone(&setting));
+        let pin_lengths = section.get("pin_lengths").and_then(|setting| {
+            let items = setting.items()?;
+            if items.is_empty() {
+                setting.wrong(
+                    "no length is listed",
+                    "list lengths from 4 to 8, e.g. [4, 6], or remove the setting",
+                );
+            }
+            items.iter().map(|item| item.number(4..=8)).collect::<Option<Vec<u8>>>()
+        });
+        let pin_constraints = section.get("pin_constraints").and_then(|setting| {
+            let known = PinConstraint::ALL.into_iter().filter(|one| *one != PinConstraint::Other);
+            let known: Vec<_> = known.map(|one| (one.as_str(), one)).collect();
+            setting.items()?.iter().map(|item| item.one_of(&known)).collect::<Option<Vec<_>>>()
+        });
+        let device_type = section.get("device_type").and_then(|setting| setting.text().map(String::from));
+        let plain = Self::new(name?, address?);
         Some(Self {
-            name: name?,
             display_name,
-            address: address?,
+            pin_lengths: pin_lengths.unwrap_or(plain.pin_lengths),
+            pin_constraints: pin_constraints.unwrap_or_default(),
+            device_type: device_type.unwrap_or(plain.device_type),
             // A zone that is none was told; it must not become the property's.
             time_zone: match time_zone {
                 Some(zone) => Some(zone?),
                 None => None,
             },
+            name: plain.name,
+            address: plain.address,
         })
     }
 }

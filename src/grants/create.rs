@@ -20,6 +20,23 @@ pub struct GrantRequest {
     pub ends_at: Option<Timestamp>,
     /// The means asked for, in order.
     pub modes: Vec<Mode>,
+    /// What is there for them beside the doors.
+    pub means: Means,
+}
+
+/// What there is for means other than cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Means {
+    /// It leads to a device.
+    pub devices: bool,
+    /// One of them takes codes.
+    pub codes: bool,
+    /// Mobile keys can be handed out.
+    pub mobile_keys: bool,
+    /// One of the devices can be opened from afar.
+    pub cloud_keys: bool,
+    /// The system of the first device.
+    pub system: Option<AcsSystemId>,
 }
 
 /// What is known of the reservation that a grant names.
@@ -75,7 +92,7 @@ pub fn plan_create(
     random: &Random,
 ) -> Result<Created, Refused> {
     let window = window(request, now)?;
-    if targets.doors.is_empty() {
+    if targets.doors.is_empty() && !request.means.devices {
         return Err(Refused::NothingTargeted);
     }
     let key = request.reservation_key.as_ref();
@@ -90,24 +107,84 @@ pub fn plan_create(
     };
 
     let id = AccessGrantId(random.uuid());
-    let mut events = vec![Event::grant("access_grant.created", id)];
-    let mut methods = Vec::new();
-    for (place, &mode) in (0..).zip(&request.modes) {
-        if mode != Mode::Card {
-            continue;
-        }
-        for system in &targets.systems {
-            let method = AccessMethodId(random.uuid());
-            events.push(Event::method("access_method.created", method, id));
-            events.push(Event::method("access_method.card_encoding_required", method, id));
-            methods.push(NewMethod { id: method, place, mode, system: system.id });
-        }
-    }
-    let problems: Vec<_> = unsupported(&request.modes).into_iter().collect();
-    for problem in &problems {
-        events.push(Event::could_not_create(id, problem.message.clone()));
-    }
+    let MoreMethods { methods, problems, events: told } =
+        methods(id, 0, &request.modes, targets, &request.means, random);
+    let events = [vec![Event::grant("access_grant.created", id)], told].concat();
     Ok(Created { id, window, methods, reservation_rooms, problems, events })
+}
+
+/// Methods to be stored beside others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MoreMethods {
+    /// The methods; those of codes are a [`Book`](super::codes::Book)'s.
+    pub methods: Vec<NewMethod>,
+    /// What is wrong from the start.
+    pub problems: Vec<GrantProblem>,
+    /// What the feed tells.
+    pub events: Vec<Event>,
+}
+
+/// Plans more methods for a grant that is there, behind the `first_place` means that were asked for before.
+///
+/// # Errors
+/// When a card cannot be what the grant says.
+#[expect(clippy::too_many_arguments, reason = "each is a fact of its own")]
+pub fn plan_more_methods(
+    grant: AccessGrantId,
+    window: &Window,
+    key: Option<&ReservationKey>,
+    first_place: u32,
+    modes: &[Mode],
+    targets: &Targets,
+    means: &Means,
+    random: &Random,
+) -> Result<MoreMethods, Refused> {
+    if modes.contains(&Mode::Card) {
+        for system in &targets.systems {
+            targets.check_card(system, window, key)?;
+        }
+    }
+    Ok(methods(grant, first_place, modes, targets, means, random))
+}
+
+fn methods(
+    grant: AccessGrantId,
+    first_place: u32,
+    modes: &[Mode],
+    targets: &Targets,
+    means: &Means,
+    random: &Random,
+) -> MoreMethods {
+    let mut more = MoreMethods::default();
+    let first_system = targets.systems.first().map(|system| system.id).or(means.system);
+    for (place, &mode) in (first_place..).zip(modes) {
+        let (systems, then): (Vec<_>, _) = match mode {
+            Mode::Code => continue,
+            Mode::Card => (
+                targets.systems.iter().map(|system| system.id).collect(),
+                "access_method.card_encoding_required",
+            ),
+            Mode::MobileKey if means.mobile_keys => {
+                (first_system.into_iter().collect(), "access_method.issued")
+            }
+            Mode::MobileKey => (first_system.into_iter().collect(), "access_method.failed_to_issue"),
+            Mode::CloudKey if means.cloud_keys => {
+                (first_system.into_iter().collect(), "access_method.issued")
+            }
+            Mode::CloudKey => continue,
+        };
+        for system in systems {
+            let id = AccessMethodId(random.uuid());
+            more.events.push(Event::method("access_method.created", id, grant));
+            more.events.push(Event::method(then, id, grant));
+            more.methods.push(NewMethod { id, place, mode, system });
+        }
+    }
+    more.problems.extend(unsupported(modes, targets, means));
+    for problem in &more.problems {
+        more.events.push(Event::could_not_create(grant, problem.message.clone()));
+    }
+    more
 }
 
 fn window(request: &GrantRequest, now: Timestamp) -> Result<Window, Refused> {
@@ -118,7 +195,7 @@ fn window(request: &GrantRequest, now: Timestamp) -> Result<Window, Refused> {
     Window::new(starts_at, request.ends_at).map_err(|_| Refused::EndsBeforeStart)
 }
 
-fn join_reservation(
+pub(super) fn join_reservation(
     targets: &Targets,
     reservation: &ReservationFacts,
     window: &Window,
@@ -141,9 +218,15 @@ fn join_reservation(
     }
 }
 
-fn unsupported(modes: &[Mode]) -> Option<GrantProblem> {
-    let missing: Vec<_> =
-        modes.iter().filter(|mode| **mode != Mode::Card).map(|mode| mode.as_str()).collect();
+fn unsupported(modes: &[Mode], targets: &Targets, means: &Means) -> Option<GrantProblem> {
+    let is_missing = |mode: &&Mode| match mode {
+        Mode::Card => targets.systems.is_empty(),
+        Mode::Code => !means.codes,
+        // One that cannot be handed out says so itself.
+        Mode::MobileKey => false,
+        Mode::CloudKey => !means.cloud_keys,
+    };
+    let missing: Vec<_> = modes.iter().filter(is_missing).map(|mode| mode.as_str()).collect();
     (!missing.is_empty()).then(|| problem(format!("No targeted door supports: {}", missing.join(", "))))
 }
 
@@ -203,6 +286,7 @@ mod tests {
             starts_at: Some(at(from)),
             ends_at: Some(at(to)),
             modes: vec![Mode::Card],
+            means: Means::default(),
         }
     }
 
@@ -278,14 +362,39 @@ mod tests {
     #[test]
     fn means_that_no_door_supports_are_told_and_do_not_refuse_the_grant() {
         let mut request = stay(0, 100);
-        request.modes = vec![Mode::Code, Mode::Card, Mode::MobileKey];
+        request.modes = vec![Mode::Code, Mode::Card, Mode::CloudKey];
         let created = plan(&request, &property(&["101"])).unwrap();
         assert_eq!(created.methods.len(), 1);
         assert_eq!(created.methods[0].place, 1);
         assert_eq!(created.problems[0].code, "cannot_create_requested_access_methods");
         let told = created.events.last().unwrap();
         assert_eq!(told.kind, "access_grant.could_not_create_requested_access_methods");
-        assert!(told.message.as_ref().unwrap().contains("code, mobile_key"));
+        assert!(told.message.as_ref().unwrap().contains("code, cloud_key"));
+    }
+
+    #[test]
+    fn devices_alone_are_targets_and_their_keys_are_issued_at_once() {
+        let mut request = stay(0, 100);
+        request.reservation_key = None;
+        request.modes = vec![Mode::Code, Mode::CloudKey, Mode::MobileKey, Mode::Card];
+        let system = property(&["101"]).systems[0].id;
+        request.means =
+            Means { devices: true, codes: true, mobile_keys: false, cloud_keys: true, system: Some(system) };
+        let created = plan(&request, &Targets::default()).unwrap();
+        let told: Vec<_> = created.events.iter().map(|event| event.kind).collect();
+        assert_eq!(
+            told,
+            [
+                "access_grant.created",
+                "access_method.created",
+                "access_method.issued",
+                "access_method.created",
+                "access_method.failed_to_issue",
+                "access_grant.could_not_create_requested_access_methods",
+            ]
+        );
+        assert_eq!(created.methods.iter().map(|method| method.place).collect::<Vec<_>>(), [1, 2]);
+        assert!(created.problems[0].message.ends_with("card"), "{:?}", created.problems);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the feed tells.
 
-use crate::model::{AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId};
+use crate::model::{
+    AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, Private,
+};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +13,8 @@ pub struct Event {
     pub subject: Subject,
     /// For a person, where the type carries a message.
     pub message: Option<String>,
+    /// The PIN, where the type carries one.
+    pub code: Option<Private>,
 }
 
 /// What an event is about.
@@ -28,13 +32,15 @@ pub enum Subject {
     Entrance(AcsEntranceId, AcsSystemId),
     /// An encoder of an access system.
     Encoder(AcsEncoderId, AcsSystemId),
+    /// A device of an access system.
+    Device(DeviceId, AcsSystemId),
 }
 
 impl Event {
     /// An event without a message.
     #[must_use]
     pub fn new(kind: &'static str, subject: Subject) -> Self {
-        Self { kind, subject, message: None }
+        Self { kind, subject, message: None, code: None }
     }
 
     /// An event of a grant.
@@ -56,6 +62,13 @@ impl Event {
             kind: "access_grant.could_not_create_requested_access_methods",
             subject: Subject::Grant(grant),
             message: Some(message),
+            code: None,
         }
+    }
+
+    /// The same with a PIN.
+    #[must_use]
+    pub fn with_code(self, code: Private) -> Self {
+        Self { code: Some(code), ..self }
     }
 }

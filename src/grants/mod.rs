@@ -5,20 +5,28 @@
 //! drawn from the [`Random`](crate::seams::Random) that is handed in. The cloud calls it for what is asked there; the
 //! agent will call it for what is asked at its own desk.
 
+pub mod codes;
 mod create;
 mod delete;
 mod encode;
 mod event;
 mod outcome;
+pub mod pin;
 mod refused;
 mod target;
+mod unlock;
+mod update;
 
 pub use create::{
-    Created, GrantRequest, NewMethod, ReservationFacts, SpaceChange, plan_create, plan_space_change,
+    Created, GrantRequest, Means, MoreMethods, NewMethod, ReservationFacts, SpaceChange, plan_create,
+    plan_more_methods, plan_space_change,
 };
 pub use delete::{CardFate, Checkout, DeleteFacts, Deleted, MethodFacts, PendingJob, plan_delete};
 pub use encode::{CARD_WAIT, Encode, EncodeFacts, plan_encode};
 pub use event::{Event, Subject};
 pub use outcome::{AttemptError, CardEnd, attempt_end, card_end};
+pub use pin::PinMark;
 pub use refused::{Class, Refused, Resource};
 pub use target::{GrantProblem, Mode, TargetDoor, TargetSystem, Targets};
+pub use unlock::{Unlock, UnlockFacts, plan_unlock, unlock_end};
+pub use update::{UpdateFacts, Updated, plan_update};

@@ -88,6 +88,21 @@ pub enum Refused {
         /// What it is.
         mode: &'static str,
     },
+    /// Only cloud keys open doors from afar.
+    #[error("This access method is a {mode}; only a cloud_key opens a door from afar")]
+    NotACloudKey {
+        /// What it is.
+        mode: &'static str,
+    },
+    /// A key that opens nothing now.
+    #[error("{why}")]
+    KeyNotValid {
+        /// Why not.
+        why: String,
+    },
+    /// No system here assigns cards that exist.
+    #[error("No access system here can be given a card by its number: encode the card on an encoder")]
+    AssignmentNotSupported,
     /// A card that cannot be written now.
     #[error("{why}")]
     NotReady {
@@ -166,8 +181,9 @@ impl Refused {
 
     /// Its stable name.
     ///
-    /// `access_method_already_encoding`, `access_method_not_a_card`, `access_method_not_ready_for_encoding`,
-    /// `acs_encoder_of_another_system` and what ends in `_has_access_grants` are names of ours; no public ones exist.
+    /// Names of ours, where no public ones exist: `access_method_already_encoding`, `access_method_not_a_card`,
+    /// `access_method_not_a_cloud_key`, `access_method_not_ready_for_encoding`, `access_method_not_valid`,
+    /// `acs_encoder_of_another_system`, `card_assignment_not_supported`, and what ends in `_has_access_grants`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -205,6 +221,9 @@ impl Refused {
             Self::ReservationRoomsConflict => "reservation_joiner_entrance_set_conflict",
             Self::ReservationTimesApart => "reservation_time_frames_must_overlap",
             Self::NotACard { .. } => "access_method_not_a_card",
+            Self::NotACloudKey { .. } => "access_method_not_a_cloud_key",
+            Self::KeyNotValid { .. } => "access_method_not_valid",
+            Self::AssignmentNotSupported => "card_assignment_not_supported",
             Self::NotReady { .. } => "access_method_not_ready_for_encoding",
             Self::CannotRead { .. } => "scan_credential_not_supported",
             Self::EncoderElsewhere => "acs_encoder_of_another_system",

@@ -96,8 +96,109 @@ pub struct Device {
     /// What people call it, where that differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// How many slots it has.
+    /// How many slots it has; 0 while that is not known.
     pub slots: u16,
+    /// Which PINs it takes; absent where it takes none, or nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins: Option<PinRules>,
+    /// What kind of device it is, in the words of the cloud's clients, e.g. `august_lock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_type: Option<String>,
+    /// Who makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manufacturer: Option<String>,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How long before its window begins an entry is put into it, in seconds; absent where nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lead_seconds: Option<u32>,
+    /// Whether the site lets it be opened from afar; absent where it cannot be, or nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_unlock: Option<bool>,
+}
+
+/// Which PINs a device takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PinRules {
+    /// How many digits a PIN may have.
+    pub lengths: Vec<u8>,
+    /// What is refused beside that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<PinConstraint>,
+}
+
+/// Why a device refuses a PIN of a length that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum PinConstraint {
+    /// It contains 0.
+    #[serde(rename = "no_zeros")]
+    NoZeros,
+    /// It begins with 12.
+    #[serde(rename = "cannot_start_with_12")]
+    CannotStartWith12,
+    /// More than three digits in a row are equal, or count up or down by one.
+    #[serde(rename = "no_triple_consecutive_ints")]
+    NoTripleConsecutiveInts,
+    /// It is one run up or down.
+    #[serde(rename = "no_ascending_or_descending_sequence")]
+    NoAscendingOrDescendingSequence,
+    /// It has fewer than three different digits.
+    #[serde(rename = "at_least_three_unique_digits")]
+    AtLeastThreeUniqueDigits,
+    /// All its digits are equal.
+    #[serde(rename = "no_all_same_digits")]
+    NoAllSameDigits,
+    /// Two of its first four digits are equal.
+    #[serde(rename = "unique_first_four_digits")]
+    UniqueFirstFourDigits,
+    /// It contains 0, 8 or 9.
+    #[serde(rename = "cannot_contain_089")]
+    CannotContain089,
+    /// It contains 0, 7, 8 or 9.
+    #[serde(rename = "cannot_contain_0789")]
+    CannotContain0789,
+    /// The maker makes it up: none can be given.
+    #[serde(rename = "cannot_specify_pin_code")]
+    CannotSpecifyPinCode,
+    /// A constraint of a newer peer.
+    #[serde(rename = "other", other)]
+    Other,
+}
+
+impl PinConstraint {
+    /// Every constraint this version knows.
+    pub const ALL: [Self; 11] = [
+        Self::NoZeros,
+        Self::CannotStartWith12,
+        Self::NoTripleConsecutiveInts,
+        Self::NoAscendingOrDescendingSequence,
+        Self::AtLeastThreeUniqueDigits,
+        Self::NoAllSameDigits,
+        Self::UniqueFirstFourDigits,
+        Self::CannotContain089,
+        Self::CannotContain0789,
+        Self::CannotSpecifyPinCode,
+        Self::Other,
+    ];
+
+    /// The name on the wire, in the configuration and in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoZeros => "no_zeros",
+            Self::CannotStartWith12 => "cannot_start_with_12",
+            Self::NoTripleConsecutiveInts => "no_triple_consecutive_ints",
+            Self::NoAscendingOrDescendingSequence => "no_ascending_or_descending_sequence",
+            Self::AtLeastThreeUniqueDigits => "at_least_three_unique_digits",
+            Self::NoAllSameDigits => "no_all_same_digits",
+            Self::UniqueFirstFourDigits => "unique_first_four_digits",
+            Self::CannotContain089 => "cannot_contain_089",
+            Self::CannotContain0789 => "cannot_contain_0789",
+            Self::CannotSpecifyPinCode => "cannot_specify_pin_code",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// What a driver can do with its system, each with how well that is proven.
@@ -145,4 +246,17 @@ pub enum ProofLevel {
     Peer,
     /// A recorded transcript of a real installation.
     Site,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_name_of_a_constraint_is_its_name_and_a_newer_one_still_parses() {
+        for constraint in PinConstraint::ALL {
+            assert_eq!(serde_json::to_value(constraint).unwrap(), constraint.as_str());
+        }
+        assert_eq!(serde_json::from_str::<PinConstraint>("\"no_primes\"").unwrap(), PinConstraint::Other);
+    }
 }

@@ -9,6 +9,7 @@ mod condition;
 mod id;
 mod inventory;
 mod job;
+mod key_template;
 mod name;
 mod outcome;
 mod private;
@@ -21,13 +22,15 @@ pub use code::Code;
 pub use condition::{Condition, Severity};
 pub use id::*;
 pub use inventory::{
-    Capabilities, Device, Door, DoorKind, Encoder, Inventory, ProofLevel, SystemInventory, SystemKind,
+    Capabilities, Device, Door, DoorKind, Encoder, Inventory, PinConstraint, PinRules, ProofLevel,
+    SystemInventory, SystemKind,
 };
 pub use job::{CardEncode, CardRead, Job, Kind, Order, Priority, SlotContent, SlotPut, StayModify};
+pub use key_template::{KeyLink, KeyTemplate, KeyTemplateError};
 pub use name::{DeviceName, DoorName, EncoderName, LaneName, NameError, ReservationKey, SystemName};
 pub use outcome::{
-    CardFacts, CardSeen, LocalJob, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, Verdict,
-    Written,
+    CardFacts, CardSeen, LocalJob, Origin, Outcome, Refusal, Report, Resolution, RoomState, SlotSeen,
+    Success, Verdict, Written,
 };
 pub use private::{Private, on_the_wire, on_the_wire_optional};
 pub use state::JobState;

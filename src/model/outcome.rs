@@ -95,6 +95,18 @@ pub struct Success {
     /// What a card that was read shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<CardSeen>,
+    /// What a device that was read holds; absent where it does not show that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<Vec<SlotSeen>>,
+}
+
+/// An entry of a device's table, as a reading shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SlotSeen {
+    /// The key that `slot.put` gave it.
+    pub slot: String,
+    /// Its generation.
+    pub generation: u64,
 }
 
 /// How sure a success is.
@@ -186,6 +198,9 @@ pub struct LocalJob {
     /// The device or encoder, where it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// The slot of the device, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// The job whose place it takes: a person said to do that one again.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{Frame, Message, enrol, signing};
 
 /// Lists to which a later peer may add a name; what a receiver does not know, it reads as `other`.
-const OPEN: [&str; 3] = ["Code", "RefusedCode", "Stage"];
+const OPEN: [&str; 4] = ["Code", "PinConstraint", "RefusedCode", "Stage"];
 
 /// Frames that are not signed.
 const BARE: [&str; 3] = ["ping", "pong", "refused"];
@@ -149,7 +149,7 @@ fn sorted(value: Value) -> Value {
 mod tests {
     use super::*;
     use crate::{
-        model::Code,
+        model::{Code, PinConstraint},
         protocol::{RefusedCode, Stage},
     };
 
@@ -158,6 +158,7 @@ mod tests {
         let types = schema()["$defs"].take();
         let newer = "\"of_a_later_peer\"";
         assert_eq!(serde_json::from_str::<Code>(newer).unwrap(), Code::Other);
+        assert_eq!(serde_json::from_str::<PinConstraint>(newer).unwrap(), PinConstraint::Other);
         assert_eq!(serde_json::from_str::<RefusedCode>(newer).unwrap(), RefusedCode::Other);
         assert_eq!(serde_json::from_str::<Stage>(newer).unwrap(), Stage::Other);
         for name in OPEN {

@@ -986,6 +986,7 @@ impl Row {
             system: job.system.clone(),
             kind: job.order.kind(),
             device: device.map(str::to_owned),
+            slot: slots::slot_of(&job.order).map(|(_, slot)| slot.to_owned()),
             created_at: job.created_at,
             retries: self.retries,
         })
@@ -1015,7 +1016,7 @@ impl Row {
         Outcome::Succeeded(Success {
             written: is_card.then_some(Written::Proven),
             card: is_card.then(|| CardFacts { overrode, ..CardFacts::default() }),
-            seen: None,
+            ..Success::default()
         })
     }
 }

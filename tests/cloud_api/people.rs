@@ -231,7 +231,7 @@ fn seen(rooms: &[&str], ends_at: &str) -> Outcome {
         starts_at: None,
         ends_at: Some(ends_at.parse().unwrap()),
     };
-    Outcome::Succeeded(Success { written: None, card: None, seen: Some(card) })
+    Outcome::Succeeded(Success { seen: Some(card), ..Success::default() })
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use latchd::cloud::api::openapi;
 use serde_json::{Map, Value, json};
 
-use super::{Cloud, in_hours, read, text};
+use super::{Cloud, in_hours, inventory_with_a_lock, read, text};
 
 const FOREIGN: &str = "5b1ed5a0-7a30-4d6f-9d0e-0000000000ff";
 
@@ -308,12 +308,16 @@ impl Furnished {
             }),
         )["access_grant"]
             .clone();
+        let device = post("/devices/list", json!({}))["devices"][0]["device_id"].clone();
+        let member = json!({"space_id": space["space"]["space_id"], "device_ids": [device]});
+        post("/spaces/add_devices", member);
         let method = grant["access_method_ids"][0].clone();
         let order = json!({"access_method_id": method, "acs_encoder_id": encoder["acs_encoder_id"]});
         let attempt = post("/access_methods/encode", order)["action_attempt"].clone();
         let events = post("/events/list", json!({"since": "2020-01-01T00:00:00Z"}))["events"].clone();
         let ids = [
             ("acs_entrance_id", &door),
+            ("device_id", &device),
             ("acs_encoder_id", &encoder["acs_encoder_id"]),
             ("acs_system_id", &doors["acs_system_id"]),
             ("connected_account_id", &doors["connected_account_id"]),
@@ -348,6 +352,8 @@ impl Furnished {
             "/acs/systems/list",
             "/acs/entrances/list",
             "/acs/encoders/list",
+            "/access_grants/list",
+            "/devices/list",
             "/action_attempts/list",
             "/workspaces/get",
         ];
@@ -377,6 +383,10 @@ fn required(cloud: &Cloud, own: &Furnished, path: &str) -> Map<String, Value> {
             (_, Some(id)) => json!(id),
             ("name", _) => json!("Name"),
             ("is_managed", _) => json!(true),
+            ("card_number", _) => json!("04A1B2C3"),
+            ("mode", _) => json!("card"),
+            // No card was written yet.
+            ("acs_credential_id", _) => json!(FOREIGN.replace("ff", "cc")),
             ("requested_access_methods", _) => json!([{"mode": "card"}]),
             _ => panic!("{path} needs {name}: say here what that may be"),
         };
@@ -402,7 +412,8 @@ fn required(cloud: &Cloud, own: &Furnished, path: &str) -> Map<String, Value> {
 fn an_id_of_another_workspace_is_answered_like_one_that_was_never_given_out() {
     let cloud = Cloud::with_property();
     let (their_key, their_bridge) = cloud.second_workspace();
-    cloud.furnish_bridge(their_bridge);
+    cloud.furnish_with(cloud.bridge, inventory_with_a_lock());
+    cloud.furnish_with(their_bridge, inventory_with_a_lock());
     let own = Furnished::new(&cloud, &cloud.key);
     let theirs = Furnished::new(&cloud, &their_key);
     let before = theirs.everything(&cloud);

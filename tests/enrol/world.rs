@@ -61,6 +61,7 @@ impl World {
                 names: Vec::new(),
                 hold: Duration::from_secs(20),
                 hold_orders: false,
+                instant_key_url: None,
             },
             bridges: BridgesConfig {
                 listen,

@@ -268,11 +268,35 @@ fn inventories() -> impl Iterator<Item = Inventory> {
         doors: Vec::new(),
         encoders: Vec::new(),
         devices: vec![
-            Device { name: device(), display_name: Some("Annex".into()), slots: 50 },
-            Device { name: DeviceName::new("shed").unwrap(), display_name: None, slots: 8 },
+            Device {
+                name: device(),
+                display_name: Some("Annex".into()),
+                slots: 50,
+                pins: Some(PinRules { lengths: vec![4, 6], constraints: known_constraints() }),
+                device_type: Some("august_lock".into()),
+                manufacturer: Some("Example".into()),
+                model: Some("Keypad 3".into()),
+                lead_seconds: Some(900),
+                remote_unlock: Some(true),
+            },
+            Device {
+                name: DeviceName::new("shed").unwrap(),
+                display_name: None,
+                slots: 8,
+                pins: Some(PinRules { lengths: vec![5], constraints: Vec::new() }),
+                device_type: None,
+                manufacturer: None,
+                model: None,
+                lead_seconds: None,
+                remote_unlock: None,
+            },
         ],
     };
     [Inventory { systems: vec![keypads, salto] }, Inventory::default()].into_iter()
+}
+
+fn known_constraints() -> Vec<PinConstraint> {
+    PinConstraint::ALL.into_iter().filter(|constraint| *constraint != PinConstraint::Other).collect()
 }
 
 fn job(n: u128, system_name: &str, priority: Priority, order: Order) -> Message {
@@ -382,9 +406,10 @@ fn outcomes() -> impl Iterator<Item = Report> {
             overrode: Some(true),
             printed_end: Some(at("20:00:00")),
         }),
-        seen: None,
+        ..Success::default()
     };
-    let accepted = Success { written: Some(Written::Accepted), card: Some(CardFacts::default()), seen: None };
+    let accepted =
+        Success { written: Some(Written::Accepted), card: Some(CardFacts::default()), ..Success::default() };
     let guest = CardSeen::Guest {
         rooms: vec!["101".into()],
         valid: true,
@@ -406,6 +431,7 @@ fn outcomes() -> impl Iterator<Item = Report> {
         system: system("salto"),
         kind,
         device: device.map(Into::into),
+        slot: (kind == Kind::SlotRemove).then(|| id(33).to_string()),
         created_at: noon(),
         retries,
     };
@@ -434,6 +460,11 @@ fn outcomes() -> impl Iterator<Item = Report> {
     reports.extend(
         seen.map(|seen| report(Outcome::Succeeded(Success { seen: Some(seen), ..Success::default() }))),
     );
+    let held = |slots: Vec<SlotSeen>| {
+        report(Outcome::Succeeded(Success { slots: Some(slots), ..Success::default() }))
+    };
+    reports.push(held(vec![SlotSeen { slot: id(33).to_string(), generation: 7 }]));
+    reports.push(held(Vec::new()));
     let codes = Code::ALL.iter().filter(|code| **code != Code::Other);
     reports.extend(codes.map(|code| report(Outcome::failed(*code, "what to do"))));
     let kinds = Kind::ALL.map(|kind| Report {

@@ -244,7 +244,7 @@ pub(crate) fn written() -> Outcome {
     Outcome::Succeeded(Success {
         written: Some(Written::Proven),
         card: Some(CardFacts::default()),
-        seen: None,
+        ..Success::default()
     })
 }
 

@@ -8,6 +8,7 @@ mod alone;
 mod bad_input;
 mod checkout;
 mod desk;
+mod devices;
 mod doctor;
 mod frames;
 mod happy;

@@ -30,12 +30,7 @@ async fn locks_are_reached_by_tcp_and_told_things_at_one_socket() {
         ["lock-1", "lock-2", "lock-3"]
     );
     let config = SimLockConfig {
-        locks: vec![LockConfig {
-            name: front(),
-            display_name: None,
-            address: places.locks[1].address.to_string(),
-            time_zone: None,
-        }],
+        locks: vec![LockConfig::new(front(), places.locks[1].address.to_string())],
         lead: Duration::ZERO,
         answer_timeout: Duration::from_secs(20),
     };

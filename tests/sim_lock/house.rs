@@ -81,12 +81,7 @@ impl House {
 }
 
 pub(crate) fn config() -> SimLockConfig {
-    let lock = |name: &str, port| LockConfig {
-        name: DeviceName::new(name).unwrap(),
-        display_name: None,
-        address: format!("lock.lan:{port}"),
-        time_zone: None,
-    };
+    let lock = |name: &str, port| LockConfig::new(DeviceName::new(name).unwrap(), format!("lock.lan:{port}"));
     SimLockConfig {
         // Nobody listens at the second one's port.
         locks: vec![lock("front", PORT), lock("gone", 9)],

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use crate::{
     cloud::{
         store::{
-            Attempt, AttemptState, Credential, Encoder, Entrance, Grant, Identity, Method, Scan, ScanState,
-            Scanned, Space, System, SystemTrouble, TimedEvent, Workspace,
+            Attempt, AttemptState, Credential, DeviceRow, DeviceTrouble, Encoder, Entrance, Grant, Identity,
+            Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Workspace,
         },
         time_text,
     },
     grants::{CardFate, Mode},
-    model::{DoorKind, Private, WorkspaceId},
+    model::{DeviceId, DoorKind, PinConstraint, Private, Window, WorkspaceId},
     protocol::Stage,
 };
 
@@ -73,7 +73,7 @@ pub(super) fn space(workspace: WorkspaceId, space: &Space) -> Value {
             "name": space.name,
             "display_name": space.name,
             "acs_entrance_count": space.entrance_count,
-            "device_count": 0,
+            "device_count": space.device_count,
             "space_key": space.space_key,
             "customer_key": space.customer_key,
             "customer_data": space.customer_data,
@@ -179,17 +179,94 @@ pub(super) fn encoder(workspace: WorkspaceId, encoder: &Encoder) -> Value {
     })
 }
 
+pub(super) fn device(workspace: WorkspaceId, device: &DeviceRow) -> Value {
+    let declared = &device.declared;
+    let name = declared.display_name.as_deref().unwrap_or(declared.name.as_str());
+    let mut errors: Vec<_> = device.troubles.iter().map(DeviceTrouble::to_json).collect();
+    if let Some(removed_at) = device.removed_at {
+        errors.push(json!({
+            "error_code": "device_removed",
+            "message": "The property no longer has this device",
+            "created_at": time_text(removed_at),
+            "is_device_error": true,
+        }));
+    }
+    let is_full = declared.slots > 0 && device.codes >= u32::from(declared.slots);
+    let full = is_full.then(|| {
+        json!({
+            "warning_code": "max_access_codes_reached",
+            "message": "Every slot of this device holds a code: delete one that is not needed",
+            "created_at": time_text(device.created_at),
+        })
+    });
+    let pins = declared.pins.as_ref().filter(|_| device.has_slots);
+    let takes_codes = pins.is_some_and(|pins| {
+        !pins.lengths.is_empty() && !pins.constraints.contains(&PinConstraint::CannotSpecifyPinCode)
+    });
+    let device_type = declared.device_type.as_deref().unwrap_or("unknown_lock");
+    let manufacturer = declared.manufacturer.as_deref();
+    let model = declared.model.as_deref().unwrap_or(name);
+    let mut properties = json!({
+        "online": device.troubles.is_empty() && device.removed_at.is_none(),
+        "name": name,
+        "appearance": {"name": name},
+        "model": {
+            "display_name": model,
+            "manufacturer_display_name": manufacturer.unwrap_or("Unknown"),
+        },
+        "has_native_entry_events": false,
+    });
+    if let Some(manufacturer) = manufacturer {
+        properties["manufacturer"] = json!(manufacturer);
+    }
+    if let Some(pins) = pins {
+        let constraints = pins.constraints.iter().filter(|one| **one != PinConstraint::Other);
+        let constraints: Vec<_> = constraints.map(|one| json!({"constraint_type": one.as_str()})).collect();
+        properties["supported_code_lengths"] = json!(pins.lengths);
+        properties["code_constraints"] = json!(constraints);
+    }
+    if declared.slots > 0 {
+        properties["max_active_codes_supported"] = json!(declared.slots);
+    }
+    let mut capabilities = vec!["lock"];
+    capabilities.extend(takes_codes.then_some("access_code"));
+    let remotely = device.can_be_opened.then_some(declared.remote_unlock).flatten();
+    without_nulls(
+        json!({
+            "device_id": device.id,
+            "workspace_id": workspace,
+            "connected_account_id": device.account,
+            "device_type": device_type,
+            "display_name": name,
+            "nickname": name,
+            "created_at": time_text(device.created_at),
+            "is_managed": true,
+            "space_ids": device.spaces,
+            "capabilities_supported": capabilities,
+            "custom_metadata": {},
+            "location": {"time_zone": device.time_zone},
+            "errors": errors,
+            "warnings": full.into_iter().collect::<Vec<_>>(),
+            "properties": properties,
+            "can_program_online_access_codes": takes_codes.then_some(true),
+            "can_unlock_with_code": takes_codes.then_some(true),
+            "can_remotely_unlock": remotely,
+        }),
+        &["can_program_online_access_codes", "can_unlock_with_code", "can_remotely_unlock"],
+    )
+}
+
 pub(super) fn grant(workspace: WorkspaceId, grant: &Grant, now: Timestamp) -> Value {
     let requested: Vec<_> = (0_u32..)
         .zip(&grant.requested)
-        .map(|(place, (mode, code))| {
+        .map(|(place, (mode, code, at))| {
             let made: Vec<_> =
                 grant.methods.iter().filter(|method| method.place == place).map(|method| method.id).collect();
             without_nulls(
                 json!({
                     "display_name": mode.display_name(),
                     "mode": mode.as_str(),
-                    "created_at": time_text(grant.created_at),
+                    "created_at": time_text(*at),
                     "created_access_method_ids": made,
                     "code": code.as_ref().map(Private::expose),
                 }),
@@ -197,14 +274,36 @@ pub(super) fn grant(workspace: WorkspaceId, grant: &Grant, now: Timestamp) -> Va
             )
         })
         .collect();
+    let wants_codes = grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code);
+    let without_codes: Vec<_> =
+        grant.devices.iter().filter(|device| wants_codes && !grant.coded.contains(device)).collect();
     let errors: Vec<_> = grant
         .errors
         .iter()
         .map(|(code, message, created_at)| {
-            json!({"error_code": code, "message": message, "created_at": time_text(*created_at)})
+            let mut error =
+                json!({"error_code": code, "message": message, "created_at": time_text(*created_at)});
+            if !without_codes.is_empty() {
+                error["missing_device_ids"] = json!(without_codes);
+            }
+            error
         })
         .collect();
+    let mut warnings = grant_warnings(grant, now);
+    warnings.extend(without_codes.iter().map(|device| {
+        json!({
+            "warning_code": "device_does_not_support_access_codes",
+            "message": "This device takes no codes",
+            "device_id": device,
+            "created_at": time_text(grant.created_at),
+        })
+    }));
     let methods: Vec<_> = grant.methods.iter().map(|method| method.id).collect();
+    let mut keys = grant.methods.iter().filter(|method| method.mode == Mode::MobileKey);
+    let url = match (keys.next(), keys.next()) {
+        (Some(only), None) => only.key.as_ref().and_then(|key| key.url.as_ref()),
+        _ => None,
+    };
     let name = grant.name.as_ref().map(Private::expose);
     without_nulls(
         json!({
@@ -223,11 +322,12 @@ pub(super) fn grant(workspace: WorkspaceId, grant: &Grant, now: Timestamp) -> Va
             "location_ids": grant.spaces,
             "requested_access_methods": requested,
             "access_method_ids": methods,
+            "instant_key_url": url.map(Private::expose),
             "errors": errors,
-            "warnings": grant_warnings(grant, now),
-            "pending_mutations": [],
+            "warnings": warnings,
+            "pending_mutations": grant_mutations(grant),
         }),
-        &["access_grant_key", "reservation_key"],
+        &["access_grant_key", "reservation_key", "instant_key_url"],
     )
 }
 
@@ -245,51 +345,175 @@ fn grant_status(grant: &Grant, now: Timestamp) -> &'static str {
     }
 }
 
+fn warning(code: &str, message: impl Into<String>, created_at: Timestamp) -> Value {
+    let message: String = message.into();
+    json!({"warning_code": code, "message": message, "created_at": time_text(created_at)})
+}
+
 fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
-    let Some(deleted_at) = grant.deleted_at else {
-        return Vec::new();
-    };
-    let warning = |code: &str, message: String| json!({"warning_code": code, "message": message, "created_at": time_text(deleted_at)});
-    let mut warnings = vec![warning("being_deleted", "This access grant is being deleted".into())];
+    let mut warnings = Vec::new();
+    if let Some(deleted_at) = grant.deleted_at {
+        warnings.push(warning("being_deleted", "This access grant is being deleted", deleted_at));
+    }
+    warnings.extend(cards_that_still_open(grant, now));
+    warnings.extend(codes_that_are_still_there(grant, now));
+    if grant.deleted_at.is_some() {
+        return warnings;
+    }
+    let methods = grant.methods.iter().filter(|method| method.deleted.is_none());
+    let updating: Vec<_> =
+        methods.clone().filter_map(|method| Some((method.id, updating(method)?.1))).collect();
+    if let Some(since) = updating.iter().map(|(_, since)| *since).min() {
+        let mut update =
+            warning("updating_access_times", "The new times are not in every access method yet", since);
+        update["access_method_ids"] = updating.iter().map(|(id, _)| json!(id)).collect();
+        warnings.push(update);
+    }
+    for method in methods {
+        let Some(view) = &method.code else { continue };
+        if let Some((_, since)) = coming(method) {
+            warnings.push(warning("underprovisioned_access", "A code is not in every device yet", since));
+        }
+        if let Some(wish) = view.code.wish.as_ref().filter(|wish| **wish != view.code.pin) {
+            for device in &view.code.devices {
+                let mut other = warning(
+                    "requested_code_unavailable",
+                    "This device cannot have the code that was asked for; it has another one",
+                    method.created_at,
+                );
+                other["device_id"] = json!(device);
+                other["original_code"] = json!(wish.expose());
+                other["new_code"] = json!(view.code.pin.expose());
+                other["access_method_id"] = json!(method.id);
+                warnings.push(other);
+            }
+        }
+    }
+    warnings
+}
+
+fn cards_that_still_open(grant: &Grant, now: Timestamp) -> Option<Value> {
+    let is_gone = |method: &&Method| method.deleted.is_some();
     let opening: Vec<_> = grant
         .methods
         .iter()
+        .filter(is_gone)
         .filter_map(|method| match method.card {
             CardFate::MayExist { opens_until } if method.card.may_open(now) => Some(opens_until),
             _ => None,
         })
         .collect();
-    if !opening.is_empty() {
-        let until = match opening.iter().copied().collect::<Option<Vec<_>>>() {
-            Some(ends) => match ends.into_iter().max() {
-                Some(end) => format!("until {}", time_text(end)),
-                None => "until it is taken back".into(),
-            },
-            None => "until it is taken back".into(),
-        };
-        warnings.push(warning(
-            "overprovisioned_access",
-            format!(
-                "A card of this access grant still opens {until}: offline locks cannot be told. Take the card back, \
-                 have the room checked out, or let the next guest's card be used at the door"
-            ),
-        ));
+    let since = grant.methods.iter().filter_map(|method| method.deleted).min()?;
+    if opening.is_empty() {
+        return None;
     }
-    warnings
+    let until = match opening.iter().copied().collect::<Option<Vec<_>>>() {
+        Some(ends) => match ends.into_iter().max() {
+            Some(end) => format!("until {}", time_text(end)),
+            None => "until it is taken back".into(),
+        },
+        None => "until it is taken back".into(),
+    };
+    Some(warning(
+        "overprovisioned_access",
+        format!(
+            "A card of this access grant still opens {until}: offline locks cannot be told. Take the card back, have \
+             the room checked out, or let the next guest's card be used at the door"
+        ),
+        since,
+    ))
 }
 
-pub(super) fn method(workspace: WorkspaceId, method: &Method) -> Value {
-    let warnings: Vec<_> = method
-        .deleted
-        .map(|deleted_at| {
-            json!({
-                "warning_code": "being_deleted",
-                "message": "This access method is being deleted",
-                "created_at": time_text(deleted_at),
-            })
-        })
-        .into_iter()
+/// Codes that should be gone and are not known to be, by device.
+fn codes_that_are_still_there(grant: &Grant, now: Timestamp) -> Option<Value> {
+    let mut since = None::<Timestamp>;
+    let mut failed = Vec::new();
+    for method in &grant.methods {
+        for (device, there_since) in method.code.iter().flat_map(|view| &view.leaving) {
+            let begun = method.deleted.or(grant.window.ends_at().filter(|end| *end <= now)).unwrap_or(now);
+            since = Some(since.map_or(begun, |since| since.min(begun)));
+            let there = there_since.map(|since| format!(", where it was put at {}", time_text(since)));
+            failed.push(json!({
+                "device_id": device,
+                "error_code": "failed_to_remove_from_device",
+                "message": format!(
+                    "The code may still open this device{}: it is removed as soon as the device can be reached",
+                    there.unwrap_or_default()
+                ),
+            }));
+        }
+    }
+    let mut warning =
+        warning("overprovisioned_access", "A code that should be gone may still be in a device", since?);
+    warning["failed_devices"] = json!(failed);
+    Some(warning)
+}
+
+fn grant_mutations(grant: &Grant) -> Vec<Value> {
+    let methods = grant.methods.iter().filter(|method| method.deleted.is_none());
+    let mut mutations = Vec::new();
+    let updating: Vec<_> = methods
+        .clone()
+        .filter_map(|method| updating(method).map(|(from, since)| (method.id, from, since)))
         .collect();
+    if let Some((_, from, since)) = updating.first() {
+        let mut mutation = mutation("updating_access_times", "The new times are being written", *since);
+        mutation["access_method_ids"] = updating.iter().map(|(id, ..)| json!(id)).collect();
+        mutation["from"] = times(from);
+        mutation["to"] = times(&grant.window);
+        mutations.push(mutation);
+    }
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    let mut since = None::<Timestamp>;
+    for method in methods.filter(|method| method.issued_at.is_some()) {
+        let Some(view) = &method.code else { continue };
+        if view.code.updating_from.is_some() || view.code.has_ended {
+            continue;
+        }
+        let new = view.coming.iter();
+        let stays = view.code.devices.iter().filter(|device| !view.coming.contains(device));
+        if view.coming.is_empty() && view.leaving.is_empty() {
+            continue;
+        }
+        since = Some(since.map_or(view.code.asked_at, |since| since.min(view.code.asked_at)));
+        from.extend(stays.clone().chain(view.leaving.iter().map(|(device, _)| device)).copied());
+        to.extend(stays.chain(new).copied());
+    }
+    if let Some(since) = since {
+        let mut mutation =
+            mutation("updating_spaces", "The devices of this access grant are being updated", since);
+        mutation["from"] = json!({"device_ids": from});
+        mutation["to"] = json!({"device_ids": to});
+        mutations.push(mutation);
+    }
+    mutations
+}
+
+fn mutation(code: &str, message: &str, created_at: Timestamp) -> Value {
+    json!({"mutation_code": code, "message": message, "created_at": time_text(created_at)})
+}
+
+fn times(window: &Window) -> Value {
+    json!({"starts_at": time_text(window.starts_at()), "ends_at": maybe_time(window.ends_at())})
+}
+
+/// The window before an update that a method does not follow yet, and since when.
+fn updating(method: &Method) -> Option<(Window, Timestamp)> {
+    match &method.code {
+        Some(view) => view.code.updating_from.map(|from| (from, view.code.asked_at)),
+        None => method.written_for.filter(|_| !method.is_issued),
+    }
+}
+
+/// The devices that a code is not in yet, and since when it should be.
+fn coming(method: &Method) -> Option<(&[DeviceId], Timestamp)> {
+    let view = method.code.as_ref()?;
+    let is_on_its_way =
+        !view.coming.is_empty() && view.code.updating_from.is_none() && method.deleted.is_none();
+    is_on_its_way.then_some((&view.coming, view.code.asked_at))
+}
+
+pub(super) fn method(workspace: WorkspaceId, method: &Method, now: Timestamp) -> Value {
     let mut answer = json!({
         "access_method_id": method.id,
         "workspace_id": workspace,
@@ -299,16 +523,117 @@ pub(super) fn method(workspace: WorkspaceId, method: &Method) -> Value {
         "created_at": time_text(method.created_at),
         "is_issued": method.is_issued,
         "issued_at": maybe_time(method.issued_at),
-        "errors": [],
-        "warnings": warnings,
-        "pending_mutations": [],
+        "errors": method_errors(method, now),
+        "warnings": method_warnings(method),
+        "pending_mutations": method_mutations(method),
     });
-    if method.mode == Mode::Card {
-        let required = !method.is_issued;
-        answer["is_encoding_required"] = json!(required);
-        answer["is_ready_for_encoding"] = json!(required && !method.in_doubt && method.deleted.is_none());
+    match method.mode {
+        Mode::Card => {
+            let required = !method.is_issued;
+            answer["is_encoding_required"] = json!(required);
+            answer["is_ready_for_encoding"] = json!(required && !method.in_doubt && method.deleted.is_none());
+        }
+        Mode::Code => {
+            // Not before it was read back: whoever sees a code hands it out.
+            let pin = method.code.as_ref().filter(|_| method.is_issued).map(|view| view.code.pin.expose());
+            if let Some(pin) = pin {
+                answer["code"] = json!(pin);
+            }
+        }
+        Mode::MobileKey => {
+            let url = method.key.as_ref().and_then(|key| key.url.as_ref());
+            if let Some(url) = url {
+                answer["instant_key_url"] = json!(url.expose());
+            }
+        }
+        Mode::CloudKey => {}
     }
     answer
+}
+
+fn method_errors(method: &Method, now: Timestamp) -> Vec<Value> {
+    let error = |code: &str, message: &str, created_at: Timestamp| json!({"error_code": code, "message": message, "created_at": time_text(created_at)});
+    let mut errors = Vec::new();
+    if let Some(problem) = method.key.as_ref().and_then(|key| key.problem.as_ref()) {
+        errors.push(error("failed_to_issue", problem, method.created_at));
+    }
+    if let Some(view) = method.code.as_ref().filter(|view| method.deleted.is_none() && !view.code.has_ended) {
+        if let Some(since) = view.code.failed_since.filter(|since| *since <= now) {
+            errors.push(error(
+                "failed_to_issue",
+                "The code is not in every device although its time has come; this goes on being tried",
+                since,
+            ));
+        }
+        if let Some(trouble) = view.trouble.as_ref().filter(|trouble| !trouble.code.is_unreachable()) {
+            let message = format!("The site refuses this code ({}): {}", trouble.code, trouble.message);
+            errors.push(error("access_not_provisioned", &message, trouble.since));
+        }
+    }
+    errors
+}
+
+fn method_warnings(method: &Method) -> Vec<Value> {
+    let mut warnings = Vec::new();
+    if let Some(deleted_at) = method.deleted {
+        warnings.push(warning("being_deleted", "This access method is being deleted", deleted_at));
+        return warnings;
+    }
+    if let Some((_, since)) = updating(method) {
+        warnings.push(warning("updating_access_times", "The new times are being written", since));
+    }
+    if let Some(view) = &method.code {
+        if let Some(since) = view.code.late_since {
+            warnings.push(warning(
+                "delay_in_issuing",
+                "It takes longer than usual to issue this code",
+                since,
+            ));
+        }
+        if view.code.wish.as_ref().is_some_and(|wish| *wish != view.code.pin) {
+            warnings.push(warning(
+                "requested_code_unavailable",
+                "The code that was asked for could not be had; this is another one",
+                method.created_at,
+            ));
+        }
+    }
+    warnings
+}
+
+fn method_mutations(method: &Method) -> Vec<Value> {
+    let mut mutations = Vec::new();
+    if let Some((devices, since)) = coming(method) {
+        let mut coming = mutation("provisioning_access", "The code is being put into its devices", since);
+        let all = method.code.as_ref().map(|view| view.code.devices.clone()).unwrap_or_default();
+        let there: Vec<_> = all.iter().filter(|device| !devices.contains(device)).collect();
+        coming["from"] = json!({"device_ids": there});
+        coming["to"] = json!({"device_ids": all});
+        mutations.push(coming);
+    }
+    if let Some((from, since)) = updating(method).filter(|_| method.deleted.is_none()) {
+        let mut update = mutation("updating_access_times", "The new times are being written", since);
+        update["from"] = times(&from);
+        update["to"] = match &method.window {
+            Some(window) => times(window),
+            None => Value::Null,
+        };
+        mutations.push(update);
+    }
+    if let Some(view) = method.code.as_ref().filter(|view| !view.leaving.is_empty()) {
+        let since = method.deleted.unwrap_or(view.code.asked_at);
+        let mut leaving = mutation("revoking_access", "The code is being removed from devices", since);
+        let stays: Vec<_> = match method.deleted {
+            Some(_) => Vec::new(),
+            None => view.code.devices.clone(),
+        };
+        let gone: Vec<_> = view.leaving.iter().map(|(device, _)| *device).collect();
+        let before: std::collections::BTreeSet<_> = stays.iter().chain(&gone).collect();
+        leaving["from"] = json!({"device_ids": before});
+        leaving["to"] = json!({"device_ids": stays});
+        mutations.push(leaving);
+    }
+    mutations
 }
 
 fn method_status(method: &Method) -> &'static str {
@@ -316,10 +641,16 @@ fn method_status(method: &Method) -> &'static str {
         "Being deleted"
     } else if method.in_doubt {
         "Perhaps written: read the card"
+    } else if method.code.as_ref().is_some_and(|view| view.code.has_ended) {
+        "Expired"
     } else if method.is_issued {
         "Issued"
     } else {
-        "Awaiting encoding"
+        match method.mode {
+            Mode::Card => "Awaiting encoding",
+            Mode::Code => "Issuing",
+            Mode::MobileKey | Mode::CloudKey => "Not available",
+        }
     }
 }
 
@@ -328,13 +659,14 @@ pub(super) fn attempt(workspace: WorkspaceId, attempt: &Attempt, stage: Option<S
     let (status, result, error) = match &attempt.state {
         AttemptState::Pending => ("pending", Value::Null, Value::Null),
         AttemptState::Success(card) => ("success", credential(workspace, card), Value::Null),
+        AttemptState::Unlocked => ("success", json!({"was_confirmed_by_device": true}), Value::Null),
         AttemptState::Error { kind, message } => {
             ("error", Value::Null, json!({"type": kind, "message": message}))
         }
     };
     let mut answer = json!({
         "action_attempt_id": attempt.id,
-        "action_type": "ENCODE_CREDENTIAL",
+        "action_type": attempt.action,
         "status": status,
         "result": result,
         "error": error,

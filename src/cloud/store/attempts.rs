@@ -25,6 +25,8 @@ pub(crate) struct Attempt {
     /// The job that does it.
     pub(crate) job: JobId,
     pub(crate) state: AttemptState,
+    /// What is attempted, as clients know it.
+    pub(crate) action: &'static str,
 }
 
 /// Where an attempt stands.
@@ -32,7 +34,12 @@ pub(crate) struct Attempt {
 pub(crate) enum AttemptState {
     Pending,
     Success(Box<Credential>),
-    Error { kind: String, message: String },
+    /// A door was opened.
+    Unlocked,
+    Error {
+        kind: String,
+        message: String,
+    },
 }
 
 /// A card that was written.
@@ -72,7 +79,7 @@ impl Tenant<'_> {
             },
         )?;
         let Some((job, status, (kind, message), card)) = found else {
-            return Ok(None);
+            return self.unlock_attempt(wanted);
         };
         let state = match (status.as_str(), card) {
             ("pending", _) => AttemptState::Pending,
@@ -82,7 +89,26 @@ impl Tenant<'_> {
                 message: message.unwrap_or_default(),
             },
         };
-        Ok(Some(Attempt { id: wanted, job, state }))
+        Ok(Some(Attempt { id: wanted, job, state, action: "ENCODE_CREDENTIAL" }))
+    }
+
+    fn unlock_attempt(&self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
+        self.db.one(
+            "SELECT job_id, status, error_type, error_message FROM unlock_attempt
+             WHERE action_attempt_id = ?1 AND workspace_id = ?2",
+            params![wanted.to_string(), self.workspace],
+            |row| {
+                let state = match row.get::<_, String>("status")?.as_str() {
+                    "pending" => AttemptState::Pending,
+                    "success" => AttemptState::Unlocked,
+                    _ => AttemptState::Error {
+                        kind: row.get("error_type")?,
+                        message: row.get("error_message")?,
+                    },
+                };
+                Ok(Attempt { id: wanted, job: id(row, "job_id")?, state, action: "UNLOCK_DOOR" })
+            },
+        )
     }
 
     fn credential(&self, wanted: AcsCredentialId) -> Result<Credential, StoreError> {
@@ -124,16 +150,19 @@ impl Tenant<'_> {
     pub(crate) fn attempts(
         &mut self,
         ids: Option<&[ActionAttemptId]>,
+        device: Option<&str>,
         page: Page,
     ) -> Result<Listed<ActionAttemptId>, StoreError> {
         let rows = self.db.all(
             "SELECT place, action_attempt_id FROM (
-               SELECT rowid * 2 AS place, action_attempt_id, workspace_id FROM action_attempt
-               UNION ALL SELECT rowid * 2 + 1, action_attempt_id, workspace_id FROM scan_attempt)
+               SELECT rowid * 3 AS place, action_attempt_id, workspace_id, NULL AS device_id FROM action_attempt
+               UNION ALL SELECT rowid * 3 + 1, action_attempt_id, workspace_id, NULL FROM scan_attempt
+               UNION ALL SELECT rowid * 3 + 2, action_attempt_id, workspace_id, device_id FROM unlock_attempt)
              WHERE workspace_id = ?1 AND place > ?2
                AND (?3 IS NULL OR action_attempt_id IN (SELECT value FROM json_each(?3)))
-             ORDER BY place LIMIT ?4",
-            params![self.workspace, page.after, id_list(ids), page.limit + 1],
+               AND (?4 IS NULL OR device_id = ?4)
+             ORDER BY place LIMIT ?5",
+            params![self.workspace, page.after, id_list(ids), device, page.limit + 1],
             |row| Ok((row.get("place")?, id(row, "action_attempt_id")?)),
         )?;
         Ok(Listed::cut(rows, page))
@@ -242,8 +271,12 @@ impl Db {
         let (mut changed, mut next) = self.sweep_ended_cards(now)?;
         changed |= self.silent_bridges_down(now)?;
         let (scans_ended, scan_due) = self.end_overdue_scans(now)?;
-        changed |= scans_ended;
-        next = next.into_iter().chain(scan_due).min();
+        let (codes_changed, next_codes) = self.run_due_codes(now)?;
+        let (unlocks_changed, next_unlock) = self.end_overdue_unlocks(now)?;
+        changed |= scans_ended | codes_changed | unlocks_changed;
+        let next_read = self.read_devices(now)?;
+        next = [next, scan_due, next_codes, next_unlock, next_read].into_iter().flatten().min();
+        changed |= std::mem::take(&mut self.has_ordered);
         let pending = self.all(
             "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",
             [],

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     grants::{Event, Subject},
     model::{
-        AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, EventId, SpaceId,
+        AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, EventId, SpaceId,
         WorkspaceId,
     },
     store::StoreError,
@@ -42,7 +42,8 @@ pub(super) const EVENTS: &str = "
       AND (?11 IS NULL OR acs_system_id IN
             (SELECT acs_system_id FROM acs_system WHERE connected_account_id = ?11))
       AND (?12 IS NULL OR space_id IN (SELECT value FROM json_each(?12)))
-    ORDER BY occurred_at, n LIMIT ?13";
+      AND (?13 IS NULL OR device_id IN (SELECT value FROM json_each(?13)))
+    ORDER BY occurred_at, n LIMIT ?14";
 
 /// Which events.
 #[derive(Debug, Default)]
@@ -58,6 +59,7 @@ pub(crate) struct EventFilter {
     pub(crate) entrance: Option<AcsEntranceId>,
     pub(crate) encoder: Option<AcsEncoderId>,
     pub(crate) spaces: Option<Vec<SpaceId>>,
+    pub(crate) devices: Option<Vec<DeviceId>>,
     pub(crate) limit: u32,
 }
 
@@ -70,6 +72,7 @@ struct Found {
     entrance: Option<AcsEntranceId>,
     encoder: Option<AcsEncoderId>,
     space: Option<SpaceId>,
+    device: Option<DeviceId>,
 }
 
 impl Found {
@@ -92,6 +95,10 @@ impl Found {
             }
             Subject::Encoder(encoder, system) => {
                 found.encoder = Some(encoder);
+                found.system = Some(system);
+            }
+            Subject::Device(device, system) => {
+                found.device = Some(device);
                 found.system = Some(system);
             }
         }
@@ -122,8 +129,9 @@ impl Tenant<'_> {
         kind: &'static str,
         space: &Space,
         doors: &[AcsEntranceId],
+        devices: &[DeviceId],
     ) -> Result<(), StoreError> {
-        let mut fields = json!({"space_id": space.id, "acs_entrance_ids": doors, "device_ids": []});
+        let mut fields = json!({"space_id": space.id, "acs_entrance_ids": doors, "device_ids": devices});
         if let Some(key) = &space.space_key {
             fields["space_key"] = json!(key);
         }
@@ -173,9 +181,16 @@ impl Tenant<'_> {
                 "acs_system_id": system,
                 "connected_account_id": account(system)?,
             }),
+            Subject::Device(device, system) => json!({
+                "device_id": device,
+                "connected_account_id": account(system)?,
+            }),
         };
         if let Some(message) = &event.message {
             fields["error_message"] = json!(message);
+        }
+        if let Some(code) = &event.code {
+            fields["code"] = json!(code.expose());
         }
         if event.kind == "acs_system.disconnected" {
             for list in [
@@ -214,6 +229,7 @@ impl Tenant<'_> {
                 filter.encoder.map(|id| id.to_string()),
                 filter.account,
                 id_list(filter.spaces.as_deref()),
+                id_list(filter.devices.as_deref()),
                 filter.limit,
             ],
             |row| {
@@ -253,8 +269,8 @@ impl Db {
         let sealed = self.seal.seal(&place(id), fields.to_string().as_bytes());
         self.execute(
             "INSERT INTO event(event_id, workspace_id, event_type, occurred_at, access_grant_id, access_method_id,
-                               acs_system_id, acs_entrance_id, acs_encoder_id, fields, space_id)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                               acs_system_id, acs_entrance_id, acs_encoder_id, fields, space_id, device_id)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 id.to_string(),
                 workspace.to_string(),
@@ -267,6 +283,7 @@ impl Db {
                 found.encoder.map(|id| id.to_string()),
                 sealed,
                 found.space.map(|id| id.to_string()),
+                found.device.map(|id| id.to_string()),
             ],
         )?;
         Ok(())

@@ -5,18 +5,21 @@ use rusqlite::{Row, params};
 
 use crate::{
     grants::{
-        CardFate, Created, DeleteFacts, Deleted, GrantRequest, MethodFacts, Mode, PendingJob, Refused,
-        ReservationFacts, Resource, TargetDoor, TargetSystem, Targets, plan_create, plan_delete,
+        CardFate, Created, DeleteFacts, Deleted, Event, GrantProblem, GrantRequest, Means, MethodFacts, Mode,
+        NewMethod, PendingJob, Refused, ReservationFacts, Resource, TargetDoor, TargetSystem, Targets,
+        codes::{CodeMethod, Trouble},
+        plan_create, plan_delete,
     },
     model::{
-        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, DoorName, JobId, Private,
-        ReservationKey, SpaceId, UserIdentityId, Window,
+        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, DeviceId, DoorName,
+        JobId, Private, ReservationKey, SpaceId, UserIdentityId, Window,
     },
     store::StoreError,
 };
 
 use super::{
     Db, Fault, Person, Tenant,
+    keys::KeyView,
     rows::{id, json, maybe_time, ms, parsed, time},
     sites, split,
 };
@@ -31,6 +34,7 @@ pub(crate) struct GrantCommand {
     pub(crate) starts_at: Option<Timestamp>,
     pub(crate) ends_at: Option<Timestamp>,
     pub(crate) entrances: Vec<AcsEntranceId>,
+    pub(crate) devices: Vec<DeviceId>,
     pub(crate) spaces: Vec<SpaceId>,
     pub(crate) space_keys: Vec<String>,
     pub(crate) requested: Vec<Requested>,
@@ -69,8 +73,11 @@ pub(crate) struct Grant {
     pub(crate) created_at: Timestamp,
     pub(crate) deleted_at: Option<Timestamp>,
     pub(crate) spaces: Vec<SpaceId>,
-    /// Modes asked for, each with the code that was wished.
-    pub(crate) requested: Vec<(Mode, Option<Private>)>,
+    /// The devices it leads to, as they are now; of those, the ones that take codes.
+    pub(crate) devices: Vec<DeviceId>,
+    pub(crate) coded: Vec<DeviceId>,
+    /// Modes asked for, each with the code that was wished, and when.
+    pub(crate) requested: Vec<(Mode, Option<Private>, Timestamp)>,
     pub(crate) methods: Vec<Method>,
     pub(crate) errors: Vec<(String, String, Timestamp)>,
 }
@@ -90,6 +97,61 @@ pub(crate) struct Method {
     pub(crate) issued_at: Option<Timestamp>,
     pub(crate) in_doubt: bool,
     pub(crate) card: CardFate,
+    /// The window that a card was written with, where its grant has another one since.
+    pub(crate) written_for: Option<(Window, Timestamp)>,
+    /// When its grant holds.
+    pub(crate) window: Option<Window>,
+    pub(crate) code: Option<Box<CodeView>>,
+    pub(crate) key: Option<KeyView>,
+}
+
+/// What is shown of a code.
+#[derive(Debug, Clone)]
+pub(crate) struct CodeView {
+    pub(crate) code: CodeMethod,
+    /// Devices that it is not read back from yet.
+    pub(crate) coming: Vec<DeviceId>,
+    /// Devices that it should be gone from and may still be in, each with since when it was there.
+    pub(crate) leaving: Vec<(DeviceId, Option<Timestamp>)>,
+    /// What a device said that refused it.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// Which grants.
+#[derive(Debug, Default)]
+pub(crate) struct GrantFilter {
+    pub(crate) ids: Option<Vec<AccessGrantId>>,
+    /// With this key; with none at all where it is `Some(None)`.
+    pub(crate) key: Option<Option<String>>,
+    pub(crate) identity: Option<String>,
+    pub(crate) device: Option<String>,
+    pub(crate) entrance: Option<String>,
+    pub(crate) system: Option<String>,
+    pub(crate) space: Option<String>,
+    pub(crate) reservation_key: Option<String>,
+    pub(crate) customer: Option<String>,
+}
+
+/// Which methods.
+#[derive(Debug, Default)]
+pub(crate) struct MethodFilter {
+    pub(crate) grant: Option<AccessGrantId>,
+    pub(crate) entrance: Option<String>,
+    pub(crate) device: Option<String>,
+    pub(crate) space: Option<String>,
+}
+
+/// What is to change about a grant; what is absent stays.
+#[derive(Debug, Default)]
+pub(crate) struct GrantChange {
+    pub(crate) starts_at: Option<Timestamp>,
+    /// `Some(None)` opens the end.
+    pub(crate) ends_at: Option<Option<Timestamp>>,
+    /// `Some(None)` takes the name away.
+    pub(crate) name: Option<Option<Private>>,
+    pub(crate) entrances: Option<Vec<AcsEntranceId>>,
+    pub(crate) devices: Option<Vec<DeviceId>>,
+    pub(crate) spaces: Option<Vec<SpaceId>>,
 }
 
 impl Tenant<'_> {
@@ -124,12 +186,18 @@ impl Tenant<'_> {
             doors.extend(members);
         }
         let targets = self.targets(&doors)?;
+        let own_devices = self.known_devices(&command.devices)?;
+        let mut devices = own_devices.clone();
+        for space in &spaces {
+            devices.extend(self.devices_of_space(*space)?);
+        }
         let reservation = self.reservation(command.reservation_key.as_ref())?;
         let request = GrantRequest {
             reservation_key: command.reservation_key.clone(),
             starts_at: command.starts_at,
             ends_at: command.ends_at,
             modes: command.requested.iter().map(|requested| requested.mode).collect(),
+            means: self.means(&devices)?,
         };
         let random = self.db.random.clone();
         let plan = plan_create(&request, &targets, &reservation, now, &random)?;
@@ -140,10 +208,20 @@ impl Tenant<'_> {
             IdentityRef::New(person) => self.add_person(now, person)?.id,
         };
         self.write_grant(now, command, identity, &spaces, &plan)?;
+        for (place, device) in (0_i64..).zip(&own_devices) {
+            self.db.execute(
+                "INSERT INTO grant_device VALUES(?1, ?2, ?3, ?4)",
+                params![self.workspace, plan.id.to_string(), place, device.to_string()],
+            )?;
+        }
         if let Some(key) = &command.reservation_key {
             self.keep_rooms(now, key)?;
         }
         self.tell(now, &plan.events)?;
+        self.keep_keys(now, plan.id, identity, &plan.methods)?;
+        if request.means.codes {
+            self.request_codes(now, plan.id, 0, &command.requested)?;
+        }
         let grant = self.grant(&GrantName::Id(plan.id))?;
         Ok(grant.ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was made"))?)
     }
@@ -201,26 +279,67 @@ impl Tenant<'_> {
                 params![workspace, own, place, space.to_string()],
             )?;
         }
-        for (place, requested) in (0_i64..).zip(&command.requested) {
-            let code = sealed(format!("requested_method.code/{own}/{place}"), &requested.code);
+        self.write_requests(now, plan.id, 0, &command.requested)?;
+        self.write_problems(now, plan.id, &plan.problems)?;
+        self.write_methods(now, plan.id, &plan.methods)?;
+        let key = command.reservation_key.as_ref().map(ReservationKey::as_str);
+        for room in &plan.reservation_rooms {
             db.execute(
+                "INSERT OR IGNORE INTO reservation_entrance VALUES(?1, ?2, ?3)",
+                params![workspace, key, room.to_string()],
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_requests(
+        &self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        first_place: u32,
+        requested: &[Requested],
+    ) -> Result<(), StoreError> {
+        for (place, requested) in (first_place..).zip(requested) {
+            let code = requested.code.as_ref().map(|code| {
+                self.db.seal.seal(&format!("requested_method.code/{grant}/{place}"), code.expose().as_bytes())
+            });
+            self.db.execute(
                 "INSERT INTO requested_method VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-                params![workspace, own, place, requested.mode.as_str(), code, ms(now)],
+                params![self.workspace, grant.to_string(), place, requested.mode.as_str(), code, ms(now)],
             )?;
         }
-        for problem in &plan.problems {
-            db.execute(
-                "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5)",
-                params![workspace, own, problem.code, problem.message, ms(now)],
+        Ok(())
+    }
+
+    pub(super) fn write_problems(
+        &self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        problems: &[GrantProblem],
+    ) -> Result<(), StoreError> {
+        for problem in problems {
+            self.db.execute(
+                "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET message = excluded.message",
+                params![self.workspace, grant.to_string(), problem.code, problem.message, ms(now)],
             )?;
         }
-        for method in &plan.methods {
-            db.execute(
+        Ok(())
+    }
+
+    pub(super) fn write_methods(
+        &self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        methods: &[NewMethod],
+    ) -> Result<(), StoreError> {
+        for method in methods {
+            self.db.execute(
                 "INSERT INTO access_method VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
                     method.id.to_string(),
-                    workspace,
-                    own,
+                    self.workspace,
+                    grant.to_string(),
                     method.place,
                     method.system.to_string(),
                     method.mode.as_str(),
@@ -228,12 +347,62 @@ impl Tenant<'_> {
                 ],
             )?;
         }
-        let key = command.reservation_key.as_ref().map(ReservationKey::as_str);
-        for room in &plan.reservation_rooms {
-            db.execute(
-                "INSERT OR IGNORE INTO reservation_entrance VALUES(?1, ?2, ?3)",
-                params![workspace, key, room.to_string()],
-            )?;
+        Ok(())
+    }
+
+    pub(super) fn keep_keys(
+        &mut self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        identity: UserIdentityId,
+        methods: &[NewMethod],
+    ) -> Result<(), StoreError> {
+        let keys = methods.iter().filter(|method| matches!(method.mode, Mode::MobileKey | Mode::CloudKey));
+        keys.into_iter().try_for_each(|method| self.keep_key(now, grant, identity, method))
+    }
+
+    /// What devices offer beside cards.
+    pub(super) fn means(&self, devices: &[DeviceId]) -> Result<Means, StoreError> {
+        let mut means = Means {
+            devices: !devices.is_empty(),
+            mobile_keys: self.db.has_mobile_keys(),
+            ..Means::default()
+        };
+        for device in devices {
+            means.codes |= self.takes_codes(*device)?;
+            means.cloud_keys |= self.can_be_opened(*device)?;
+            if means.system.is_none() {
+                means.system = self.db.one(
+                    "SELECT acs_system_id FROM device WHERE device_id = ?1 AND workspace_id = ?2",
+                    params![device.to_string(), self.workspace],
+                    |row| id(row, "acs_system_id"),
+                )?;
+            }
+        }
+        Ok(means)
+    }
+
+    /// Makes the codes that were asked for, behind the `first_place` means that were asked for before.
+    pub(super) fn request_codes(
+        &mut self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        first_place: u32,
+        requested: &[Requested],
+    ) -> Result<(), StoreError> {
+        let places = (first_place..).zip(requested).filter(|(_, requested)| requested.mode == Mode::Code);
+        let places: Vec<_> = places.collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let made = self.with_book(now, grant, |book, at| {
+            places.iter().all(|(place, wish)| !book.request(at, grant, *place, wish.code.as_ref()).is_empty())
+        })?;
+        if made == Some(false) {
+            let message = "No PIN is left that every targeted device would take".to_owned();
+            let problem = GrantProblem { code: "cannot_create_requested_access_methods", message };
+            self.write_problems(now, grant, std::slice::from_ref(&problem))?;
+            self.tell(now, &[Event::could_not_create(grant, problem.message)])?;
         }
         Ok(())
     }
@@ -314,7 +483,7 @@ impl Tenant<'_> {
         })
     }
 
-    fn reservation_rooms(&self, key: &ReservationKey) -> Result<Vec<AcsEntranceId>, StoreError> {
+    pub(super) fn reservation_rooms(&self, key: &ReservationKey) -> Result<Vec<AcsEntranceId>, StoreError> {
         self.db.all(
             "SELECT acs_entrance_id FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2
              ORDER BY rowid",
@@ -352,6 +521,8 @@ impl Tenant<'_> {
                     created_at: time(row, "created_at")?,
                     deleted_at: maybe_time(row, "deleted_at")?,
                     spaces: Vec::new(),
+                    devices: Vec::new(),
+                    coded: Vec::new(),
                     requested: Vec::new(),
                     methods: Vec::new(),
                     errors: Vec::new(),
@@ -370,13 +541,22 @@ impl Tenant<'_> {
             |row| id(row, "space_id"),
         )?;
         let requested = self.db.all(
-            "SELECT place, mode, code FROM requested_method WHERE access_grant_id = ?1 ORDER BY place",
+            "SELECT place, mode, code, created_at FROM requested_method WHERE access_grant_id = ?1 ORDER BY place",
             [&own],
-            |row| Ok((row.get::<_, i64>("place")?, mode(row)?, row.get::<_, Option<Vec<u8>>>("code")?)),
+            |row| {
+                let code: Option<Vec<u8>> = row.get("code")?;
+                Ok((row.get::<_, i64>("place")?, mode(row)?, code, time(row, "created_at")?))
+            },
         )?;
-        for (place, mode, code) in requested {
+        for (place, mode, code, at) in requested {
             let code = self.unseal(&format!("requested_method.code/{own}/{place}"), code)?;
-            grant.requested.push((mode, code));
+            grant.requested.push((mode, code, at));
+        }
+        grant.devices = self.devices_of_grant(grant.id)?;
+        for device in &grant.devices {
+            if self.takes_codes(*device)? {
+                grant.coded.push(*device);
+            }
         }
         grant.methods = self.methods_of(grant.id)?;
         grant.errors = self.db.all(
@@ -387,7 +567,7 @@ impl Tenant<'_> {
         Ok(Some(grant))
     }
 
-    fn unseal(&self, place: &str, sealed: Option<Vec<u8>>) -> Result<Option<Private>, StoreError> {
+    pub(super) fn unseal(&self, place: &str, sealed: Option<Vec<u8>>) -> Result<Option<Private>, StoreError> {
         let Some(sealed) = sealed else {
             return Ok(None);
         };
@@ -398,19 +578,33 @@ impl Tenant<'_> {
     }
 
     pub(crate) fn methods_of(&self, grant: AccessGrantId) -> Result<Vec<Method>, StoreError> {
-        self.db.all(
+        let mut methods = self.db.all(
             &format!("{METHODS} AND m.access_grant_id = ?2 ORDER BY m.rowid"),
             params![self.workspace, grant.to_string()],
             method,
-        )
+        )?;
+        methods.iter_mut().try_for_each(|method| self.fill(method))?;
+        Ok(methods)
+    }
+
+    /// Adds what is sealed, and what is known of slots.
+    fn fill(&self, method: &mut Method) -> Result<(), StoreError> {
+        match method.mode {
+            Mode::Card => {}
+            Mode::Code => method.code = self.code_view(method.grant, method.id)?.map(Box::new),
+            Mode::MobileKey | Mode::CloudKey => method.key = self.key_view(method.id)?,
+        }
+        Ok(())
     }
 
     pub(crate) fn method(&mut self, wanted: AccessMethodId) -> Result<Option<Method>, StoreError> {
-        self.db.one(
+        let mut found = self.db.one(
             &format!("{METHODS} AND m.access_method_id = ?2"),
             params![self.workspace, wanted.to_string()],
             method,
-        )
+        )?;
+        found.iter_mut().try_for_each(|method| self.fill(method))?;
+        Ok(found)
     }
 
     /// Takes a grant back, as far as that is possible.
@@ -427,20 +621,13 @@ impl Tenant<'_> {
             .grant(&GrantName::Id(wanted))?
             .filter(|grant| grant.deleted_at.is_none())
             .ok_or_else(|| Refused::not_found(Resource::AccessGrant, wanted))?;
+        let has_codes = grant.methods.iter().any(|method| method.mode == Mode::Code);
         let mut methods = Vec::new();
-        for method in &grant.methods {
-            let pending = self.pending_job(method.id)?;
-            methods.push(MethodFacts {
-                id: method.id,
-                system: method.system,
-                card: method.card,
-                pending: match pending {
-                    Some((attempt, job)) => {
-                        Some(PendingJob { job, attempt, handed: self.db.was_handed(job)? })
-                    }
-                    None => None,
-                },
-            });
+        // One that is being deleted was told of already.
+        let others =
+            grant.methods.iter().filter(|method| method.mode != Mode::Code && method.deleted.is_none());
+        for method in others {
+            methods.push(self.method_facts(method)?);
         }
         let key = grant.reservation_key.as_ref();
         let last_of = match key {
@@ -458,9 +645,96 @@ impl Tenant<'_> {
             rooms: &rooms,
             earlier_cards: &earlier_cards,
         };
-        let plan = plan_delete(&facts, now, &self.db.random);
+        let mut plan = plan_delete(&facts, now, &self.db.random);
+        if has_codes {
+            // The grant is told of when the last of its codes is gone.
+            plan.events.remove(0);
+            self.with_book(now, grant.id, |book, at| book.delete_grant(at, wanted))?;
+        }
         self.tell(now, &plan.events)?;
         self.write_delete(now, &grant, last_of, &plan)?;
+        Ok(())
+    }
+
+    fn method_facts(&mut self, method: &Method) -> Result<MethodFacts, StoreError> {
+        let pending = match self.pending_job(method.id)? {
+            Some((attempt, job)) => Some(PendingJob { job, attempt, handed: self.db.was_handed(job)? }),
+            None => None,
+        };
+        Ok(MethodFacts { id: method.id, system: method.system, card: method.card, pending })
+    }
+
+    /// Takes one method back, as far as that is possible.
+    pub(crate) fn delete_method(
+        &mut self,
+        now: Timestamp,
+        method: AccessMethodId,
+    ) -> Result<Result<(), Refused>, StoreError> {
+        split(self.try_delete_method(now, method))
+    }
+
+    pub(super) fn try_delete_method(&mut self, now: Timestamp, wanted: AccessMethodId) -> Result<(), Fault> {
+        let method =
+            self.method(wanted)?.ok_or_else(|| Refused::not_found(Resource::AccessMethod, wanted))?;
+        if method.deleted.is_some() {
+            return Ok(());
+        }
+        if method.mode == Mode::Code {
+            self.with_book(now, method.grant, |book, at| book.delete_method(at, wanted))?;
+            return Ok(());
+        }
+        let facts = DeleteFacts {
+            grant: method.grant,
+            methods: &[self.method_facts(&method)?],
+            last_of: None,
+            rooms: &Targets::default(),
+            earlier_cards: &[],
+        };
+        let mut plan = plan_delete(&facts, now, &self.db.random);
+        // The grant stays.
+        plan.events.remove(0);
+        self.tell(now, &plan.events)?;
+        for kept in &plan.kept {
+            self.db.execute(
+                "INSERT INTO method_end VALUES(?1, ?2, ?3)",
+                params![kept.to_string(), self.workspace, ms(now)],
+            )?;
+        }
+        self.write_method_ends(now, &plan)?;
+        Ok(())
+    }
+
+    /// Takes back every method of a grant, or of all grants of a reservation.
+    pub(crate) fn delete_methods(
+        &mut self,
+        now: Timestamp,
+        grant: Option<AccessGrantId>,
+        reservation: Option<&str>,
+    ) -> Result<Result<(), Refused>, StoreError> {
+        split(self.try_delete_methods(now, grant, reservation))
+    }
+
+    fn try_delete_methods(
+        &mut self,
+        now: Timestamp,
+        grant: Option<AccessGrantId>,
+        reservation: Option<&str>,
+    ) -> Result<(), Fault> {
+        let grants = self.db.all(
+            "SELECT access_grant_id FROM access_grant
+             WHERE workspace_id = ?1 AND deleted_at IS NULL AND (access_grant_id = ?2 OR reservation_key = ?3)
+             ORDER BY rowid",
+            params![self.workspace, grant.map(|id| id.to_string()), reservation],
+            |row| id::<AccessGrantId>(row, "access_grant_id"),
+        )?;
+        if let (Some(grant), true) = (grant, grants.is_empty()) {
+            return Err(Refused::not_found(Resource::AccessGrant, grant).into());
+        }
+        for grant in grants {
+            for method in self.methods_of(grant)? {
+                self.try_delete_method(now, method.id)?;
+            }
+        }
         Ok(())
     }
 
@@ -507,15 +781,7 @@ impl Tenant<'_> {
             "UPDATE access_grant SET deleted_at = ?2, access_grant_key = NULL WHERE access_grant_id = ?1",
             params![grant.id.to_string(), ms(now)],
         )?;
-        for attempt in &plan.ended {
-            self.end_attempt(now, *attempt, &Err(crate::grants::AttemptError::deleted()))?;
-        }
-        for job in &plan.cancel {
-            self.cancel(now, *job)?;
-        }
-        for method in &plan.gone {
-            self.remove_method(*method)?;
-        }
+        self.write_method_ends(now, plan)?;
         for checkout in &plan.checkouts {
             self.order_checkout(now, checkout, last_of)?;
         }
@@ -526,6 +792,19 @@ impl Tenant<'_> {
             )?;
         }
         self.sweep(grant.id)
+    }
+
+    fn write_method_ends(&mut self, now: Timestamp, plan: &Deleted) -> Result<(), StoreError> {
+        for attempt in &plan.ended {
+            self.end_attempt(now, *attempt, &Err(crate::grants::AttemptError::deleted()))?;
+        }
+        for job in &plan.cancel {
+            self.cancel(now, *job)?;
+        }
+        for method in &plan.gone {
+            self.remove_method(*method)?;
+        }
+        Ok(())
     }
 
     pub(super) fn remove_method(&self, method: AccessMethodId) -> Result<(), StoreError> {
@@ -563,11 +842,13 @@ impl Db {
         now: Timestamp,
     ) -> Result<(bool, Option<Timestamp>), StoreError> {
         let ended = self.all(
-            "SELECT g.workspace_id, g.access_grant_id, m.access_method_id FROM access_grant g
-             JOIN access_method m USING(access_grant_id) JOIN card_state c USING(access_method_id)
-             WHERE g.deleted_at IS NOT NULL AND c.opens_until <= ?1
-               AND NOT EXISTS (SELECT 1 FROM action_attempt a
-                               WHERE a.access_method_id = m.access_method_id AND a.status = 'pending')",
+            &format!(
+                "SELECT workspace_id, access_grant_id, access_method_id FROM ({GOING})
+                 JOIN (SELECT access_method_id, opens_until FROM card_state) c USING(access_method_id)
+                 WHERE c.opens_until <= ?1
+                   AND NOT EXISTS (SELECT 1 FROM action_attempt a
+                                   WHERE a.access_method_id = c.access_method_id AND a.status = 'pending')"
+            ),
             [ms(now)],
             |row| Ok((id(row, "workspace_id")?, id(row, "access_grant_id")?, id(row, "access_method_id")?)),
         )?;
@@ -578,14 +859,25 @@ impl Db {
             tenant.sweep(grant)?;
         }
         let next = self.one(
-            "SELECT min(c.opens_until) AS next FROM access_grant g JOIN access_method m USING(access_grant_id)
-             JOIN card_state c USING(access_method_id) WHERE g.deleted_at IS NOT NULL AND c.opens_until > ?1",
+            &format!(
+                "SELECT min(opens_until) AS next FROM ({GOING})
+                 JOIN (SELECT access_method_id, opens_until FROM card_state) USING(access_method_id)
+                 WHERE opens_until > ?1"
+            ),
             [ms(now)],
             |row| maybe_time(row, "next"),
         )?;
         Ok((changed, next.flatten()))
     }
 }
+
+/// Methods that are being deleted, alone or with their grant; each half by an index.
+const GOING: &str = "
+    SELECT m.workspace_id, m.access_grant_id, m.access_method_id FROM access_grant g
+    JOIN access_method m USING(access_grant_id) WHERE g.deleted_at IS NOT NULL
+    UNION
+    SELECT m.workspace_id, m.access_grant_id, m.access_method_id FROM method_end
+    JOIN access_method m USING(access_method_id)";
 
 /// Every door that a grant names, and those of its spaces, in its order.
 const DOORS_OF_GRANT: &str = "
@@ -596,15 +888,29 @@ const DOORS_OF_GRANT: &str = "
 
 const METHODS: &str = "
     SELECT m.access_method_id, m.access_grant_id, m.place, m.acs_system_id, m.mode, m.created_at,
-           g.deleted_at,
-           coalesce(c.is_issued, 0) AS is_issued, c.issued_at, coalesce(c.in_doubt, 0) AS in_doubt,
-           coalesce(c.may_exist, 0) AS may_exist, c.opens_until
+           coalesce(g.deleted_at, e.deleted_at, k.deleted_at) AS deleted_at,
+           coalesce(c.is_issued, k.is_issued, y.is_issued, 0) AS is_issued,
+           coalesce(c.issued_at, k.issued_at, y.issued_at) AS issued_at, coalesce(c.in_doubt, 0) AS in_doubt,
+           coalesce(c.may_exist, 0) AS may_exist, c.opens_until,
+           u.starts_at, u.ends_at, u.since AS changed_since,
+           g.starts_at AS grant_starts_at, g.ends_at AS grant_ends_at
     FROM access_method m JOIN access_grant g USING(access_grant_id) LEFT JOIN card_state c USING(access_method_id)
+    LEFT JOIN code_method k USING(access_method_id) LEFT JOIN key_method y USING(access_method_id)
+    LEFT JOIN method_end e USING(access_method_id) LEFT JOIN card_update u USING(access_method_id)
     WHERE m.workspace_id = ?1";
 
 fn method(row: &Row<'_>) -> rusqlite::Result<Method> {
     let opens_until = maybe_time(row, "opens_until")?;
+    let written_for = match maybe_time(row, "changed_since")? {
+        Some(since) => Some((self::window(row)?, since)),
+        None => None,
+    };
+    let window = Window::new(time(row, "grant_starts_at")?, maybe_time(row, "grant_ends_at")?).ok();
     Ok(Method {
+        written_for,
+        window,
+        code: None,
+        key: None,
         id: id(row, "access_method_id")?,
         grant: id(row, "access_grant_id")?,
         place: row.get("place")?,

@@ -68,6 +68,7 @@ impl Db {
         if let Some(card) = card {
             self.card_done_by_another(now, bridge, card, report)?;
         }
+        self.slot_changed_at_site(now, workspace, bridge, report, local)?;
         self.tell_local_job(now, workspace, bridge, report, local)?;
         Ok(true)
     }

@@ -8,9 +8,12 @@
 
 mod attempts;
 mod bridges;
+mod codes;
+mod devices;
 mod encode;
 mod events;
 mod grants;
+mod keys;
 mod local;
 mod people;
 mod reports;
@@ -22,6 +25,7 @@ mod sites;
 mod spaces;
 mod tenancy;
 mod trust;
+mod update;
 
 use std::collections::BTreeMap;
 
@@ -30,8 +34,12 @@ use rusqlite::{Connection, Params, Row};
 
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
 pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
+pub(crate) use devices::{DeviceFilter, DeviceRow, DeviceTrouble};
 pub(crate) use events::{EventFilter, TimedEvent};
-pub(crate) use grants::{Grant, GrantCommand, GrantName, IdentityRef, Method, Requested};
+pub(crate) use grants::{
+    CodeView, Grant, GrantChange, GrantCommand, GrantFilter, GrantName, IdentityRef, Method, MethodFilter,
+    Requested,
+};
 pub(crate) use people::{Identity, IdentityFilter, IdentityName, Person, PersonChange};
 pub(crate) use scan::{Scan, ScanState, Scanned};
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
@@ -44,7 +52,7 @@ pub use trust::{
 
 use crate::{
     grants::Refused,
-    model::{BridgeId, WorkspaceId},
+    model::{BridgeId, KeyTemplate, WorkspaceId},
     seal::SealKey,
     seams::{Random, Storage},
     store::{Store, StoreError},
@@ -59,6 +67,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("local.sql"),
     include_str!("job_end.sql"),
     include_str!("trust.sql"),
+    include_str!("devices.sql"),
     include_str!("people.sql"),
     include_str!("scan.sql"),
 ];
@@ -73,6 +82,10 @@ pub struct Db {
     live: BTreeMap<BridgeId, bridges::Live>,
     /// Nothing new is ordered.
     disk_is_full: bool,
+    /// Orders were made that nobody has told the hub of.
+    has_ordered: bool,
+    /// Where mobile keys are handed out.
+    key_template: Option<KeyTemplate>,
 }
 
 impl Store for Db {
@@ -100,7 +113,15 @@ impl Db {
     }
 
     fn around(connection: Connection, seal: SealKey, random: Random) -> Self {
-        Self { connection, seal, random, live: BTreeMap::new(), disk_is_full: false }
+        Self {
+            connection,
+            seal,
+            random,
+            live: BTreeMap::new(),
+            disk_is_full: false,
+            has_ordered: false,
+            key_template: None,
+        }
     }
 
     /// The database as one workspace may see it.

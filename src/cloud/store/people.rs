@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     grants::{Refused, Resource},
-    model::{AccessGrantId, AcsEntranceId, AcsSystemId, UserIdentityId},
+    model::{AccessGrantId, AcsEntranceId, AcsSystemId, DeviceId, UserIdentityId},
     store::StoreError,
 };
 
@@ -458,6 +458,32 @@ impl Tenant<'_> {
             |row| id(row, "acs_entrance_id"),
         )?;
         Ok(Ok(doors))
+    }
+
+    /// The devices that a person's live grants lead to, those of spaces included.
+    pub(crate) fn devices_of_identity(
+        &mut self,
+        now: Timestamp,
+        wanted: UserIdentityId,
+    ) -> Result<Result<Vec<DeviceId>, Refused>, StoreError> {
+        let Some(identity) = self.identity(wanted)? else {
+            return Ok(Err(Refused::not_found(Resource::UserIdentity, wanted)));
+        };
+        let devices = self.db.all(
+            "WITH live AS (
+               SELECT access_grant_id FROM access_grant
+               WHERE user_identity_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL
+                 AND (ends_at IS NULL OR ends_at > ?3))
+             SELECT d.device_id FROM device d
+             WHERE d.workspace_id = ?2 AND d.removed_at IS NULL AND d.device_id IN (
+               SELECT device_id FROM live JOIN grant_device USING(access_grant_id)
+               UNION ALL SELECT device_id FROM live JOIN grant_space USING(access_grant_id)
+               JOIN space_device USING(space_id))
+             ORDER BY d.rowid",
+            params![identity.id.to_string(), self.workspace, ms(now)],
+            |row| id(row, "device_id"),
+        )?;
+        Ok(Ok(devices))
     }
 
     /// Digests differ between workspaces, so that nothing is learnt across them.

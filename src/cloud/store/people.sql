@@ -3,7 +3,6 @@
 ALTER TABLE user_identity ADD COLUMN customer_key TEXT;
 ALTER TABLE user_identity ADD COLUMN erased_at INTEGER;
 CREATE INDEX user_identity_erased ON user_identity(erased_at) WHERE erased_at IS NOT NULL;
-CREATE INDEX access_grant_by_identity ON access_grant(user_identity_id);
 CREATE INDEX acs_credential_by_identity ON acs_credential(user_identity_id);
 
 -- Ids and keys of people who turned out to be somebody else: they lead there. `identity_key` is sealed.
@@ -23,7 +22,6 @@ ALTER TABLE space ADD COLUMN parent_space_id TEXT REFERENCES space;
 ALTER TABLE space ADD COLUMN customer_data BLOB;
 ALTER TABLE space ADD COLUMN deleted_at INTEGER;
 ALTER TABLE event ADD COLUMN space_id TEXT;
-CREATE INDEX grant_space_by_space ON grant_space(space_id);
 CREATE INDEX space_by_parent ON space(parent_space_id) WHERE parent_space_id IS NOT NULL;
 
 ALTER TABLE api_key ADD COLUMN name TEXT;

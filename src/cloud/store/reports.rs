@@ -6,14 +6,14 @@ use rusqlite::params;
 use crate::{
     grants::{AttemptError, CardEnd, CardFate, Event, Subject, attempt_end, card_end},
     model::{
-        AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts, JobId, Origin,
-        Outcome, Report, RoomState, Window, WorkspaceId,
+        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts,
+        DeviceId, JobId, Origin, Outcome, Report, RoomState, Window, WorkspaceId,
     },
     store::StoreError,
 };
 
 use super::{
-    Db, Tenant,
+    Db, GrantName, Tenant,
     attempts::WrittenCard,
     grants::{Method, window},
     rows::{id, json, ms},
@@ -52,7 +52,11 @@ impl Db {
             if !self.local_job_reported(now, bridge, report, local)? {
                 return Ok(());
             }
-        } else if !self.scan_reported(now, bridge, report)? {
+        } else if !self.scan_reported(now, bridge, report)?
+            && !self.slot_reported(now, bridge, report)?
+            && !self.device_read(now, bridge, report)?
+            && !self.unlock_reported(now, bridge, report)?
+        {
             self.checkout_reported(bridge, report)?;
         }
         self.copy_ledger(bridge, &report.rooms)
@@ -107,6 +111,8 @@ impl Db {
             {
                 self.tenant(card.workspace).doubt(now, job, "the bridge has lost its memory of it")?;
             }
+            self.slot_lost(now, bridge, job)?;
+            self.unlock_lost(now, bridge, job)?;
         }
         Ok(())
     }
@@ -224,14 +230,24 @@ impl Tenant<'_> {
         match end {
             CardEnd::Written { .. } => {
                 let window = printed(card.window, facts(&report.outcome).as_ref());
+                let grant = self.grant(&GrantName::Id(method.grant))?;
+                let is_current = grant.as_ref().is_none_or(|grant| grant.window == card.window);
                 self.observe(
                     method.id,
                     &Observed {
-                        is_issued: true,
+                        is_issued: is_current,
                         issued_at: Some(method.issued_at.unwrap_or(now)),
                         in_doubt: false,
                         card: CardFate::MayExist { opens_until: later(method.card, window.ends_at()) },
                     },
+                )?;
+                if !is_current {
+                    // The grant changed while the card was being written: it asks to be written again.
+                    return self.note_written_for(now, method, card.window);
+                }
+                self.db.execute(
+                    "DELETE FROM card_update WHERE access_method_id = ?1",
+                    [method.id.to_string()],
                 )?;
                 if method.deleted.is_none() {
                     self.tell_issued(now, method, &card.doors)?;
@@ -340,13 +356,24 @@ impl Tenant<'_> {
                 ));
             }
         }
-        if events.len() > 1 && self.opens_everything(method)? {
+        if events.len() > 1 && self.opens_everything(method.grant)? {
             events.push(Event::grant("access_grant.access_granted_to_all_doors", method.grant));
         }
         self.tell(now, &events)
     }
 
-    fn opens_everything(&self, method: &Method) -> Result<bool, StoreError> {
+    fn opens_everything(&self, grant: AccessGrantId) -> Result<bool, StoreError> {
+        let opened = self.db.all(
+            "SELECT device_id FROM opened_device WHERE access_grant_id = ?1",
+            [grant.to_string()],
+            |row| id::<DeviceId>(row, "device_id"),
+        )?;
+        let devices_open = self.devices_of_grant(grant)?.iter().all(|device| opened.contains(device));
+        Ok(devices_open && !self.has_closed_doors(grant)?)
+    }
+
+    /// Whether a door of the grant, other than a device, was never opened by it.
+    pub(super) fn has_closed_doors(&self, grant: AccessGrantId) -> Result<bool, StoreError> {
         let missing: Option<bool> = self.db.one(
             "SELECT EXISTS (
                SELECT acs_entrance_id FROM (
@@ -356,10 +383,10 @@ impl Tenant<'_> {
                ) JOIN acs_entrance USING(acs_entrance_id)
                WHERE removed_at IS NULL AND workspace_id = ?2 AND acs_entrance_id NOT IN
                  (SELECT acs_entrance_id FROM opened_entrance WHERE access_grant_id = ?1))",
-            params![method.grant.to_string(), self.workspace],
+            params![grant.to_string(), self.workspace],
             |row| row.get(0),
         )?;
-        Ok(missing == Some(false))
+        Ok(missing == Some(true))
     }
 
     /// The rooms of a reservation are free in the lock system: when all of one system's are, the cards that were

@@ -99,6 +99,8 @@ impl Db {
         self.execute("UPDATE bridge_order SET position = NULL WHERE position IS NOT NULL", [])?;
         let unfinished = self.execute("UPDATE bridge_order SET handed = 1 WHERE over_at IS NULL", [])?;
         self.execute("UPDATE bridge SET orders_last = 0, orders_acknowledged = 0", [])?;
+        // Devices may hold codes that nobody here knows of.
+        self.execute("UPDATE device SET read_due = 0", [])?;
         Ok(unfinished.try_into().unwrap_or(u64::MAX))
     }
 
@@ -106,7 +108,7 @@ impl Db {
     fn try_key(&self) -> Result<(usize, Option<SealError>), StoreError> {
         let order = "SELECT job_id, what, body FROM bridge_order ORDER BY id DESC LIMIT 1";
         let event = "SELECT event_id, fields FROM event ORDER BY n DESC LIMIT 1";
-        let person = "SELECT user_identity_id, person FROM user_identity ORDER BY created_at DESC LIMIT 1";
+        let person = "SELECT user_identity_id, person FROM user_identity WHERE length(person) > 0 ORDER BY created_at DESC LIMIT 1";
         let order = self.one(order, [], |row| {
             let place = body_place(&row.get::<_, String>("job_id")?, &row.get::<_, String>("what")?);
             Ok((place, row.get::<_, Vec<u8>>("body")?))

@@ -59,6 +59,8 @@ impl Db {
                 "DELETE FROM pairing WHERE rowid IN (SELECT rowid FROM pairing WHERE expires_at < ?1 LIMIT ?2)",
                 params![before(PAIRINGS_KEPT), SLICE],
             )?,
+            self.forget_ordered_slots(before(ORDERS_KEPT), SLICE)?,
+            self.forget_unlocks(before(ATTEMPTS_KEPT), SLICE)?,
             self.forget_attempts(before(ATTEMPTS_KEPT))?,
             self.forget_scans(before(ATTEMPTS_KEPT))?,
             self.forget_local_jobs(before(ATTEMPTS_KEPT), SLICE)?,

@@ -19,5 +19,3 @@ CREATE TABLE scan_attempt(
 ) STRICT;
 CREATE INDEX scan_attempt_pending ON scan_attempt(unsent_at) WHERE status = 'pending';
 CREATE INDEX scan_attempt_ended ON scan_attempt(ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX scan_attempt_by_workspace ON scan_attempt(workspace_id, created_at);
-CREATE INDEX action_attempt_by_workspace ON action_attempt(workspace_id, created_at);

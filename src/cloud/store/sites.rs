@@ -231,6 +231,7 @@ impl Db {
                 .map(|encoder| (encoder.name.as_str(), encoder.display_name.as_deref(), None));
             self.tenant(workspace).keep(now, id, &ENTRANCES, doors.collect())?;
             self.tenant(workspace).keep(now, id, &ENCODERS, encoders.collect())?;
+            self.tenant(workspace).keep_devices(now, id, &system.devices)?;
         }
         let named: BTreeSet<_> = inventory.systems.iter().map(|system| system.name.as_str()).collect();
         let known = self.all(
@@ -245,6 +246,7 @@ impl Db {
             )?;
             self.tenant(workspace).keep(now, system, &ENTRANCES, Vec::new())?;
             self.tenant(workspace).keep(now, system, &ENCODERS, Vec::new())?;
+            self.tenant(workspace).keep_devices(now, system, &[])?;
         }
         self.tell_connections(now, bridge)
     }
@@ -278,7 +280,7 @@ impl Db {
             let kind = if is { "acs_system.connected" } else { "acs_system.disconnected" };
             tenant.tell(now, &[Event::new(kind, Subject::System(system))])?;
         }
-        Ok(())
+        self.tell_devices(now, workspace, bridge)
     }
 }
 

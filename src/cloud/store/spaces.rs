@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     grants::{Mode, Refused, Resource, plan_space_change},
-    model::{AccessGrantId, AcsEntranceId, SpaceId},
+    model::{AccessGrantId, AcsEntranceId, DeviceId, SpaceId},
     store::StoreError,
 };
 
@@ -25,6 +25,7 @@ pub(crate) struct NewSpace {
     /// What the caller keeps about whom the space is for, as JSON.
     pub(crate) customer_data: Option<Value>,
     pub(crate) entrances: Vec<AcsEntranceId>,
+    pub(crate) devices: Vec<DeviceId>,
 }
 
 /// A space.
@@ -38,6 +39,7 @@ pub(crate) struct Space {
     pub(crate) parent: Option<(SpaceId, Option<String>)>,
     pub(crate) created_at: Timestamp,
     pub(crate) entrance_count: usize,
+    pub(crate) device_count: usize,
 }
 
 /// By what a space is asked for.
@@ -73,17 +75,20 @@ pub(crate) struct SpaceFilter {
 pub(crate) struct SpaceChange {
     pub(crate) name: Option<String>,
     pub(crate) entrances: Option<Vec<AcsEntranceId>>,
+    pub(crate) devices: Option<Vec<DeviceId>>,
     /// Another parent, or none.
     pub(crate) parent: Option<Option<SpaceName>>,
     pub(crate) customer_key: Option<String>,
     pub(crate) customer_data: Option<Option<Value>>,
 }
 
-/// What becomes of the members of a space.
+/// What becomes of the members of a space: its doors or its devices.
 #[derive(Debug)]
 pub(crate) enum Members {
     Add(Vec<AcsEntranceId>),
     Remove(Vec<AcsEntranceId>),
+    AddDevices(Vec<DeviceId>),
+    RemoveDevices(Vec<DeviceId>),
 }
 
 /// How deep spaces may lie in each other.
@@ -108,6 +113,7 @@ impl Tenant<'_> {
             }));
         }
         self.targets(&new.entrances)?;
+        let devices = self.known_devices(&new.devices)?;
         let own = SpaceId(self.db.random.uuid());
         self.db.execute(
             "INSERT INTO space(space_id, workspace_id, name, space_key, customer_key, customer_data, created_at)
@@ -123,6 +129,7 @@ impl Tenant<'_> {
             ],
         )?;
         self.put_members(own, &new.entrances)?;
+        self.put_devices(own, &devices)?;
         let space = self.the_space(&SpaceName::Id(own))?;
         self.tell_space(now, "space.created", &space)?;
         Ok(space)
@@ -222,6 +229,7 @@ impl Tenant<'_> {
         if let Some(doors) = &change.entrances {
             self.targets(doors)?;
         }
+        let devices = change.devices.map(|devices| self.known_devices(&devices)).transpose()?;
         let customer_data = change.customer_data.unwrap_or(before.customer_data);
         self.db.execute(
             "UPDATE space SET name = ?3, parent_space_id = ?4, customer_key = ?5, customer_data = ?6
@@ -235,13 +243,19 @@ impl Tenant<'_> {
                 self.sealed_customer(before.id, customer_data.as_ref()),
             ],
         )?;
+        let mut changed = 0;
+        if let Some(devices) = devices {
+            let held = self.devices_of_space(before.id)?;
+            let gone: Vec<_> = held.into_iter().filter(|device| !devices.contains(device)).collect();
+            changed += self.drop_devices(before.id, &gone)? + self.put_devices(before.id, &devices)?;
+        }
         if let Some(doors) = change.entrances {
             let held = self.doors_of_space(before.id)?.unwrap_or_default();
             let gone: Vec<_> = held.iter().copied().filter(|door| !doors.contains(door)).collect();
-            let dropped = self.drop_members(before.id, &gone)?;
-            if dropped + self.put_members(before.id, &doors)? > 0 {
-                self.members_changed(now, before.id)?;
-            }
+            changed += self.drop_members(before.id, &gone)? + self.put_members(before.id, &doors)?;
+        }
+        if changed > 0 {
+            self.members_changed(now, before.id)?;
         }
         self.the_space(&SpaceName::Id(before.id))
     }
@@ -291,6 +305,7 @@ impl Tenant<'_> {
         }
         self.tell_space(now, "space.deleted", &space)?;
         self.db.execute("DELETE FROM space_entrance WHERE space_id = ?1", [&own])?;
+        self.db.execute("DELETE FROM space_device WHERE space_id = ?1", [&own])?;
         self.db.execute("UPDATE space SET parent_space_id = NULL WHERE parent_space_id = ?1", [&own])?;
         // What is over may still name it.
         self.db.execute(
@@ -330,6 +345,21 @@ impl Tenant<'_> {
                 }
                 self.drop_members(space, doors)?
             }
+            Members::AddDevices(devices) => {
+                let devices = self.known_devices(devices)?;
+                self.put_devices(space, &devices)?
+            }
+            Members::RemoveDevices(devices) => {
+                for device in devices {
+                    let known = self.db.one(
+                        "SELECT 1 FROM device WHERE device_id = ?1 AND workspace_id = ?2",
+                        params![device.to_string(), self.workspace],
+                        |_| Ok(()),
+                    )?;
+                    known.ok_or_else(|| Refused::not_found(Resource::Device, device))?;
+                }
+                self.drop_devices(space, devices)?
+            }
         };
         if changed > 0 {
             self.members_changed(now, space)?;
@@ -361,9 +391,34 @@ impl Tenant<'_> {
         Ok(dropped)
     }
 
+    /// Says how many came in.
+    fn put_devices(&self, space: SpaceId, devices: &[DeviceId]) -> Result<usize, StoreError> {
+        let mut put = 0;
+        for device in devices {
+            put += self.db.execute(
+                "INSERT INTO space_device VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                params![self.workspace, space.to_string(), device.to_string()],
+            )?;
+        }
+        Ok(put)
+    }
+
+    /// Says how many went out.
+    fn drop_devices(&self, space: SpaceId, devices: &[DeviceId]) -> Result<usize, StoreError> {
+        let mut dropped = 0;
+        for device in devices {
+            dropped += self.db.execute(
+                "DELETE FROM space_device WHERE workspace_id = ?1 AND space_id = ?2 AND device_id = ?3",
+                params![self.workspace, space.to_string(), device.to_string()],
+            )?;
+        }
+        Ok(dropped)
+    }
+
     fn tell_space(&mut self, now: Timestamp, kind: &'static str, space: &Space) -> Result<(), StoreError> {
         let doors = self.doors_of_space(space.id)?.unwrap_or_default();
-        self.tell_of_space(now, kind, space, &doors)
+        let devices = self.devices_of_space(space.id)?;
+        self.tell_of_space(now, kind, space, &doors, &devices)
     }
 
     /// The live grants that name a space.
@@ -398,6 +453,7 @@ impl Tenant<'_> {
     }
 
     fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), Fault> {
+        self.follow_devices(now, grant)?;
         let Some(known) = self.grant(&GrantName::Id(grant))? else { return Ok(()) };
         if known.methods.iter().all(|method| method.mode != Mode::Card) {
             return Ok(());
@@ -445,7 +501,9 @@ impl Tenant<'_> {
 const SPACES: &str = "
     SELECT s.rowid AS place, s.*, parent.space_key AS parent_space_key,
            (SELECT count(*) FROM space_entrance e JOIN acs_entrance a USING(acs_entrance_id)
-            WHERE e.space_id = s.space_id AND a.removed_at IS NULL) AS entrance_count
+            WHERE e.space_id = s.space_id AND a.removed_at IS NULL) AS entrance_count,
+           (SELECT count(*) FROM space_device d JOIN device USING(device_id)
+            WHERE d.space_id = s.space_id AND device.removed_at IS NULL) AS device_count
     FROM space s LEFT JOIN space parent ON parent.space_id = s.parent_space_id
     WHERE s.workspace_id = ?1 AND s.deleted_at IS NULL";
 
@@ -461,6 +519,7 @@ fn space(row: &Row<'_>) -> rusqlite::Result<(Space, Option<Vec<u8>>)> {
         parent: parent.map(|parent| (parent, parent_key)),
         created_at: time(row, "created_at")?,
         entrance_count: usize::try_from(row.get::<_, i64>("entrance_count")?).unwrap_or(0),
+        device_count: usize::try_from(row.get::<_, i64>("device_count")?).unwrap_or(0),
     };
     Ok((space, row.get("customer_data")?))
 }

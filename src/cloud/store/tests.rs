@@ -70,6 +70,7 @@ impl Property {
             starts_at: None,
             ends_at: Some(self.now + SignedDuration::from_hours(hours)),
             entrances: doors.iter().map(|door| self.door(door)).collect(),
+            devices: Vec::new(),
             spaces: Vec::new(),
             space_keys: Vec::new(),
             requested: vec![Requested { mode: Mode::Card, code: None }],
@@ -124,7 +125,7 @@ impl Property {
     fn attempt(&mut self, attempt: ActionAttemptId) -> String {
         match self.tenant().attempt(attempt).unwrap().unwrap().state {
             AttemptState::Pending => "pending".into(),
-            AttemptState::Success(_) => "success".into(),
+            AttemptState::Success(_) | AttemptState::Unlocked => "success".into(),
             AttemptState::Error { kind, .. } => kind,
         }
     }
@@ -207,7 +208,7 @@ fn written() -> Outcome {
     Outcome::Succeeded(Success {
         written: Some(Written::Proven),
         card: Some(CardFacts { serial: Some("04A1B2C3".into()), ..CardFacts::default() }),
-        seen: None,
+        ..Success::default()
     })
 }
 
@@ -481,7 +482,7 @@ fn a_door_that_a_lock_system_lists_twice_is_one_door() {
 fn the_feed_is_read_from_an_instant_on_without_looking_at_what_came_before() {
     let property = Property::new();
     let explain = format!("EXPLAIN QUERY PLAN {}", events::EVENTS);
-    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 13]);
+    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 14]);
     let plan = property.db.all(&explain, nothing, |row| row.get::<_, String>("detail")).unwrap().join("\n");
     assert!(plan.contains("event_by_time") && !plan.contains("B-TREE"), "{plan}");
 }
@@ -642,6 +643,7 @@ fn local(property: &Property, number: u128, retries: Option<JobId>, outcome: Out
             system: SystemName::new("salto").unwrap(),
             kind: Kind::CardEncode,
             device: Some("1".into()),
+            slot: None,
             created_at: property.now,
             retries,
         }),

@@ -376,7 +376,7 @@ impl SaltoIs {
                     overrode: Some(work.treatment == Treatment::Override),
                     printed_end: self.printed_end(card).ok().and_then(|end| self.end_of(end)),
                 }),
-                seen: None,
+                ..Success::default()
             },
             Order::CardRead(_) => match CardShown::read(fields) {
                 Some(shown) => Success { seen: Some(self.seen(shown)), ..Success::default() },

@@ -37,8 +37,9 @@ use crate::{
     config::SimLockConfig,
     drivers::{Driver, Line, Performed, ProgressSink, Proof, Work},
     model::{
-        Admission, Capabilities, Code, Device, DeviceName, JobId, LaneName, Order, Outcome, ProofLevel,
-        Refusal, SlotContent, SlotPut, Success, SystemInventory, SystemKind, SystemName, Window, Written,
+        Admission, Capabilities, Code, Device, DeviceName, JobId, LaneName, Order, Outcome, PinRules,
+        ProofLevel, Refusal, SlotContent, SlotPut, SlotSeen, Success, SystemInventory, SystemKind,
+        SystemName, Window, Written,
     },
     seams::{BoxFuture, Clock, Net, SystemNet},
     transport::{Target, run},
@@ -67,6 +68,8 @@ struct Lock {
     display_name: Option<String>,
     target: Target,
     time_zone: TimeZone,
+    pins: PinRules,
+    device_type: String,
     /// As the lock last said; 0 before it did.
     slots: AtomicU16,
     /// A second connection would end the first one.
@@ -104,6 +107,11 @@ impl SimLock {
                 display_name: lock.display_name.clone(),
                 target,
                 time_zone: zone,
+                pins: PinRules {
+                    lengths: lock.pin_lengths.clone(),
+                    constraints: lock.pin_constraints.clone(),
+                },
+                device_type: lock.device_type.clone(),
                 slots: AtomicU16::new(0),
                 turn: Mutex::new(()),
             })
@@ -174,7 +182,7 @@ impl SimLock {
                 at(device, Task::Do(Command::Remove { job, key: slot.clone() }))
             }
             Order::DeviceUnlock { device } => at(device, Task::Do(Command::Unlock { job })),
-            Order::DeviceRead { device } => at(device, Task::Look),
+            Order::DeviceRead { device } => at(device, Task::Read),
             Order::InventoryRefresh => Ok(None),
             Order::CardEncode(_) | Order::CardRead(_) | Order::StayModify(_) | Order::StayCheckout { .. } => {
                 Err(Refusal::new(
@@ -191,14 +199,14 @@ impl SimLock {
             Ok(None) => return self.refresh().await,
             Err(refusal) => return Performed::Ended(Outcome::Failed(refusal)),
         };
-        let came = self.hold(name, lock, task).await;
+        let (came, slots) = self.hold(name, lock, task).await;
         match came {
             Came::Done => {
                 let written = match work.order {
                     Order::SlotPut(_) | Order::SlotRemove { .. } => Some(Written::Proven),
                     _ => None,
                 };
-                Performed::Ended(Outcome::Succeeded(Success { written, ..Success::default() }))
+                Performed::Ended(Outcome::Succeeded(Success { written, slots, ..Success::default() }))
             }
             Came::NothingSent(refusal) => Performed::NothingSent(refusal),
             Came::NotDone(refusal) => Performed::Ended(Outcome::Failed(refusal)),
@@ -215,7 +223,7 @@ impl SimLock {
         let Some((name, lock, task)) = task else {
             return Proof::None;
         };
-        match self.hold(name, lock, task).await {
+        match self.hold(name, lock, task).await.0 {
             Came::Done => {
                 let written = work.order.kind().is_repeatable().then_some(Written::Proven);
                 Proof::Done(Success { written, ..Success::default() })
@@ -232,7 +240,7 @@ impl SimLock {
     async fn refresh(&self) -> Performed {
         let mut looks: Vec<BoxFuture<'_, (&DeviceName, Came)>> = Vec::with_capacity(self.locks.len());
         for (name, lock) in &self.locks {
-            looks.push(Box::pin(async move { (name, self.hold(name, lock, Task::Look).await) }));
+            looks.push(Box::pin(async move { (name, self.hold(name, lock, Task::Look).await.0) }));
         }
         let looked: Vec<_> = stream::iter(looks).buffered(SIDE_BY_SIDE).collect().await;
         let silent: Vec<_> =
@@ -250,8 +258,9 @@ impl SimLock {
         }
     }
 
-    /// Holds one conversation with a lock. A stop ends it if its command has not left yet.
-    async fn hold(&self, name: &DeviceName, lock: &Lock, task: Task) -> Came {
+    /// Holds one conversation with a lock, and gives what the lock holds where that was asked for. A stop ends it if
+    /// its command has not left yet.
+    async fn hold(&self, name: &DeviceName, lock: &Lock, task: Task) -> (Came, Option<Vec<SlotSeen>>) {
         let mut told = self.stopping.subscribe();
         let left = AtomicBool::new(false);
         let stopped = async {
@@ -271,10 +280,11 @@ impl SimLock {
                         Some(cause) => format!("{error}: {cause}"),
                         None => error.to_string(),
                     };
-                    return Came::NothingSent(Refusal::new(
+                    let refusal = Refusal::new(
                         Code::DeviceOffline,
                         format!("lock {name} cannot be reached; check its power and its network: {why}"),
-                    ));
+                    );
+                    return (Came::NothingSent(refusal), None);
                 }
             };
             let manners = Manners {
@@ -283,7 +293,9 @@ impl SimLock {
                 zone: lock.time_zone.clone(),
             };
             let mut conversation = Conversation::new(task, manners);
+            let mut held = None;
             let note = |note| match note {
+                Note::Holds(slots) => held = Some(slots),
                 Note::Leaves => left.store(true, Ordering::Relaxed),
                 Note::ClockOff { by } => {
                     tracing::warn!(
@@ -299,11 +311,12 @@ impl SimLock {
                     );
                 }
             };
-            run(&mut port, &mut conversation, note).await
+            let came = run(&mut port, &mut conversation, note).await;
+            (came, held)
         };
         tokio::select! {
             biased;
-            () = stopped => Came::NothingSent(stopping()),
+            () = stopped => (Came::NothingSent(stopping()), None),
             came = conversation => came,
         }
     }
@@ -319,6 +332,13 @@ impl Driver for SimLock {
             name: name.clone(),
             display_name: lock.display_name.clone(),
             slots: lock.slots.load(Ordering::Relaxed),
+            pins: Some(lock.pins.clone()),
+            device_type: Some(lock.device_type.clone()),
+            manufacturer: Some("latchd".into()),
+            model: Some("Simulated keypad lock".into()),
+            lead_seconds: Some(u32::try_from(self.lead.as_secs()).unwrap_or(u32::MAX)),
+            // The site's limits say whether it may be.
+            remote_unlock: None,
         };
         SystemInventory {
             name: self.system.clone(),

@@ -4,7 +4,7 @@
 //! slot.put       STATE  (CLOCK STATE)  PUT   TABLE …    done only if the table shows exactly what was ordered
 //! slot.remove    STATE                 DEL   TABLE …    done only if the table shows nothing under the key
 //! device.unlock  STATE                 OPEN             asked once; silence from here on is a doubt
-//! device.read    STATE  (CLOCK STATE)
+//! device.read    STATE  (CLOCK STATE)  TABLE …
 //! proof          STATE                 TABLE … or LEDGER …
 //! ```
 //! Until the command is handed out for writing nothing of it has left. `STATE` goes first although only a window needs
@@ -23,7 +23,7 @@ use super::{
     message::{Answer, Entry, No, Reading, Request, State},
 };
 use crate::{
-    model::{Code, JobId, Refusal},
+    model::{Code, JobId, Refusal, SlotSeen},
     transport::{Input, Output, Session},
 };
 
@@ -40,6 +40,8 @@ const PAGES: u32 = 1000;
 pub enum Task {
     /// Only to see how it is, and to set its clock.
     Look,
+    /// The same, and to see what it holds.
+    Read,
     /// To do something.
     Do(Command),
     /// To see whether something was done, without doing it.
@@ -93,6 +95,8 @@ pub enum Note {
     },
     /// The command leaves now.
     Leaves,
+    /// The whole table that was asked for, without contents.
+    Holds(Vec<SlotSeen>),
 }
 
 /// How a conversation ended.
@@ -125,6 +129,8 @@ pub struct Conversation {
     /// Entries of the table under the task's key, and the pages read.
     found: Vec<Entry>,
     pages: u32,
+    /// Everything in the table, where that is asked for.
+    held: Vec<SlotSeen>,
     /// Seconds for which the lock has kept its memory.
     age: u64,
 }
@@ -167,14 +173,14 @@ impl Command {
 impl Task {
     fn command(&self) -> Option<&Command> {
         match self {
-            Self::Look => None,
+            Self::Look | Self::Read => None,
             Self::Do(command) | Self::Prove(command) => Some(command),
         }
     }
 
     /// Whether a wrong clock of the lock would spoil it.
     fn needs_the_clock(&self) -> bool {
-        matches!(self, Self::Look | Self::Do(Command::Put { .. }))
+        matches!(self, Self::Look | Self::Read | Self::Do(Command::Put { .. }))
     }
 }
 
@@ -194,6 +200,7 @@ impl Conversation {
             left: false,
             found: Vec::new(),
             pages: 0,
+            held: Vec::new(),
             age: 0,
         }
     }
@@ -245,6 +252,17 @@ impl Conversation {
                 }
             },
             Answer::Table { entries, next } => {
+                if self.task == Task::Read {
+                    let seen = |entry: Entry| SlotSeen { slot: entry.key, generation: entry.generation };
+                    self.held.extend(entries.into_iter().map(seen));
+                    return match next {
+                        Some(from) => self.next_page(Request::Table { from }),
+                        None => {
+                            self.notes.push_back(Note::Holds(std::mem::take(&mut self.held)));
+                            self.end(Came::Done);
+                        }
+                    };
+                }
                 let key = self.task.command().and_then(Command::key);
                 self.found.extend(entries.into_iter().filter(|entry| Some(entry.key.as_str()) == key));
                 match next {
@@ -281,7 +299,7 @@ impl Conversation {
     fn next_page(&mut self, request: Request) {
         self.pages += 1;
         // More entries under one key than a lock could have are no table either.
-        if self.pages < PAGES && self.found.len() <= 64 {
+        if self.pages < PAGES && self.found.len() <= 64 && self.held.len() <= usize::from(u16::MAX) {
             self.ask(request);
         } else {
             self.end_unanswered(Code::ProtocolViolation, "the lock's memory has no end");
@@ -303,7 +321,7 @@ impl Conversation {
                 self.notes.push_back(Note::ClockOff { by });
                 return self.ask(Request::Clock(right));
             }
-            if !matches!(self.task, Task::Look) {
+            if !matches!(self.task, Task::Look | Task::Read) {
                 let message = match is_off {
                     true => {
                         "the lock's clock does not stay as it is set; its windows would be wrong".to_owned()
@@ -319,6 +337,7 @@ impl Conversation {
         }
         match self.task.clone() {
             Task::Look => self.end(Came::Done),
+            Task::Read => self.ask(Request::Table { from: 1 }),
             Task::Do(command) => self.ask(command.request()),
             Task::Prove(Command::Unlock { job }) => self.ask(Request::Ledger { job, after: 0 }),
             Task::Prove(Command::Put { .. } | Command::Remove { .. }) => self.ask(Request::Table { from: 1 }),

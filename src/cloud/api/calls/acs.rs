@@ -1,13 +1,13 @@
-//! `acs/systems`, `acs/entrances`, `acs/encoders` and `devices`: what the sites have.
+//! `acs/systems`, `acs/entrances` and `acs/encoders`: what the sites have.
 
 use hyper::{Method, StatusCode};
 
-use super::{Answer, Answers, Call, Listed, PAGED, Request, feed, one};
+use super::{Answer, Answers, Call, PAGED, Request, feed, one};
 use crate::{
     cloud::{
         api::{
             answers,
-            params::{IDS, Kind, TEXTS, optional, required},
+            params::{IDS, Kind, optional, required},
             problem::Problem,
         },
         store::{Encoder, EntranceFilter},
@@ -48,6 +48,13 @@ pub(super) const CALLS: &[Call] = &[
         params: &[required("acs_encoder_id", Kind::Id)],
         answers: Answers::One("acs_encoder", "acs_encoder"),
         run: |request| Box::pin(get_encoder(request)),
+    },
+    Call {
+        path: "/acs/entrances/unlock",
+        method: Method::POST,
+        params: &[required("acs_credential_id", Kind::Id), required("acs_entrance_id", Kind::Id)],
+        answers: Answers::One("action_attempt", "action_attempt"),
+        run: |request| Box::pin(unlock(request)),
     },
     Call {
         path: "/acs/encoders/encode_credential",
@@ -111,25 +118,6 @@ pub(super) const CALLS: &[Call] = &[
         answers: Answers::Pages("acs_encoders", "acs_encoder"),
         run: |request| Box::pin(list_encoders(request)),
     },
-    Call {
-        path: "/devices/list",
-        method: Method::GET,
-        params: &[
-            optional("device_ids", IDS),
-            optional("connected_account_id", Kind::Id),
-            optional("connected_account_ids", IDS),
-            optional("device_type", Kind::Text),
-            optional("device_types", TEXTS),
-            optional("manufacturer", Kind::Text),
-            optional("space_id", Kind::Id),
-            optional("search", Kind::Text),
-            optional("customer_key", Kind::Text),
-            PAGED[0],
-            PAGED[1],
-        ],
-        answers: Answers::Pages("devices", "device"),
-        run: |request| Box::pin(list_devices(request)),
-    },
 ];
 
 async fn list_systems(request: Request) -> Answer {
@@ -176,13 +164,7 @@ async fn encode(request: Request) -> Answer {
         args.id::<AcsCredentialId>("acs_credential_id"),
     ) {
         (Some(method), None) => method,
-        (None, Some(card)) => {
-            let method = request.store(move |tenant| tenant.method_of_card(card)).await?;
-            method.ok_or_else(|| {
-                let message = format!("There is no credential {card}");
-                Problem::new(StatusCode::NOT_FOUND, "acs_credential_not_found", message)
-            })?
-        }
+        (None, Some(card)) => method_of(&request, card).await?,
         _ => {
             return Err(Problem::invalid_parameter(
                 "access_method_id",
@@ -195,6 +177,26 @@ async fn encode(request: Request) -> Answer {
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
     feed::ordered(&request, attempt.id).await
+}
+
+/// The method that a credential was made for.
+async fn method_of(request: &Request, card: AcsCredentialId) -> Result<AccessMethodId, Problem> {
+    let method = request.store(move |tenant| tenant.method_of_card(card)).await?;
+    method.ok_or_else(|| {
+        let message = format!("There is no credential {card}");
+        Problem::new(StatusCode::NOT_FOUND, "acs_credential_not_found", message)
+    })
+}
+
+/// Refused by name unless the credential is one that opens doors from afar.
+async fn unlock(request: Request) -> Answer {
+    let method = method_of(&request, request.args.the_id("acs_credential_id")?).await?;
+    let door: AcsEntranceId = request.args.the_id("acs_entrance_id")?;
+    let now = request.api.clock.now();
+    let attempt = request.ask(move |tenant| tenant.unlock_door(now, method, door.0)).await?;
+    request.api.signals.orders_queued();
+    request.api.signals.state_changed();
+    one("action_attempt", answers::attempt(request.workspace, &attempt, None))
 }
 
 async fn scan(request: Request) -> Answer {
@@ -240,11 +242,4 @@ async fn list_encoders(request: Request) -> Answer {
     let listed =
         request.store(move |tenant| tenant.encoders(systems.as_deref(), ids.as_deref(), page)).await?;
     request.listed("acs_encoders", &listed, |encoder| answers::encoder(request.workspace, encoder))
-}
-
-/// No driver of a standalone device is built in yet, so no site has one.
-async fn list_devices(request: Request) -> Answer {
-    request.page(500)?;
-    let none = Listed { rows: Vec::<()>::new(), next: None };
-    request.listed("devices", &none, |()| serde_json::Value::Null)
 }

@@ -24,7 +24,7 @@ use crate::{
 
 /// Filters by what no event carries yet. A question that names one is about none of our events: answering with all
 /// of them would tell about others' doors.
-const NEVER_CARRIED: [Param; 10] = [
+const NEVER_CARRIED: [Param; 8] = [
     optional("access_code_id", Kind::Id),
     optional("access_code_ids", IDS),
     optional("acs_access_group_id", Kind::Id),
@@ -32,8 +32,6 @@ const NEVER_CARRIED: [Param; 10] = [
     optional("acs_user_id", Kind::Id),
     optional("connect_webview_id", Kind::Id),
     optional("customer_key", Kind::Text),
-    optional("device_id", Kind::Id),
-    optional("device_ids", IDS),
     optional("user_identity_id", Kind::Id),
 ];
 
@@ -64,8 +62,8 @@ pub(super) const CALLS: &[Call] = &[
             NEVER_CARRIED[5],
             NEVER_CARRIED[6],
             NEVER_CARRIED[7],
-            NEVER_CARRIED[8],
-            NEVER_CARRIED[9],
+            optional("device_id", Kind::Id),
+            optional("device_ids", IDS),
             optional("space_id", Kind::Id),
             optional("space_ids", IDS),
             optional("limit", Kind::Count(1_000)),
@@ -135,6 +133,7 @@ async fn list_events(request: Request) -> Answer {
         entrance: args.id("acs_entrance_id"),
         encoder: args.id("acs_encoder_id"),
         spaces: args.one_or_more("space_id", "space_ids"),
+        devices: args.one_or_more("device_id", "device_ids"),
         limit: args.count("limit").unwrap_or(500),
     };
     let events = request.store(move |tenant| tenant.events(&filter)).await?;
@@ -142,34 +141,29 @@ async fn list_events(request: Request) -> Answer {
     one("events", shown.collect())
 }
 
-/// By its id, and where a type is given with it, only if it is of that type.
+/// By its id, and where a type or a device is given with it, only if it is of these.
 async fn get_event(request: Request) -> Answer {
     let wanted: EventId = request.args.the_id("event_id")?;
     let filter = EventFilter {
         ids: Some(vec![wanted]),
         kinds: request.args.text("event_type").map(|kind| vec![kind]),
+        devices: request.args.id("device_id").map(|device| vec![device]),
         limit: 1,
         ..EventFilter::default()
     };
     let not_found =
         || Problem::new(StatusCode::NOT_FOUND, "event_not_found", format!("There is no event {wanted}"));
-    if request.args.has("device_id") {
-        return Err(not_found());
-    }
     let event = request.store(move |tenant| tenant.events(&filter)).await?.pop().ok_or_else(not_found)?;
     one("event", answers::event(request.workspace, &event))
 }
 
 async fn list_attempts(request: Request) -> Answer {
     let page = request.page(500)?;
-    let mut ids = request.args.ids("action_attempt_ids");
-    // No attempt is about a device.
-    if request.args.has("device_id") {
-        ids = Some(Vec::new());
-    }
+    let ids = request.args.ids("action_attempt_ids");
+    let device = request.args.id_text("device_id");
     let listed = request
         .store(move |tenant| {
-            let listed = tenant.attempts(ids.as_deref(), page)?;
+            let listed = tenant.attempts(ids.as_deref(), device.as_deref(), page)?;
             let mut rows = Vec::new();
             for id in listed.rows {
                 rows.extend(any_attempt(tenant, id)?);

@@ -1,6 +1,7 @@
 //! The calls: path, method beside POST, parameters, handler.
 
 mod acs;
+mod devices;
 mod feed;
 mod grants;
 mod home;
@@ -125,5 +126,13 @@ const PAGED: [Param; 2] = [optional("limit", Kind::Count(1_000)), optional("page
 pub(super) const SIMULATED: &[Call] = simulate::CALLS;
 
 /// Every call there is, but for those.
-pub(super) const CALLS: &[&[Call]] =
-    &[acs::CALLS, feed::CALLS, grants::CALLS, home::CALLS, people::CALLS, related::CALLS, spaces::CALLS];
+pub(super) const CALLS: &[&[Call]] = &[
+    acs::CALLS,
+    devices::CALLS,
+    feed::CALLS,
+    grants::CALLS,
+    home::CALLS,
+    people::CALLS,
+    related::CALLS,
+    spaces::CALLS,
+];

@@ -11,10 +11,12 @@ use crate::{
             params::{Args, IDS, Kind, Param, TEXTS, nullable, optional, required},
             problem::Problem,
         },
-        store::{EntranceFilter, Identity, IdentityFilter, IdentityName, Page, Person, PersonChange},
+        store::{
+            DeviceFilter, EntranceFilter, Identity, IdentityFilter, IdentityName, Page, Person, PersonChange,
+        },
     },
     grants::{Refused, Resource},
-    model::{DeviceId, UserIdentityId},
+    model::UserIdentityId,
 };
 
 /// The fields of a person.
@@ -31,14 +33,6 @@ pub(super) fn person(args: &Args) -> Person {
         email_address: args.text("email_address"),
         phone_number: args.text("phone_number"),
         user_identity_key: args.text("user_identity_key"),
-    }
-}
-
-/// No site has standalone devices yet: any that is named is unknown.
-pub(super) fn no_devices(args: &Args) -> Result<(), Problem> {
-    match args.ids::<DeviceId>("device_ids").unwrap_or_default().first() {
-        Some(device) => Err(Refused::not_found(Resource::Device, device).into()),
-        None => Ok(()),
     }
 }
 
@@ -128,6 +122,13 @@ pub(super) const CALLS: &[Call] = &[
         params: &[required("user_identity_id", Kind::Id)],
         answers: Answers::All("acs_entrances", "acs_entrance"),
         run: |request| Box::pin(list_entrances(request)),
+    },
+    Call {
+        path: "/user_identities/list_accessible_devices",
+        method: Method::GET,
+        params: &[required("user_identity_id", Kind::Id)],
+        answers: Answers::All("devices", "device"),
+        run: |request| Box::pin(list_devices(request)),
     },
 ];
 
@@ -239,4 +240,14 @@ async fn list_entrances(request: Request) -> Answer {
     let filter = EntranceFilter { ids: Some(ids), ..EntranceFilter::default() };
     let listed = request.store(move |tenant| tenant.entrances(&filter, page)).await?;
     one("acs_entrances", listed.rows.iter().map(answers::entrance).collect())
+}
+
+async fn list_devices(request: Request) -> Answer {
+    let wanted: UserIdentityId = request.args.the_id("user_identity_id")?;
+    let now = request.api.clock.now();
+    let ids = request.ask(move |tenant| tenant.devices_of_identity(now, wanted)).await?;
+    let page = Page { limit: u32::try_from(ids.len()).unwrap_or(u32::MAX - 1), after: 0 };
+    let filter = DeviceFilter { ids: Some(ids), ..DeviceFilter::default() };
+    let listed = request.store(move |tenant| tenant.devices(&filter, page)).await?;
+    one("devices", listed.rows.iter().map(|device| answers::device(request.workspace, device)).collect())
 }

@@ -13,7 +13,7 @@ use crate::{
             params::{Args, IDS, Kind, TEXTS, optional, required},
             problem::Problem,
         },
-        store::{Entrance, EntranceFilter, Grant, GrantName, Page, SpaceName},
+        store::{DeviceFilter, Entrance, EntranceFilter, Grant, GrantName, Page, SpaceName},
     },
     grants::{Refused, Resource},
     model::{AccessGrantId, AccessMethodId, SpaceId, WorkspaceId},
@@ -171,11 +171,21 @@ impl Batch {
         Ok(())
     }
 
+    fn add_devices(&mut self, tenant: &mut Tenant<'_>, filter: &DeviceFilter) -> Result<(), StoreError> {
+        if self.wants("devices") {
+            for device in tenant.devices(filter, Page { limit: 10_000, after: 0 })?.rows {
+                let workspace = self.workspace;
+                self.add("devices", device.id, || answers::device(workspace, &device));
+            }
+        }
+        Ok(())
+    }
+
     fn add_grant(&mut self, tenant: &mut Tenant<'_>, grant: &Grant) -> Result<(), StoreError> {
         let (workspace, now) = (self.workspace, self.now);
         self.add("access_grants", grant.id, || answers::grant(workspace, grant, now));
         for method in &grant.methods {
-            self.add("access_methods", method.id, || answers::method(workspace, method));
+            self.add("access_methods", method.id, || answers::method(workspace, method, now));
         }
         if self.wants("user_identities")
             && let Some(identity) = tenant.identity(grant.user_identity)?
@@ -183,6 +193,8 @@ impl Batch {
             self.add("user_identities", identity.id, || answers::identity(workspace, &identity));
         }
         self.add_spaces(tenant, &grant.spaces)?;
+        let devices = DeviceFilter { grant: Some(grant.id.to_string()), ..DeviceFilter::default() };
+        self.add_devices(tenant, &devices)?;
         let doors = tenant.doors_of_grant(grant.id)?;
         self.add_doors(tenant, &EntranceFilter { ids: Some(doors), ..EntranceFilter::default() })
     }
@@ -227,16 +239,17 @@ async fn of_methods(request: Request) -> Answer {
             let Some(method) = tenant.method(*id)? else {
                 return Ok(Err(Refused::not_found(Resource::AccessMethod, id)));
             };
-            let workspace = batch.workspace;
-            batch.add("access_methods", id, || answers::method(workspace, &method));
+            let (workspace, now) = (batch.workspace, batch.now);
+            batch.add("access_methods", id, || answers::method(workspace, &method, now));
             if let Some(grant) = tenant.grant(&GrantName::Id(method.grant))? {
-                let now = batch.now;
                 batch.add("access_grants", grant.id, || answers::grant(workspace, &grant, now));
                 batch.add_spaces(tenant, &grant.spaces)?;
             }
             if let Some(card) = tenant.card_of_method(*id)? {
                 batch.add("acs_credentials", card.id, || answers::credential(workspace, &card));
             }
+            let devices = DeviceFilter { method: Some(id.to_string()), ..DeviceFilter::default() };
+            batch.add_devices(tenant, &devices)?;
             let filter = EntranceFilter { method: Some(id.to_string()), ..EntranceFilter::default() };
             batch.add_doors(tenant, &filter)?;
         }
@@ -255,14 +268,16 @@ async fn of_spaces(request: Request) -> Answer {
                 Ok(space) => space,
                 Err(refused) => return Ok(Err(refused)),
             };
-            let workspace = batch.workspace;
+            let (workspace, now) = (batch.workspace, batch.now);
             batch.add("spaces", space.id, || answers::space(workspace, &space));
+            let devices = DeviceFilter { space: Some(space.id.to_string()), ..DeviceFilter::default() };
+            batch.add_devices(tenant, &devices)?;
             let filter = EntranceFilter { space: Some(space.id.to_string()), ..EntranceFilter::default() };
             batch.add_doors(tenant, &filter)?;
             if batch.wants("access_methods") {
                 for grant in tenant.grants_of_space(space.id)? {
                     for method in tenant.methods_of(grant)? {
-                        batch.add("access_methods", method.id, || answers::method(workspace, &method));
+                        batch.add("access_methods", method.id, || answers::method(workspace, &method, now));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Map, Value};
 
-use super::{Answer, Answers, Call, PAGED, Request, one, people::no_devices};
+use super::{Answer, Answers, Call, PAGED, Request, one};
 use crate::{
     cloud::{
         api::{
@@ -101,11 +101,24 @@ pub(super) const CALLS: &[Call] = &[
         answers: Answers::Nothing,
         run: |request| Box::pin(remove_entrances(request)),
     },
+    Call {
+        path: "/spaces/add_devices",
+        method: Method::PUT,
+        params: &[required("space_id", Kind::Id), required("device_ids", IDS)],
+        answers: Answers::Nothing,
+        run: |request| Box::pin(add_devices(request)),
+    },
+    Call {
+        path: "/spaces/remove_devices",
+        method: Method::DELETE,
+        params: &[required("space_id", Kind::Id), required("device_ids", IDS)],
+        answers: Answers::Nothing,
+        run: |request| Box::pin(remove_devices(request)),
+    },
 ];
 
 async fn create(request: Request) -> Answer {
     let args = &request.args;
-    no_devices(args)?;
     no_accounts(args)?;
     let new = NewSpace {
         name: args.text("name").unwrap_or_default(),
@@ -113,6 +126,7 @@ async fn create(request: Request) -> Answer {
         customer_key: args.text("customer_key"),
         customer_data: args.value("customer_data"),
         entrances: args.ids("acs_entrance_ids").unwrap_or_default(),
+        devices: args.ids("device_ids").unwrap_or_default(),
     };
     let now = request.api.clock.now();
     let space = request.ask(move |tenant| tenant.create_space(now, new)).await?;
@@ -162,7 +176,6 @@ async fn list(request: Request) -> Answer {
 
 async fn update(request: Request) -> Answer {
     let args = &request.args;
-    no_devices(args)?;
     let name = named(args)?;
     let parent = match (args.changed("parent_space_key"), args.id("parent_space_id")) {
         (None, Some(id)) => Some(Some(SpaceName::Id(id))),
@@ -178,6 +191,7 @@ async fn update(request: Request) -> Answer {
     let change = SpaceChange {
         name: args.text("name"),
         entrances: args.ids("acs_entrance_ids"),
+        devices: args.ids("device_ids"),
         parent,
         customer_key: args.text("customer_key"),
         customer_data: match args.is_null("customer_data") {
@@ -187,6 +201,7 @@ async fn update(request: Request) -> Answer {
     };
     let now = request.api.clock.now();
     let space = request.ask(move |tenant| tenant.change_space(now, &name, change)).await?;
+    request.api.signals.orders_queued();
     request.api.signals.state_changed();
     one("space", answers::space(request.workspace, &space))
 }
@@ -199,18 +214,30 @@ async fn delete(request: Request) -> Answer {
 }
 
 async fn add_entrances(request: Request) -> Answer {
-    change_members(request, Members::Add).await
+    let doors = request.args.ids("acs_entrance_ids").unwrap_or_default();
+    change_members(request, Members::Add(doors)).await
 }
 
 async fn remove_entrances(request: Request) -> Answer {
-    change_members(request, Members::Remove).await
+    let doors = request.args.ids("acs_entrance_ids").unwrap_or_default();
+    change_members(request, Members::Remove(doors)).await
 }
 
-async fn change_members(request: Request, how: fn(Vec<crate::model::AcsEntranceId>) -> Members) -> Answer {
+async fn add_devices(request: Request) -> Answer {
+    let devices = request.args.ids("device_ids").unwrap_or_default();
+    change_members(request, Members::AddDevices(devices)).await
+}
+
+async fn remove_devices(request: Request) -> Answer {
+    let devices = request.args.ids("device_ids").unwrap_or_default();
+    change_members(request, Members::RemoveDevices(devices)).await
+}
+
+async fn change_members(request: Request, members: Members) -> Answer {
     let space: SpaceId = request.args.the_id("space_id")?;
-    let members = how(request.args.ids("acs_entrance_ids").unwrap_or_default());
     let now = request.api.clock.now();
     request.ask(move |tenant| tenant.change_members(now, space, &members)).await?;
+    request.api.signals.orders_queued();
     request.api.signals.state_changed();
     Ok(Map::new())
 }

@@ -1,0 +1,283 @@
+//! Codes on devices: what should be in their slots, what is known to be in them, and what has to be ordered.
+//!
+//! A [`Book`] holds grants with codes, their methods, and the slots of the devices. A command, a report of a bridge, a
+//! reading or the clock changes the book ([`plan`](self), pure); then [`Book::reconcile`] compares desired with observed,
+//! slot by slot, and names the orders that are missing. Who keeps the book loads as much of it as a grant touches, and
+//! stores what became of it.
+//!
+//! Each method has one PIN, and in each of its devices one slot, whose key is the method's id. What should be there is
+//! [`Desired`]; what the last word of a bridge proved is [`Observed`]; what is under way is [`Work`]. A method is issued
+//! exactly as long as every one of its slots was read back with what is desired. It is gone when none of its slots may
+//! hold anything.
+//!
+//! The agent owns lead, reading back, and the removal at the end. This side repeats the removal only where the agent's is
+//! not heard of: its memory may have been lost.
+
+mod plan;
+mod reconcile;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    model::{AccessGrantId, AccessMethodId, Code, DeviceId, JobId, PinRules, Private, Window},
+    seams::Random,
+};
+
+use super::{Event, PinMark};
+
+pub use reconcile::{Action, SlotOrder};
+pub use told::Told;
+
+/// When a change happens, and what it draws on.
+pub struct Moment<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// For ids and PINs.
+    pub random: &'a Random,
+    /// The mark of a PIN.
+    pub mark: &'a dyn Fn(&str) -> PinMark,
+}
+
+impl std::fmt::Debug for Moment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Moment({})", self.now)
+    }
+}
+
+/// Grants with codes, as far as they are looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Book {
+    /// The devices of everything below.
+    pub devices: BTreeMap<DeviceId, Lock>,
+    /// The grants.
+    pub grants: BTreeMap<AccessGrantId, CodeGrant>,
+    /// Their code methods; one that is gone has no entry any more.
+    pub methods: BTreeMap<AccessMethodId, CodeMethod>,
+    /// The slots of the methods, and slots of methods that are long forgotten.
+    pub slots: BTreeMap<(DeviceId, AccessMethodId), Slot>,
+    /// What the feed is to tell, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// A device, as codes see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// Which PINs it takes; none where it takes no code.
+    pub pins: Option<PinRules>,
+    /// Whether its site has it.
+    pub is_here: bool,
+    /// How long before its window begins a code is put into it.
+    pub lead: SignedDuration,
+    /// PINs that are live on it, or may still be in it, for grants outside this book.
+    pub taken: Vec<(PinMark, Window)>,
+}
+
+/// A grant, as its codes see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeGrant {
+    /// When it holds.
+    pub window: Window,
+    /// Since when it is being deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// Whether the feed has told of its deletion.
+    pub deletion_told: bool,
+    /// The devices it leads to, none twice.
+    pub devices: Vec<DeviceId>,
+    /// Devices that a code of it has ever been read back from.
+    pub opened: BTreeSet<DeviceId>,
+    /// Whether every door that is no device opens, or there is none.
+    pub doors_open: bool,
+    /// PINs that the same person has by other grants, the latest first.
+    pub habits: Vec<Private>,
+}
+
+/// A code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeMethod {
+    /// Of which grant.
+    pub grant: AccessGrantId,
+    /// Which of the grant's requests it answers.
+    pub place: u32,
+    /// The PIN.
+    pub pin: Private,
+    /// The PIN that was asked for.
+    pub wish: Option<Private>,
+    /// The devices it is for.
+    pub devices: Vec<DeviceId>,
+    /// Since when what is desired now is desired.
+    pub asked_at: Timestamp,
+    /// Whether it may be handed out.
+    pub is_issued: bool,
+    /// When it first could be.
+    pub issued_at: Option<Timestamp>,
+    /// The window before an update that is not in every device yet.
+    pub updating_from: Option<Window>,
+    /// Since when it is being deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// Its window is over.
+    pub has_ended: bool,
+    /// Since when it is late.
+    pub late_since: Option<Timestamp>,
+    /// Since when it counts as not issued in time.
+    pub failed_since: Option<Timestamp>,
+}
+
+/// A slot of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// What should be there.
+    pub desired: Desired,
+    /// What is known to be there.
+    pub observed: Observed,
+    /// What is done about it.
+    pub work: Work,
+}
+
+/// What should be in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// Grows with every change.
+    pub generation: u64,
+    /// The PIN and its window; nothing where the slot should be empty.
+    pub content: Option<(Private, Window)>,
+}
+
+/// What is known to be in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// What it holds, or may hold.
+    pub holds: Option<Content>,
+    /// Since when it has held something.
+    pub since: Option<Timestamp>,
+    /// Nobody knows whether this job was done.
+    pub doubt: Option<Doubt>,
+}
+
+/// A PIN in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    /// The generation of the order that put it there.
+    pub generation: u64,
+    /// Which PIN; none where nobody knows.
+    pub mark: Option<PinMark>,
+    /// Until when it opens; without an end, until it is taken away.
+    pub until: Option<Timestamp>,
+}
+
+/// A job of which nobody knows whether it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// Which.
+    pub job: JobId,
+    /// What the slot held before.
+    pub before: Option<Content>,
+}
+
+/// What is done about a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Work {
+    /// The newest order of which no end is known.
+    pub under_way: Option<UnderWay>,
+    /// How often in a row it was refused.
+    pub failures: u32,
+    /// Not ordered again before.
+    pub not_before: Option<Timestamp>,
+    /// Why it was refused last.
+    pub trouble: Option<Trouble>,
+}
+
+/// An order under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Its job.
+    pub job: JobId,
+    /// What it does.
+    pub deed: Deed,
+    /// Whether its bridge may know of it.
+    pub was_handed: bool,
+}
+
+/// What an order does to a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Puts this there.
+    Put(Content),
+    /// Empties it.
+    Remove,
+}
+
+/// Why an order was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The stable name.
+    pub code: Code,
+    /// For a person.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl Slot {
+    /// Whether it may hold something.
+    #[must_use]
+    pub fn may_hold(&self) -> bool {
+        self.observed.holds.is_some() || self.observed.doubt.is_some() || self.may_put().is_some()
+    }
+
+    /// Whether what is desired was read back.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let seen = self.observed.holds.map(|content| content.generation);
+        let wanted = self.desired.content.as_ref().map(|_| self.desired.generation);
+        self.observed.doubt.is_none() && seen == wanted
+    }
+
+    /// Whether nothing is there, nothing should be, and nothing is under way.
+    #[must_use]
+    pub fn is_done_with(&self) -> bool {
+        self.is_settled() && self.desired.content.is_none() && self.work.under_way.is_none()
+    }
+
+    /// Changes what should be there.
+    fn want(&mut self, now: Timestamp, content: Option<(Private, Window)>) {
+        self.desired.content = content;
+        self.outgrow(now, self.desired.generation);
+        self.work.failures = 0;
+        self.work.not_before = None;
+        self.work.trouble = None;
+    }
+
+    /// The desired generation becomes a later one than this. It goes by the clock, so that it also grows where this
+    /// memory was set back.
+    fn outgrow(&mut self, now: Timestamp, generation: u64) {
+        let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        self.desired.generation = clock.max(self.desired.generation.max(generation).saturating_add(1));
+    }
+}
+
+impl Book {
+    /// The devices from which a code that should be gone is not known to have gone, and since when it has been there.
+    #[must_use]
+    pub fn still_there(&self, method: AccessMethodId) -> Vec<(DeviceId, Option<Timestamp>)> {
+        self.slots_of(method)
+            .filter(|(_, slot)| slot.desired.content.is_none() && slot.may_hold())
+            .map(|(device, slot)| (device, slot.observed.since))
+            .collect()
+    }
+
+    /// The slots of a method.
+    pub fn slots_of(&self, method: AccessMethodId) -> impl Iterator<Item = (DeviceId, &Slot)> {
+        self.slots
+            .iter()
+            .filter(move |((_, own), _)| *own == method)
+            .map(|((device, _), slot)| (*device, slot))
+    }
+
+    /// The methods of a grant.
+    pub fn methods_of(&self, grant: AccessGrantId) -> impl Iterator<Item = (AccessMethodId, &CodeMethod)> {
+        self.methods.iter().filter(move |(_, method)| method.grant == grant).map(|(id, method)| (*id, method))
+    }
+}

@@ -1,0 +1,407 @@
+//! Commands: what should be in the slots from now on.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::model::{AccessGrantId, AccessMethodId, DeviceId, PinConstraint, PinRules, Private, Window};
+
+use super::{
+    super::{Event, pin},
+    Book, CodeMethod, Lock, Moment,
+};
+
+/// What a removal may take beyond the end of a code before the same PIN is put for somebody else.
+const SLACK: SignedDuration = SignedDuration::from_mins(30);
+
+impl Book {
+    /// A code is asked for: one PIN for all the devices of the grant where that can be, and more methods where it
+    /// cannot. Says which methods were made; none where no device takes a code.
+    pub fn request(
+        &mut self,
+        at: &Moment<'_>,
+        grant: AccessGrantId,
+        place: u32,
+        wish: Option<&Private>,
+    ) -> Vec<AccessMethodId> {
+        let Some(own) = self.grants.get(&grant) else {
+            return Vec::new();
+        };
+        let devices = own.devices.clone();
+        self.place(at, grant, place, wish, devices)
+    }
+
+    /// Gives codes to devices that have none for this request yet.
+    fn place(
+        &mut self,
+        at: &Moment<'_>,
+        grant: AccessGrantId,
+        place: u32,
+        wish: Option<&Private>,
+        devices: Vec<DeviceId>,
+    ) -> Vec<AccessMethodId> {
+        let Some(own) = self.grants.get(&grant) else {
+            return Vec::new();
+        };
+        let (window, habits) = (own.window, own.habits.clone());
+        let mut left: Vec<_> = devices.into_iter().filter(|device| self.takes_codes(*device)).collect();
+        let mut made = Vec::new();
+        // As asked for, wherever that can be.
+        if let Some(wish) = wish {
+            let fits = |device: &DeviceId| self.is_free(at, *device, wish.expose(), &window, None);
+            let (fitting, rest): (Vec<_>, Vec<_>) = left.iter().copied().partition(fits);
+            left = rest;
+            if !fitting.is_empty() {
+                made.push(self.make(at, grant, place, wish.clone(), Some(wish.clone()), fitting));
+            }
+        }
+        // A PIN that the person knows already, where it does for all of them.
+        let known = habits.into_iter().find(|habit| {
+            let fits = |device: &DeviceId| self.is_free(at, *device, habit.expose(), &window, None);
+            !left.is_empty() && left.iter().all(fits)
+        });
+        if let Some(known) = known.filter(|_| wish.is_none()) {
+            made.push(self.make(at, grant, place, known, None, std::mem::take(&mut left)));
+        }
+        while !left.is_empty() {
+            let together = self.with_a_common_length(&left);
+            left.retain(|device| !together.contains(device));
+            if let Some(pin) = self.draw(at, &together, &window, None) {
+                made.push(self.make(at, grant, place, pin, wish.cloned(), together));
+                continue;
+            }
+            // What all of them have left may be nothing, and yet each may have something.
+            for device in together {
+                if let Some(pin) = self.draw(at, &[device], &window, None) {
+                    made.push(self.make(at, grant, place, pin, wish.cloned(), vec![device]));
+                }
+            }
+        }
+        made
+    }
+
+    fn make(
+        &mut self,
+        at: &Moment<'_>,
+        grant: AccessGrantId,
+        place: u32,
+        pin: Private,
+        wish: Option<Private>,
+        devices: Vec<DeviceId>,
+    ) -> AccessMethodId {
+        let id = AccessMethodId(at.random.uuid());
+        let method = CodeMethod {
+            grant,
+            place,
+            pin,
+            wish,
+            devices,
+            asked_at: at.now,
+            is_issued: false,
+            issued_at: None,
+            updating_from: None,
+            deleted_at: None,
+            has_ended: false,
+            late_since: None,
+            failed_since: None,
+        };
+        self.methods.insert(id, method);
+        self.events.push(Event::method("access_method.created", id, grant));
+        self.want_all(at.now, id);
+        id
+    }
+
+    /// The times of a grant change; the PINs stay, but where they are another's in the new times.
+    pub fn retime(&mut self, at: &Moment<'_>, grant: AccessGrantId, window: Window) {
+        let Some(own) = self.grants.get_mut(&grant) else { return };
+        let before = std::mem::replace(&mut own.window, window);
+        if before == window {
+            return;
+        }
+        for id in self.live_methods(grant) {
+            let Some(method) = self.methods.get_mut(&id) else { continue };
+            method.updating_from = method.updating_from.or(Some(before));
+            method.has_ended = false;
+            self.asked(at.now, id);
+            self.revoke(id);
+            let devices = self.methods.get(&id).map(|method| method.devices.clone()).unwrap_or_default();
+            self.want_all(at.now, id);
+            for device in devices {
+                let pin = self.methods[&id].pin.clone();
+                if !self.is_free(at, device, pin.expose(), &window, Some(id)) {
+                    self.cannot_have(at, id, device);
+                }
+            }
+        }
+    }
+
+    /// The grant leads to other devices, or some of them came or went.
+    pub fn retarget(&mut self, at: &Moment<'_>, grant: AccessGrantId, devices: Vec<DeviceId>) {
+        let Some(own) = self.grants.get_mut(&grant) else { return };
+        own.devices.clone_from(&devices);
+        let window = own.window;
+        let methods = self.live_methods(grant);
+        for id in &methods {
+            let Some(method) = self.methods.get(id) else { continue };
+            let stay = |device: &DeviceId| devices.contains(device) && self.takes_codes(*device);
+            let (stays, goes): (Vec<_>, Vec<_>) = method.devices.iter().copied().partition(stay);
+            if goes.is_empty() {
+                continue;
+            }
+            for device in goes {
+                self.want(at.now, device, *id, None);
+            }
+            if let Some(method) = self.methods.get_mut(id) {
+                method.devices = stays;
+            }
+        }
+        let mut places: Vec<_> = methods.iter().map(|id| self.methods[id].place).collect();
+        places.sort_unstable();
+        places.dedup();
+        for place in places {
+            let of_place: Vec<_> =
+                methods.iter().copied().filter(|id| self.methods[id].place == place).collect();
+            let served =
+                |device: &DeviceId| of_place.iter().any(|id| self.methods[id].devices.contains(device));
+            let new: Vec<_> = devices
+                .iter()
+                .copied()
+                .filter(|device| self.takes_codes(*device) && !served(device))
+                .collect();
+            let mut left = Vec::new();
+            for device in new {
+                let fits = |id: &&AccessMethodId| {
+                    self.is_free(at, device, self.methods[*id].pin.expose(), &window, Some(**id))
+                };
+                match of_place.iter().find(fits).copied() {
+                    Some(id) => self.join(at.now, id, device),
+                    None => left.push(device),
+                }
+            }
+            if window.is_over(at.now) {
+                continue;
+            }
+            let wish = of_place.first().and_then(|id| self.methods[id].wish.clone());
+            self.place(at, grant, place, wish.as_ref(), left);
+        }
+        self.settle_grant(at, grant);
+    }
+
+    /// A code is taken back.
+    pub fn delete_method(&mut self, at: &Moment<'_>, method: AccessMethodId) {
+        let Some(own) = self.methods.get_mut(&method) else { return };
+        if own.deleted_at.is_some() {
+            return;
+        }
+        own.deleted_at = Some(at.now);
+        let devices: Vec<_> = self.slots_of(method).map(|(device, _)| device).collect();
+        for device in devices {
+            self.want(at.now, device, method, None);
+        }
+        self.settle(at, method);
+    }
+
+    /// A grant is taken back with all its codes.
+    pub fn delete_grant(&mut self, at: &Moment<'_>, grant: AccessGrantId) {
+        let Some(own) = self.grants.get_mut(&grant) else { return };
+        own.deleted_at = own.deleted_at.or(Some(at.now));
+        let methods: Vec<_> = self.methods_of(grant).map(|(id, _)| id).collect();
+        for method in methods {
+            self.delete_method(at, method);
+        }
+        self.bury(grant);
+    }
+
+    /// Time has passed: what is over ends, and what is late says so.
+    pub fn clock(&mut self, at: &Moment<'_>) {
+        let ids: Vec<_> = self.methods.keys().copied().collect();
+        for id in ids {
+            let over = self.methods.get(&id).is_some_and(|method| {
+                !method.has_ended
+                    && method.deleted_at.is_none()
+                    && self.grants.get(&method.grant).is_some_and(|grant| grant.window.is_over(at.now))
+            });
+            if over {
+                self.end(at.now, id);
+            }
+            self.settle(at, id);
+            self.judge_lateness(at.now, id);
+        }
+    }
+
+    /// Its window is over: nothing should be in the devices any more. Whether it was handed out stays as it was.
+    pub(super) fn end(&mut self, now: Timestamp, id: AccessMethodId) {
+        let Some(method) = self.methods.get_mut(&id) else { return };
+        method.has_ended = true;
+        method.updating_from = None;
+        for device in method.devices.clone() {
+            self.want(now, device, id, None);
+        }
+    }
+
+    /// A device cannot have the PIN of its method, because something else there has it: it gets another one.
+    pub(super) fn cannot_have(&mut self, at: &Moment<'_>, id: AccessMethodId, device: DeviceId) {
+        let Some(method) = self.methods.get(&id) else { return };
+        let Some(grant) = self.grants.get(&method.grant) else { return };
+        let (window, place, wish, of) = (grant.window, method.place, method.wish.clone(), method.grant);
+        let refused = method.pin.clone();
+        if method.devices == [device] {
+            let drawn = self.draw_but(at, &[device], &window, Some(id), refused.expose());
+            if let (Some(pin), Some(method)) = (drawn, self.methods.get_mut(&id)) {
+                method.pin = pin;
+                // A PIN of its own choice that was given up is as good as one that was wished for.
+                self.revoke(id);
+                self.want_all(at.now, id);
+            }
+            return;
+        }
+        let Some(method) = self.methods.get_mut(&id) else { return };
+        method.devices.retain(|own| *own != device);
+        self.want(at.now, device, id, None);
+        if let Some(pin) = self.draw_but(at, &[device], &window, None, refused.expose()) {
+            self.make(at, of, place, pin, wish, vec![device]);
+        }
+        self.settle(at, id);
+    }
+
+    fn join(&mut self, now: Timestamp, id: AccessMethodId, device: DeviceId) {
+        let Some(method) = self.methods.get_mut(&id) else { return };
+        method.devices.push(device);
+        self.asked(now, id);
+        let Some(method) = self.methods.get(&id) else { return };
+        if !method.has_ended
+            && let Some(grant) = self.grants.get(&method.grant)
+        {
+            let content = (method.pin.clone(), grant.window);
+            self.want(now, device, id, Some(content));
+        }
+    }
+
+    fn asked(&mut self, now: Timestamp, id: AccessMethodId) {
+        if let Some(method) = self.methods.get_mut(&id) {
+            method.asked_at = now;
+            method.late_since = None;
+            method.failed_since = None;
+        }
+    }
+
+    /// Wants the method's PIN in all its devices.
+    fn want_all(&mut self, now: Timestamp, id: AccessMethodId) {
+        let Some(method) = self.methods.get(&id) else { return };
+        let Some(grant) = self.grants.get(&method.grant) else { return };
+        let content = (method.pin.clone(), grant.window);
+        for device in method.devices.clone() {
+            self.want(now, device, id, Some(content.clone()));
+        }
+    }
+
+    fn want(
+        &mut self,
+        now: Timestamp,
+        device: DeviceId,
+        id: AccessMethodId,
+        content: Option<(Private, Window)>,
+    ) {
+        self.slots.entry((device, id)).or_default().want(now, content);
+    }
+
+    fn live_methods(&self, grant: AccessGrantId) -> Vec<AccessMethodId> {
+        self.methods_of(grant).filter(|(_, method)| method.deleted_at.is_none()).map(|(id, _)| id).collect()
+    }
+
+    fn takes_codes(&self, device: DeviceId) -> bool {
+        self.devices.get(&device).is_some_and(|lock| {
+            let takes = |rules: &PinRules| {
+                let is_told = rules.constraints.contains(&PinConstraint::CannotSpecifyPinCode);
+                !is_told && !pin::lengths(&[rules]).is_empty()
+            };
+            lock.is_here && lock.pins.as_ref().is_some_and(takes)
+        })
+    }
+
+    /// Whether a PIN suits a device and nobody else has it there at any instant of the window.
+    fn is_free(
+        &self,
+        at: &Moment<'_>,
+        device: DeviceId,
+        text: &str,
+        window: &Window,
+        but: Option<AccessMethodId>,
+    ) -> bool {
+        let Some(lock) = self.devices.get(&device) else { return false };
+        let Some(rules) = &lock.pins else { return false };
+        if !pin::suits(rules, text) {
+            return false;
+        }
+        let mark = (at.mark)(text);
+        let window = presence(window, lock);
+        let meets = |other: &Window| presence(other, lock).overlaps(&window);
+        let elsewhere = lock.taken.iter().any(|(taken, other)| *taken == mark && meets(other));
+        let here =
+            self.slots.iter().filter(|((on, id), _)| *on == device && Some(*id) != but).any(|(_, slot)| {
+                let wanted = slot.desired.content.as_ref();
+                let is_wanted = wanted.is_some_and(|(pin, other)| pin.expose() == text && meets(other));
+                let held =
+                    [slot.observed.holds, slot.observed.doubt.and_then(|doubt| doubt.before), slot.may_put()];
+                // Until it is seen to be gone, it is there, whatever its window was.
+                is_wanted
+                    || held.into_iter().flatten().any(|content| {
+                        content.mark == Some(mark)
+                            && !(wanted.is_some() && is_apart(&content, &window, at.now))
+                    })
+            });
+        !elsewhere && !here
+    }
+
+    /// A PIN for all these devices.
+    fn draw(
+        &self,
+        at: &Moment<'_>,
+        devices: &[DeviceId],
+        window: &Window,
+        but: Option<AccessMethodId>,
+    ) -> Option<Private> {
+        self.draw_but(at, devices, window, but, "")
+    }
+
+    fn draw_but(
+        &self,
+        at: &Moment<'_>,
+        devices: &[DeviceId],
+        window: &Window,
+        but: Option<AccessMethodId>,
+        never: &str,
+    ) -> Option<Private> {
+        let rules: Vec<&PinRules> =
+            devices.iter().filter_map(|device| self.devices.get(device)?.pins.as_ref()).collect();
+        let is_taken = |text: &str| {
+            text == never || !devices.iter().all(|device| self.is_free(at, *device, text, window, but))
+        };
+        pin::draw(&rules, is_taken, at.random)
+    }
+
+    /// The first device, and as many of the others as share a length with all before them.
+    fn with_a_common_length(&self, devices: &[DeviceId]) -> Vec<DeviceId> {
+        let (mut together, mut rules) = (Vec::new(), Vec::new());
+        for device in devices {
+            let Some(own) = self.devices.get(device).and_then(|lock| lock.pins.as_ref()) else { continue };
+            rules.push(own);
+            if pin::lengths(&rules).is_empty() {
+                rules.pop();
+            } else {
+                together.push(*device);
+            }
+        }
+        together
+    }
+}
+
+/// When a code may be in a device: a lock takes no PIN that another of its slots has, whatever their windows.
+fn presence(window: &Window, lock: &Lock) -> Window {
+    let early = lock.lead.saturating_add(SLACK);
+    let from = window.starts_at().saturating_sub(early).unwrap_or(Timestamp::MIN);
+    Window::new(from, window.ends_at()).unwrap_or(*window)
+}
+
+/// Whether what is in a slot ends before a window begins, and its slot's agent takes it away by then.
+fn is_apart(content: &super::Content, window: &Window, now: Timestamp) -> bool {
+    content.until.is_some_and(|until| until <= window.starts_at() && now < until)
+}
