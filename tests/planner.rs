@@ -85,6 +85,7 @@ struct Asked {
     window: Window,
     devices: Vec<DeviceId>,
     places: Vec<(u32, Option<String>)>,
+    next_place: u32,
     is_deleted: bool,
 }
 
@@ -96,6 +97,8 @@ struct World {
     book: Book,
     keypads: BTreeMap<DeviceId, Keypad>,
     link_is_up: bool,
+    /// Nothing goes wrong any more.
+    is_quiet: bool,
     to_bridge: VecDeque<SlotOrder>,
     /// Handed to the bridge, and no end heard of, oldest first.
     handed: Vec<SlotOrder>,
@@ -133,6 +136,7 @@ impl World {
             book,
             keypads,
             link_is_up: true,
+            is_quiet: false,
             to_bridge: VecDeque::new(),
             handed: Vec::new(),
             to_cloud: VecDeque::new(),
@@ -264,7 +268,7 @@ impl World {
         };
         self.told(format!("grant {grant} {window:?} {devices:?} {:?}", wish.as_ref().map(Private::expose)));
         let place = (0, wish.as_ref().map(|wish| wish.expose().to_owned()));
-        let asked = Asked { window, devices, places: vec![place], is_deleted: false };
+        let asked = Asked { window, devices, places: vec![place], next_place: 1, is_deleted: false };
         self.asked.insert(grant, asked);
         self.change(|book, at| {
             book.grants.insert(grant, own);
@@ -274,11 +278,13 @@ impl World {
 
     fn request_more(&mut self) {
         let Some(grant) = self.one(&self.live()) else { return };
-        if self.asked[&grant].window.is_over(self.now) {
+        // What no device can have now is told, and not made later.
+        if self.asked[&grant].window.is_over(self.now) || self.here(&self.asked[&grant].devices).is_empty() {
             return;
         }
         let wish = self.wish();
-        let place = u32::try_from(self.asked[&grant].places.len()).unwrap();
+        let place = self.asked[&grant].next_place;
+        self.asked.get_mut(&grant).unwrap().next_place += 1;
         self.told(format!("grant {grant} wants one more"));
         let wished = wish.as_ref().map(|wish| wish.expose().to_owned());
         self.asked.get_mut(&grant).unwrap().places.push((place, wished));
@@ -476,7 +482,7 @@ impl World {
     fn work(&mut self) -> bool {
         let mut did = false;
         let now = self.now;
-        let doubtful = self.below(12) == 0;
+        let doubtful = !self.is_quiet && self.below(12) == 0;
         for (which, keypad) in &mut self.keypads {
             // Too late is too late, wherever the lock is.
             let (late, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut keypad.waiting)
@@ -505,7 +511,7 @@ impl World {
             keypad.waiting = waiting;
             for Waiting { order } in ready {
                 did = true;
-                let told = keypad.perform(&order, &self.zone);
+                let told = keypad.perform(&order, &self.zone, now);
                 let told = if doubtful && told == Told::Done { Told::Doubt } else { told };
                 self.to_cloud.push_back(Word::Ended { order, told });
             }
@@ -583,7 +589,7 @@ impl World {
     /// Everything is mended, everybody has said everything, and time passes until nothing more follows.
     fn quiet(&mut self) {
         self.told("quiet".into());
-        self.link_is_up = true;
+        (self.link_is_up, self.is_quiet) = (true, true);
         for keypad in self.keypads.values_mut() {
             keypad.is_away = false;
         }
@@ -593,13 +599,22 @@ impl World {
         self.exchange();
         self.follow();
         self.exchange();
-        for round in 0..6 {
+        for _ in 0..5 {
             for n in 0..LOCKS {
                 self.read(device(n));
             }
             self.exchange();
-            self.pass(SignedDuration::from_mins(if round < 4 { 31 } else { 3 }));
+            self.pass(SignedDuration::from_mins(31));
             self.check();
+        }
+        // What ended a moment ago is given to the agent to remove, and is removed from here only after that.
+        let grace = SignedDuration::from_mins(3);
+        while self
+            .asked
+            .values()
+            .any(|asked| asked.window.ends_at().is_some_and(|end| end <= self.now && self.now < end + grace))
+        {
+            self.pass(SignedDuration::from_mins(1));
         }
     }
 
@@ -672,13 +687,19 @@ impl World {
 }
 
 impl Keypad {
-    fn perform(&mut self, order: &SlotOrder, zone: &TimeZone) -> Told {
+    fn perform(&mut self, order: &SlotOrder, zone: &TimeZone, now: Timestamp) -> Told {
         match &order.action {
             Action::Put { generation, pin, window, .. } => {
                 let pin = pin.expose();
                 let other = self.table.iter().find(|(key, entry)| **key != order.method && entry.pin == pin);
-                assert!(other.is_none(), "{pin} is put at {} although {other:?} has it", order.device);
-                if self.foreign.as_deref() == Some(pin) {
+                // What should have gone long ago, and could not: the lock refuses, and another PIN is found.
+                let is_left = other.is_some_and(|(_, entry)| entry.window.is_over(now));
+                assert!(
+                    other.is_none() || is_left,
+                    "{pin} is put at {} although {other:?} has it",
+                    order.device
+                );
+                if is_left || self.foreign.as_deref() == Some(pin) {
                     return Told::NotDone { code: Code::ContentTaken, message: String::new() };
                 }
                 let (starts_at, ends_at) = local(window, zone);

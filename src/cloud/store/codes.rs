@@ -191,7 +191,7 @@ impl Db {
         self.execute(
             "DELETE FROM ordered_slot WHERE rowid IN (
                SELECT o.rowid FROM ordered_slot o
-               WHERE ordered_at < ?1
+               WHERE ordered_at < ?1 AND revision > 0
                  AND NOT EXISTS (SELECT 1 FROM bridge_order b WHERE b.job_id = o.job_id)
                  AND NOT EXISTS (SELECT 1 FROM slot_work w WHERE w.job_id = o.job_id)
                  AND NOT EXISTS (SELECT 1 FROM observed_slot s WHERE s.doubt_job = o.job_id)
@@ -536,7 +536,7 @@ impl Tenant<'_> {
         let rows = self.db.all(
             "SELECT d.device_id, d.generation AS wanted, d.pin, d.starts_at, d.ends_at,
                o.generation, o.mark, o.opens_until, o.since, o.doubt_job, o.before_generation, o.before_mark,
-               o.before_until, w.job_id, coalesce(w.failures, 0) AS failures, w.not_before, w.code, w.message,
+               o.before_until, w.job_id, w.earlier_job_ids, coalesce(w.failures, 0) AS failures, w.not_before, w.code, w.message,
                w.trouble_since
              FROM desired_slot d LEFT JOIN observed_slot o USING(device_id, access_method_id)
              LEFT JOIN slot_work w USING(device_id, access_method_id)
@@ -545,7 +545,7 @@ impl Tenant<'_> {
             slot_row,
         )?;
         for row in rows {
-            let SlotRow { device, pin, message, job, mut slot, wanted } = row;
+            let SlotRow { device, pin, message, job, earlier, mut slot, wanted } = row;
             if let (Some(pin), Some(window)) = (pin, wanted) {
                 slot.desired.content = Some((self.open_text(&slot_place(device, method), &pin)?, window));
             }
@@ -553,20 +553,26 @@ impl Tenant<'_> {
                 trouble.message =
                     self.open_text(&trouble_place(device, method), &message)?.expose().to_owned();
             }
+            for job in earlier {
+                if let Some(Deed::Put(content)) = self.deed_of(job)? {
+                    slot.work.earlier.push((job, content));
+                }
+            }
             if let Some(job) = job {
-                let deed = self.db.one(
-                    "SELECT generation, mark, opens_until FROM ordered_slot WHERE job_id = ?1",
-                    [job.to_string()],
-                    |row| {
-                        Ok(content(row, "generation", "mark", "opens_until")?.map_or(Deed::Remove, Deed::Put))
-                    },
-                )?;
                 let was_handed = self.was_handed(job)?;
-                slot.work.under_way = deed.map(|deed| UnderWay { job, deed, was_handed });
+                slot.work.under_way = self.deed_of(job)?.map(|deed| UnderWay { job, deed, was_handed });
             }
             book.slots.insert((device, method), slot);
         }
         Ok(())
+    }
+
+    fn deed_of(&self, job: JobId) -> Result<Option<Deed>, StoreError> {
+        self.db.one(
+            "SELECT generation, mark, opens_until FROM ordered_slot WHERE job_id = ?1",
+            [job.to_string()],
+            |row| Ok(content(row, "generation", "mark", "opens_until")?.map_or(Deed::Remove, Deed::Put)),
+        )
     }
 
     fn was_handed(&self, job: JobId) -> Result<bool, StoreError> {
@@ -626,8 +632,23 @@ impl Tenant<'_> {
                     Ok(marks)
                 },
             )?;
+            let coming = self.db.all(
+                "SELECT s.mark FROM slot_work w JOIN json_each(w.earlier_job_ids) e
+                 JOIN ordered_slot s ON s.job_id = e.value
+                 LEFT JOIN access_method m ON m.access_method_id = w.access_method_id
+                 WHERE w.device_id = ?1 AND s.mark IS NOT NULL
+                   AND (?2 IS NULL OR m.access_grant_id IS NULL OR m.access_grant_id <> ?2)",
+                params![device.to_string(), but],
+                |row| row.get::<_, [u8; 32]>("mark"),
+            )?;
             let always = Window::new(Timestamp::UNIX_EPOCH, None).ok();
-            let left = left.into_iter().flatten().flatten().map(PinMark).zip(always.into_iter().cycle());
+            let left = left
+                .into_iter()
+                .flatten()
+                .flatten()
+                .chain(coming)
+                .map(PinMark)
+                .zip(always.into_iter().cycle());
             let lock = Lock {
                 pins: declared.pins.filter(|_| has_slots),
                 is_here,
@@ -792,8 +813,9 @@ impl Tenant<'_> {
             .as_ref()
             .map(|trouble| self.db.seal.seal(&trouble_place(device, method), trouble.message.as_bytes()));
         self.db.execute(
-            "INSERT INTO slot_work VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+            "INSERT INTO slot_work VALUES(?1, ?2, ?3, ?4, ?10, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT(device_id, access_method_id) DO UPDATE SET job_id = excluded.job_id,
+               earlier_job_ids = excluded.earlier_job_ids,
                failures = excluded.failures, not_before = excluded.not_before, code = excluded.code,
                message = excluded.message, trouble_since = excluded.trouble_since",
             params![
@@ -805,7 +827,8 @@ impl Tenant<'_> {
                 work.not_before.map(ms),
                 work.trouble.as_ref().map(|trouble| trouble.code.as_str()),
                 message,
-                work.trouble.as_ref().map(|trouble| ms(trouble.since))
+                work.trouble.as_ref().map(|trouble| ms(trouble.since)),
+                json!(work.earlier.iter().map(|(job, _)| job).collect::<Vec<_>>()).to_string()
             ],
         )?;
         Ok(())
@@ -952,6 +975,7 @@ struct SlotRow {
     wanted: Option<Window>,
     message: Option<Vec<u8>>,
     job: Option<JobId>,
+    earlier: Vec<JobId>,
     slot: Slot,
 }
 
@@ -981,6 +1005,10 @@ fn slot_row(row: &Row<'_>) -> rusqlite::Result<SlotRow> {
         wanted,
         message: row.get("message")?,
         job: maybe_id(row, "job_id")?,
+        earlier: match row.get_ref("earlier_job_ids")? {
+            rusqlite::types::ValueRef::Null => Vec::new(),
+            _ => json_of(row, "earlier_job_ids")?,
+        },
         slot: Slot {
             desired: Desired { generation: unsigned(row.get("wanted")?), content: None },
             observed: Observed {
@@ -990,6 +1018,7 @@ fn slot_row(row: &Row<'_>) -> rusqlite::Result<SlotRow> {
             },
             work: Work {
                 under_way: None,
+                earlier: Vec::new(),
                 failures: row.get("failures")?,
                 not_before: maybe_time(row, "not_before")?,
                 trouble,

@@ -112,6 +112,8 @@ CREATE TABLE slot_work(
     access_method_id TEXT NOT NULL,
     workspace_id TEXT NOT NULL,
     job_id TEXT,
+    -- Earlier orders of which no end is known.
+    earlier_job_ids TEXT NOT NULL,
     failures INTEGER NOT NULL,
     not_before INTEGER,
     code TEXT,

@@ -181,6 +181,8 @@ pub struct Doubt {
 pub struct Work {
     /// The newest order of which no end is known.
     pub under_way: Option<UnderWay>,
+    /// Earlier orders that put something, may be known to the bridge, and of which no end is known.
+    pub earlier: Vec<(JobId, Content)>,
     /// How often in a row it was refused.
     pub failures: u32,
     /// Not ordered again before.
@@ -224,7 +226,8 @@ impl Slot {
     /// Whether it may hold something.
     #[must_use]
     pub fn may_hold(&self) -> bool {
-        self.observed.holds.is_some() || self.observed.doubt.is_some() || self.may_put().is_some()
+        let seen = self.observed.holds.is_some() || self.observed.doubt.is_some();
+        seen || self.may_put().is_some() || !self.work.earlier.is_empty()
     }
 
     /// Whether what is desired was read back.
@@ -238,7 +241,8 @@ impl Slot {
     /// Whether nothing is there, nothing should be, and nothing is under way.
     #[must_use]
     pub fn is_done_with(&self) -> bool {
-        self.is_settled() && self.desired.content.is_none() && self.work.under_way.is_none()
+        let is_at_rest = self.work.under_way.is_none() && self.work.earlier.is_empty();
+        self.is_settled() && self.desired.content.is_none() && is_at_rest
     }
 
     /// Changes what should be there.

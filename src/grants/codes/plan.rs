@@ -343,10 +343,14 @@ impl Book {
                     [slot.observed.holds, slot.observed.doubt.and_then(|doubt| doubt.before), slot.may_put()];
                 // Until it is seen to be gone, it is there, whatever its window was.
                 is_wanted
-                    || held.into_iter().flatten().any(|content| {
-                        content.mark == Some(mark)
-                            && !(wanted.is_some() && is_apart(&content, &window, at.now))
-                    })
+                    || held
+                        .into_iter()
+                        .flatten()
+                        .chain(slot.work.earlier.iter().map(|(_, content)| *content))
+                        .any(|content| {
+                            content.mark == Some(mark)
+                                && !(wanted.is_some() && is_apart(&content, &window, at.now))
+                        })
             });
         !elsewhere && !here
     }

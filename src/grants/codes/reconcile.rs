@@ -143,13 +143,17 @@ impl Book {
                 },
             };
         }
+        let has_ended = own.is_some_and(|own| own.has_ended && own.deleted_at.is_none());
+        // What was put for a window that was cut short since is the agent's for longer than it should be.
+        let end = own.and_then(|own| self.grants.get(&own.grant)?.window.ends_at());
+        let ends_in_time = |until: Option<Timestamp>| until.zip(end).is_some_and(|(until, end)| until <= end);
         match slot.work.under_way {
             Some(UnderWay { deed: Deed::Remove, was_handed, job }) => {
                 return if is_here || was_handed { Need::Nothing } else { Need::Withdraw(job) };
             }
             Some(way) if !way.was_handed => return Need::Withdraw(way.job),
             // The agent puts nothing whose window is over, and removes what it has put.
-            Some(_) if own.is_some_and(|own| own.has_ended && own.deleted_at.is_none()) => {
+            Some(UnderWay { deed: Deed::Put(content), .. }) if has_ended && ends_in_time(content.until) => {
                 return Need::Nothing;
             }
             Some(_) => {}
@@ -160,16 +164,11 @@ impl Book {
             return Need::Nothing;
         }
         let until = slot.observed.holds.and_then(|content| content.until);
-        let by_agent = match (own, until) {
-            (Some(own), Some(until)) if own.has_ended && own.deleted_at.is_none() => {
-                let is_certain = slot.observed.doubt.is_none() && slot.work.under_way.is_none();
-                // What was put for a window that was cut short since is the agent's for longer than it should be.
-                let end = self.grants.get(&own.grant).and_then(|grant| grant.window.ends_at());
-                let is_in_time = end.is_some_and(|end| until <= end);
-                (is_certain && is_in_time).then(|| until.saturating_add(REMOVED_WITHIN).unwrap_or(until))
-            }
-            _ => None,
-        };
+        let is_at_rest = slot.work.under_way.is_none() && slot.work.earlier.is_empty();
+        let is_the_agents = has_ended && ends_in_time(until) && slot.observed.doubt.is_none() && is_at_rest;
+        let by_agent = until
+            .filter(|_| is_the_agents)
+            .map(|until| until.saturating_add(REMOVED_WITHIN).unwrap_or(until));
         match by_agent.max(slot.work.not_before) {
             Some(until) if now < until => Need::Wait(until),
             _ => Need::Remove,
@@ -193,6 +192,9 @@ impl Book {
             }
             _ => (Deed::Remove, Action::Remove),
         };
+        if let Some(UnderWay { job, deed: Deed::Put(content), was_handed: true }) = slot.work.under_way {
+            slot.work.earlier.push((job, content));
+        }
         slot.work.under_way = Some(UnderWay { job, deed, was_handed: false });
         Some(SlotOrder { device, method, job, action })
     }

@@ -38,11 +38,14 @@ impl Book {
     ) {
         let slot = self.slots.entry((device, method)).or_default();
         slot.observe(at.now, job, deed, told);
+        slot.work.earlier.retain(|(earlier, _)| *earlier != job);
         let was_newest = slot.work.under_way.is_some_and(|way| way.job == job);
         if was_newest {
             slot.work.under_way = None;
             match told {
                 Told::Done => {
+                    // What came before it is over: the newest order decides.
+                    slot.work.earlier.clear();
                     slot.work.failures = 0;
                     slot.work.not_before = None;
                     slot.work.trouble = None;
@@ -77,6 +80,7 @@ impl Book {
     ) {
         let slot = self.slots.entry((device, method)).or_default();
         slot.observe(at.now, job, deed, &Told::Doubt);
+        slot.work.earlier.retain(|(earlier, _)| *earlier != job);
         if slot.work.under_way.is_some_and(|way| way.job == job) {
             slot.work.under_way = None;
         }
