@@ -2,15 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
-use std::{path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use latchd::{
     cloud::{self, Signals, store::Db},
-    config::{ApiConfig, BridgesConfig, CloudConfig, StorageConfig, WorkspaceConfig},
+    config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
     model::{
-        BridgeId, Capabilities, CardFacts, Code, Door, DoorKind, DoorName, Encoder, EncoderName, Inventory,
-        JobId, Outcome, ProofLevel, Report, Success, SystemInventory, SystemKind, SystemName, Written,
+        BridgeId, Capabilities, CardFacts, Code, Device, DeviceName, Door, DoorKind, DoorName, Encoder,
+        EncoderName, Inventory, JobId, Outcome, PinRules, ProofLevel, Report, Success, SystemInventory,
+        SystemKind, SystemName, Written,
     },
     protocol::{Memory, Position},
     seams::{Clock, Random, Storage, SystemNet},
@@ -18,6 +26,13 @@ use latchd::{
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+
+#[path = "cloud_api/people.rs"]
+mod people;
+#[path = "cloud_api/simulate.rs"]
+mod simulate;
+#[path = "cloud_api/table.rs"]
+mod table;
 
 /// A cloud on a thread of its own.
 struct Cloud {
@@ -82,12 +97,36 @@ impl Cloud {
     }
 
     fn furnish(&self) {
-        let bridge = self.bridge;
+        self.furnish_bridge(self.bridge);
+    }
+
+    fn furnish_bridge(&self, bridge: BridgeId) {
+        self.furnish_with(bridge, inventory());
+    }
+
+    fn furnish_with(&self, bridge: BridgeId, inventory: Inventory) {
         self.apply(move |db| {
             let now = Timestamp::now();
             db.meet(now, bridge, 1, &memory())?;
-            db.apply_inventory(now, bridge, &inventory())
+            db.apply_inventory(now, bridge, &inventory)
         });
+    }
+
+    /// Another workspace: its API key and its bridge.
+    fn second_workspace(&self) -> (String, BridgeId) {
+        let key = "seam_0second".to_owned();
+        let digest = cloud::keys::digest(&key);
+        self.apply(move |db| {
+            let now = Timestamp::now();
+            let workspace = db.add_workspace(now, "Next Door")?;
+            db.add_api_key(now, workspace, Some("tests"), digest)?;
+            Ok(())
+        });
+        let reader = open_reader(&Storage::folder(self.folder.path()), "cloud.db").unwrap();
+        let bridge: String = reader
+            .query_row("SELECT bridge_id FROM site ORDER BY rowid DESC LIMIT 1", [], |row| row.get(0))
+            .unwrap();
+        (key, bridge.parse().unwrap())
     }
 
     fn apply(&self, operation: impl FnOnce(&mut Db) -> Result<(), StoreError> + Send + 'static) {
@@ -98,12 +137,21 @@ impl Cloud {
 
     fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let request = self.agent.post(format!("{}{path}", self.url));
-        read(request.header("authorization", self.bearer()).send_json(body))
+        let (status, answer) = read(request.header("authorization", self.bearer()).send_json(body));
+        if table::document()["paths"][path].is_object() {
+            table::check_answer(path, status, &answer);
+        }
+        (status, answer)
     }
 
     fn get(&self, path_and_query: &str) -> (u16, Value) {
         let request = self.agent.get(format!("{}{path_and_query}", self.url));
-        read(request.header("authorization", self.bearer()).call())
+        let (status, answer) = read(request.header("authorization", self.bearer()).call());
+        let path = path_and_query.split('?').next().unwrap();
+        if table::document()["paths"][path].is_object() {
+            table::check_answer(path, status, &answer);
+        }
+        (status, answer)
     }
 
     /// A call that must succeed.
@@ -152,7 +200,8 @@ impl Cloud {
         let reader = open_reader(&Storage::folder(self.folder.path()), "cloud.db").unwrap();
         let job: String = reader
             .query_row(
-                "SELECT job_id FROM action_attempt WHERE action_attempt_id = ?1",
+                "SELECT job_id FROM action_attempt WHERE action_attempt_id = ?1
+                 UNION ALL SELECT job_id FROM scan_attempt WHERE action_attempt_id = ?1",
                 [text(&attempt["action_attempt_id"])],
                 |row| row.get(0),
             )
@@ -199,6 +248,7 @@ fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
             tls: None,
             names: Vec::new(),
             hold: Duration::from_secs(20),
+            hold_orders: false,
             instant_key_url: None,
         },
         bridges: BridgesConfig {
@@ -208,6 +258,8 @@ fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
             certificate_lifetime: BridgesConfig::CERTIFICATE_LIFETIME,
             renewal_grace: BridgesConfig::RENEWAL_GRACE,
         },
+        retention: RetentionConfig::default(),
+        simulators: Vec::new(),
     }
 }
 
@@ -291,6 +343,38 @@ fn inventory() -> Inventory {
             devices: Vec::new(),
         }],
     }
+}
+
+/// The same property with a keypad lock.
+fn inventory_with_a_lock() -> Inventory {
+    let mut inventory = inventory();
+    let mut locks = inventory.systems[0].clone();
+    locks.name = SystemName::new("locks").unwrap();
+    locks.kind = SystemKind::SimLock;
+    locks.capabilities.slots = Some(ProofLevel::Simulator);
+    locks.doors = Vec::new();
+    locks.encoders = Vec::new();
+    locks.devices = vec![Device {
+        name: DeviceName::new("front").unwrap(),
+        display_name: Some("Front Door".into()),
+        slots: 20,
+        pins: Some(PinRules { lengths: vec![4, 6], constraints: Vec::new() }),
+        device_type: None,
+        manufacturer: None,
+        model: None,
+        lead_seconds: None,
+        remote_unlock: None,
+    }];
+    inventory.systems.push(locks);
+    inventory
+}
+
+/// The same outcome of a card with another serial number.
+fn with_serial(mut outcome: Outcome, serial: &str) -> Outcome {
+    if let Outcome::Succeeded(Success { card: Some(card), .. }) = &mut outcome {
+        card.serial = Some(serial.into());
+    }
+    outcome
 }
 
 fn written(how: Written) -> Outcome {
@@ -614,6 +698,9 @@ fn malformed_http_gets_a_json_error() {
     assert_eq!(send("/spaces/create", ""), invalid, "an empty object lacks the name");
     let large = " ".repeat(300 * 1024);
     assert_eq!(send("/spaces/create", &large), (413, "payload_too_large".into()));
+    let form = cloud.agent.post(url("/spaces/create")).header("authorization", cloud.bearer());
+    let form = form.header("content-type", "application/x-www-form-urlencoded").send("name=Unit");
+    assert_eq!(kind(read(form)), (400, "invalid_content_type".into()));
     assert_eq!(send("/thermostats/list", "{}"), (404, "not_found".into()));
     assert_eq!(kind(cloud.get("/events/list")), invalid);
     assert_eq!(kind(cloud.get("/acs/encoders/list?limit=nan")), invalid);
@@ -625,6 +712,65 @@ fn malformed_http_gets_a_json_error() {
         let guess = cloud.agent.get(url("/devices/list")).header("authorization", header);
         assert_eq!(kind(read(guess.call())), (401, "unauthorized".into()), "{header}");
     }
+}
+
+/// Sends bytes as they are and reads until the other side closes: status, headers in small letters, body.
+fn raw(cloud: &Cloud, request: &str) -> (u16, String, String) {
+    let address = cloud.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn what_no_handler_sees_is_answered_in_json_too() {
+    let cloud = Cloud::start(true);
+    let many: String = (0..150).map(|n| format!("x{n}: 1\r\n")).collect();
+    let long = "x".repeat(70_000);
+    let cases = [
+        ("hello\r\n\r\n".to_owned(), 400, "invalid_http"),
+        (format!("GET /devices/list HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431, "headers_too_large"),
+        (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), 414, "invalid_query_params"),
+    ];
+    for (request, status, kind) in cases {
+        let (found, head, body) = raw(&cloud, &request);
+        assert_eq!(found, status, "{head}");
+        assert!(
+            head.contains("content-type: application/json") && head.contains("seam-request-id: "),
+            "{head}"
+        );
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&body["error"]["type"], &body["ok"]), (&json!(kind), &json!(false)));
+    }
+}
+
+#[test]
+fn the_other_verbs_of_http_say_what_a_call_takes() {
+    let cloud = Cloud::start(true);
+    let ask = |verb: &str, path: &str| {
+        let bearer = cloud.bearer();
+        raw(
+            &cloud,
+            &format!(
+                "{verb} {path} HTTP/1.1\r\nhost: a\r\nauthorization: {bearer}\r\nconnection: close\r\n\r\n"
+            ),
+        )
+    };
+    let (status, head, body) = ask("OPTIONS", "/access_grants/create");
+    assert_eq!((status, body.as_str()), (200, r#"{"ok":true}"#));
+    assert!(head.contains("allow: post, options"), "{head}");
+    assert_eq!(ask("OPTIONS", "/nothing").0, 404);
+    let (status, head, body) = ask("HEAD", "/devices/list");
+    assert_eq!((status, body.as_str()), (200, ""));
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let (status, head, _) = ask("PATCH", "/devices/list");
+    assert_eq!(status, 405);
+    assert!(head.contains("allow: get, head, post, options"), "{head}");
 }
 
 #[test]

@@ -150,21 +150,21 @@ pub enum KeysCommand {
 }
 
 /// The cloud that is asked.
-struct Cloud {
+pub(super) struct Cloud {
     socket: PathBuf,
 }
 
 impl Cloud {
-    fn of(config: &Path) -> anyhow::Result<Self> {
+    pub(super) fn of(config: &Path) -> anyhow::Result<Self> {
         Ok(Self { socket: CloudConfig::load(config)?.storage.folder.join(admin::SOCKET) })
     }
 
-    async fn ask(&self, request: &Request) -> anyhow::Result<Response> {
+    pub(super) async fn ask(&self, request: &Request) -> anyhow::Result<Response> {
         Ok(admin::ask(&self.socket, request).await?)
     }
 }
 
-fn other_answer<T>() -> anyhow::Result<T> {
+pub(super) fn other_answer<T>() -> anyhow::Result<T> {
     bail!("the cloud answered another question")
 }
 
@@ -390,7 +390,7 @@ fn keys_listed(keys: &[SigningKeyLine]) -> String {
     columns(&["KEY", "SINCE", "STATE", "BRIDGES"], &rows)
 }
 
-fn moment(at: Option<Timestamp>) -> String {
+pub(super) fn moment(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".into(), |at| format!("{at:.0}"))
 }
 

@@ -7,6 +7,7 @@ pub mod cloud;
 pub mod demo;
 mod doctor;
 mod jobs;
+mod keys;
 mod lanes;
 mod logging;
 mod order;
@@ -155,8 +156,9 @@ pub enum Command {
     /// Print the language between bridge and cloud as a JSON Schema.
     ///
     /// Draft 2020-12, of version 1: every message of the websocket, what is signed inside, and the requests and answers
-    /// of enrolment, for whoever writes another cloud or another agent. The same program always prints the same bytes.
-    Schema,
+    /// of enrolment, for whoever writes another cloud or another agent. With --openapi, the HTTP API of the cloud as an
+    /// OpenAPI document. The same program always prints the same bytes.
+    Schema(schema::SchemaArgs),
 }
 
 /// Runs the command line of this process.
@@ -190,6 +192,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cloud(run::CloudArgs { what: Some(what), config }) => match what {
             run::CloudCommand::Copies(what) => backup::cloud(&what, &config)?,
             run::CloudCommand::Bridges { what } => return in_runtime(bridges::run(&what, &config)),
+            run::CloudCommand::Keys { what } => in_runtime(keys::api_keys(&what, &config))?,
+            run::CloudCommand::Workspaces { what } => in_runtime(keys::workspaces(&what, &config))?,
             run::CloudCommand::SigningKeys { what } => in_runtime(bridges::keys(&what, &config))?,
         },
         Command::Cloud(args) => {
@@ -211,7 +215,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Jobs(args) => return in_runtime(jobs::run(&args)),
         Command::Lanes(args) => in_runtime(lanes::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
-        Command::Schema => schema::run()?,
+        Command::Schema(args) => schema::run(&args)?,
         Command::Backup(args) => backup::back_up(&args)?,
         Command::Restore(args) => backup::restore(&args)?,
     }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::bridges::{BridgesCommand, KeysCommand};
+use super::{
+    bridges::{BridgesCommand, KeysCommand},
+    keys::{ApiKeysCommand, WorkspacesCommand},
+};
 
 /// What `latchd run` is told.
 #[derive(Debug, Args)]
@@ -38,6 +41,22 @@ pub enum CloudCommand {
         /// What to do.
         #[command(subcommand)]
         what: BridgesCommand,
+    },
+    /// Make API keys, list them, revoke them; the cloud must run.
+    ///
+    /// An API key is what your software shows to the HTTP API. It belongs to one workspace and sees nothing of others.
+    Keys {
+        /// What to do.
+        #[command(subcommand)]
+        what: ApiKeysCommand,
+    },
+    /// Make workspaces, and list them; the cloud must run.
+    ///
+    /// A workspace holds doors, people and grants that no API key of another workspace ever sees.
+    Workspaces {
+        /// What to do.
+        #[command(subcommand)]
+        what: WorkspacesCommand,
     },
     /// Look at the keys that speak for the cloud, and change them; the cloud must run.
     ///

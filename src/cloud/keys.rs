@@ -1,4 +1,5 @@
-//! What the first start makes: an API key, in a file that only its owner may read, and as a digest in the database.
+//! API keys, and what the first start makes: one of them, in a file that only its owner may read, and as a digest in the
+//! database.
 
 use std::{
     fs, io,
@@ -71,13 +72,20 @@ pub fn home(
         db.rename_workspace(workspace, name)?;
         return Ok(Home { workspace, api_key_file, fresh: None });
     }
-    // Client programs look at the beginning of a key: `seam_cst`, `seam_at` and `seam_pk` are other things, so the
-    // first letter after the underscore is a digit.
-    let api_key = format!("seam_{}{}", random.below(10), letters(random));
+    let api_key = new_api_key(random);
     // Files first: a key whose digest is stored but which nobody knows could never be used.
-    keep(&api_key_file, &api_key)?;
-    let workspace = db.found(now, name, digest(&api_key))?;
-    Ok(Home { workspace, api_key_file, fresh: Some(Fresh { api_key: Private::new(api_key) }) })
+    keep(&api_key_file, api_key.expose())?;
+    let workspace = db.found(now, name, digest(api_key.expose()))?;
+    Ok(Home { workspace, api_key_file, fresh: Some(Fresh { api_key }) })
+}
+
+/// An API key nobody has seen yet.
+///
+/// Client programs look at the beginning of a key: `seam_cst`, `seam_at` and `seam_pk` are other things, so the first
+/// letter after the underscore is a digit.
+#[must_use]
+pub fn new_api_key(random: &Random) -> Private {
+    Private::new(format!("seam_{}{}", random.below(10), letters(random)))
 }
 
 /// SHA-256: secrets of full entropy need no slow hash.

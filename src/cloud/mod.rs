@@ -11,12 +11,14 @@ pub mod hub;
 pub mod keys;
 mod serve;
 mod signals;
+mod simulators;
 pub mod store;
 pub mod tls;
 
 pub use backup::{back_up, restore};
 pub use serve::{CloudError, Parts, Running, start, work, work_with};
 pub use signals::Signals;
+pub use simulators::Simulators;
 
 /// A time as answers carry it: UTC, with milliseconds.
 pub(crate) fn time_text(time: jiff::Timestamp) -> String {

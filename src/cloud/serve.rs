@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Signals,
+    Signals, Simulators,
     admin::{self, AdminError, Desk},
     api::{self, Api},
     enrol::{Enrolment, Lifetimes},
@@ -221,7 +221,17 @@ pub async fn start(
         bridges: (bridges_listener, bridges_tls),
         clock: clock.clone(),
         random,
-        hold: config.api.hold.min(LONGEST_HOLD),
+        settings: api::Settings {
+            hold: config.api.hold.min(LONGEST_HOLD),
+            hold_orders: config.api.hold_orders,
+            simulators: Simulators::new(
+                config
+                    .simulators
+                    .iter()
+                    .map(|simulator| (simulator.system.to_string(), simulator.control.clone())),
+            ),
+        },
+        keep_idle_people: config.retention.identities,
     };
     let mut tasks = work_with(parts, Some(enrolment), &stop);
     tasks.spawn(administration);
@@ -258,8 +268,10 @@ pub struct Parts {
     pub clock: Clock,
     /// For ids and nonces.
     pub random: Random,
-    /// How long a question about a pending attempt may be held open.
-    pub hold: Duration,
+    /// How the API answers.
+    pub settings: api::Settings,
+    /// For how long people without any access are kept; without it, until somebody deletes them.
+    pub keep_idle_people: Option<Duration>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -281,9 +293,9 @@ pub fn work(parts: Parts, stop: &watch::Receiver<bool>) -> JoinSet<()> {
 /// # Panics
 /// Outside a tokio runtime.
 pub fn work_with(parts: Parts, enrolment: Option<Enrolment>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
-    let Parts { db, signals, api, bridges, clock, random, hold } = parts;
+    let Parts { db, signals, api, bridges, clock, random, settings, keep_idle_people } = parts;
     let ((api_listener, api_tls), (bridges_listener, bridges_tls)) = (api, bridges);
-    let api = Api::new(db.clone(), signals.clone(), clock.clone(), random.clone(), hold, stop.clone());
+    let api = Api::new(db.clone(), signals.clone(), clock.clone(), random.clone(), settings, stop.clone());
     let hub = hub::serve_at(
         Entrance { listener: bridges_listener, tls: bridges_tls, enrolment },
         db.clone(),
@@ -296,7 +308,7 @@ pub fn work_with(parts: Parts, enrolment: Option<Enrolment>, stop: &watch::Recei
     tasks.spawn(seams::task(api::serve(api_listener, api_tls, Arc::new(api), stop.clone())));
     tasks.spawn(seams::task(hub));
     tasks.spawn(seams::task(end_overdue(db.clone(), signals, clock.clone(), stop.clone())));
-    tasks.spawn(seams::task(forget(db, clock, stop.clone())));
+    tasks.spawn(seams::task(forget(db, clock, keep_idle_people, stop.clone())));
     tasks
 }
 
@@ -437,10 +449,20 @@ async fn end_overdue(db: WriterHandle<Db>, signals: Signals, clock: Clock, mut s
 }
 
 /// Forgets what is long over, slice by slice, with room for others in between.
-async fn forget(db: WriterHandle<Db>, clock: Clock, mut stop: watch::Receiver<bool>) {
+async fn forget(
+    db: WriterHandle<Db>,
+    clock: Clock,
+    keep_idle_people: Option<Duration>,
+    mut stop: watch::Receiver<bool>,
+) {
     while !*stop.borrow() {
         let now = clock.now();
-        let pause = match db.run(move |db| db.forget(now)).await {
+        let idle_since = keep_idle_people.and_then(|kept| now.checked_sub(kept).ok());
+        let forget = move |db: &mut Db| {
+            let people = db.forget_people(now, idle_since)?;
+            Ok(db.forget(now)? || people)
+        };
+        let pause = match db.run(forget).await {
             Ok(true) => BETWEEN_SLICES,
             Ok(false) => FORGETTING,
             Err(StoreError::Stopped) => return,

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::model::SystemName;
+
 use super::{
     agent::StorageConfig,
     section::{Section, Setting},
@@ -17,6 +19,9 @@ const LIFETIMES: std::ops::RangeInclusive<Duration> =
 /// For how long after that it may be renewed.
 const GRACES: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600);
 
+/// For how long people without access may be kept, if not for good.
+const IDLE: std::ops::RangeInclusive<Duration> = DAY..=Duration::from_secs(3650 * 24 * 3600);
+
 /// `latchd cloud --config FILE`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CloudConfig {
@@ -28,6 +33,10 @@ pub struct CloudConfig {
     pub api: ApiConfig,
     /// The bridges' websocket.
     pub bridges: BridgesConfig,
+    /// What is kept for how long.
+    pub retention: RetentionConfig,
+    /// Pretend access systems that clients under test may tell what happens next.
+    pub simulators: Vec<SimulatorConfig>,
 }
 
 impl CloudConfig {
@@ -54,11 +63,15 @@ impl CloudConfig {
             }
             Some(bridges)
         });
+        let retention =
+            root.get("retention").and_then(|setting| Some(RetentionConfig::read(&setting.section()?)));
         Some(Self {
             storage: storage?,
             workspace: workspace.unwrap_or_default(),
             api: api?,
             bridges: bridges?,
+            retention: retention.unwrap_or_default(),
+            simulators: SimulatorConfig::read_all(root),
         })
     }
 }
@@ -84,6 +97,49 @@ impl WorkspaceConfig {
     }
 }
 
+/// What is kept for how long.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RetentionConfig {
+    /// For how long people without any access are kept, from a day on. Default: until they are deleted.
+    pub identities: Option<Duration>,
+}
+
+impl RetentionConfig {
+    fn read(section: &Section<'_>) -> Self {
+        Self { identities: section.get("identities").and_then(|setting| setting.length(IDLE)) }
+    }
+}
+
+/// A pretend access system.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimulatorConfig {
+    /// What its site calls it.
+    pub system: SystemName,
+    /// Its control socket.
+    pub control: PathBuf,
+}
+
+impl SimulatorConfig {
+    fn read_all(root: &Section<'_>) -> Vec<Self> {
+        let Some(setting) = root.get("simulator") else {
+            return Vec::new();
+        };
+        if setting.is_table() {
+            setting.wrong("there may be several simulators", "write [[simulator]] with two brackets");
+            return Vec::new();
+        }
+        let items = setting.items().unwrap_or_default();
+        items.iter().filter_map(|item| Self::read(&item.section()?)).collect()
+    }
+
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let system = section.must("system", "what the site calls the pretend access system");
+        let control = section.must("control", "the simulator's control socket");
+        let (system, control) = (system.and_then(|name| name.parsed()), control.and_then(|path| path.path()));
+        Some(Self { system: system?, control: control? })
+    }
+}
+
 /// The HTTP API.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiConfig {
@@ -97,6 +153,9 @@ pub struct ApiConfig {
     pub names: Vec<String>,
     /// How long `action_attempts/get` may be held open while the attempt is pending; at most 25 s. Default 25 s.
     pub hold: Duration,
+    /// Whether a call that orders a card to be written or read is held open likewise, and answers with the end of the
+    /// attempt: for clients that wait for less time than a person needs to lay a card down. Default no.
+    pub hold_orders: bool,
     /// Where mobile keys are handed out, e.g. `https://keys.example/{token}`; with the placeholders
     /// `{access_method_id}`, `{access_grant_id}`, `{user_identity_id}` and `{token}` (random, one for each key). Without
     /// it a mobile key that is asked for says that there is none.
@@ -121,6 +180,7 @@ impl ApiConfig {
             setting.wrong("a certificate and plain HTTP exclude each other", "remove `plain` or `tls`");
         }
         let hold = section.get("hold").and_then(|setting| setting.length(Duration::ZERO..=LONGEST_HOLD));
+        let hold_orders = section.get("hold_orders").as_ref().and_then(Setting::flag).unwrap_or_default();
         let instant_key_url = section.get("instant_key_url").and_then(|setting| {
             let text = setting.text()?;
             let template = KeyTemplate::new(text);
@@ -133,7 +193,7 @@ impl ApiConfig {
             template.ok()
         });
         let hold = hold.unwrap_or(LONGEST_HOLD);
-        Some(Self { names: names(section), listen: listen?, plain, tls, hold, instant_key_url })
+        Some(Self { names: names(section), listen: listen?, plain, tls, hold, hold_orders, instant_key_url })
     }
 }
 

@@ -14,7 +14,9 @@ mod system;
 use std::{fs, path::Path};
 
 pub use agent::{Admin, AgentConfig, CloudLink, Limits, Site, StorageConfig};
-pub use cloud::{ApiConfig, BridgesConfig, CloudConfig, TlsFiles, WorkspaceConfig};
+pub use cloud::{
+    ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, SimulatorConfig, TlsFiles, WorkspaceConfig,
+};
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{

@@ -21,6 +21,14 @@ pub enum Refused {
         /// Which key, and who has it.
         message: String,
     },
+    /// Something live speaks of it, so it cannot go.
+    #[error("{message}")]
+    StillNeeded {
+        /// What kind of thing.
+        resource: Resource,
+        /// By what, and what to do.
+        message: String,
+    },
     /// Neither form of the identity was given, or both.
     #[error("Give exactly one of user_identity_id and user_identity")]
     IdentityUnclear,
@@ -71,6 +79,9 @@ pub enum Refused {
     /// The reservation's other grants are for another time.
     #[error("Reservation time frames must overlap.")]
     ReservationTimesApart,
+    /// A space would lie within itself.
+    #[error("The parent of a space must not lie within it")]
+    ParentInside,
     /// Only cards are encoded.
     #[error("This access method is a {mode}; only cards can be encoded")]
     NotACard {
@@ -97,6 +108,12 @@ pub enum Refused {
     NotReady {
         /// Why not, and what to do.
         why: String,
+    },
+    /// A system whose cards cannot be read.
+    #[error("The access system {system} does not tell what is on a card")]
+    CannotRead {
+        /// Which system.
+        system: SystemName,
     },
     /// An encoder of another system.
     #[error("This encoder belongs to another access system than the card")]
@@ -166,7 +183,7 @@ impl Refused {
     ///
     /// Names of ours, where no public ones exist: `access_method_already_encoding`, `access_method_not_a_card`,
     /// `access_method_not_a_cloud_key`, `access_method_not_ready_for_encoding`, `access_method_not_valid`,
-    /// `acs_encoder_of_another_system`, `card_assignment_not_supported`.
+    /// `acs_encoder_of_another_system`, `card_assignment_not_supported`, and what ends in `_has_access_grants`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -186,12 +203,17 @@ impl Refused {
                 Resource::Space => "space_key_already_exists",
                 _ => "access_grant_key_already_exists",
             },
+            Self::StillNeeded { resource, .. } => match resource {
+                Resource::UserIdentity => "user_identity_has_access_grants",
+                _ => "space_has_access_grants",
+            },
             Self::IdentityUnclear
             | Self::IdentityNameless
             | Self::NothingTargeted
             | Self::EndsBeforeStart
             | Self::EndsInPast
             | Self::EndRequired { .. }
+            | Self::ParentInside
             | Self::TooManyDoors { .. } => "invalid_input",
             Self::ReservationKeyRequired => "reservation_key_required",
             Self::ReservationKeyNotSupported => "reservation_key_not_supported",
@@ -203,6 +225,7 @@ impl Refused {
             Self::KeyNotValid { .. } => "access_method_not_valid",
             Self::AssignmentNotSupported => "card_assignment_not_supported",
             Self::NotReady { .. } => "access_method_not_ready_for_encoding",
+            Self::CannotRead { .. } => "scan_credential_not_supported",
             Self::EncoderElsewhere => "acs_encoder_of_another_system",
             Self::AlreadyEncoding => "access_method_already_encoding",
         }
@@ -215,6 +238,7 @@ impl Refused {
             Self::IdentityUnclear => Some("user_identity_id"),
             Self::IdentityNameless => Some("user_identity_key"),
             Self::NothingTargeted | Self::TooManyDoors { .. } => Some("acs_entrance_ids"),
+            Self::ParentInside => Some("parent_space_id"),
             Self::EndsBeforeStart | Self::EndsInPast | Self::EndRequired { .. } => Some("ends_at"),
             _ => None,
         }
@@ -226,6 +250,7 @@ impl Refused {
         match self {
             Self::NotFound { .. } => Class::NotFound,
             Self::Taken { .. }
+            | Self::StillNeeded { .. }
             | Self::ReservationElsewhere
             | Self::ReservationRoomsConflict
             | Self::ReservationTimesApart

@@ -129,3 +129,60 @@ fn an_invitation_says_what_to_type_and_how_to_answer_and_the_lists_show_it() {
     }
     assert!(!log.contains(code) && !log.contains(&code.replace('-', "")), "the log holds the code");
 }
+
+#[test]
+fn an_api_key_is_told_once_counts_for_its_workspace_and_no_more_when_it_is_revoked() {
+    let cloud = Cloud::start();
+    let path = |name: &str| cloud.folder.path().join(name);
+    let create = |args: &[&str], to: &str| {
+        let to = path(to);
+        let mut all = vec!["keys", "create", "--to", to.to_str().unwrap()];
+        all.extend(args);
+        cloud.run(&all)
+    };
+    assert!(cloud.run(&["workspaces", "create", "Annex"]).status.success());
+    let again = cloud.run(&["workspaces", "create", "Annex"]);
+    assert!(String::from_utf8(again.stderr).unwrap().contains("workspace_exists"));
+    assert!(create(&["--name", "kiosk"], "home.key").status.success());
+    assert!(create(&["--workspace", "Annex"], "annex.key").status.success());
+    let unknown = create(&["--workspace", "Attic"], "attic.key");
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("workspace_unknown"));
+    assert!(!path("attic.key").exists(), "a key that does not count is kept nowhere");
+    let piped = cloud.run(&["keys", "create"]);
+    assert!(String::from_utf8(piped.stderr).unwrap().contains("--to"), "a pipe is no person");
+
+    let key = |name: &str| fs::read_to_string(path(name)).unwrap().trim().to_owned();
+    let mode = fs::metadata(path("home.key")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let api = cloud.first_line["api"].as_str().unwrap();
+    let ask = |key: &str| {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request =
+            agent.get(format!("{api}/workspaces/get")).header("authorization", format!("Bearer {key}"));
+        let mut answer = request.call().unwrap();
+        let body: Value = answer.body_mut().read_json().unwrap();
+        (answer.status().as_u16(), body["workspace"]["name"].as_str().map(str::to_owned))
+    };
+    assert_eq!(ask(&key("home.key")), (200, Some("Home".into())));
+    assert_eq!(ask(&key("annex.key")), (200, Some("Annex".into())));
+
+    let listed = cloud.json(&["keys", "list", "--json"]);
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|key| key["name"].as_str()).collect();
+    assert_eq!(names, [None, Some("kiosk"), None]);
+    let id = listed[1]["key_id"].as_str().unwrap();
+    assert!(cloud.run(&["keys", "revoke", id]).status.success());
+    let again = cloud.run(&["keys", "revoke", id]);
+    assert!(String::from_utf8(again.stderr).unwrap().contains("revoked already"));
+    assert_eq!(ask(&key("home.key")), (401, None));
+    assert_eq!(ask(&key("annex.key")).0, 200);
+    let table = String::from_utf8(cloud.run(&["keys", "list"]).stdout).unwrap();
+    assert!(table.contains("Annex") && table.contains("REVOKED"), "{table}");
+    for file in ["home.key", "annex.key"] {
+        let secret = key(file);
+        assert!(
+            !cloud.log().contains(&secret)
+                && !table.contains(&secret)
+                && !listed.to_string().contains(&secret)
+        );
+    }
+}

@@ -10,7 +10,7 @@ use latchd::{
         self, Running,
         admin::{AdminError, Invited, PairingLine, PairingState, Request, Response, ask},
     },
-    config::{ApiConfig, BridgesConfig, CloudConfig, StorageConfig, WorkspaceConfig},
+    config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
     model::BridgeId,
     seams::{Clock, MemoryNet, Net, Random, Stream},
 };
@@ -60,6 +60,7 @@ impl World {
                 tls: None,
                 names: Vec::new(),
                 hold: Duration::from_secs(20),
+                hold_orders: false,
                 instant_key_url: None,
             },
             bridges: BridgesConfig {
@@ -69,6 +70,8 @@ impl World {
                 certificate_lifetime: days(30),
                 renewal_grace: days(10),
             },
+            retention: RetentionConfig::default(),
+            simulators: Vec::new(),
         };
         let net = MemoryNet::default();
         let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());

@@ -1170,7 +1170,11 @@ impl World {
                 bridges: (bridges, Authority::get().acceptor()),
                 clock,
                 random,
-                hold: Duration::from_secs(1),
+                settings: cloud::api::Settings {
+                    hold: Duration::from_secs(1),
+                    ..cloud::api::Settings::default()
+                },
+                keep_idle_people: None,
             };
             let mut tasks = cloud::work(parts, &stopped);
             while tasks.join_next().await.is_some() {}

@@ -1,5 +1,7 @@
 //! The cloud's side of the socket.
 
+mod keys;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
@@ -153,6 +155,13 @@ impl Desk {
                 self.signing_keys().await
             }
             Request::RetireSigningKey { key_id, force, by } => self.retire(key_id, force, name(&by)?).await,
+            Request::Workspaces => self.workspaces().await,
+            Request::AddWorkspace { name: called, by } => self.add_workspace(called, name(&by)?).await,
+            Request::ApiKeys => self.api_keys().await,
+            Request::AddApiKey { digest, workspace, name: called, by } => {
+                self.add_api_key(&digest, workspace, called, name(&by)?).await
+            }
+            Request::RevokeApiKey { key_id, by } => self.revoke_api_key(key_id, name(&by)?).await,
         }
     }
 

@@ -16,7 +16,7 @@ use std::{io, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::BridgeId;
+use crate::model::{BridgeId, WorkspaceId};
 
 pub use client::ask;
 pub use desk::{Desk, serve};
@@ -122,6 +122,37 @@ pub enum Request {
         /// Who.
         by: String,
     },
+    /// Which workspaces are there?
+    Workspaces,
+    /// A person makes another workspace.
+    AddWorkspace {
+        /// What people will call it.
+        name: String,
+        /// Who.
+        by: String,
+    },
+    /// Which API keys are there?
+    ApiKeys,
+    /// A person lets another API key count, of which the cloud is told no more than this.
+    AddApiKey {
+        /// Its SHA-256, in hexadecimal digits.
+        digest: String,
+        /// For which workspace, by name or id; without one, for the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workspace: Option<String>,
+        /// What it is for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Who.
+        by: String,
+    },
+    /// A person lets an API key count no more.
+    RevokeApiKey {
+        /// Which.
+        key_id: String,
+        /// Who.
+        by: String,
+    },
 }
 
 /// What the cloud answers.
@@ -153,10 +184,21 @@ pub enum Response {
         /// The keys.
         keys: Vec<SigningKeyLine>,
     },
+    /// To [`Request::Workspaces`] and [`Request::AddWorkspace`], oldest first.
+    Workspaces {
+        /// The workspaces.
+        workspaces: Vec<WorkspaceLine>,
+    },
+    /// To [`Request::ApiKeys`] and what changes them, oldest first.
+    ApiKeys {
+        /// The keys.
+        keys: Vec<ApiKeyLine>,
+    },
     /// The question could not be answered, or what was wanted not be done.
     Refused {
         /// The stable name: `bridge_unknown`, `not_unvouched`, `too_many_invitations`, `pairing_unknown`, `not_waiting`,
-        /// `other_fingerprint`, `key_unknown`, `key_newest`, `key_needed`, `name_invalid`, `fingerprint_invalid`,
+        /// `other_fingerprint`, `workspace_exists`, `workspace_unknown`, `api_key_unknown`, `digest_invalid`, `key_unknown`,
+        /// `key_newest`, `key_needed`, `name_invalid`, `fingerprint_invalid`,
         /// `validity_invalid`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
         /// For a person.
@@ -276,6 +318,34 @@ pub struct SigningKeyLine {
     pub retired_at: Option<Timestamp>,
     /// How many bridges are known to know it as the newest.
     pub bridges: u32,
+}
+
+/// A workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceLine {
+    /// Which.
+    pub workspace_id: WorkspaceId,
+    /// What people call it.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// An API key; never its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyLine {
+    /// By what it is told: the beginning of its digest.
+    pub key_id: String,
+    /// Whose it is.
+    pub workspace_id: WorkspaceId,
+    /// What people call that workspace.
+    pub workspace: String,
+    /// What the key is for.
+    pub name: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Since when it does not count.
+    pub revoked_at: Option<Timestamp>,
 }
 
 /// Why the socket cannot be served, or a question not be answered.

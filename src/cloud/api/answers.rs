@@ -8,7 +8,7 @@ use crate::{
     cloud::{
         store::{
             Attempt, AttemptState, Credential, DeviceRow, DeviceTrouble, Encoder, Entrance, Grant, Identity,
-            Method, Space, System, SystemTrouble, TimedEvent,
+            Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Workspace,
         },
         time_text,
     },
@@ -29,6 +29,20 @@ fn maybe_time(time: Option<Timestamp>) -> Option<String> {
     time.map(time_text)
 }
 
+pub(super) fn workspace(workspace: &Workspace) -> Value {
+    json!({
+        "workspace_id": workspace.id,
+        "name": workspace.name,
+        "company_name": workspace.name,
+        "connect_partner_name": workspace.name,
+        "connect_webview_customization": {},
+        "is_sandbox": false,
+        "is_suspended": false,
+        "is_publishable_key_auth_enabled": false,
+        "organization_id": null,
+    })
+}
+
 pub(super) fn identity(workspace: WorkspaceId, identity: &Identity) -> Value {
     let person = &identity.person;
     let names = [&person.full_name, &person.email_address, &person.phone_number, &person.user_identity_key];
@@ -43,8 +57,8 @@ pub(super) fn identity(workspace: WorkspaceId, identity: &Identity) -> Value {
         "user_identity_key": person.user_identity_key,
         "display_name": display_name,
         "acs_user_ids": [],
-        "merged_user_identity_ids": [],
-        "merged_user_identity_keys": [],
+        "merged_user_identity_ids": identity.merged.iter().map(|(id, _)| id).collect::<Vec<_>>(),
+        "merged_user_identity_keys": identity.merged.iter().filter_map(|(_, key)| key.as_ref()).collect::<Vec<_>>(),
         "errors": [],
         "warnings": [],
     })
@@ -62,9 +76,12 @@ pub(super) fn space(workspace: WorkspaceId, space: &Space) -> Value {
             "device_count": space.device_count,
             "space_key": space.space_key,
             "customer_key": space.customer_key,
+            "customer_data": space.customer_data,
+            "parent_space_id": space.parent.as_ref().map(|(id, _)| id),
+            "parent_space_key": space.parent.as_ref().and_then(|(_, key)| key.as_ref()),
             "warnings": [],
         }),
-        &["space_key", "customer_key"],
+        &["space_key", "customer_key", "customer_data", "parent_space_id", "parent_space_key"],
     )
 }
 
@@ -93,6 +110,22 @@ pub(super) fn system(workspace: WorkspaceId, system: &System) -> Value {
         "image_alt_text": "",
         "is_credential_manager": false,
         "errors": errors,
+        "warnings": [],
+    })
+}
+
+/// The account of an access system: the configuration of its site stands for it.
+pub(super) fn account(system: &System) -> Value {
+    json!({
+        "connected_account_id": system.account,
+        "account_type": "salto_space",
+        "account_type_display_name": "SALTO SPACE",
+        "display_name": system.name,
+        "created_at": time_text(system.created_at),
+        "accepted_capabilities": [],
+        "automatically_manage_new_devices": true,
+        "custom_metadata": {},
+        "errors": [],
         "warnings": [],
     })
 }
@@ -644,7 +677,63 @@ pub(super) fn attempt(workspace: WorkspaceId, attempt: &Attempt, stage: Option<S
     answer
 }
 
-fn credential(workspace: WorkspaceId, card: &Credential) -> Value {
+/// An attempt to read a card.
+pub(super) fn scan(workspace: WorkspaceId, scan: &Scan, stage: Option<Stage>) -> Value {
+    let (status, result, error) = match &scan.state {
+        ScanState::Pending => ("pending", Value::Null, Value::Null),
+        ScanState::Seen(seen) => ("success", scanned(workspace, seen), Value::Null),
+        ScanState::Error { kind, message } => {
+            ("error", Value::Null, json!({"type": kind, "message": message}))
+        }
+    };
+    let mut answer = json!({
+        "action_attempt_id": scan.id,
+        "action_type": "SCAN_CREDENTIAL",
+        "status": status,
+        "result": result,
+        "error": error,
+    });
+    if let (ScanState::Pending, Some(stage)) = (&scan.state, stage) {
+        answer["stage"] = json!(stage);
+    }
+    answer
+}
+
+fn scanned(workspace: WorkspaceId, seen: &Scanned) -> Value {
+    let card = &seen.card;
+    let warning = |code: &str, message: &str| json!({"warning_code": code, "warning_message": message});
+    let mut warnings = Vec::new();
+    match &seen.known {
+        None if card.one_of_several => warnings.push(warning(
+            "acs_credential_on_seam_not_found",
+            "Several cards of this stay look the same: this may be any of them",
+        )),
+        None => warnings.push(warning(
+            "acs_credential_on_seam_not_found",
+            "No card that was made here is known to look like this one",
+        )),
+        Some(known) if card.valid == Some(false) || known.window.ends_at() != card.ends_at => {
+            warnings.push(warning(
+                "acs_credential_on_encoder_out_of_sync",
+                "What lies on the encoder is not what was written last: write the card again",
+            ));
+        }
+        Some(_) => {}
+    }
+    json!({
+        "acs_credential_on_encoder": {
+            "card_number": null,
+            "created_at": null,
+            "starts_at": maybe_time(card.starts_at),
+            "ends_at": maybe_time(card.ends_at),
+            "is_issued": card.valid,
+        },
+        "acs_credential_on_seam": seen.known.as_ref().map(|known| credential(workspace, known)),
+        "warnings": warnings,
+    })
+}
+
+pub(super) fn credential(workspace: WorkspaceId, card: &Credential) -> Value {
     let unproven = (!card.proven).then(|| {
         json!({
             "warning_code": "unknown_issue_with_acs_credential",

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Api,
     calls::{self, Call},
+    own_errors::OwnErrors,
     params,
     problem::Problem,
 };
@@ -114,6 +115,7 @@ async fn speak(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let longest_request = longest_request(&api);
+    let api_random = api.random.clone();
     let service = service_fn(move |request| {
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(respond(api, scheme, request).await) }
@@ -122,7 +124,7 @@ async fn speak(
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .max_buf_size(HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(OwnErrors::new(stream, api_random)), service);
     tokio::pin!(connection);
     let until_stop = async {
         let _ = timeout(LIFETIME, shutdown.wait_for(|stop| *stop)).await;
@@ -150,6 +152,7 @@ fn longest_request(api: &Api) -> Duration {
 async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let id = api.random.uuid().to_string();
     let path = request.uri().path().to_owned();
+    let asks_for_methods = request.method() == Method::OPTIONS;
     let answered = match timeout(longest_request(&api), answer(Arc::clone(&api), scheme, request)).await {
         Ok(answered) => answered,
         Err(_) => {
@@ -157,14 +160,14 @@ async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Res
         }
     };
     let mut allow = None;
+    if asks_for_methods
+        || matches!(&answered, Err(problem) if problem.status == StatusCode::METHOD_NOT_ALLOWED)
+    {
+        allow = api.calls.get(path.as_str()).map(|call| allowed(call));
+    }
     let (status, body) = match answered {
         Ok(body) => (StatusCode::OK, body),
-        Err(problem) => {
-            if problem.status == StatusCode::METHOD_NOT_ALLOWED {
-                allow = api.calls.get(path.as_str()).map(|call| allowed(call));
-            }
-            (problem.status, problem.body())
-        }
+        Err(problem) => (problem.status, problem.body()),
     };
     tracing::debug!(request = id, path, status = status.as_u16(), "answered");
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
@@ -182,8 +185,9 @@ async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Res
 
 fn allowed(call: &Call) -> String {
     match &call.method {
-        method if method == Method::POST => "POST".into(),
-        method => format!("{method}, POST"),
+        method if method == Method::POST => "POST, OPTIONS".into(),
+        method if method == Method::GET => "GET, HEAD, POST, OPTIONS".into(),
+        method => format!("{method}, POST, OPTIONS"),
     }
 }
 
@@ -197,7 +201,12 @@ async fn answer(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Resu
             format!("There is no call {}", clipped(path)),
         ));
     };
-    if head.method != Method::POST && head.method != call.method {
+    if head.method == Method::OPTIONS {
+        return Ok(json!({"ok": true}));
+    }
+    // What answers HEAD leaves the body away.
+    let method = if head.method == Method::HEAD { Method::GET } else { head.method };
+    if method != Method::POST && method != call.method {
         return Err(Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
@@ -205,7 +214,7 @@ async fn answer(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Resu
         ));
     }
     let workspace = authorize(&api, &head.headers).await?;
-    let args = if head.method == Method::GET || head.method == Method::DELETE {
+    let args = if method == Method::GET || method == Method::DELETE {
         let query = head.uri.query().unwrap_or_default();
         if query.len() > QUERY {
             return Err(Problem::new(
@@ -216,13 +225,29 @@ async fn answer(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Resu
         }
         params::from_query(call.params, query)?
     } else {
-        params::from_body(call.params, &read(body).await?)?
+        let body = read(body).await?;
+        params::from_body(call.params, &body).map_err(|problem| match of_another_type(&head.headers) {
+            Some(kind) if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() => Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_content_type",
+                format!("Expected a body of application/json, received {}", clipped(kind)),
+            ),
+            _ => problem,
+        })?
     };
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let url = format!("{scheme}://{}{path}", host.unwrap_or("localhost"));
-    let mut answer = (call.run)(calls::Request { api, workspace, args, url }).await?;
+    let cursors = api.cursors().await?;
+    let request = calls::Request { api, workspace, args, path: call.path, cursors, url };
+    let mut answer = (call.run)(request).await?;
     answer.insert("ok".into(), json!(true));
     Ok(Value::Object(answer))
+}
+
+/// The type that a body claims to have, if that is not JSON.
+fn of_another_type(headers: &HeaderMap) -> Option<&str> {
+    let kind = headers.get(CONTENT_TYPE)?.to_str().unwrap_or("something unreadable");
+    (!kind.to_ascii_lowercase().contains("json")).then_some(kind)
 }
 
 /// Looks the key up by its digest, so that the time it takes tells nothing about how much of a guess was right.

@@ -34,6 +34,12 @@ pub(super) enum Kind {
     Time,
     /// A whole number from 1 up to this.
     Count(u32),
+    /// True or false.
+    Flag,
+    /// A time of day: hours, minutes, perhaps seconds.
+    Clock,
+    /// A time zone by its name.
+    Zone,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of these.
@@ -45,9 +51,9 @@ pub(super) enum Kind {
 }
 
 /// Longest text of a parameter: names and keys are shorter, and rows and screens are spared.
-const LONGEST_TEXT: usize = 512;
+pub(super) const LONGEST_TEXT: usize = 512;
 /// Longest list of a parameter.
-const LONGEST_LIST: usize = 2_000;
+pub(super) const LONGEST_LIST: usize = 2_000;
 
 pub(super) const fn optional(name: &'static str, kind: Kind) -> Param {
     Param { name, kind, required: false, nullable: false }
@@ -67,7 +73,8 @@ pub(super) const TEXTS: Kind = Kind::List(&Kind::Text);
 
 type Errors = Vec<(Vec<String>, String)>;
 
-/// Checked parameters. A parameter that was not given, or was null, is not there.
+/// Checked parameters. A parameter that was not given is not there, nor is one that was null, unless its null means
+/// something.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Args(Map<String, Value>);
 
@@ -79,6 +86,16 @@ impl Args {
     /// Whether a parameter whose null means something was given as null.
     pub(super) fn is_null(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(Value::is_null)
+    }
+
+    /// What becomes of a text whose null empties it: nothing, or what it is from now on.
+    pub(super) fn changed(&self, name: &str) -> Option<Option<String>> {
+        self.has(name).then(|| self.text(name))
+    }
+
+    /// A value as it was given; null is none.
+    pub(super) fn value(&self, name: &str) -> Option<Value> {
+        self.0.get(name).filter(|value| !value.is_null()).cloned()
     }
 
     pub(super) fn text(&self, name: &str) -> Option<String> {
@@ -144,28 +161,36 @@ impl Args {
     /// The parameters beside those of paging, as a query string of the exact encoding: keys sorted, keys repeated
     /// for lists.
     pub(super) fn filter_query(&self) -> String {
-        let mut names: Vec<_> = self.0.keys().filter(|name| *name != "page_cursor").collect();
-        names.sort_unstable();
         let mut query = String::new();
-        let mut push = |name: &str, value: &Value| {
+        write_query(&self.0, "", &mut query);
+        query
+    }
+}
+
+/// Keys sorted, those of objects behind a point, keys repeated for lists.
+fn write_query(fields: &Map<String, Value>, before: &str, query: &mut String) {
+    let mut names: Vec<_> = fields.keys().collect();
+    names.sort_unstable();
+    for name in names.into_iter().filter(|name| *name != "page_cursor") {
+        let path = format!("{before}{name}");
+        let mut push = |value: &Value| {
             if !query.is_empty() {
                 query.push('&');
             }
-            query.push_str(name);
+            query.push_str(&path);
             query.push('=');
             match value {
-                Value::String(text) => percent_encode(text, &mut query),
-                other => percent_encode(&other.to_string(), &mut query),
+                Value::Null => {}
+                Value::String(text) => percent_encode(text, query),
+                other => percent_encode(&other.to_string(), query),
             }
         };
-        for name in names {
-            match &self.0[name] {
-                Value::Array(list) if list.is_empty() => push(name, &Value::String(String::new())),
-                Value::Array(list) => list.iter().for_each(|value| push(name, value)),
-                value => push(name, value),
-            }
+        match &fields[name] {
+            Value::Array(list) if list.is_empty() => push(&Value::Null),
+            Value::Array(list) => list.iter().for_each(push),
+            Value::Object(fields) => write_query(fields, &format!("{path}."), query),
+            value => push(value),
         }
-        query
     }
 }
 
@@ -215,15 +240,17 @@ fn of_query(
     pairs: &[(String, String)],
     strict: bool,
 ) -> Result<Option<Value>, String> {
-    let values: Vec<&str> = pairs
-        .iter()
-        .filter(|(given, _)| {
-            given == name
-                || (matches!(kind, Kind::List(_))
-                    && given.strip_suffix("[]").is_some_and(|given| given == name))
-        })
-        .map(|(_, value)| value.as_str())
-        .collect();
+    let of_key = |wanted: &str| {
+        let of_key = pairs.iter().filter(|(given, _)| given == wanted);
+        of_key.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+    };
+    let (mut values, bracketed) = (of_key(name), of_key(&format!("{name}[]")));
+    match kind {
+        _ if bracketed.is_empty() => {}
+        Kind::List(_) if !strict => values.extend(bracketed),
+        Kind::List(_) => return Err(format!("Expected {name} to be repeated, received {name}[]")),
+        _ => return Err("Expected one value, received an array".into()),
+    }
     match (kind, values.as_slice()) {
         (Kind::Object(params), []) => {
             let mut object = Map::new();
@@ -247,6 +274,13 @@ fn of_query(
         (Kind::Count(_), [one]) => match one.strip_suffix(".0").unwrap_or(one).parse::<u64>() {
             Ok(number) => Ok(Some(number.into())),
             Err(_) => Err("Expected number, received nan".into()),
+        },
+        (Kind::Flag, [one]) => match *one {
+            "true" => Ok(Some(Value::Bool(true))),
+            "false" => Ok(Some(Value::Bool(false))),
+            "1" | "yes" if !strict => Ok(Some(Value::Bool(true))),
+            "0" | "no" if !strict => Ok(Some(Value::Bool(false))),
+            _ => Err("Expected boolean, received string".into()),
         },
         (_, [one]) => Ok(Some(Value::String((*one).to_owned()))),
         (_, _) => Err("Expected one value, received several".into()),
@@ -286,7 +320,7 @@ fn check_object(
 
 fn check_value(kind: &Kind, value: Value, path: &[String], errors: &mut Errors) -> Option<Value> {
     match (kind, value) {
-        (Kind::Any, value) => return Some(value),
+        (Kind::Any, value) | (Kind::Flag, value @ Value::Bool(_)) => return Some(value),
         (Kind::Count(most), Value::Number(number)) => match whole(&number) {
             Some(count) if (1..=u64::from(*most)).contains(&count) => return Some(count.into()),
             _ => errors.push((path.to_vec(), format!("Expected a whole number from 1 to {most}"))),
@@ -330,9 +364,11 @@ fn check_text(kind: &Kind, text: &str) -> Result<(), String> {
         Kind::Code => (4..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()),
         Kind::Id => text.len() == 36 && Uuid::parse_str(text).is_ok(),
         Kind::Time => instant(text).is_some(),
+        Kind::Clock => is_time_of_day(text),
+        Kind::Zone => text.len() <= 64 && jiff::tz::TimeZone::get(text).is_ok(),
         Kind::Choice(words) if words.contains(&text) => true,
         Kind::Choice(words) => return Err(format!("Invalid enum value. Expected {}", words.join(" | "))),
-        Kind::Count(_) | Kind::List(_) | Kind::Object(_) | Kind::Any => {
+        Kind::Count(_) | Kind::Flag | Kind::List(_) | Kind::Object(_) | Kind::Any => {
             return Err(format!("Expected {}, received string", expected(kind)));
         }
     };
@@ -354,6 +390,16 @@ fn is_email(text: &str) -> bool {
     }
 }
 
+fn is_time_of_day(text: &str) -> bool {
+    let parts: Vec<_> = text.split(':').collect();
+    let number = |part: &str, below: u8| {
+        part.len() == 2
+            && part.bytes().all(|byte| byte.is_ascii_digit())
+            && part.parse().is_ok_and(|n: u8| n < below)
+    };
+    matches!(parts.len(), 2 | 3) && number(parts[0], 24) && parts[1..].iter().all(|part| number(part, 60))
+}
+
 /// An instant in whole milliseconds, within the years that a card or a lock could mean.
 fn instant(text: &str) -> Option<Timestamp> {
     let exact: Timestamp = text.parse().ok()?;
@@ -370,6 +416,9 @@ fn expected(kind: &Kind) -> &'static str {
         Kind::Id => "uuid",
         Kind::Time => "date with an offset",
         Kind::Count(_) => "number",
+        Kind::Flag => "boolean",
+        Kind::Clock => "time of day",
+        Kind::Zone => "time zone",
         Kind::Choice(_) => "one of the words",
         Kind::List(_) => "array",
         Kind::Object(_) => "object",
@@ -432,6 +481,8 @@ mod tests {
         optional("include", TEXTS),
         optional("limit", Kind::Count(500)),
         optional("since", Kind::Time),
+        optional("flag", Kind::Flag),
+        nullable("until", Kind::Time),
         optional(
             "place",
             Kind::Object(&[optional("town", Kind::Text), optional("mode", Kind::Choice(&["a", "b"]))]),
@@ -462,6 +513,15 @@ mod tests {
         check("&include=&_strict=true", json!({"include": []}));
         check("&name=&_strict=true", json!({}));
         check("&place.town=Oslo&unknown=1", json!({"place": {"town": "Oslo"}}));
+        for (given, flag) in [("true", true), ("1", true), ("yes", true), ("0", false), ("no", false)] {
+            check(&format!("&flag={given}"), json!({"flag": flag}));
+        }
+        check("&flag=false&_strict=true", json!({"flag": false}));
+        check("&flag=&limit=", json!({}));
+        check("&until=", json!({"until": null}));
+        check("&until=&_strict=true", json!({"until": null}));
+        check("&include=", json!({"include": []}));
+        check("&include[]=", json!({"include": []}));
         check("&since=2026-11-21T23%3A57%3A03.593Z", json!({"since": "2026-11-21T23:57:03.593Z"}));
     }
 
@@ -475,6 +535,10 @@ mod tests {
         check("&limit=501", "from 1 to 500 for \"limit\"");
         check("&name=a&name=b", "received several for \"name\"");
         check("&since=yesterday", "Invalid date");
+        check("&name[]=a", "received an array for \"name\"");
+        check("&include[]=a&_strict=true", "Expected include to be repeated");
+        check("&flag=1&_strict=true", "Expected boolean, received string for \"flag\"");
+        check("&flag=maybe", "Expected boolean");
         check("&place.mode=c", "Expected a | b for \"place.mode\"");
         check("&name=%ff", "not UTF-8");
         check("&name=%2", "not UTF-8");
@@ -489,6 +553,29 @@ mod tests {
         assert_eq!(errors["include"]["1"]["_errors"], json!(["Expected string, received number"]));
         assert_eq!(errors["place"]["_errors"], json!(["Expected object, received array"]));
         assert_eq!(errors["limit"]["_errors"], json!(["Expected number, received string"]));
+    }
+
+    #[test]
+    fn times_of_day_and_zones_are_looked_at() {
+        let check = |kind: Kind, text: &str, fine: bool| {
+            assert_eq!(check_text(&kind, text).is_ok(), fine, "{text}");
+        };
+        for (text, fine) in
+            [("15:00", true), ("23:59:59", true), ("24:00", false), ("7:00", false), ("15", false)]
+        {
+            check(Kind::Clock, text, fine);
+        }
+        for (text, fine) in [("Europe/Oslo", true), ("UTC", true), ("Europe/Atlantis", false), ("", false)] {
+            check(Kind::Zone, text, fine);
+        }
+    }
+
+    #[test]
+    fn the_query_of_a_filter_is_read_back_as_the_same_filter() {
+        let given = format!("id={ID}&include=a&include=b&limit=3&place.town=S%C3%B8r&until=&_strict=true");
+        let args = from_query(PARAMS, &given).unwrap();
+        let query = args.filter_query();
+        assert_eq!(from_query(PARAMS, &format!("{query}&_strict=true")).unwrap(), args, "{query}");
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::{
 };
 
 use super::{
-    Db, Overdue, Tenant,
+    Db, Listed, Overdue, Page, Tenant,
     grants::window,
-    rows::{id, maybe_id, ms, time},
+    rows::{id, id_list, maybe_id, ms, time},
 };
 
 /// An attempt.
@@ -112,6 +112,11 @@ impl Tenant<'_> {
     }
 
     fn credential(&self, wanted: AcsCredentialId) -> Result<Credential, StoreError> {
+        let found = self.maybe_credential(wanted)?;
+        found.ok_or_else(|| StoreError::corrupt("acs_credential", "an attempt names one that is not there"))
+    }
+
+    pub(super) fn maybe_credential(&self, wanted: AcsCredentialId) -> Result<Option<Credential>, StoreError> {
         let found = self.db.one(
             "SELECT c.*, s.connected_account_id FROM acs_credential c JOIN acs_system s USING(acs_system_id)
              WHERE acs_credential_id = ?1 AND c.workspace_id = ?2",
@@ -131,13 +136,60 @@ impl Tenant<'_> {
                 Ok((card, row.get::<_, Option<Vec<u8>>>("card_number")?))
             },
         )?;
-        let (mut card, number) = found
-            .ok_or_else(|| StoreError::corrupt("acs_credential", "an attempt names one that is not there"))?;
+        let Some((mut card, number)) = found else {
+            return Ok(None);
+        };
         if let Some(sealed) = number {
             let plain = self.db.seal.open(&number_place(wanted), &sealed)?;
             card.card_number = Some(String::from_utf8_lossy(&plain).into_owned());
         }
-        Ok(card)
+        Ok(Some(card))
+    }
+
+    /// Attempts of every kind, each kind in the order of its making.
+    pub(crate) fn attempts(
+        &mut self,
+        ids: Option<&[ActionAttemptId]>,
+        device: Option<&str>,
+        page: Page,
+    ) -> Result<Listed<ActionAttemptId>, StoreError> {
+        let rows = self.db.all(
+            "SELECT place, action_attempt_id FROM (
+               SELECT rowid * 3 AS place, action_attempt_id, workspace_id, NULL AS device_id FROM action_attempt
+               UNION ALL SELECT rowid * 3 + 1, action_attempt_id, workspace_id, NULL FROM scan_attempt
+               UNION ALL SELECT rowid * 3 + 2, action_attempt_id, workspace_id, device_id FROM unlock_attempt)
+             WHERE workspace_id = ?1 AND place > ?2
+               AND (?3 IS NULL OR action_attempt_id IN (SELECT value FROM json_each(?3)))
+               AND (?4 IS NULL OR device_id = ?4)
+             ORDER BY place LIMIT ?5",
+            params![self.workspace, page.after, id_list(ids), device, page.limit + 1],
+            |row| Ok((row.get("place")?, id(row, "action_attempt_id")?)),
+        )?;
+        Ok(Listed::cut(rows, page))
+    }
+
+    /// The serial number of a card, as its system wrote it.
+    pub(crate) fn serial_of_card(&self, card: AcsCredentialId) -> Result<Option<String>, StoreError> {
+        Ok(self.maybe_credential(card)?.and_then(|card| card.card_number))
+    }
+
+    /// The method whose card a card is.
+    pub(crate) fn method_of_card(&self, card: AcsCredentialId) -> Result<Option<AccessMethodId>, StoreError> {
+        self.db.one(
+            "SELECT access_method_id FROM acs_credential WHERE acs_credential_id = ?1 AND workspace_id = ?2",
+            params![card.to_string(), self.workspace],
+            |row| id(row, "access_method_id"),
+        )
+    }
+
+    /// The card that was written for a method.
+    pub(crate) fn card_of_method(&self, method: AccessMethodId) -> Result<Option<Credential>, StoreError> {
+        let card = self.db.one(
+            "SELECT acs_credential_id FROM acs_credential WHERE access_method_id = ?1 AND workspace_id = ?2",
+            params![method.to_string(), self.workspace],
+            |row| id(row, "acs_credential_id"),
+        )?;
+        card.map(|card| self.credential(card)).transpose()
     }
 
     /// Records a card that was written: one for each method, renewed when the method is written again.
@@ -218,11 +270,12 @@ impl Db {
     pub fn end_overdue(&mut self, now: Timestamp) -> Result<Overdue, StoreError> {
         let (mut changed, mut next) = self.sweep_ended_cards(now)?;
         changed |= self.silent_bridges_down(now)?;
+        let (scans_ended, scan_due) = self.end_overdue_scans(now)?;
         let (codes_changed, next_codes) = self.run_due_codes(now)?;
         let (unlocks_changed, next_unlock) = self.end_overdue_unlocks(now)?;
-        changed |= codes_changed | unlocks_changed;
+        changed |= scans_ended | codes_changed | unlocks_changed;
         let next_read = self.read_devices(now)?;
-        next = [next, next_codes, next_unlock, next_read].into_iter().flatten().min();
+        next = [next, scan_due, next_codes, next_unlock, next_read].into_iter().flatten().min();
         changed |= std::mem::take(&mut self.has_ordered);
         let pending = self.all(
             "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",

@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use crate::{
     grants::{Event, Subject},
     model::{
-        AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, EventId,
+        AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, EventId, SpaceId,
         WorkspaceId,
     },
     store::StoreError,
 };
 
 use super::{
-    Db, Tenant,
+    Db, Space, Tenant,
     rows::{id, id_list, ms, time},
 };
 
@@ -41,7 +41,9 @@ pub(super) const EVENTS: &str = "
       AND (?10 IS NULL OR acs_encoder_id = ?10)
       AND (?11 IS NULL OR acs_system_id IN
             (SELECT acs_system_id FROM acs_system WHERE connected_account_id = ?11))
-    ORDER BY occurred_at, n LIMIT ?12";
+      AND (?12 IS NULL OR space_id IN (SELECT value FROM json_each(?12)))
+      AND (?13 IS NULL OR device_id IN (SELECT value FROM json_each(?13)))
+    ORDER BY occurred_at, n LIMIT ?14";
 
 /// Which events.
 #[derive(Debug, Default)]
@@ -56,6 +58,8 @@ pub(crate) struct EventFilter {
     pub(crate) account: Option<String>,
     pub(crate) entrance: Option<AcsEntranceId>,
     pub(crate) encoder: Option<AcsEncoderId>,
+    pub(crate) spaces: Option<Vec<SpaceId>>,
+    pub(crate) devices: Option<Vec<DeviceId>>,
     pub(crate) limit: u32,
 }
 
@@ -67,6 +71,7 @@ struct Found {
     system: Option<AcsSystemId>,
     entrance: Option<AcsEntranceId>,
     encoder: Option<AcsEncoderId>,
+    space: Option<SpaceId>,
     device: Option<DeviceId>,
 }
 
@@ -106,7 +111,7 @@ impl Tenant<'_> {
     pub(super) fn tell(&mut self, now: Timestamp, events: &[Event]) -> Result<(), StoreError> {
         for event in events {
             let fields = self.fields(event)?;
-            self.db.tell(self.id, now, event, &fields)?;
+            self.db.tell(self.id, now, event.kind, &Found::of(event.subject), &fields)?;
         }
         Ok(())
     }
@@ -114,7 +119,24 @@ impl Tenant<'_> {
     /// Adds one event that carries more than the fields of its subject.
     pub(super) fn tell_more(&mut self, now: Timestamp, event: &Event, more: Value) -> Result<(), StoreError> {
         let fields = super::local::merged(self.fields(event)?, more);
-        self.db.tell(self.id, now, event, &fields)
+        self.db.tell(self.id, now, event.kind, &Found::of(event.subject), &fields)
+    }
+
+    /// Adds one event about a space, with the members it has now.
+    pub(super) fn tell_of_space(
+        &mut self,
+        now: Timestamp,
+        kind: &'static str,
+        space: &Space,
+        doors: &[AcsEntranceId],
+        devices: &[DeviceId],
+    ) -> Result<(), StoreError> {
+        let mut fields = json!({"space_id": space.id, "acs_entrance_ids": doors, "device_ids": devices});
+        if let Some(key) = &space.space_key {
+            fields["space_key"] = json!(key);
+        }
+        let found = Found { space: Some(space.id), ..Found::default() };
+        self.db.tell(self.id, now, kind, &found, &fields)
     }
 
     fn fields(&self, event: &Event) -> Result<Value, StoreError> {
@@ -206,6 +228,8 @@ impl Tenant<'_> {
                 filter.entrance.map(|id| id.to_string()),
                 filter.encoder.map(|id| id.to_string()),
                 filter.account,
+                id_list(filter.spaces.as_deref()),
+                id_list(filter.devices.as_deref()),
                 filter.limit,
             ],
             |row| {
@@ -237,20 +261,20 @@ impl Db {
         &mut self,
         workspace: WorkspaceId,
         now: Timestamp,
-        event: &Event,
+        kind: &'static str,
+        found: &Found,
         fields: &Value,
     ) -> Result<(), StoreError> {
         let id = EventId(self.random.uuid());
         let sealed = self.seal.seal(&place(id), fields.to_string().as_bytes());
-        let found = Found::of(event.subject);
         self.execute(
             "INSERT INTO event(event_id, workspace_id, event_type, occurred_at, access_grant_id, access_method_id,
-                               acs_system_id, acs_entrance_id, acs_encoder_id, device_id, fields)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?11, ?10)",
+                               acs_system_id, acs_entrance_id, acs_encoder_id, fields, space_id, device_id)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 id.to_string(),
                 workspace.to_string(),
-                event.kind,
+                kind,
                 ms(now),
                 found.grant.map(|id| id.to_string()),
                 found.method.map(|id| id.to_string()),
@@ -258,6 +282,7 @@ impl Db {
                 found.entrance.map(|id| id.to_string()),
                 found.encoder.map(|id| id.to_string()),
                 sealed,
+                found.space.map(|id| id.to_string()),
                 found.device.map(|id| id.to_string()),
             ],
         )?;

@@ -203,7 +203,8 @@ impl Tenant<'_> {
         let plan = plan_create(&request, &targets, &reservation, now, &random)?;
 
         let identity = match &command.identity {
-            IdentityRef::Known(known) => *known,
+            // Also by an id that leads to this person.
+            IdentityRef::Known(known) => self.identity(*known)?.map_or(*known, |identity| identity.id),
             IdentityRef::New(person) => self.add_person(now, person)?.id,
         };
         self.write_grant(now, command, identity, &spaces, &plan)?;
@@ -576,7 +577,7 @@ impl Tenant<'_> {
         Ok(Some(Private::new(text)))
     }
 
-    pub(super) fn methods_of(&self, grant: AccessGrantId) -> Result<Vec<Method>, StoreError> {
+    pub(crate) fn methods_of(&self, grant: AccessGrantId) -> Result<Vec<Method>, StoreError> {
         let mut methods = self.db.all(
             &format!("{METHODS} AND m.access_grant_id = ?2 ORDER BY m.rowid"),
             params![self.workspace, grant.to_string()],

@@ -20,6 +20,7 @@ mod reports;
 mod restore;
 mod retention;
 mod rows;
+mod scan;
 mod sites;
 mod spaces;
 mod standing;
@@ -40,11 +41,13 @@ pub(crate) use grants::{
     CodeView, Grant, GrantChange, GrantCommand, GrantFilter, GrantName, IdentityRef, Method, MethodFilter,
     Requested,
 };
-pub(crate) use people::{Identity, Person};
+pub(crate) use people::{Identity, IdentityFilter, IdentityName, Person, PersonChange};
 pub use restore::Restored;
+pub(crate) use scan::{Scan, ScanState, Scanned};
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
-pub(crate) use spaces::{NewSpace, Space};
+pub(crate) use spaces::{Members, NewSpace, Space, SpaceChange, SpaceFilter, SpaceName};
 pub use standing::Unvouched;
+pub use tenancy::{ApiKeyRow, Workspace};
 pub use trust::{
     Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
     NotAnswered, NotInvited, NotRetired, OldKey, Paired, PairingRow, Revocation, Trust,
@@ -69,6 +72,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("trust.sql"),
     include_str!("standing.sql"),
     include_str!("devices.sql"),
+    include_str!("people.sql"),
+    include_str!("scan.sql"),
 ];
 
 /// The cloud's database.
@@ -104,6 +109,11 @@ impl Db {
     /// See [`crate::store::open`].
     pub fn open(storage: &Storage, seal: SealKey, random: Random) -> Result<Self, StoreError> {
         Ok(Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random))
+    }
+
+    /// The key under which places in lists are hidden: the same as long as the database is sealed with the same key.
+    pub(crate) fn cursor_key(&self) -> [u8; 32] {
+        self.seal.blind_index("page_cursor", "")
     }
 
     fn around(connection: Connection, seal: SealKey, random: Random) -> Self {

@@ -1,18 +1,18 @@
 //! People. What tells a person from another is sealed; a keyed digest finds it again.
 
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     grants::{Refused, Resource},
-    model::UserIdentityId,
+    model::{AccessGrantId, AcsEntranceId, AcsSystemId, DeviceId, UserIdentityId},
     store::StoreError,
 };
 
 use super::{
-    Fault, Tenant,
-    rows::{id, ms, time},
+    Db, Fault, Listed, Page, Tenant,
+    rows::{id, id_list, ms, time},
     split,
 };
 
@@ -37,9 +37,56 @@ pub(crate) struct Identity {
     pub(crate) id: UserIdentityId,
     pub(crate) created_at: Timestamp,
     pub(crate) person: Person,
+    /// Who turned out to be this person: id and key.
+    pub(crate) merged: Vec<(UserIdentityId, Option<String>)>,
 }
 
+/// By what a person is asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum IdentityName {
+    Id(UserIdentityId),
+    Key(String),
+}
+
+impl std::fmt::Display for IdentityName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Key(key) => key.fmt(f),
+        }
+    }
+}
+
+/// Which people.
+#[derive(Debug, Default)]
+pub(crate) struct IdentityFilter {
+    pub(crate) ids: Option<Vec<UserIdentityId>>,
+    /// What one of the person's fields contains, in letters of either case.
+    pub(crate) search: Option<String>,
+    pub(crate) created_before: Option<Timestamp>,
+    pub(crate) customer: Option<String>,
+}
+
+/// What becomes of a person's fields: `None` leaves one as it is, `Some(None)` empties it.
+#[derive(Default)]
+pub(crate) struct PersonChange {
+    pub(crate) full_name: Option<Option<String>>,
+    pub(crate) email_address: Option<Option<String>>,
+    pub(crate) phone_number: Option<Option<String>>,
+    pub(crate) user_identity_key: Option<Option<String>>,
+}
+
+/// How many sealed rows one question looks through for words: some tens of milliseconds. The rest is the next page's.
+const LOOKED_THROUGH: u32 = 5_000;
+/// People that are erased at once.
+const SLICE: u32 = 200;
+
 impl Person {
+    fn contains(&self, words: &str) -> bool {
+        let fields = [&self.full_name, &self.email_address, &self.phone_number, &self.user_identity_key];
+        fields.into_iter().flatten().any(|field| field.to_lowercase().contains(words))
+    }
+
     /// What must be unique: column, parameter, and the value by which two are the same.
     fn unique(&self) -> [(&'static str, &'static str, Option<String>); 3] {
         let lower = |text: &String| text.trim().to_lowercase();
@@ -57,26 +104,58 @@ impl Tenant<'_> {
         &mut self,
         now: Timestamp,
         person: &Person,
+        customer: Option<&str>,
+        systems: &[AcsSystemId],
     ) -> Result<Result<Identity, Refused>, StoreError> {
-        split(self.check_person(person).and_then(|()| Ok(self.add_person(now, person)?)))
+        split(self.try_create_identity(now, person, customer, systems))
+    }
+
+    fn try_create_identity(
+        &mut self,
+        now: Timestamp,
+        person: &Person,
+        customer: Option<&str>,
+        systems: &[AcsSystemId],
+    ) -> Result<Identity, Fault> {
+        self.check_person(person)?;
+        for system in systems {
+            self.system(*system)?.ok_or_else(|| Refused::not_found(Resource::AcsSystem, system))?;
+        }
+        let identity = self.add_person(now, person)?;
+        if customer.is_some() {
+            self.db.execute(
+                "UPDATE user_identity SET customer_key = ?2 WHERE user_identity_id = ?1",
+                params![identity.id.to_string(), customer],
+            )?;
+        }
+        Ok(identity)
     }
 
     /// Whether such a person may be added.
     pub(super) fn check_person(&self, person: &Person) -> Result<(), Fault> {
+        self.check_person_beside(person, None)
+    }
+
+    /// Whether a person may be as said: told from others, and not taken for one.
+    fn check_person_beside(&self, person: &Person, own: Option<UserIdentityId>) -> Result<(), Fault> {
         let unique = person.unique();
         if person.full_name.is_none() && unique.iter().all(|(_, _, value)| value.is_none()) {
             return Err(Refused::IdentityNameless.into());
         }
         for (column, parameter, value) in unique {
             let Some(value) = value else { continue };
-            let holder = self.db.one(
+            let digest = self.digest(column, &value);
+            let mut holder = self.db.one(
                 &format!(
                     "SELECT user_identity_id FROM user_identity WHERE workspace_id = ?1 AND {column} = ?2"
                 ),
-                params![self.workspace, self.digest(column, &value)],
+                params![self.workspace, digest],
                 |row| id::<UserIdentityId>(row, "user_identity_id"),
             )?;
-            if let Some(holder) = holder {
+            if holder.is_none() && column == "key_index" {
+                holder = self.merged_by_key(&digest)?;
+            }
+            if let Some(holder) = holder.filter(|holder| Some(*holder) != own) {
                 return Err(Fault::Refused(Refused::Taken {
                     resource: Resource::UserIdentity,
                     message: format!("This {parameter} belongs to user identity {holder}"),
@@ -88,34 +167,323 @@ impl Tenant<'_> {
 
     pub(super) fn add_person(&mut self, now: Timestamp, person: &Person) -> Result<Identity, StoreError> {
         let own = UserIdentityId(self.db.random.uuid());
+        self.db.execute(
+            "INSERT INTO user_identity(user_identity_id, workspace_id, person, created_at)
+             VALUES(?1, ?2, x'', ?3)",
+            params![own.to_string(), self.workspace, ms(now)],
+        )?;
+        self.write_person(own, person)?;
+        Ok(Identity { id: own, created_at: now, person: person.clone(), merged: Vec::new() })
+    }
+
+    fn write_person(&self, own: UserIdentityId, person: &Person) -> Result<(), StoreError> {
         let plain =
             serde_json::to_vec(person).map_err(|error| StoreError::corrupt("user_identity.person", error))?;
         let sealed = self.db.seal.seal(&place(own), &plain);
         let [key, email, phone] =
             person.unique().map(|(column, _, value)| value.map(|value| self.digest(column, &value)));
         self.db.execute(
-            "INSERT INTO user_identity VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![own.to_string(), self.workspace, sealed, key, email, phone, ms(now)],
+            "UPDATE user_identity SET person = ?3, key_index = ?4, email_index = ?5, phone_index = ?6
+             WHERE user_identity_id = ?1 AND workspace_id = ?2",
+            params![own.to_string(), self.workspace, sealed, key, email, phone],
         )?;
-        Ok(Identity { id: own, created_at: now, person: person.clone() })
+        Ok(())
     }
 
-    pub(super) fn identity(&self, wanted: UserIdentityId) -> Result<Option<Identity>, StoreError> {
+    /// The person with an id, also with one of somebody who turned out to be this person.
+    pub(crate) fn identity(&self, wanted: UserIdentityId) -> Result<Option<Identity>, StoreError> {
         let row = self.db.one(
-            "SELECT person, created_at FROM user_identity WHERE user_identity_id = ?1 AND workspace_id = ?2",
+            "SELECT * FROM user_identity
+             WHERE workspace_id = ?2 AND erased_at IS NULL AND user_identity_id =
+               coalesce((SELECT user_identity_id FROM merged_identity WHERE merged_id = ?1), ?1)",
             params![wanted.to_string(), self.workspace],
-            |row| Ok((row.get::<_, Vec<u8>>("person")?, time(row, "created_at")?)),
+            sealed,
         )?;
-        let Some((sealed, created_at)) = row else {
-            return Ok(None);
+        row.map(|row| self.open(row)).transpose()
+    }
+
+    pub(crate) fn identity_named(&self, name: &IdentityName) -> Result<Option<Identity>, StoreError> {
+        let key = match name {
+            IdentityName::Id(id) => return self.identity(*id),
+            IdentityName::Key(key) => key,
         };
-        let plain = self.db.seal.open(&place(wanted), &sealed)?;
-        Ok(Some(Identity {
-            id: wanted,
-            created_at,
+        let digest = self.digest("key_index", key);
+        let known = self.db.one(
+            "SELECT user_identity_id FROM user_identity WHERE workspace_id = ?1 AND key_index = ?2",
+            params![self.workspace, digest],
+            |row| id(row, "user_identity_id"),
+        )?;
+        match known.map_or_else(|| self.merged_by_key(&digest), |known| Ok(Some(known)))? {
+            Some(known) => self.identity(known),
+            None => Ok(None),
+        }
+    }
+
+    fn the_identity(&self, name: &IdentityName) -> Result<Identity, Fault> {
+        let known = self.identity_named(name)?;
+        known.ok_or_else(|| Fault::Refused(Refused::not_found(Resource::UserIdentity, name)))
+    }
+
+    fn merged_by_key(&self, digest: &[u8; 32]) -> Result<Option<UserIdentityId>, StoreError> {
+        self.db.one(
+            "SELECT user_identity_id FROM merged_identity WHERE workspace_id = ?1 AND key_index = ?2",
+            params![self.workspace, digest],
+            |row| id(row, "user_identity_id"),
+        )
+    }
+
+    fn open(&self, row: Sealed) -> Result<Identity, StoreError> {
+        let plain = self.db.seal.open(&place(row.id), &row.person)?;
+        let merged = self.db.all(
+            "SELECT merged_id, identity_key FROM merged_identity WHERE user_identity_id = ?1 ORDER BY rowid",
+            [row.id.to_string()],
+            |row| {
+                Ok((id::<UserIdentityId>(row, "merged_id")?, row.get::<_, Option<Vec<u8>>>("identity_key")?))
+            },
+        )?;
+        let merged = merged.into_iter().map(|(merged, key)| {
+            let key = key.map(|sealed| self.db.seal.open(&key_place(merged), &sealed)).transpose()?;
+            Ok((merged, key.map(|key| String::from_utf8_lossy(&key).into_owned())))
+        });
+        Ok(Identity {
+            id: row.id,
+            created_at: row.created_at,
             person: serde_json::from_slice(&plain)
-                .map_err(|error| StoreError::corrupt(place(wanted), error))?,
-        }))
+                .map_err(|error| StoreError::corrupt(place(row.id), error))?,
+            merged: merged.collect::<Result<_, StoreError>>()?,
+        })
+    }
+
+    /// People in the order of their making. A search looks through so many of them and no more: a page may be short of
+    /// its limit, or empty, and still not be the last.
+    pub(crate) fn identities(
+        &mut self,
+        filter: &IdentityFilter,
+        page: Page,
+    ) -> Result<Listed<Identity>, StoreError> {
+        let words = filter.search.as_ref().map(|words| words.to_lowercase());
+        let most = if words.is_some() { LOOKED_THROUGH } else { page.limit + 1 };
+        let rows = self.db.all(
+            "SELECT rowid AS place, * FROM user_identity
+             WHERE workspace_id = ?1 AND erased_at IS NULL AND rowid > ?2
+               AND (?3 IS NULL OR user_identity_id IN (SELECT value FROM json_each(?3)))
+               AND (?4 IS NULL OR created_at < ?4)
+               AND (?5 IS NULL OR customer_key = ?5)
+             ORDER BY rowid LIMIT ?6",
+            params![
+                self.workspace,
+                page.after,
+                id_list(filter.ids.as_deref()),
+                filter.created_before.map(ms),
+                filter.customer,
+                most,
+            ],
+            |row| Ok((row.get::<_, i64>("place")?, sealed(row)?)),
+        )?;
+        let is_all = rows.len() < most as usize;
+        let last = rows.last().map(|(place, _)| *place);
+        let mut found = Vec::new();
+        for (place, row) in rows {
+            let identity = self.open(row)?;
+            if words.as_ref().is_none_or(|words| identity.person.contains(words)) {
+                found.push((place, identity));
+            }
+            if found.len() > page.limit as usize {
+                break;
+            }
+        }
+        let mut listed = Listed::cut(found, page);
+        if listed.next.is_none() && !is_all {
+            listed.next = last;
+        }
+        Ok(listed)
+    }
+
+    pub(crate) fn change_identity(
+        &mut self,
+        wanted: UserIdentityId,
+        change: PersonChange,
+    ) -> Result<Result<(), Refused>, StoreError> {
+        split(self.try_change_identity(wanted, change))
+    }
+
+    fn try_change_identity(&mut self, wanted: UserIdentityId, change: PersonChange) -> Result<(), Fault> {
+        let identity = self.the_identity(&IdentityName::Id(wanted))?;
+        let before = identity.person;
+        let person = Person {
+            full_name: change.full_name.unwrap_or(before.full_name),
+            email_address: change.email_address.unwrap_or(before.email_address),
+            phone_number: change.phone_number.unwrap_or(before.phone_number),
+            user_identity_key: change.user_identity_key.unwrap_or(before.user_identity_key),
+        };
+        self.check_person_beside(&person, Some(identity.id))?;
+        Ok(self.write_person(identity.id, &person)?)
+    }
+
+    /// Erases a person who has no access any more.
+    pub(crate) fn delete_identity(
+        &mut self,
+        now: Timestamp,
+        wanted: UserIdentityId,
+    ) -> Result<Result<(), Refused>, StoreError> {
+        split(self.try_delete_identity(now, wanted))
+    }
+
+    fn try_delete_identity(&mut self, now: Timestamp, wanted: UserIdentityId) -> Result<(), Fault> {
+        let identity = self.the_identity(&IdentityName::Id(wanted))?;
+        let live = self.db.one(
+            "SELECT access_grant_id FROM access_grant
+             WHERE user_identity_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL
+               AND (ends_at IS NULL OR ends_at > ?3) LIMIT 1",
+            params![identity.id.to_string(), self.workspace, ms(now)],
+            |row| id::<AccessGrantId>(row, "access_grant_id"),
+        )?;
+        if let Some(grant) = live {
+            return Err(Fault::Refused(Refused::StillNeeded {
+                resource: Resource::UserIdentity,
+                message: format!("This user identity still has access grant {grant}: delete it first"),
+            }));
+        }
+        Ok(self.erase_identity(now, identity.id)?)
+    }
+
+    /// What tells of the person goes, also out of what is over: names of grants, and orders that carried the name. An
+    /// order that a resumption of its bridge could still ask for goes with its retention.
+    fn erase_identity(&mut self, now: Timestamp, own: UserIdentityId) -> Result<(), StoreError> {
+        let text = own.to_string();
+        self.db.execute(
+            "DELETE FROM bridge_order
+             WHERE workspace_id = ?2 AND over_at IS NOT NULL AND (position IS NULL OR position <=
+                 (SELECT orders_acknowledged FROM bridge WHERE bridge.id = bridge_order.bridge_id))
+               AND job_id IN (
+                 SELECT job_id FROM ordered_card WHERE workspace_id = ?2 AND access_method_id IN (
+                   SELECT access_method_id FROM access_method JOIN access_grant USING(access_grant_id)
+                   WHERE user_identity_id = ?1
+                   UNION ALL SELECT access_method_id FROM acs_credential WHERE user_identity_id = ?1))",
+            params![text, self.workspace],
+        )?;
+        self.db.execute(
+            "UPDATE access_grant SET name = NULL WHERE user_identity_id = ?1 AND workspace_id = ?2",
+            params![text, self.workspace],
+        )?;
+        self.db.execute(
+            "DELETE FROM merged_identity WHERE user_identity_id = ?1 AND workspace_id = ?2",
+            params![text, self.workspace],
+        )?;
+        self.db.execute(
+            "UPDATE user_identity SET person = x'', key_index = NULL, email_index = NULL, phone_index = NULL,
+               customer_key = NULL, erased_at = ?3
+             WHERE user_identity_id = ?1 AND workspace_id = ?2",
+            params![text, self.workspace, ms(now)],
+        )?;
+        Ok(())
+    }
+
+    /// Folds people into one: grants and cards become that person's, and so do the address and the number that were
+    /// missing. The others' ids and keys lead to that person from then on. Saying it again changes nothing.
+    pub(crate) fn merge_identities(
+        &mut self,
+        now: Timestamp,
+        kept: &IdentityName,
+        others: &[IdentityName],
+    ) -> Result<Result<(), Refused>, StoreError> {
+        split(self.try_merge_identities(now, kept, others))
+    }
+
+    fn try_merge_identities(
+        &mut self,
+        now: Timestamp,
+        kept: &IdentityName,
+        others: &[IdentityName],
+    ) -> Result<(), Fault> {
+        let kept = self.the_identity(kept)?;
+        let mut person = kept.person;
+        let mut folded: Vec<Identity> = Vec::new();
+        for other in others {
+            let other = self.the_identity(other)?;
+            if other.id != kept.id && folded.iter().all(|known| known.id != other.id) {
+                folded.push(other);
+            }
+        }
+        for other in folded {
+            person.email_address = person.email_address.or(other.person.email_address.clone());
+            person.phone_number = person.phone_number.or(other.person.phone_number.clone());
+            self.fold(now, kept.id, &other)?;
+        }
+        Ok(self.write_person(kept.id, &person)?)
+    }
+
+    fn fold(&mut self, now: Timestamp, kept: UserIdentityId, other: &Identity) -> Result<(), StoreError> {
+        let (kept, gone) = (kept.to_string(), other.id.to_string());
+        for table in ["access_grant", "acs_credential", "merged_identity"] {
+            self.db.execute(
+                &format!(
+                    "UPDATE {table} SET user_identity_id = ?1 WHERE user_identity_id = ?2 AND workspace_id = ?3"
+                ),
+                params![kept, gone, self.workspace],
+            )?;
+        }
+        let key = other.person.user_identity_key.as_ref();
+        let sealed = key.map(|key| self.db.seal.seal(&key_place(other.id), key.as_bytes()));
+        let digest = key.map(|key| self.digest("key_index", key));
+        self.erase_identity(now, other.id)?;
+        self.db.execute(
+            "INSERT INTO merged_identity VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+            params![gone, self.workspace, kept, sealed, digest, ms(now)],
+        )?;
+        Ok(())
+    }
+
+    /// The doors that a person's live grants lead to, those of spaces included.
+    pub(crate) fn entrances_of_identity(
+        &mut self,
+        now: Timestamp,
+        wanted: UserIdentityId,
+    ) -> Result<Result<Vec<AcsEntranceId>, Refused>, StoreError> {
+        let Some(identity) = self.identity(wanted)? else {
+            return Ok(Err(Refused::not_found(Resource::UserIdentity, wanted)));
+        };
+        let doors = self.db.all(
+            "WITH live AS (
+               SELECT access_grant_id FROM access_grant
+               WHERE user_identity_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL
+                 AND (ends_at IS NULL OR ends_at > ?3))
+             SELECT e.acs_entrance_id FROM acs_entrance e
+             WHERE e.workspace_id = ?2 AND e.removed_at IS NULL AND e.acs_entrance_id IN (
+               SELECT acs_entrance_id FROM live JOIN grant_entrance USING(access_grant_id)
+               UNION ALL SELECT acs_entrance_id FROM live JOIN grant_space USING(access_grant_id)
+               JOIN space_entrance USING(space_id))
+             ORDER BY e.rowid",
+            params![identity.id.to_string(), self.workspace, ms(now)],
+            |row| id(row, "acs_entrance_id"),
+        )?;
+        Ok(Ok(doors))
+    }
+
+    /// The devices that a person's live grants lead to, those of spaces included.
+    pub(crate) fn devices_of_identity(
+        &mut self,
+        now: Timestamp,
+        wanted: UserIdentityId,
+    ) -> Result<Result<Vec<DeviceId>, Refused>, StoreError> {
+        let Some(identity) = self.identity(wanted)? else {
+            return Ok(Err(Refused::not_found(Resource::UserIdentity, wanted)));
+        };
+        let devices = self.db.all(
+            "WITH live AS (
+               SELECT access_grant_id FROM access_grant
+               WHERE user_identity_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL
+                 AND (ends_at IS NULL OR ends_at > ?3))
+             SELECT d.device_id FROM device d
+             WHERE d.workspace_id = ?2 AND d.removed_at IS NULL AND d.device_id IN (
+               SELECT device_id FROM live JOIN grant_device USING(access_grant_id)
+               UNION ALL SELECT device_id FROM live JOIN grant_space USING(access_grant_id)
+               JOIN space_device USING(space_id))
+             ORDER BY d.rowid",
+            params![identity.id.to_string(), self.workspace, ms(now)],
+            |row| id(row, "device_id"),
+        )?;
+        Ok(Ok(devices))
     }
 
     /// Digests differ between workspaces, so that nothing is learnt across them.
@@ -124,6 +492,62 @@ impl Tenant<'_> {
     }
 }
 
+impl Db {
+    /// Erases some of the people who have had no access since before an instant, where there is one, and forgets ids
+    /// that nothing speaks of any more. Says whether more may be left.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget_people(&mut self, now: Timestamp, before: Option<Timestamp>) -> Result<bool, StoreError> {
+        let idle = match before {
+            None => Vec::new(),
+            Some(before) => self.all(
+                "SELECT workspace_id, user_identity_id FROM user_identity u
+                 WHERE erased_at IS NULL AND created_at < ?1
+                   AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.user_identity_id = u.user_identity_id
+                     AND (CASE WHEN deleted_at IS NULL THEN ends_at ELSE deleted_at END IS NULL
+                       OR CASE WHEN deleted_at IS NULL THEN ends_at ELSE deleted_at END >= ?1))
+                   AND NOT EXISTS (SELECT 1 FROM acs_credential c WHERE c.user_identity_id = u.user_identity_id
+                     AND (c.issued_at >= ?1 OR c.ends_at >= ?1))
+                 LIMIT ?2",
+                params![ms(before), SLICE],
+                |row| Ok((id(row, "workspace_id")?, id(row, "user_identity_id")?)),
+            )?,
+        };
+        for (workspace, identity) in &idle {
+            self.tenant(*workspace).erase_identity(now, *identity)?;
+        }
+        let forgotten = self.execute(
+            "DELETE FROM user_identity WHERE user_identity_id IN (
+               SELECT user_identity_id FROM user_identity u WHERE erased_at IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.user_identity_id = u.user_identity_id)
+                 AND NOT EXISTS (SELECT 1 FROM acs_credential c WHERE c.user_identity_id = u.user_identity_id)
+               LIMIT ?1)",
+            [SLICE],
+        )?;
+        Ok(idle.len().max(forgotten) == SLICE as usize)
+    }
+}
+
+/// A person's row.
+struct Sealed {
+    id: UserIdentityId,
+    person: Vec<u8>,
+    created_at: Timestamp,
+}
+
+fn sealed(row: &Row<'_>) -> rusqlite::Result<Sealed> {
+    Ok(Sealed {
+        id: id(row, "user_identity_id")?,
+        person: row.get("person")?,
+        created_at: time(row, "created_at")?,
+    })
+}
+
 pub(super) fn place(id: UserIdentityId) -> String {
     format!("user_identity.person/{id}")
+}
+
+fn key_place(id: UserIdentityId) -> String {
+    format!("merged_identity.identity_key/{id}")
 }

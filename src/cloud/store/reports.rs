@@ -52,7 +52,8 @@ impl Db {
             if !self.local_job_reported(now, bridge, report, local)? {
                 return Ok(());
             }
-        } else if !self.slot_reported(now, bridge, report)?
+        } else if !self.scan_reported(now, bridge, report)?
+            && !self.slot_reported(now, bridge, report)?
             && !self.device_read(now, bridge, report)?
             && !self.unlock_reported(now, bridge, report)?
         {
@@ -104,6 +105,7 @@ impl Db {
         jobs: &[JobId],
     ) -> Result<(), StoreError> {
         for &job in jobs {
+            self.scan_lost(now, bridge, job)?;
             if let Some(card) = self.ordered_card(bridge, job)?
                 && card.revision == 0
             {

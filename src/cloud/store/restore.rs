@@ -125,7 +125,7 @@ impl Db {
     fn try_key(&self) -> Result<(usize, Option<SealError>), StoreError> {
         let order = "SELECT job_id, what, body FROM bridge_order ORDER BY id DESC LIMIT 1";
         let event = "SELECT event_id, fields FROM event ORDER BY n DESC LIMIT 1";
-        let person = "SELECT user_identity_id, person FROM user_identity ORDER BY created_at DESC LIMIT 1";
+        let person = "SELECT user_identity_id, person FROM user_identity WHERE length(person) > 0 ORDER BY created_at DESC LIMIT 1";
         let order = self.one(order, [], |row| {
             let place = body_place(&row.get::<_, String>("job_id")?, &row.get::<_, String>("what")?);
             Ok((place, row.get::<_, Vec<u8>>("body")?))

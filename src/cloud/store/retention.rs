@@ -62,6 +62,7 @@ impl Db {
             self.forget_ordered_slots(before(ORDERS_KEPT), SLICE)?,
             self.forget_unlocks(before(ATTEMPTS_KEPT), SLICE)?,
             self.forget_attempts(before(ATTEMPTS_KEPT))?,
+            self.forget_scans(before(ATTEMPTS_KEPT))?,
             self.forget_local_jobs(before(ATTEMPTS_KEPT), SLICE)?,
             self.execute(
                 "DELETE FROM acs_credential WHERE rowid IN (

@@ -457,6 +457,19 @@ impl Tenant<'_> {
         Ok(systems)
     }
 
+    pub(crate) fn system(&mut self, wanted: AcsSystemId) -> Result<Option<System>, StoreError> {
+        Ok(self.systems(None, None, None)?.into_iter().find(|system| system.id == wanted))
+    }
+
+    pub(crate) fn entrance(&mut self, wanted: AcsEntranceId) -> Result<Option<Entrance>, StoreError> {
+        let filter = EntranceFilter { ids: Some(vec![wanted]), ..EntranceFilter::default() };
+        Ok(self.entrances(&filter, Page { limit: 1, after: 0 })?.rows.pop())
+    }
+
+    pub(crate) fn encoder(&mut self, wanted: AcsEncoderId) -> Result<Option<Encoder>, StoreError> {
+        Ok(self.encoders(None, Some(&[wanted]), Page { limit: 1, after: 0 })?.rows.pop())
+    }
+
     pub(crate) fn entrances(
         &mut self,
         filter: &EntranceFilter,

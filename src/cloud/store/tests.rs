@@ -482,7 +482,7 @@ fn a_door_that_a_lock_system_lists_twice_is_one_door() {
 fn the_feed_is_read_from_an_instant_on_without_looking_at_what_came_before() {
     let property = Property::new();
     let explain = format!("EXPLAIN QUERY PLAN {}", events::EVENTS);
-    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 12]);
+    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 14]);
     let plan = property.db.all(&explain, nothing, |row| row.get::<_, String>("detail")).unwrap().join("\n");
     assert!(plan.contains("event_by_time") && !plan.contains("B-TREE"), "{plan}");
 }
@@ -770,4 +770,77 @@ fn one_of_two_cards_is_taken_back_and_shown_until_it_opens_no_longer() {
     assert!(property.still_there(&grant));
     property.later(SignedDuration::from_hours(25));
     assert!(property.method(first).is_none() && property.still_there(&grant));
+}
+
+#[test]
+fn people_without_access_are_erased_when_the_operator_says_so_and_what_is_over_keeps_an_id_alone() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    let jane = grant.user_identity;
+    let known = |property: &mut Property| property.tenant().identity(jane).unwrap().is_some();
+    let forget = |property: &mut Property, idle: Option<SignedDuration>| {
+        let now = property.now;
+        assert!(!property.db.forget_people(now, idle.map(|idle| now - idle)).unwrap());
+    };
+    let idle = Some(12 * HOUR);
+    property.now += 30 * HOUR;
+    forget(&mut property, idle);
+    assert!(known(&mut property), "her access ended less than that ago");
+    property.now += 30 * HOUR;
+    forget(&mut property, None);
+    assert!(known(&mut property), "nobody said that people go by themselves");
+    forget(&mut property, idle);
+    assert!(!known(&mut property));
+    let kept = property.tenant().grant(&GrantName::Id(grant.id)).unwrap().unwrap();
+    assert_eq!(kept.user_identity, jane);
+    let person: Vec<u8> =
+        property.db.one("SELECT person FROM user_identity", [], |row| row.get(0)).unwrap().unwrap();
+    assert!(person.is_empty());
+
+    // An id that nothing speaks of is forgotten altogether.
+    let john = Person { full_name: Some("John".into()), ..Person::default() };
+    let now = property.now;
+    let john = property.tenant().create_identity(now, &john, None, &[]).unwrap().unwrap().id;
+    property.tenant().delete_identity(now, john).unwrap().unwrap();
+    forget(&mut property, None);
+    let rows: i64 =
+        property.db.one("SELECT count(*) FROM user_identity", [], |row| row.get(0)).unwrap().unwrap();
+    assert_eq!(rows, 1);
+}
+
+#[test]
+fn a_reading_that_nobody_answers_ends_and_says_why() {
+    let mut property = Property::new();
+    let state =
+        |property: &mut Property, attempt| match property.tenant().scanned(attempt).unwrap().unwrap().state {
+            ScanState::Pending => "pending".to_owned(),
+            ScanState::Seen(_) => "success".to_owned(),
+            ScanState::Error { kind, .. } => kind,
+        };
+    let scan = |property: &mut Property| {
+        let (now, encoder) = (property.now, property.encoder(0));
+        let attempt = property.tenant().scan(now, encoder).unwrap().unwrap();
+        (attempt, property.tenant().scanned(attempt).unwrap().unwrap().job)
+    };
+    let (unsent, _) = scan(&mut property);
+    assert!(property.later(SignedDuration::from_secs(79)).next.is_some());
+    assert_eq!(state(&mut property, unsent), "pending");
+    assert!(property.later(SignedDuration::from_secs(1)).changed);
+    assert_eq!(state(&mut property, unsent), "bridge_disconnected");
+
+    let (silent, job) = scan(&mut property);
+    property.hand(job);
+    property.later(SignedDuration::from_secs(100));
+    assert_eq!(state(&mut property, silent), "pending");
+    property.later(SignedDuration::from_secs(100));
+    assert_eq!(state(&mut property, silent), "encoder_communication_timeout");
+    property.report(job, Outcome::failed(Code::NoCard, "late"));
+    assert_eq!(state(&mut property, silent), "encoder_communication_timeout", "an end is an end");
+
+    let (lost, job) = scan(&mut property);
+    property.hand(job);
+    property.db.orders_lost(property.now, property.bridge, &[job]).unwrap();
+    assert_eq!(state(&mut property, lost), "bridge_disconnected");
 }

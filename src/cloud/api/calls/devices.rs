@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::{Answer, Call, PAGED, Request, one};
+use super::{Answer, Answers, Call, PAGED, Request, one};
 use crate::{
     cloud::{
         api::{
@@ -33,12 +33,14 @@ pub(super) const CALLS: &[Call] = &[
             PAGED[0],
             PAGED[1],
         ],
+        answers: Answers::Pages("devices", "device"),
         run: |request| Box::pin(list(request)),
     },
     Call {
         path: "/devices/get",
         method: Method::GET,
         params: &[optional("device_id", Kind::Id), optional("name", Kind::Text)],
+        answers: Answers::One("device", "device"),
         run: |request| Box::pin(get(request)),
     },
 ];

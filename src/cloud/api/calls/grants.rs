@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::Map;
 
 use super::{
-    Answer, Call, PAGED, Request, one,
+    Answer, Answers, Call, PAGED, Request, feed, one,
     people::{PERSON, person},
 };
 use crate::{
@@ -46,12 +46,14 @@ pub(super) const CALLS: &[Call] = &[
             optional("reservation_key", Kind::Text),
             optional("customization_profile_id", Kind::Id),
         ],
+        answers: Answers::One("access_grant", "access_grant"),
         run: |request| Box::pin(create(request)),
     },
     Call {
         path: "/access_grants/get",
         method: Method::GET,
         params: &[optional("access_grant_id", Kind::Id), optional("access_grant_key", Kind::Text)],
+        answers: Answers::One("access_grant", "access_grant"),
         run: |request| Box::pin(get(request)),
     },
     Call {
@@ -72,6 +74,7 @@ pub(super) const CALLS: &[Call] = &[
             PAGED[0],
             PAGED[1],
         ],
+        answers: Answers::Pages("access_grants", "access_grant"),
         run: |request| Box::pin(list(request)),
     },
     Call {
@@ -87,24 +90,28 @@ pub(super) const CALLS: &[Call] = &[
             optional("acs_entrance_ids", IDS),
             optional("space_ids", IDS),
         ],
+        answers: Answers::Nothing,
         run: |request| Box::pin(update(request)),
     },
     Call {
         path: "/access_grants/request_access_methods",
         method: Method::POST,
         params: &[required("access_grant_id", Kind::Id), required("requested_access_methods", REQUESTED)],
+        answers: Answers::One("access_grant", "access_grant"),
         run: |request| Box::pin(request_methods(request)),
     },
     Call {
         path: "/access_grants/delete",
         method: Method::DELETE,
         params: &[required("access_grant_id", Kind::Id)],
+        answers: Answers::Nothing,
         run: |request| Box::pin(delete(request)),
     },
     Call {
         path: "/access_methods/get",
         method: Method::GET,
         params: &[required("access_method_id", Kind::Id)],
+        answers: Answers::One("access_method", "access_method"),
         run: |request| Box::pin(get_method(request)),
     },
     Call {
@@ -115,6 +122,7 @@ pub(super) const CALLS: &[Call] = &[
             required("mode", Kind::Choice(Mode::NAMES)),
             optional("code", Kind::Code),
         ],
+        answers: Answers::One("access_method", "access_method"),
         run: |request| Box::pin(create_method(request)),
     },
     Call {
@@ -130,6 +138,7 @@ pub(super) const CALLS: &[Call] = &[
             PAGED[0],
             PAGED[1],
         ],
+        answers: Answers::Pages("access_methods", "access_method"),
         run: |request| Box::pin(list_methods(request)),
     },
     Call {
@@ -140,12 +149,14 @@ pub(super) const CALLS: &[Call] = &[
             optional("access_grant_id", Kind::Id),
             optional("reservation_key", Kind::Text),
         ],
+        answers: Answers::Nothing,
         run: |request| Box::pin(delete_methods(request)),
     },
     Call {
         path: "/access_methods/assign_card",
         method: Method::POST,
         params: &[required("access_method_id", Kind::Id), required("card_number", Kind::Text)],
+        answers: Answers::One("action_attempt", "action_attempt"),
         run: |request| Box::pin(assign_card(request)),
     },
     Call {
@@ -156,12 +167,14 @@ pub(super) const CALLS: &[Call] = &[
             optional("acs_entrance_id", Kind::Id),
             optional("device_id", Kind::Id),
         ],
+        answers: Answers::One("action_attempt", "action_attempt"),
         run: |request| Box::pin(unlock_door(request)),
     },
     Call {
         path: "/access_methods/encode",
         method: Method::POST,
         params: &[required("access_method_id", Kind::Id), required("acs_encoder_id", Kind::Id)],
+        answers: Answers::One("action_attempt", "action_attempt"),
         run: |request| Box::pin(encode(request)),
     },
 ];
@@ -431,5 +444,5 @@ async fn encode(request: Request) -> Answer {
     let attempt = request.ask(move |tenant| tenant.encode(now, method, encoder)).await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
-    one("action_attempt", answers::attempt(request.workspace, &attempt, None))
+    feed::ordered(&request, attempt.id).await
 }

@@ -4,7 +4,11 @@ mod acs;
 mod devices;
 mod feed;
 mod grants;
+mod home;
 mod people;
+mod related;
+mod simulate;
+mod spaces;
 
 use std::sync::Arc;
 
@@ -13,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Api,
+    pages::Cursors,
     params::{Args, Kind, Param, optional},
     problem::Problem,
 };
@@ -33,7 +38,18 @@ pub(super) struct Call {
     /// Accepted beside POST.
     pub(super) method: Method,
     pub(super) params: &'static [Param],
+    pub(super) answers: Answers,
     pub(super) run: fn(Request) -> BoxFuture<'static, Answer>,
+}
+
+/// What a call that succeeds answers beside `ok`: a key, and the name of what is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answers {
+    Nothing,
+    One(&'static str, &'static str),
+    All(&'static str, &'static str),
+    /// Some of them, and where the others are.
+    Pages(&'static str, &'static str),
 }
 
 /// One request that passed its checks.
@@ -41,6 +57,8 @@ pub(super) struct Request {
     pub(super) api: Arc<Api>,
     pub(super) workspace: WorkspaceId,
     pub(super) args: Args,
+    pub(super) path: &'static str,
+    pub(super) cursors: Cursors,
     /// Scheme, host and path, for links to the next page.
     pub(super) url: String,
 }
@@ -69,30 +87,23 @@ impl Request {
         let after = match self.args.text("page_cursor") {
             None => 0,
             Some(cursor) => {
-                let read = cursor.split_once('.').and_then(|(place, digest)| {
-                    (digest == self.filter_digest()).then(|| place.parse::<u32>().ok())?
-                });
-                i64::from(read.ok_or_else(|| {
+                let filter = self.args.filter_query();
+                self.cursors.read(self.workspace, self.path, &filter, &cursor).ok_or_else(|| {
                     Problem::new(
                         hyper::StatusCode::BAD_REQUEST,
                         "mismatched_page_parameters",
                         "This page_cursor is of a list with other parameters",
                     )
-                })?)
+                })?
             }
         };
         Ok(Page { limit, after })
     }
 
-    fn filter_digest(&self) -> String {
-        let digest = ring::digest::digest(&ring::digest::SHA256, self.args.filter_query().as_bytes());
-        digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     fn listed<T>(&self, key: &str, listed: &Listed<T>, show: impl Fn(&T) -> Value) -> Answer {
-        let cursor = listed.next.map(|next| format!("{next}.{}", self.filter_digest()));
+        let filter = self.args.filter_query();
+        let cursor = listed.next.map(|next| self.cursors.write(self.workspace, self.path, &filter, next));
         let url = cursor.as_ref().map(|cursor| {
-            let filter = self.args.filter_query();
             let and = if filter.is_empty() { "" } else { "&" };
             format!("{}?{filter}{and}page_cursor={cursor}", self.url)
         });
@@ -111,5 +122,17 @@ fn one(key: &str, value: Value) -> Answer {
 
 const PAGED: [Param; 2] = [optional("limit", Kind::Count(1_000)), optional("page_cursor", Kind::Text)];
 
-/// Every call there is.
-pub(super) const CALLS: &[&[Call]] = &[acs::CALLS, devices::CALLS, feed::CALLS, grants::CALLS, people::CALLS];
+/// The calls for pretend access systems.
+pub(super) const SIMULATED: &[Call] = simulate::CALLS;
+
+/// Every call there is, but for those.
+pub(super) const CALLS: &[&[Call]] = &[
+    acs::CALLS,
+    devices::CALLS,
+    feed::CALLS,
+    grants::CALLS,
+    home::CALLS,
+    people::CALLS,
+    related::CALLS,
+    spaces::CALLS,
+];
