@@ -959,7 +959,10 @@ impl Dispatch {
     /// Makes the end of a job durable, and asks for the lane's next one in the same commit.
     fn settle(&mut self, lane: LaneName, end: End, after: Duration) {
         let (queue, time) = (self.queue.clone(), self.time.clone());
-        let may_ask = !self.stopping
+        // Later the lane may be paused, its driver gone: then it is asked when the end is stored, by what is so then.
+        let may_ask = after.is_zero()
+            && !self.stopping
+            && self.held_until.is_none()
             && is_ready(&self.drivers, &end.system)
             && self.lanes.may_go_on(&lane, Instant::now())
             && self.aside_for(&lane).is_none()

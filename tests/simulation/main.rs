@@ -4,9 +4,8 @@
 //! devices are silent, slow or wrong. People order at the cloud and at the site, take back, pause lanes and settle doubts.
 //! In some seeds cards are ordered at the cloud's HTTP API as well, and in some others make cards at the same lock server.
 //!
-//! With `LATCHD_ROLL_BACK=1` the agent's machine is in some seeds put back to an older moment without anybody saying so: where
-//! the cloud can know it, and says it within the time for which an agent that starts holds its jobs. Not always yet: what
-//! such an agent reports of before it has met its cloud may bear numbers that the cloud has seen already, and is not heard.
+//! In one of eight the agent's machine is put back to an older moment without anybody saying so: where the cloud can know it,
+//! and says it within the time for which an agent that starts holds its jobs.
 //!
 //! `LATCHD_SEEDS=N` plays N seeds, from `LATCHD_FIRST_SEED` on; `LATCHD_SEED=S` plays one and prints its history, with
 //! `LATCHD_MUTANT=NAME` with that part broken. A seed that takes more steps than any that ends well is ended and fails.

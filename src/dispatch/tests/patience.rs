@@ -658,6 +658,21 @@ async fn a_proof_that_a_stop_cut_short_is_looked_for_at_the_next_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_proven_after_a_restart_lets_nothing_that_waits_behind_it_begin_before_the_welcome() {
+    let mut site = site().await;
+    site.order(unlock(1, "front"));
+    site.order(unlock(2, "front"));
+    let (_, _done, _) = site.performs().await;
+    site.reaches(2, JobState::Waiting).await;
+    let mut site = site.restart().await;
+    site.proves().await.1.send(Proof::Done(Success::default())).unwrap();
+    site.reaches(1, JobState::Succeeded).await;
+    site.quiet_for(HELD / 2).await;
+    site.dispatch.welcomed();
+    assert_eq!(site.performs().await.0, id(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_that_ends_while_nobody_listens_is_over_at_the_next_turn() {
     let mut site = site().await;
     site.order(remove(1, "front"));
