@@ -4,7 +4,7 @@
 //!
 //! What follows, with [`signing`], [`enrol`] and [`stream`], is the specification: whoever keeps to it can put another
 //! cloud or another agent in place of ours. `latchd schema` prints the form of every message as a JSON Schema;
-//! `tests/golden/v1` holds one file of examples for each kind, and a whole conversation.
+//! `tests/golden/v1` holds one file of examples for each kind, and a whole conversation; these files are never edited.
 //!
 //! # The conversation
 //! The bridge dials out: TLS, in which both sides show certificates, then a websocket at [`PATH`]. The cloud's answer to
