@@ -161,6 +161,9 @@
 //! - **A cloud that is set back behind its own back**: a snapshot of the machine, a file that was copied over its database.
 //!   It believes what it remembers, and lets in a bridge that was revoked since. Put copies back with `latchd cloud
 //!   restore`, which asks; else revoke again what was revoked.
+//! - **An agent that is set back behind its own back, and started once more before it met its cloud.** At its first start the
+//!   cloud's welcome shows that its memory is old. What it does alone until then is numbered anew, and after another start
+//!   nothing tells these numbers from those that the cloud knows. Put copies back with `latchd restore`.
 //! - **The clock of a host that starts while the cloud is away.** Until the cloud has said its time, deadlines go by the
 //!   host's clock: whoever sets it back, restarts the agent and keeps the cloud away can have an order begun that had
 //!   expired.

@@ -750,6 +750,33 @@ fn what_no_handler_sees_is_answered_in_json_too() {
 }
 
 #[test]
+fn a_body_that_nobody_wanted_does_not_cost_the_connection() {
+    let cloud = Cloud::start(true);
+    let mut stream = TcpStream::connect(cloud.url.trim_start_matches("http://")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let bearer = cloud.bearer();
+    let head = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: {bearer}\r\ncontent-length: 2\r\n\r\n")
+    };
+    for path in ["/nothing/here", "/devices/list", "/nothing/here"] {
+        stream.write_all(head(path).as_bytes()).unwrap();
+        // By the time this one is answered, the head of the other has long been read.
+        cloud.ok("/devices/list", &json!({}));
+        stream.write_all(b"{}").unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        assert!(!head.contains("connection: close"), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        stream.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+    }
+}
+
+#[test]
 fn the_other_verbs_of_http_say_what_a_call_takes() {
     let cloud = Cloud::start(true);
     let ask = |verb: &str, path: &str| {

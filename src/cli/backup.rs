@@ -75,12 +75,16 @@ pub(super) fn cloud(what: &CopyCommand, config: &Path) -> anyhow::Result<()> {
         }
         CopyCommand::Restore { from, key_file } => {
             config.storage.key_file = key_file.clone().or(config.storage.key_file);
-            let Restored { aside, unfinished, unvouched } =
+            let Restored { aside, unfinished, unvouched, knows_api_keys } =
                 cloud::restore(&config, &Random::system(), from, Clock::system().now())?;
             let mut text = put_back(from, aside.as_deref());
             text +=
                 &format!("{unfinished} orders are unfinished in it: the bridges are asked how they ended.\n");
             text += &standing(&unvouched);
+            if !knows_api_keys {
+                text += "API keys that were revoked since the copy was made count again: look at `latchd cloud keys list`, and revoke \
+                         them once more.\n";
+            }
             Ok(print(&text)?)
         }
     }
@@ -89,20 +93,20 @@ pub(super) fn cloud(what: &CopyCommand, config: &Path) -> anyhow::Result<()> {
 /// Which bridges come in again by themselves.
 fn standing(unvouched: &[Unvouched]) -> String {
     if unvouched.is_empty() {
-        return "Who may come in was taken from the database that was there before: what was revoked since stays revoked.\n"
-            .into();
+        return "No bridge that may have been revoked since comes in by this copy.\n".into();
     }
     let mut text = format!(
-        "{} bridges may have been revoked since, and nothing here can say which. They get no orders until you have vouched \
-         for them, one by one, once the cloud runs; cards that are out and the desks go on meanwhile:\n",
+        "{} bridges may have been revoked or given other hardware since, and nothing here can say which. They get no orders \
+         until you have vouched for them, one by one, once the cloud runs; cards that are out and the desks go on meanwhile:\n",
         unvouched.len()
     );
     for Unvouched { bridge, name } in unvouched {
         let name = name.as_deref().map(|name| format!("  # {name}")).unwrap_or_default();
         text += &format!("    latchd cloud bridges vouch {bridge}{name}\n");
     }
-    text += "Cut off what was revoked instead, with `latchd cloud bridges revoke`. A bridge that has renewed its certificate \
-             since is unknown here: pair its site again with `latchd cloud bridges pair --replace`.\n";
+    text += "Cut off what was revoked instead, with `latchd cloud bridges revoke`. A bridge that was given other hardware since, \
+             or has renewed its certificate, is unknown here: do not vouch for it, but pair its site again with \
+             `latchd cloud bridges pair --replace`.\n";
     text
 }
 

@@ -186,6 +186,10 @@ impl<'a, S: Store> Group<'a, S> {
         };
         let wrote = self.store.connection().total_changes() != before;
         if !wrote {
+            if !is_small && !is_first {
+                // It may tell of what others have done before it, so that has to stay done.
+                self.care = Care::Each;
+            }
             return Ok(());
         }
         if !failed {

@@ -1,7 +1,7 @@
 //! The writer: group commit, and answers only after it.
 //!
 //! # Who does the work
-//! A thread of its own, so that no slow disk ever holds up an event loop. But two hops between threads cost about as much
+//! A thread of its own, so that no slow disk holds up an event loop for long. But two hops between threads cost about as much
 //! as a quick disk's sync, which is all that a lone job waits for. So what is submitted with
 //! [`WriterHandle::submit_soon`] is done by its caller if few operations wait, all of them of this kind, nobody is at
 //! work, and the last commits were quick; else the thread does it as ever. Whoever works holds the store's lock and takes
@@ -292,6 +292,12 @@ impl<S: Store> WriterHandle<S> {
         F: FnMut(&mut S) -> Result<(), StoreError> + Send + 'static,
     {
         drop(self.enqueue(operation, Kind::Small));
+        if let Way::Thread(road) = &self.way
+            && GROUP < road.waiting.load(Ordering::Relaxed)
+        {
+            // They are to wait for company, not to pile up without end.
+            self.call_thread();
+        }
     }
 
     fn enqueue<T, F>(&self, operation: F, kind: Kind) -> oneshot::Receiver<Result<T, StoreError>>
@@ -464,7 +470,13 @@ impl<S: Store> Work<S> {
             return Next::CallThread;
         }
         let mut taken = std::mem::take(&mut self.taken);
-        self.group(|_, _| taken.pop_front()).answer();
+        let ended = self.group(|_, _| taken.pop_front());
+        // What a transaction that broke off left is still to be done.
+        self.taken = taken;
+        ended.answer();
+        if !self.taken.is_empty() {
+            return Next::CallThread;
+        }
         // Once in a while the thread folds the log, and looks for room.
         match (self.watched.disk(), self.wake_at) {
             (Disk::Room, Some(_)) => Next::Nothing,

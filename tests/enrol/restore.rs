@@ -25,6 +25,12 @@ fn restore(folder: &Path, from: &Path) -> Restored {
     Db::restore(&Storage::folder(folder), seal, random, from, jiff::Timestamp::now()).unwrap()
 }
 
+fn cloud_database(folder: &Path) -> Db {
+    let random = Random::system();
+    let seal = SealKey::from_file(&folder.join("seal.key"), random.clone()).unwrap();
+    Db::open(&Storage::folder(folder), seal, random).unwrap()
+}
+
 /// What a lost disk leaves: the keys that were kept elsewhere, and no database.
 fn lose_database(folder: &Path) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -70,9 +76,14 @@ async fn what_was_revoked_or_renewed_since_a_backup_stays_so_when_the_backup_is_
     let next = Site::new();
     let renewed = next.admission(&world.post("/bridge/v1/renew", &site.renew(paired.bridge, &next)).await);
     let folder = world.stop_and_keep().await;
+    let key = cloud_database(folder.path()).api_keys().unwrap().remove(0).key_id;
+    assert!(cloud_database(folder.path()).revoke_api_key(jiff::Timestamp::now(), &key).unwrap());
 
     let restored = restore(folder.path(), &copy);
     assert_eq!(restored.unvouched, [], "the database that was there knows");
+    assert!(restored.knows_api_keys);
+    let keys = cloud_database(folder.path()).api_keys().unwrap();
+    assert!(keys.iter().find(|row| row.key_id == key).unwrap().revoked_at.is_some());
     let world = World::start_in(folder).await;
     assert_eq!(world.stands(of_stolen.bridge).await, BridgeState::Revoked);
     assert_eq!(world.knock(&stolen, &of_stolen).await.err().as_deref(), Some("401"));
@@ -103,6 +114,7 @@ async fn without_the_database_that_knew_no_bridge_comes_in_before_a_person_has_v
     let restored = restore(folder.path(), &copy);
     let unvouched: Vec<_> = restored.unvouched.iter().map(|unvouched| unvouched.bridge).collect();
     assert_eq!(unvouched, [of_stolen.bridge, paired.bridge, of_other.bridge]);
+    assert!(!restored.knows_api_keys);
     let world = World::start_in(folder).await;
     for (site, admission) in [(&stolen, &of_stolen), (&site, &paired)] {
         assert_eq!(world.stands(admission.bridge).await, BridgeState::Unvouched);

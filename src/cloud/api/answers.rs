@@ -374,7 +374,9 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
         if let Some((_, since)) = coming(method) {
             warnings.push(warning("underprovisioned_access", "A code is not in every device yet", since));
         }
-        if let Some(wish) = view.code.wish.as_ref().filter(|wish| **wish != view.code.pin) {
+        // What no device has been seen to hold is not told either.
+        if let Some(wish) = view.code.wish.as_ref().filter(|wish| method.is_issued && **wish != view.code.pin)
+        {
             for device in &view.code.devices {
                 let mut other = warning(
                     "requested_code_unavailable",

@@ -7,7 +7,8 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+    header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue},
+    http::request,
     server::conn::http1,
     service::service_fn,
 };
@@ -153,7 +154,9 @@ async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Res
     let id = api.random.uuid().to_string();
     let path = request.uri().path().to_owned();
     let asks_for_methods = request.method() == Method::OPTIONS;
-    let answered = match timeout(longest_request(&api), answer(Arc::clone(&api), scheme, request)).await {
+    let (head, mut rest) = request.into_parts();
+    let answering = answer(Arc::clone(&api), scheme, head, &mut rest);
+    let answered = match timeout(longest_request(&api), answering).await {
         Ok(answered) => answered,
         Err(_) => {
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "request_timeout", "The request took too long"))
@@ -169,6 +172,8 @@ async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Res
         Ok(body) => (StatusCode::OK, body),
         Err(problem) => (problem.status, problem.body()),
     };
+    // What is left unread would have the connection closed behind the answer, while the client sends its next request.
+    let is_read = drained(&mut rest).await;
     tracing::debug!(request = id, path, status = status.as_u16(), "answered");
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;
@@ -179,6 +184,9 @@ async fn respond(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Res
     }
     if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
         headers.insert(ALLOW, allow);
+    }
+    if !is_read {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -191,8 +199,12 @@ fn allowed(call: &Call) -> String {
     }
 }
 
-async fn answer(api: Arc<Api>, scheme: &str, request: Request<Incoming>) -> Result<Value, Problem> {
-    let (head, body) = request.into_parts();
+async fn answer(
+    api: Arc<Api>,
+    scheme: &str,
+    head: request::Parts,
+    body: &mut Incoming,
+) -> Result<Value, Problem> {
     let path = head.uri.path();
     let Some(&call) = api.calls.get(path) else {
         return Err(Problem::new(
@@ -267,7 +279,20 @@ async fn authorize(api: &Api, headers: &HeaderMap) -> Result<WorkspaceId, Proble
         .ok_or_else(|| Problem::unauthorized("API Key not found"))
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Problem> {
+/// Reads what is left of a body and forgets it. False where that is too much.
+async fn drained(body: &mut Incoming) -> bool {
+    let all = async {
+        let mut room = BODY;
+        while let Some(frame) = body.frame().await {
+            let read = frame.ok()?.data_ref().map_or(0, Bytes::len);
+            room = room.checked_sub(read)?;
+        }
+        Some(())
+    };
+    matches!(timeout(PATIENCE, all).await, Ok(Some(())))
+}
+
+async fn read(body: &mut Incoming) -> Result<Bytes, Problem> {
     let collected = timeout(PATIENCE, Limited::new(body, BODY).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -94,6 +94,21 @@ impl Db {
         Ok(true)
     }
 
+    /// A job on a slot was taken back that its bridge never heard of: what it was for is still to be done.
+    pub(super) fn slot_withdrawn(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job: JobId,
+    ) -> Result<(), StoreError> {
+        let Some(ordered) = self.ordered_slot(bridge, job)?.filter(|ordered| ordered.revision == 0) else {
+            return Ok(());
+        };
+        self.tenant(ordered.workspace).with_book_of(now, ordered.method, ordered.device, |book, at| {
+            book.withdrawn(at, ordered.device, ordered.method, job);
+        })
+    }
+
     /// The bridge has forgotten a job on a slot.
     pub(super) fn slot_lost(
         &mut self,
@@ -623,7 +638,8 @@ impl Tenant<'_> {
                  LEFT JOIN ordered_slot s ON s.job_id = w.job_id
                  LEFT JOIN access_method m ON m.access_method_id = d.access_method_id
                  WHERE d.device_id = ?1
-                   AND (d.mark IS NULL OR (o.mark IS NOT NULL AND o.mark <> d.mark) OR o.before_mark IS NOT NULL)
+                   AND (d.mark IS NULL OR (o.mark IS NOT NULL AND o.mark <> d.mark) OR o.before_mark IS NOT NULL
+                        OR o.generation <> d.generation OR s.generation <> d.generation)
                    AND (?2 IS NULL OR m.access_grant_id IS NULL OR m.access_grant_id <> ?2)",
                 params![device.to_string(), but],
                 |row| {

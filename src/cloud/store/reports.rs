@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    Db, GrantName, Tenant,
+    Db, Fault, GrantName, Tenant,
     attempts::WrittenCard,
     grants::{Method, window},
     rows::{id, json, ms},
@@ -234,7 +234,13 @@ impl Tenant<'_> {
             CardEnd::Written { .. } => {
                 let window = printed(card.window, facts(&report.outcome).as_ref());
                 let grant = self.grant(&GrantName::Id(method.grant))?;
-                let is_current = grant.as_ref().is_none_or(|grant| grant.window == card.window);
+                let is_current = match &grant {
+                    Some(grant) if method.deleted.is_none() => {
+                        grant.window == card.window && self.has_the_doors(method, card)?
+                    }
+                    Some(grant) => grant.window == card.window,
+                    None => true,
+                };
                 self.observe(
                     method.id,
                     &Observed {
@@ -279,6 +285,16 @@ impl Tenant<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a card opens every door that its grant leads to by now.
+    fn has_the_doors(&self, method: &Method, card: &OrderedCard) -> Result<bool, StoreError> {
+        let targets = match self.targets_of(method.grant) {
+            Ok(targets) => targets,
+            Err(Fault::Store(error)) => return Err(error),
+            Err(Fault::Refused(_)) => return Ok(true),
+        };
+        Ok(targets.doors_of(method.system).iter().all(|door| card.doors.contains(&door.id)))
     }
 
     /// Ends the attempt of a job in doubt, and keeps its method from being written until the doubt is settled.

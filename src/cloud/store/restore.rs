@@ -32,6 +32,8 @@ pub struct Restored {
     pub unfinished: u64,
     /// Bridges that may have been revoked since: somebody has to vouch for them.
     pub unvouched: Vec<Unvouched>,
+    /// Whether the replaced database could say which API keys were revoked since; they count no more then.
+    pub knows_api_keys: bool,
 }
 
 impl Db {
@@ -104,7 +106,7 @@ impl Db {
                 let unvouched = db.take_standing(now, &known)?;
                 Ok((db.connection, (unfinished, unvouched)))
             })?;
-        Ok(Restored { aside, unfinished, unvouched })
+        Ok(Restored { aside, unfinished, unvouched, knows_api_keys: known.has_api_keys() })
     }
 
     /// This database was set back: bridges may know of every unfinished order, and of more. Says how many orders are
@@ -118,6 +120,8 @@ impl Db {
         self.execute("UPDATE bridge SET orders_last = 0, orders_acknowledged = 0", [])?;
         // Devices may hold codes that nobody here knows of.
         self.execute("UPDATE device SET read_due = 0", [])?;
+        // And rooms the cards of later stays.
+        self.execute("UPDATE door_ledger SET certain = 0", [])?;
         Ok(unfinished.try_into().unwrap_or(u64::MAX))
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Known {
     bridges: BTreeMap<String, Bridge>,
     keys: Vec<Key>,
     cloud_keys: Vec<CloudKey>,
+    /// The digests of API keys that count no more, and since when. Nothing where nobody can say.
+    revoked_api_keys: Option<Vec<(Vec<u8>, i64)>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +63,11 @@ struct CloudKey {
 }
 
 impl Known {
+    /// Whether it could say which API keys were revoked.
+    pub(super) fn has_api_keys(&self) -> bool {
+        self.revoked_api_keys.is_some()
+    }
+
     /// What the database in place says. Nothing where there is none, or none that can be read from end to end.
     pub(super) fn of(storage: &Storage) -> Self {
         if !storage.file(FILE).exists() {
@@ -117,7 +124,17 @@ impl Known {
             })
         })?;
         let cloud_keys = cloud_keys.collect::<Result<_, _>>()?;
-        Ok(Self { bridges, keys, cloud_keys })
+        // An older program's database cannot revoke any.
+        let can_revoke = connection.prepare("SELECT revoked_at FROM api_key").is_ok();
+        let revoked = if can_revoke {
+            "SELECT digest, revoked_at FROM api_key WHERE revoked_at IS NOT NULL"
+        } else {
+            "SELECT digest, 0 FROM api_key WHERE 0"
+        };
+        let mut statement = connection.prepare(revoked)?;
+        let revoked = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let revoked_api_keys = Some(revoked.collect::<Result<_, _>>()?);
+        Ok(Self { bridges, keys, cloud_keys, revoked_api_keys })
     }
 }
 
@@ -138,6 +155,12 @@ impl Db {
                 "INSERT INTO cloud_key(key_id, secret, created_at, retired_at) VALUES(?1, ?2, ?3, ?4)
                  ON CONFLICT(key_id) DO UPDATE SET retired_at = coalesce(retired_at, excluded.retired_at)",
                 params![key.key_id, key.secret, key.created_at, key.retired_at],
+            )?;
+        }
+        for (digest, revoked_at) in known.revoked_api_keys.iter().flatten() {
+            self.execute(
+                "UPDATE api_key SET revoked_at = coalesce(revoked_at, ?2) WHERE digest = ?1",
+                params![digest, revoked_at],
             )?;
         }
         let bridges = self.all(

@@ -753,6 +753,23 @@ fn a_card_whose_times_changed_asks_to_be_written_again_also_where_it_was_being_w
 }
 
 #[test]
+fn a_card_that_was_written_for_doors_which_the_grant_left_meanwhile_asks_to_be_written_again() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let method = grant.methods[0].id;
+    let (attempt, job) = property.encode(method);
+    let (now, to) = (property.now, property.door("102"));
+    let change = GrantChange { entrances: Some(vec![to]), ..GrantChange::default() };
+    property.tenant().update_grant(now, &GrantName::Id(grant.id), &change).unwrap().unwrap();
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "success");
+    assert!(!property.method(method).unwrap().is_issued, "it opens 101 only");
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    assert!(property.method(method).unwrap().is_issued);
+}
+
+#[test]
 fn one_of_two_cards_is_taken_back_and_shown_until_it_opens_no_longer() {
     let mut property = Property::new();
     let grant = property.grant("stay-1", &["101"], 24);

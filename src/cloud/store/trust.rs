@@ -716,7 +716,10 @@ impl Db {
                 self.tenant(workspace).end_attempt(now, attempt, &Err(AttemptError::bridge_away()))?;
             }
             match self.enqueue_cancel(now, bridge, *job)? {
-                Cancel::Withdrawn => self.job_withdrawn(now, bridge, *job)?,
+                Cancel::Withdrawn => {
+                    self.job_withdrawn(now, bridge, *job)?;
+                    self.slot_withdrawn(now, bridge, *job)?;
+                }
                 Cancel::Ordered | Cancel::TooLate => {}
             }
         }

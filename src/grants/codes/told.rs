@@ -87,6 +87,16 @@ impl Book {
         self.settle(at, method);
     }
 
+    /// A job was taken back before its bridge heard of it, by somebody who did not know what it was for: it is ordered anew
+    /// if it is still needed.
+    pub fn withdrawn(&mut self, at: &Moment<'_>, device: DeviceId, method: AccessMethodId, job: JobId) {
+        let Some(slot) = self.slots.get_mut(&(device, method)) else { return };
+        if slot.work.under_way.is_some_and(|way| way.job == job) {
+            slot.work.under_way = None;
+        }
+        self.settle(at, method);
+    }
+
     /// Something at the site emptied a slot: the agent at the end of its content, or a person.
     pub fn emptied(&mut self, at: &Moment<'_>, device: DeviceId, method: AccessMethodId) {
         let Some(slot) = self.slots.get_mut(&(device, method)) else { return };

@@ -315,6 +315,27 @@ fn a_bridge_that_forgot_what_it_was_handed_is_told_again() {
 }
 
 #[test]
+fn what_a_revoked_bridge_never_heard_of_waits_for_the_one_that_comes_in_its_place() {
+    let mut property = Property::new();
+    let gone = property.grant(&["lock-1"], &[Mode::Code]);
+    let (put, _) = property.ordered().remove(0);
+    property.done(put);
+    property.db.part(property.now, property.bridge, 1).unwrap();
+    let (now, kept) = (property.now, property.grant(&["lock-2"], &[Mode::Code]));
+    property.db.tenant(property.workspace).delete_grant(now, gone.id).unwrap().unwrap();
+    let never: Vec<_> = property.ordered().into_iter().map(|(job, _)| job).collect();
+    assert_eq!(never.len(), 2);
+    property.db.revoke_bridge(now, property.workspace, property.bridge).unwrap().unwrap();
+    let again = property.ordered();
+    assert!(again.len() == 2 && again.iter().all(|(job, _)| !never.contains(job)), "{again:?}");
+    for (job, _) in again {
+        property.done(job);
+    }
+    assert!(property.is_issued(&kept));
+    assert!(property.the_grant(&gone).is_none(), "its code was removed");
+}
+
+#[test]
 fn the_agents_own_removal_at_the_end_leaves_the_method_as_it_was() {
     let mut property = Property::new();
     let grant = property.grant(&["lock-1"], &[Mode::Code]);
