@@ -93,7 +93,7 @@ pub(super) fn cloud(what: &CopyCommand, config: &Path) -> anyhow::Result<()> {
 /// Which bridges come in again by themselves.
 fn standing(unvouched: &[Unvouched]) -> String {
     if unvouched.is_empty() {
-        return "No bridge that may have been revoked since comes in by this copy.\n".into();
+        return "No bridge comes in by this copy that may have been revoked since: what was revoked stays revoked.\n".into();
     }
     let mut text = format!(
         "{} bridges may have been revoked or given other hardware since, and nothing here can say which. They get no orders \

@@ -203,7 +203,7 @@ fn a_cloud_put_back_to_before_a_revocation_keeps_the_bridge_out_and_asks_a_perso
     };
     site.cloud().kill();
     let told = restored(&mut site);
-    assert!(told.contains("what was revoked since stays revoked"), "{told}");
+    assert!(told.contains("what was revoked stays revoked"), "{told}");
     trouble(&site, "link_not_paired");
     assert_eq!(state(&site), "revoked");
 
