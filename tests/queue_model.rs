@@ -483,6 +483,17 @@ fn run(house: &mut House, model: &mut Model, step: Step) -> Option<()> {
                     assert!(old.is_none());
                     return Some(());
                 }
+                Err(RetryRefused::Replaced { by, state }) => {
+                    let by = number_of(by);
+                    assert!(matches!(state, JobState::Succeeded | JobState::Unknown));
+                    assert_eq!(model.jobs[&by].state, state);
+                    let mut of = by;
+                    while of != number {
+                        of =
+                            model.jobs[&of].retries.expect("it took the place of the one that was asked for");
+                    }
+                    return Some(());
+                }
                 Err(refused) => {
                     let state = old.unwrap().state;
                     assert_eq!(refused, RetryRefused::Not(state));
