@@ -363,6 +363,7 @@ fn report(number: u64, now: Timestamp) -> Report {
             written: Some(Written::Proven),
             card: Some(facts),
             seen: None,
+            slots: None,
         }),
         resolution: None,
         rooms: vec![RoomState {
