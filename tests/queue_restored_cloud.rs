@@ -62,6 +62,13 @@ impl Both {
         (self.db, self.bridge) = open_cloud(self.folder.path());
     }
 
+    /// The agent is killed and starts again.
+    fn restart(&mut self) {
+        let folder = copy_of(self.site.folder.path());
+        let storage = Storage::folder(folder.path());
+        self.site = Site::at(folder, storage, |_| {});
+    }
+
     /// Both say hello; what was not acknowledged is told from here on.
     fn meet(&mut self) {
         self.connection += 1;
@@ -203,9 +210,8 @@ fn a_cloud_that_forgot_what_the_site_did_of_its_own_is_told_again() {
     assert_eq!(both.told(), ["1", "2", "3", "4"]);
 }
 
-#[test]
-fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_holds() {
-    let mut both = Both::new();
+/// A card was ordered, and then written and reported from a memory that is gone: the machine was put back to before that.
+fn put_back_after_a_card(both: &mut Both) {
     both.meet();
     let accept = |queue: &mut Queue| {
         let job = job(1, card_at("2", &["101"], "guest"));
@@ -216,7 +222,6 @@ fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_hold
     both.db.orders_to_send(both.bridge, both.connection, 0, 1).unwrap().unwrap();
     both.site.commit(accept).unwrap();
     both.db.orders_acknowledged(both.bridge, both.connection, Position { epoch: 1, n: 1 }).unwrap();
-    // The machine is put back to this moment after the card was written and the cloud has heard of it.
     let old = copy_of(both.site.folder.path());
     let lane = admission(&card_at("2", &["101"], "guest")).lane;
     both.site.commit(|queue| queue.claim(at(2), &lane)).unwrap().unwrap();
@@ -224,6 +229,12 @@ fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_hold
     both.reports_arrive();
     let storage = Storage::folder(old.path());
     both.site = Site::at(old, storage, |_| {});
+}
+
+#[test]
+fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_holds() {
+    let mut both = Both::new();
+    put_back_after_a_card(&mut both);
     // What is numbered before both meet has a number that the cloud already holds.
     both.local_job_ends(2);
     both.meet();
@@ -231,4 +242,43 @@ fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_hold
     both.reports_arrive();
     assert_eq!(both.ended(1), JobState::Succeeded);
     assert_eq!(both.told(), ["2"]);
+}
+
+#[test]
+fn an_old_memory_is_known_however_often_it_was_opened_before_it_met_its_cloud() {
+    let mut both = Both::new();
+    put_back_after_a_card(&mut both);
+    both.local_job_ends(2);
+    both.restart();
+    both.local_job_ends(3);
+    both.restart();
+    both.meet();
+    assert_eq!(both.site.queue.job(id(1)).unwrap().unwrap().view.state, JobState::Unknown);
+    both.reports_arrive();
+    assert_eq!(both.ended(1), JobState::Succeeded);
+    assert_eq!(both.told(), ["2", "3"]);
+}
+
+#[test]
+fn a_memory_that_went_on_is_never_taken_for_an_old_one() {
+    let mut both = Both::new();
+    both.meet();
+    let mut epochs = Vec::new();
+    for number in (1..).step_by(4).take(3) {
+        // Numbered alone, alone after another start, met with it unsaid, and once it was said.
+        both.local_job_ends(number);
+        both.restart();
+        both.local_job_ends(number + 1);
+        both.meet();
+        both.local_job_ends(number + 2);
+        both.restart();
+        both.meet();
+        both.reports_arrive();
+        both.local_job_ends(number + 3);
+        both.reports_arrive();
+        both.restart();
+        epochs.push(both.site.queue.memory().unwrap().reports.last.epoch);
+    }
+    assert_eq!(epochs, [1, 1, 1]);
+    assert_eq!(both.told().len(), 12);
 }

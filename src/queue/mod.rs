@@ -83,7 +83,7 @@ use crate::{
 pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql"), include_str!("third.sql")];
 
 /// The schema of this version.
 pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
@@ -251,9 +251,11 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
-    /// The last report that a cloud can have heard of this memory: what it held when it was opened, and what was handed
-    /// out since.
+    /// The last report that a cloud can have heard of this memory: what it held when its cloud was met last or, if later,
+    /// when it was opened first since then; and what was handed out since.
     handed_out: Position,
+    /// Tells this opening from all others: what an earlier one heard of its cloud says nothing about this memory.
+    life: i64,
     cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
@@ -320,10 +322,12 @@ impl Queue {
         let (acknowledged, disk_is_full) = (Position::default(), false);
         let cards_sent = None;
         let handed_out = acknowledged;
+        let life = i64::from_le_bytes(random.bytes());
         let mut queue =
-            Self { connection, seal, random, rules, acknowledged, handed_out, cards_sent, disk_is_full };
+            Self { connection, seal, random, rules, acknowledged, handed_out, life, cards_sent, disk_is_full };
         let reports = queue.memory()?.reports;
-        queue.handed_out = reports.last;
+        let n = queue.unmet_after()?.unwrap_or(reports.last.n);
+        queue.handed_out = Position { n, ..reports.last };
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)
     }

@@ -131,6 +131,7 @@ impl Queue {
             Resume::Continue { after } => {
                 // Its acknowledgement may have been lost on the way.
                 self.acknowledge_reports(after);
+                self.meet()?;
                 Ok(Resumed { reports_after: after, forgot })
             }
             Resume::NewEpoch { epoch, reason } => {
@@ -142,12 +143,30 @@ impl Queue {
                     forgot = true;
                 }
                 self.begin_reports_epoch(epoch)?;
+                self.meet()?;
                 if reason == EpochReason::ReceiverBehind {
                     self.report_local_again(now)?;
                 }
                 Ok(Resumed { reports_after: Position { epoch, n: 0 }, forgot })
             }
         }
+    }
+
+    /// The cloud has compared what it heard with what this memory holds: from here on what is numbered is new to it.
+    fn meet(&mut self) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "UPDATE memory SET met_in = ?1, unmet_after = NULL WHERE met_in <> ?1 OR unmet_after IS NOT NULL",
+            )?
+            .execute([self.life])?;
+        Ok(())
+    }
+
+    /// The last report that was numbered before those that no cloud has been compared with, if there are any of these.
+    pub(super) fn unmet_after(&self) -> Result<Option<u64>, StoreError> {
+        let after: Option<i64> =
+            self.connection.query_row("SELECT unmet_after FROM memory", [], |row| row.get(0))?;
+        Ok(after.map(i64::cast_unsigned))
     }
 
     /// Remembers what the cloud holds of the reports. The rows go with a later change, never in a commit of their
@@ -192,7 +211,10 @@ impl Queue {
             last = new;
         }
         self.connection
-            .prepare_cached("UPDATE memory SET reports_epoch = ?1, reports_n = ?2, reports_acknowledged = 0")?
+            .prepare_cached(
+                "UPDATE memory SET reports_epoch = ?1, reports_n = ?2, reports_acknowledged = 0, \
+                 unmet_after = NULL",
+            )?
             .execute([epoch.cast_signed(), last])?;
         self.acknowledged = Position { epoch, n: 0 };
         Ok(())
@@ -273,12 +295,14 @@ impl Queue {
             .connection
             .prepare_cached(
                 "UPDATE memory SET reports_n = reports_n + 1, reports_acknowledged = CASE WHEN reports_epoch = ?1 \
-                 THEN max(reports_acknowledged, ?2) ELSE reports_acknowledged END \
+                 THEN max(reports_acknowledged, ?2) ELSE reports_acknowledged END, \
+                 unmet_after = CASE WHEN met_in = ?3 THEN unmet_after ELSE coalesce(unmet_after, reports_n) END \
                  RETURNING reports_n, reports_acknowledged",
             )?
-            .query_row([self.acknowledged.epoch.cast_signed(), self.acknowledged.n.cast_signed()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+            .query_row(
+                [self.acknowledged.epoch.cast_signed(), self.acknowledged.n.cast_signed(), self.life],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
         self.drop_reports(acknowledged)?;
         let body = self.sealed(&place(report.job_id, report.revision), report);
         self.connection

@@ -186,8 +186,9 @@ pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<Strin
             if ordered.held && !ordered.local && !book.cloud_restored {
                 wrong.push(format!("job {number} was lost by the cloud, which had said that it holds it"));
             }
-            // A cloud that was set back is told again.
-            if ordered.held && ordered.local && book.agent_restored.is_empty() {
+            // A cloud that was set back is told again, and an agent that was tells what it remembers.
+            let is_remembered = evidence.agent_jobs.contains_key(number) && !book.cloud_restored;
+            if ordered.local && (is_remembered || ordered.held && book.agent_restored.is_empty()) {
                 wrong.push(format!(
                     "the cloud never heard of job {number}, which the agent had taken at the site"
                 ));

@@ -86,6 +86,8 @@ const SLOTS: u64 = 4;
 const ROOMS: u64 = 6;
 const ENCODERS: u64 = 2;
 const LANES: [&str; 3] = ["salto", "keys/k1", "keys/k2"];
+/// What a person at the site orders in vain while an agent that starts holds its jobs.
+const MOST_IN_VAIN: u64 = 30;
 /// How long until a person tries again what could not be asked for.
 const AGAIN: Duration = Duration::from_secs(3);
 
@@ -174,6 +176,8 @@ struct World {
     filled_beside_reserve: BTreeSet<Host>,
     /// The agent's disk goes back to its copy before its next start, and nobody will tell it.
     agent_rolls_back: bool,
+    /// The agent is to be started over before it meets its cloud.
+    agent_starts_over: bool,
     /// Until then nothing goes wrong.
     calm_until: Instant,
     /// How often jobs had begun in each paused lane when its pause was said to be durable.
@@ -276,6 +280,8 @@ enum Action {
     LookForDoubts,
     ForeignCard,
     CopyAgent,
+    OrderInVain,
+    StartOver,
     Guest,
     EncodeAgain,
     LookAtAttempts,
@@ -320,6 +326,7 @@ impl World {
             agent_is_set_back: Arc::default(),
             filled_beside_reserve: BTreeSet::new(),
             agent_rolls_back: false,
+            agent_starts_over: false,
             calm_until: Instant::now(),
             paused: Arc::default(),
             devices: Process::new(|| false),
@@ -497,6 +504,14 @@ impl World {
                     self.agent.backup = Some(self.agent.disk.image());
                 }
             }
+            Action::OrderInVain => self.order_in_vain(),
+            Action::StartOver => {
+                self.open_the_way_to_the_cloud();
+                if let Some(life) = self.agent.life.as_ref().filter(|_| !self.healed) {
+                    self.agent_starts_over = true;
+                    life.process.kill();
+                }
+            }
             Action::Guest => {
                 if !self.healed {
                     self.soon(40_000, Action::Guest);
@@ -547,9 +562,10 @@ impl World {
     }
 
     /// A person at the site wants a job of their own.
-    fn order_here(&mut self) {
-        let Some(questions) = self.agent.life.as_ref().map(|life| life.questions.clone()) else { return };
+    fn order_here(&mut self) -> Option<JobId> {
+        let questions = self.agent.life.as_ref().map(|life| life.questions.clone())?;
         let (number, job) = self.some_job(true);
+        let job_id = job.job_id;
         self.note(format_args!("order {number} at the site: {}", words(&job.order)));
         let wanted = admin::NewJob {
             job_id: Some(job.job_id),
@@ -568,6 +584,16 @@ impl World {
                 }
             });
         }
+        Some(job_id)
+    }
+
+    /// A person at the site wants a job of their own, and at once does not any more.
+    fn order_in_vain(&mut self) {
+        let questions = self.agent.life.as_ref().map(|life| life.questions.clone());
+        let (Some(questions), Some(job_id)) = (questions, self.order_here()) else { return };
+        let by = "night porter".to_owned();
+        let (answer, _) = oneshot::channel();
+        let _ = questions.try_send((admin::Request::Cancel { job_id, by }, answer));
     }
 
     /// The next order, in the book.
@@ -1208,7 +1234,7 @@ impl World {
 
     /// Puts the agent's disk back to its copy. Only the cloud can know then, and only if it has heard of something that the
     /// copy does not hold, and of all orders that the agent took. So there must be a cloud to say so within the time for
-    /// which an agent that starts holds its jobs.
+    /// which an agent that starts holds its jobs, be it at its first start or at the next one.
     async fn roll_back(&mut self) {
         let Some(cloud) = &self.cloud.life else { return };
         let Some(image) = self.agent.backup.clone() else { return };
@@ -1225,10 +1251,9 @@ impl World {
         let present = self.agent.disk.image();
         let knows_present = self.agent_memory().is_ok_and(|memory| memory.orders_received == orders);
         self.agent.disk.restore(&image);
-        let is_old = |memory: Memory| memory.orders_received < orders || memory.reports.last < reports;
-        if !knows_present || !self.agent_memory().is_ok_and(is_old) {
-            return self.agent.disk.restore(&present);
-        }
+        let is_old = |memory: &Memory| memory.orders_received < orders || memory.reports.last < reports;
+        let old = self.agent_memory().ok().filter(|_| knows_present).filter(is_old);
+        let Some(old) = old else { return self.agent.disk.restore(&present) };
         self.note("the agent's disk is put back, and nobody says so");
         self.paused.lock().unwrap().clear();
         {
@@ -1236,6 +1261,21 @@ impl World {
             let last = book.orders.len() as u64;
             book.agent_restored.push(last);
         }
+        self.open_the_way_to_the_cloud();
+        let behind = reports.n.saturating_sub(old.reports.last.n);
+        if behind <= MOST_IN_VAIN && self.chance(60) {
+            self.note("and it meets its cloud only once it was started over");
+            self.network.set_road(Host::Agent, Host::Cloud, Road::Down);
+            // What it numbers alone takes the numbers that the cloud knows.
+            for nth in 0..=behind as u32 {
+                self.after(Duration::from_millis(500) + Duration::from_millis(50) * nth, Action::OrderInVain);
+            }
+            self.after(Duration::from_secs(3), Action::StartOver);
+        }
+    }
+
+    /// For a while nothing stands between the agent and the cloud.
+    fn open_the_way_to_the_cloud(&mut self) {
         self.calm_until = Instant::now() + Duration::from_secs(10);
         self.network.make_fragile(None);
         self.network.set_road(Host::Agent, Host::Cloud, Road::Open(Duration::from_millis(20)));
@@ -1371,6 +1411,9 @@ impl World {
         self.network.crashed(Host::Agent, end != End::Killed);
         self.agent.disk.cut(cut(end), &self.random);
         self.agent.crashes += 1;
+        if std::mem::take(&mut self.agent_starts_over) {
+            return self.soon(50, Action::StartAgent);
+        }
         // An agent that was set back has much to be forgiven, so most seeds have none.
         let may_be_set_back = !self.healed && self.seed % 4 == 1 && !self.may_roll_back();
         if !self.healed && self.may_roll_back() && self.agent.backup.is_some() && self.chance(50) {

@@ -1,0 +1,6 @@
+-- In which opening of this file its cloud was met last: what a copy that was put back says of that is never true of the
+-- present one.
+ALTER TABLE memory ADD COLUMN met_in INTEGER NOT NULL DEFAULT 0;
+-- The last report before those that were numbered since without meeting it. If the cloud has heard of a later one than
+-- this, it was of a memory that is gone, however often this one was opened since. Absent while there are none.
+ALTER TABLE memory ADD COLUMN unmet_after INTEGER;
