@@ -283,6 +283,7 @@ enum Action {
     OrderInVain,
     StartOver,
     Guest,
+    ChangeGrant,
     EncodeAgain,
     LookAtAttempts,
     Heal,
@@ -363,7 +364,7 @@ impl World {
             self.soon(30_000, Action::CopyAgent);
         }
         if self.has_a_desk() {
-            for action in [Action::Guest, Action::EncodeAgain, Action::LookAtAttempts] {
+            for action in [Action::Guest, Action::ChangeGrant, Action::EncodeAgain, Action::LookAtAttempts] {
                 self.soon(10_000, action);
             }
         }
@@ -516,6 +517,13 @@ impl World {
                 if !self.healed {
                     self.soon(40_000, Action::Guest);
                     self.guest();
+                }
+            }
+            Action::ChangeGrant => {
+                if !self.healed {
+                    let next = self.one(&[5_000, 40_000]);
+                    self.soon(next, Action::ChangeGrant);
+                    self.change_grant();
                 }
             }
             Action::EncodeAgain => {
@@ -761,17 +769,44 @@ impl World {
     /// Somebody checks in: a grant, and its card.
     fn guest(&mut self) {
         let room = self.random.below(ROOMS);
+        let guest = self.book.lock().unwrap().desk.next_guest();
         let wish = desk::Wish {
-            number: desk::FIRST + self.book.lock().unwrap().desk.guests.len() as u64,
+            number: guest + 50,
+            guest,
             room: 101 + room,
             encoder: self.random.below(ENCODERS) as usize,
             stay: self.some_stay(room),
         };
         let number = wish.number;
         self.note(format_args!("guest {number} of {} checks in to {}", wish.stay.as_str(), wish.room));
-        self.book.lock().unwrap().desk.guests.insert(number, desk::Guest::of(&wish));
+        self.book.lock().unwrap().desk.guests.insert(guest, desk::Guest::of(&wish));
         let (net, book) = (self.network.at(Host::People), Arc::clone(&self.book));
         tokio::spawn(desk::check_in(net, book, wish));
+    }
+
+    /// Somebody leaves sooner or later than was said, or does not stay at all: the card may be waiting, at work, in doubt,
+    /// written, or not.
+    fn change_grant(&mut self) {
+        let deletes = self.chance(25);
+        let (grant, end) = {
+            let mut book = self.book.lock().unwrap();
+            let mut guests: Vec<_> = book.desk.guests.values_mut().filter(|it| it.grant.is_some()).collect();
+            let which = self.random.below(guests.len().max(1) as u64) as usize;
+            let Some(guest) = guests.get_mut(which) else { return };
+            let end = (!deletes).then(|| guest.another_end(|below| self.random.below(below)));
+            (guest.grant.clone().unwrap(), end)
+        };
+        let (net, book) = (self.network.at(Host::People), Arc::clone(&self.book));
+        match end {
+            Some(number) => {
+                self.note(format_args!("the grant {grant} is to end at {}", printed_end(number)));
+                tokio::spawn(desk::change_end(net, book, grant, number));
+            }
+            None => {
+                self.note(format_args!("the grant {grant} is to be deleted"));
+                tokio::spawn(desk::delete(net, book, grant));
+            }
+        }
     }
 
     /// Somebody asks once more for a guest's card: it may be under way, in doubt, written, or not.
@@ -880,7 +915,7 @@ impl World {
             match book.orders.get(&number).map(|ordered| &ordered.job.order) {
                 Some(Order::CardEncode(_)) => true,
                 Some(_) => false,
-                None => book.desk.guests.contains_key(&number) && !book.cloud_restored,
+                None => book.desk.guest_with(number).is_some() && !book.cloud_restored,
             }
         };
         let mut found = None;
@@ -902,8 +937,18 @@ impl World {
         let waits = !self.network.is_quiet(Host::Agent, Host::Salto);
         let waits =
             waits || ledger["orders"].as_array().unwrap().iter().any(|order| order["result"] == "waiting");
-        let done = judge::times_done(&ledger, number);
         if waits {
+            return;
+        }
+        // A card that another job is known to have written proves nothing about this one; and which of two in doubt wrote
+        // one, nobody can say.
+        let Some(cloud) = &self.cloud.life else { return };
+        let Ok(attempts) = cloud.db.run(desk::attempts).await else { return };
+        let job = job_id.to_string();
+        let others: Vec<_> = attempts.iter().filter(|it| it.card == number && it.job != job).collect();
+        let known = others.iter().filter(|it| it.is_done()).count();
+        let done = judge::times_done(&ledger, number).saturating_sub(known);
+        if 0 < done && others.iter().any(|it| it.status == "pending" || it.is_in_doubt()) {
             return;
         }
         let verdict = if 0 < done { Verdict::Done } else { Verdict::NotDone };
