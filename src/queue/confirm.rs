@@ -2,6 +2,9 @@
 //!
 //! Such a job waits like any other, but for no time: `due_at` is [`HELD`], which no clock reaches. Who confirmed it is
 //! kept with its order, so that it is asked for once, whatever becomes of its attempts.
+//!
+//! What waits so holds up no later order of its reservation. Where one of these checks the stay out, nobody is asked any
+//! more: the card was ordered before, so it ends `superseded`, and a word that comes too late begins no stay anew.
 
 use jiff::Timestamp;
 use rusqlite::params;

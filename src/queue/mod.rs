@@ -83,7 +83,8 @@ use crate::{
 pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql"), include_str!("third.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("queue.sql"), include_str!("second.sql"), include_str!("third.sql")];
 
 /// The schema of this version.
 pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
@@ -323,8 +324,17 @@ impl Queue {
         let cards_sent = None;
         let handed_out = acknowledged;
         let life = i64::from_le_bytes(random.bytes());
-        let mut queue =
-            Self { connection, seal, random, rules, acknowledged, handed_out, life, cards_sent, disk_is_full };
+        let mut queue = Self {
+            connection,
+            seal,
+            random,
+            rules,
+            acknowledged,
+            handed_out,
+            life,
+            cards_sent,
+            disk_is_full,
+        };
         let reports = queue.memory()?.reports;
         let n = queue.unmet_after()?.unwrap_or(reports.last.n);
         queue.handed_out = Position { n, ..reports.last };
@@ -997,9 +1007,25 @@ impl Queue {
         };
         row.rooms.iter().map(door).collect()
     }
+        if let (Order::StayCheckout { .. }, Settled::Done { .. }) = (&body.job.order, settled) {
+            self.end_cards_before(now, row)?;
+        }
 
     fn audit_refusal(&mut self, now: Timestamp, job_id: JobId, refusal: &Refusal) -> Result<(), StoreError> {
         self.audit_line(now, refusal.code.as_str(), Some(job_id), &refusal.message)
+    /// A stay was checked out of its room: cards of it that were ordered before and still wait, for a person's word or for
+    /// their encoder, would begin it anew.
+    fn end_cards_before(&mut self, now: Timestamp, checkout: &Row) -> Result<(), StoreError> {
+        for waiting in self.waiting_before(checkout)? {
+            let waiting = self.known(waiting)?;
+            let is_card = waiting.body.as_ref().is_some_and(|it| it.job.order.kind() == Kind::CardEncode);
+            if is_card && waiting.rooms.iter().any(|room| checkout.rooms.contains(room)) {
+                self.end(now, &waiting, &Outcome::Superseded)?;
+            }
+        }
+        Ok(())
+    }
+
     }
 }
 
