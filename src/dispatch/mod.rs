@@ -125,6 +125,8 @@ pub struct Dispatch {
     begun: Vec<Id>,
     next_expiry: Option<Timestamp>,
     next_due: Option<Timestamp>,
+    /// When deadlines and timers were looked at last.
+    looked_at: Timestamp,
     held_until: Option<Instant>,
     stopping: bool,
 }
@@ -284,6 +286,7 @@ impl Dispatch {
             begun: Vec::new(),
             next_expiry: Some(Timestamp::MIN),
             next_due: Some(Timestamp::MIN),
+            looked_at: Timestamp::MIN,
             held_until: past.waiting.then(|| Instant::now() + HELD),
             stopping: false,
         };
@@ -1054,6 +1057,11 @@ impl Dispatch {
 
     fn woken(&mut self) {
         let now = self.time.now();
+        if now < self.looked_at {
+            // What was planned by a clock that was ahead is planned anew.
+            self.look_again();
+        }
+        self.looked_at = now;
         if self.next_expiry.is_some_and(|at| at <= now) {
             // Asked once; the answer says when to ask again.
             self.next_expiry = None;

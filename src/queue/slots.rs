@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A removal that ended without removing anything is tried again after this long.
-const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+pub(super) const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its end.
 const DOUBTS: usize = 4;
 /// A removal is never too late: its deadline is the year 9000, far away and still a date that every reader can print.
@@ -201,6 +201,8 @@ impl Queue {
     pub(super) fn order_slot(
         &mut self,
         now: Timestamp,
+    /// Whether that is no time of its own, but [`REMOVE_AGAIN`] after one that failed.
+    is_pause: bool,
         row: &mut Row,
         lane: &LaneName,
         comes_later: bool,
@@ -370,7 +372,8 @@ impl Queue {
         let lane = lane.clone();
         let not_before = (!is_replaced).then_some(ends_at);
         let due_at = Some(empty_at).filter(|due| *due > now);
-        self.queue_own(now, removal, &lane, Timer { not_before, due_at })
+        let is_pause = ended.origin == Origin::Timer && empty_at == again;
+        self.queue_own(now, removal, &lane, Timer { not_before, due_at, is_pause })
     }
 
     /// Queues a job of the agent's own.
@@ -383,7 +386,9 @@ impl Queue {
     ) -> Result<(), StoreError> {
         let admission = Admission::to(lane.clone(), Vec::new());
         let row = self.received_row(job, Some(admission), Origin::Timer, None, timer.not_before)?;
-        self.mark_queued(now, &row, timer.due_at, None)
+        // Both are set for no other job, so that what is told by the present clock is found when that is put right.
+        let retry_at = timer.due_at.filter(|_| timer.is_pause);
+        self.mark_queued(now, &row, timer.due_at, retry_at)
     }
 
     /// Every slot that was ever ordered and not forgotten since.

@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 use super::{
     FILE, LONGEST_PAUSE, Queue, ledger,
     policy::{self, Event},
+    slots::REMOVE_AGAIN,
 };
 use crate::{
     model::{
@@ -142,8 +143,9 @@ impl Queue {
     /// Those of the database; [`StoreError::Damaged`] when its index names jobs that wait for no time, as it would again
     /// and again.
     pub fn come_due(&mut self, now: Timestamp) -> Result<BTreeSet<LaneName>, StoreError> {
+        self.shorten_pauses(now)?;
         let mut statement = self.connection.prepare_cached(
-            "UPDATE job SET due_at = NULL WHERE id IN (SELECT id FROM job INDEXED BY job_due WHERE state = 'waiting' \
+            "UPDATE job SET due_at = NULL, retry_at = NULL WHERE id IN (SELECT id FROM job INDEXED BY job_due WHERE state = 'waiting' \
              AND due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2) AND due_at IS NOT NULL RETURNING lane",
         )?;
         let mut rows = statement.query([now.as_millisecond(), DUE_AT_ONCE])?;
@@ -156,6 +158,29 @@ impl Queue {
             return Err(self.damaged("the index of timers names jobs that have none"));
         }
         Ok(lanes)
+    }
+
+    /// A removal that pauses for longer than any does was put off by a clock that has since been put back.
+    fn shorten_pauses(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let latest = now.saturating_add(REMOVE_AGAIN).unwrap_or(Timestamp::MAX);
+        let longer = self.ids(
+            "SELECT job_id FROM job INDEXED BY job_pause WHERE state = 'waiting' AND due_at IS NOT NULL \
+             AND retry_at IS NOT NULL AND due_at > ?1 ORDER BY due_at",
+            [latest.as_millisecond()],
+        )?;
+        for job_id in longer {
+            let row = self.known(job_id)?;
+            let end = row.body.as_ref().and_then(|body| body.not_before).filter(|end| *end > latest);
+            let (due_at, retry_at) = end.map_or((latest, Some(latest)), |end| (end, None));
+            self.connection
+                .prepare_cached("UPDATE job SET due_at = ?2, retry_at = ?3 WHERE id = ?1")?
+                .execute(params![
+                    row.id()?,
+                    due_at.as_millisecond(),
+                    retry_at.map(Timestamp::as_millisecond)
+                ])?;
+        }
+        Ok(())
     }
 
     /// The file contradicts itself.
