@@ -6,7 +6,7 @@ mod queue_support;
 
 use latchd::{
     cloud::store::{Cancel, Db, Standing},
-    model::{BridgeId, JobState, Origin},
+    model::{BridgeId, Job, JobState, Origin},
     protocol::{Memory, Message, Position},
     queue::{LocalOrder, Queue},
     seal::SealKey,
@@ -22,6 +22,8 @@ struct Both {
     db: Db,
     bridge: BridgeId,
     connection: u64,
+    /// When orders arrive.
+    now: i64,
 }
 
 fn open_cloud(folder: &std::path::Path) -> (Db, BridgeId) {
@@ -49,7 +51,7 @@ impl Both {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (db, bridge) = open_cloud(folder.path());
-        Self { site: Site::new(), folder, db, bridge, connection: 0 }
+        Self { site: Site::new(), folder, db, bridge, connection: 0, now: 1 }
     }
 
     /// A copy of what the cloud knows.
@@ -93,9 +95,9 @@ impl Both {
             let position = order.position.unwrap();
             match order.message().unwrap() {
                 Message::Job(job) => {
-                    let admission = admission(&job.order);
+                    let (admission, now) = (admission(&job.order), at(self.now));
                     let accept =
-                        |queue: &mut Queue| queue.accept(at(1), Some(position), job, Ok(admission), true);
+                        |queue: &mut Queue| queue.accept(now, Some(position), job, Ok(admission), true);
                     self.site.commit(accept).unwrap();
                 }
                 Message::Cancel { job_id } => {
@@ -189,6 +191,39 @@ fn a_cancel_that_is_ordered_again_by_a_cloud_that_forgot_the_end_is_answered_wit
     both.orders_arrive(100);
     both.reports_arrive();
     assert_eq!(both.ended(1), JobState::Cancelled);
+}
+
+#[test]
+fn an_order_that_comes_again_after_this_side_forgot_it_is_not_called_expired() {
+    let mut both = Both::new();
+    both.meet();
+    both.db.enqueue_job(at(1), both.bridge, &job(1, card(&["101"], "guest"))).unwrap();
+    both.order(2);
+    both.db.enqueue_job(at(1), both.bridge, &job(3, card(&["102"], "other"))).unwrap();
+    let backup = both.backup();
+    both.orders_arrive(3);
+    for number in [1, 2, 3] {
+        both.site.commit(|queue| queue.finish(at(2), id(number), written())).unwrap();
+    }
+    both.reports_arrive();
+    // The deadline of every job was at 100 000.
+    while 0 < both.site.commit(|queue| queue.purge(at(200_000))).unwrap() {}
+    assert_eq!(both.site.queue.job(id(1)).unwrap(), None);
+    both.put_back(&backup);
+    both.restart();
+    both.meet();
+    both.now = 200_000;
+    both.orders_arrive(100);
+    both.reports_arrive();
+    assert_eq!(both.site.claim(200_000), None, "nothing is done again");
+    assert_eq!((both.ended(1), both.ended(3)), (JobState::Unknown, JobState::Unknown));
+    assert_eq!(both.ended(2), JobState::Expired, "to read a card once more, or not, is all the same");
+    // What it cannot have forgotten, it calls by its name.
+    let late = Job { expires_at: at(200_000), ..job(4, card(&["101"], "late")) };
+    both.db.enqueue_job(at(1), both.bridge, &late).unwrap();
+    both.orders_arrive(100);
+    both.reports_arrive();
+    assert_eq!(both.ended(4), JobState::Expired);
 }
 
 #[test]

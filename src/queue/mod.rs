@@ -402,7 +402,10 @@ impl Queue {
             return self.end_cancelled_ahead(now, &row);
         }
         if let Some(outcome) = self.refuse(now, &row)? {
-            return self.end_early(now, &row, outcome);
+            return match self.is_forgotten(&row, &outcome)? {
+                true => self.end_in_doubt(now, &row),
+                false => self.end_early(now, &row, outcome),
+            };
         }
         let is_held = self.lacks_confirmation(&row);
         let may_send = may_send && due_at.is_none() && !is_held && !self.has_ready(now, &lane)?;
@@ -456,6 +459,22 @@ impl Queue {
 
     fn end_early(&mut self, now: Timestamp, row: &Row, outcome: Outcome) -> Result<Accepted, StoreError> {
         self.end(now, row, &outcome)?;
+        Ok(Accepted::Ended(outcome))
+    }
+
+    /// Whether a job that comes too late may be one that was done in its time: a cloud that was set back orders again what
+    /// it has forgotten the end of, and this side may have purged it.
+    fn is_forgotten(&self, row: &Row, outcome: &Outcome) -> Result<bool, StoreError> {
+        let (Some(body), Outcome::Expired(_)) = (&row.body, outcome) else { return Ok(false) };
+        Ok(row.origin == Origin::Cloud
+            && !body.job.order.kind().is_repeatable()
+            && self.may_be_forgotten(body.job.expires_at)?)
+    }
+
+    fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
+        let why = "the job is older than what this agent remembers: it may have been done in its time";
+        let outcome = Outcome::unknown(Code::MemoryRestored, why);
+        self.end_by(now, row, &outcome, Event::SetBack)?;
         Ok(Accepted::Ended(outcome))
     }
 

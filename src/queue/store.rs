@@ -223,7 +223,21 @@ impl Queue {
         ] {
             gone += self.connection.prepare_cached(sql)?.execute([before, PURGED_AT_ONCE])?;
         }
+        if 0 < gone {
+            self.connection
+                .prepare_cached("UPDATE memory SET purged_before = ?1 WHERE purged_before < ?1")?
+                .execute([before])?;
+        }
         Ok(gone)
+    }
+
+    /// Whether a job with this deadline may have been here, have ended and be forgotten.
+    pub(super) fn may_be_forgotten(&self, expires_at: Timestamp) -> Result<bool, StoreError> {
+        let before: i64 = self
+            .connection
+            .prepare_cached("SELECT purged_before FROM memory")?
+            .query_row([], |row| row.get(0))?;
+        Ok(expires_at.as_millisecond() < before)
     }
 
     pub(super) fn holds(&self, job_id: JobId) -> Result<bool, StoreError> {
