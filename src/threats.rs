@@ -162,6 +162,12 @@
 //! - **A cloud that is set back behind its own back**: a snapshot of the machine, a file that was copied over its database.
 //!   It believes what it remembers, and lets in a bridge that was revoked since. Put copies back with `latchd cloud
 //!   restore`, which asks; else revoke again what was revoked.
+//! - **A code of which a newer one may have taken the place.** Where a lock fell silent over the newer code, the slot is
+//!   emptied at the end of that one. The older code may be there until then, beyond its own end, unless somebody settles
+//!   the doubt or a new order comes; the list of slots says so.
+//! - **A cloud and a bridge that are both set back, the cloud behind its own back.** What the bridge did since both moments,
+//!   nobody remembers: the cloud orders it as if it had never gone out. Put the cloud's copy back with `latchd cloud
+//!   restore`: then it takes what was open for handed out, and asks.
 //! - **The clock of a host that starts while the cloud is away.** Until the cloud has said its time, deadlines go by the
 //!   host's clock: whoever sets it back, restarts the agent and keeps the cloud away can have an order begun that had
 //!   expired.

@@ -493,6 +493,8 @@ fn where_one_of_two_codes_may_be_in_a_slot_it_is_emptied_at_the_end_that_was_ord
         site.send(2, job(2, put("a", 2, 0, Some(newer))));
         finish(&mut site, 3, id(2), no_answer());
         assert_eq!((removals(&site), slot(&site).ends_at), (vec![newer], Some(at(newer))));
+        let outlives = (older < newer).then(|| at(older));
+        assert_eq!(slot(&site).may_outlive, outlives, "the list says so");
         let removal = claim(&mut site, newer).unwrap().job.job_id;
         finish(&mut site, newer, removal, no_answer());
         assert_eq!(removals(&site), [newer + 300], "until it is empty for certain");

@@ -1007,7 +1007,23 @@ impl Queue {
             self.put_room(system, name, &room)?;
             states.push(room.state(system, name));
         }
+        if let (Order::StayCheckout { .. }, Settled::Done { .. }) = (&body.job.order, settled) {
+            self.end_cards_before(now, row)?;
+        }
         Ok(states)
+    }
+
+    /// A stay was checked out of its room: cards of it that were ordered before and still wait, for a person's word or for
+    /// their encoder, would begin it anew.
+    fn end_cards_before(&mut self, now: Timestamp, checkout: &Row) -> Result<(), StoreError> {
+        for waiting in self.waiting_before(checkout)? {
+            let waiting = self.known(waiting)?;
+            let is_card = waiting.body.as_ref().is_some_and(|it| it.job.order.kind() == Kind::CardEncode);
+            if is_card && waiting.rooms.iter().any(|room| checkout.rooms.contains(room)) {
+                self.end(now, &waiting, &Outcome::Superseded)?;
+            }
+        }
+        Ok(())
     }
 
     /// The rooms of a job, with what is known about them.
@@ -1026,25 +1042,9 @@ impl Queue {
         };
         row.rooms.iter().map(door).collect()
     }
-        if let (Order::StayCheckout { .. }, Settled::Done { .. }) = (&body.job.order, settled) {
-            self.end_cards_before(now, row)?;
-        }
 
     fn audit_refusal(&mut self, now: Timestamp, job_id: JobId, refusal: &Refusal) -> Result<(), StoreError> {
         self.audit_line(now, refusal.code.as_str(), Some(job_id), &refusal.message)
-    /// A stay was checked out of its room: cards of it that were ordered before and still wait, for a person's word or for
-    /// their encoder, would begin it anew.
-    fn end_cards_before(&mut self, now: Timestamp, checkout: &Row) -> Result<(), StoreError> {
-        for waiting in self.waiting_before(checkout)? {
-            let waiting = self.known(waiting)?;
-            let is_card = waiting.body.as_ref().is_some_and(|it| it.job.order.kind() == Kind::CardEncode);
-            if is_card && waiting.rooms.iter().any(|room| checkout.rooms.contains(room)) {
-                self.end(now, &waiting, &Outcome::Superseded)?;
-            }
-        }
-        Ok(())
-    }
-
     }
 }
 

@@ -8,7 +8,8 @@
 //! Where nobody knows which of two contents is there, the slot is emptied at the end of the newer one, which is what was
 //! ordered of it, be it sooner or later than the older one's. So an older code may outlive its end until a person settles
 //! the doubt, a new order comes, or the newer one ends. That is the lesser harm: a removal takes whatever is there, and at
-//! the older one's end it could shut out somebody whose code was put, while the doubt itself is told as `unknown` at once.
+//! the older one's end it could shut out somebody whose code was put, while the doubt itself is told as `unknown` at once,
+//! and the list of slots says since when a code is overdue that may be there still ([`Slot::may_outlive`]).
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
@@ -82,6 +83,17 @@ impl Holds {
         }
     }
 
+    /// The first end of anything that may be there.
+    fn first_end(&self) -> Option<Timestamp> {
+        match self {
+            Self::Nothing => None,
+            Self::Content { until, .. } => *until,
+            Self::Either { before, after, .. } => {
+                before.first_end().into_iter().chain(after.first_end()).min()
+            }
+        }
+    }
+
     fn depth(&self) -> usize {
         match self {
             Self::Nothing | Self::Content { .. } => 0,
@@ -114,6 +126,16 @@ impl Slot {
         match self.holds.end() {
             End::At(until) => Some(until),
             End::Empty | End::Never => None,
+        }
+    }
+
+    /// The end of a code that may be in it and is not removed then, but where the newer one ends that may be there instead.
+    pub(super) fn may_outlive(&self) -> Option<Timestamp> {
+        let first = self.holds.first_end()?;
+        match self.holds.end() {
+            End::At(until) => (first < until).then_some(first),
+            End::Never => Some(first),
+            End::Empty => None,
         }
     }
 
@@ -179,6 +201,8 @@ struct Timer {
     not_before: Option<Timestamp>,
     /// When it is looked at next; at once where absent.
     due_at: Option<Timestamp>,
+    /// Whether that is no time of its own, but [`REMOVE_AGAIN`] after one that failed.
+    is_pause: bool,
 }
 
 /// What a newly arrived order means to its slot.
@@ -201,8 +225,6 @@ impl Queue {
     pub(super) fn order_slot(
         &mut self,
         now: Timestamp,
-    /// Whether that is no time of its own, but [`REMOVE_AGAIN`] after one that failed.
-    is_pause: bool,
         row: &mut Row,
         lane: &LaneName,
         comes_later: bool,

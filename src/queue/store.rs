@@ -378,6 +378,19 @@ impl Queue {
         }
     }
 
+    /// The jobs that wait and work in the name of the same reservation as one that was ordered later.
+    pub(super) fn waiting_before(&self, row: &Row) -> Result<Vec<JobId>, StoreError> {
+        let job = row.job()?;
+        let Some(key) = ledger::reservation_of(&job.order) else {
+            return Ok(Vec::new());
+        };
+        self.ids(
+            "SELECT job_id FROM job INDEXED BY job_reservation \
+             WHERE reservation = ?1 AND state = 'waiting' AND id < ?2 ORDER BY id",
+            params![self.reservation_index(&job.system, key), row.id.unwrap_or(i64::MAX)],
+        )
+    }
+
     /// Whether a job stands in its lane, to be sent at once.
     pub(super) fn is_ready(&self, row: &Row) -> Result<bool, StoreError> {
         Ok(self
@@ -417,19 +430,6 @@ impl Queue {
     }
 
     pub(super) fn find(&self, job_id: JobId) -> Result<Option<Row>, StoreError> {
-    /// The jobs that wait and work in the name of the same reservation as one that was ordered later.
-    pub(super) fn waiting_before(&self, row: &Row) -> Result<Vec<JobId>, StoreError> {
-        let job = row.job()?;
-        let Some(key) = ledger::reservation_of(&job.order) else {
-            return Ok(Vec::new());
-        };
-        self.ids(
-            "SELECT job_id FROM job INDEXED BY job_reservation \
-             WHERE reservation = ?1 AND state = 'waiting' AND id < ?2 ORDER BY id",
-            params![self.reservation_index(&job.system, key), row.id.unwrap_or(i64::MAX)],
-        )
-    }
-
         let sql = format!("SELECT {COLUMNS} FROM job WHERE job_id = ?1");
         self.row(&sql, params![job_id.0.as_bytes()])
     }

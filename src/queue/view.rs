@@ -89,6 +89,9 @@ pub struct SlotView {
     pub uncertain: bool,
     /// When it has to be empty, if what it may hold has an end.
     pub ends_at: Option<Timestamp>,
+    /// The earlier end of an older code that may be in it still, because nobody knows whether the newer one was put: until
+    /// that is settled it may open beyond this, up to `ends_at`.
+    pub may_outlive: Option<Timestamp>,
     /// When this was last changed.
     pub changed_at: Timestamp,
 }
@@ -271,6 +274,7 @@ impl Queue {
             may_open: slot.may_open(),
             uncertain: slot.is_uncertain() || slot.at_work.is_some(),
             ends_at: slot.ends_at(),
+            may_outlive: slot.may_outlive(),
             system: slot.system,
             device: slot.device,
             slot: slot.key,
