@@ -172,6 +172,8 @@ struct World {
     book: Arc<Mutex<Book>>,
     /// The agent's memory was put back from a backup, and it has not been told yet.
     agent_is_set_back: Arc<AtomicBool>,
+    /// Likewise the cloud's; it is not told in every seed.
+    cloud_is_set_back: Arc<AtomicBool>,
     /// Whose disks were filled while they had room and so the whole reserve, and not put back since.
     filled_beside_reserve: BTreeSet<Host>,
     /// The agent's disk goes back to its copy before its next start, and nobody will tell it.
@@ -325,6 +327,7 @@ impl World {
             tables: None,
             book: Arc::default(),
             agent_is_set_back: Arc::default(),
+            cloud_is_set_back: Arc::default(),
             filled_beside_reserve: BTreeSet::new(),
             agent_rolls_back: false,
             agent_starts_over: false,
@@ -1219,6 +1222,7 @@ impl World {
         let signals = Signals::default();
         let (tell, told) = oneshot::channel();
         let (spoken, mutant, circles) = (signals.clone(), self.mutant, self.circles.clone());
+        let is_set_back = Arc::clone(&self.cloud_is_set_back);
         let run = async move {
             let now = clock.now();
             let open = || Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone());
@@ -1227,6 +1231,12 @@ impl World {
             let mut db = open_at_any_rate(&mut reserve, open)?;
             circles.watch("the cloud", db.connection())?;
             mutant::spoil_cloud(mutant, &mut db)?;
+            if is_set_back.load(Ordering::Relaxed) {
+                db.connection().execute_batch("BEGIN IMMEDIATE")?;
+                db.restored()?;
+                db.connection().execute_batch("COMMIT")?;
+            }
+            is_set_back.store(false, Ordering::Relaxed);
             db.all_bridges_down(now)?;
             let workspace = db.workspace()?.expect("it was founded");
             let bridge = db.the_bridge(now, workspace)?;
@@ -1268,6 +1278,11 @@ impl World {
     /// Whether in this seed the agent's machine is put back to an older moment without anybody saying so.
     fn may_roll_back(&self) -> bool {
         self.seed % 8 == 5
+    }
+
+    /// Whether in this seed the agent is set back and told so. It has much to be forgiven, so most seeds have none of it.
+    fn agent_is_told_of_set_backs(&self) -> bool {
+        self.seed % 4 == 1 && !self.may_roll_back()
     }
 
     /// What is on the agent's disk, while no process uses it.
@@ -1431,6 +1446,8 @@ impl World {
         if let Some(image) = self.cloud.backup.clone().filter(|_| may_be_set_back && self.chance(25)) {
             self.note("the cloud's backup is put back");
             self.cloud.disk.restore(&image);
+            // Its bridge tells it, but for one that was set back as well: then nobody else can.
+            self.cloud_is_set_back.store(self.agent_is_told_of_set_backs(), Ordering::Relaxed);
             self.filled_beside_reserve.remove(&Host::Cloud);
             let mut book = self.book.lock().unwrap();
             book.cloud_restored = true;
@@ -1459,8 +1476,7 @@ impl World {
         if std::mem::take(&mut self.agent_starts_over) {
             return self.soon(50, Action::StartAgent);
         }
-        // An agent that was set back has much to be forgiven, so most seeds have none.
-        let may_be_set_back = !self.healed && self.seed % 4 == 1 && !self.may_roll_back();
+        let may_be_set_back = !self.healed && self.agent_is_told_of_set_backs();
         if !self.healed && self.may_roll_back() && self.agent.backup.is_some() && self.chance(50) {
             self.agent_rolls_back = true;
         }
