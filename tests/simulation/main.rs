@@ -32,7 +32,7 @@ use world::{Story, play};
 const SEEDS: u64 = 300;
 const THREADS: usize = 2;
 /// How many it takes to see what a broken part breaks.
-const MUTANT_SEEDS: u64 = 64;
+const MUTANT_SEEDS: u64 = 128;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|number| number.parse().unwrap())
