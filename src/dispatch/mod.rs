@@ -1046,7 +1046,8 @@ impl Dispatch {
         });
         let instants = self.lanes.next_retry(now).into_iter().chain(self.held_until);
         let waits = instants.map(|at| at.saturating_duration_since(now)).chain(asides);
-        waits.chain(self.next_expiry.map(until)).chain(self.next_due.map(until)).min()
+        let next_expiry = self.next_expiry.filter(|_| self.held_until.is_none());
+        waits.chain(next_expiry.map(until)).chain(self.next_due.map(until)).min()
     }
 
     /// Deadlines and timers may have changed.
@@ -1062,7 +1063,8 @@ impl Dispatch {
             self.look_again();
         }
         self.looked_at = now;
-        if self.next_expiry.is_some_and(|at| at <= now) {
+        // What is held may have been done from a memory that is gone: the cloud's word comes before a deadline's.
+        if self.held_until.is_none() && self.next_expiry.is_some_and(|at| at <= now) {
             // Asked once; the answer says when to ask again.
             self.next_expiry = None;
             let trouble = |(system, line): (&SystemName, &Line)| match line {
