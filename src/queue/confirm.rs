@@ -67,6 +67,7 @@ impl Queue {
                 "UPDATE job SET body = ?2, due_at = NULL, retry_at = NULL, code = '' WHERE job_id = ?1",
             )?
             .execute(params![job_id.0.as_bytes(), sealed])?;
+        self.count_moved(&row, row.state, "")?;
         self.audit_line(now, "confirmed", Some(job_id), &format!("to be made, says {by}"))?;
         Ok(Ok(row.lane))
     }
@@ -138,7 +139,7 @@ impl Queue {
 
     /// The outcome of a job whose deadline came while it waited.
     pub(super) fn too_late(&self, row: &Row) -> Outcome {
-        if row.code != Code::SiteNotConfirmed {
+        if row.code != Some(Code::SiteNotConfirmed) {
             return expired();
         }
         let message = "nobody at the site confirmed the card before its deadline; nothing was sent";
@@ -149,7 +150,7 @@ impl Queue {
         let Some(row) = self.find(job_id)? else {
             return Ok(Err(ConfirmRefused::NotKnown));
         };
-        let awaits = row.state == JobState::Waiting && row.code == Code::SiteNotConfirmed;
+        let awaits = row.state == JobState::Waiting && row.code == Some(Code::SiteNotConfirmed);
         Ok(if awaits { Ok(row) } else { Err(ConfirmRefused::NotAwaited(row.state)) })
     }
 }

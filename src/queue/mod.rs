@@ -13,6 +13,10 @@
 //! between arrival and first byte, and [`Queue::finish`] takes the second and last. A report that was acknowledged is
 //! deleted along with some later change, never in a commit of its own.
 //!
+//! What most operations of a transaction change alike, the streams' positions and the tally, is kept in memory until its
+//! end and written once: whoever ends one does it with [`Store::commit`], and says so with [`Store::undone`] when it was
+//! rolled back.
+//!
 //! # Rows
 //! `job` holds orders and outcomes, sealed; its index `job_waiting` is the order in which a lane is worked off, with
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
@@ -34,6 +38,7 @@ mod lanes;
 mod ledger;
 mod limits;
 mod outbox;
+mod owed;
 mod people;
 pub mod policy;
 mod restore;
@@ -62,6 +67,7 @@ pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, QueueReader, S
 
 use self::{
     ledger::{Change, Door, Settled},
+    owed::Owed,
     policy::Event,
     slots::Ordered,
     store::Row,
@@ -83,7 +89,8 @@ use crate::{
 pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("queue.sql"), include_str!("second.sql"), include_str!("third.sql")];
 
 /// The schema of this version.
 pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
@@ -257,6 +264,7 @@ pub struct Queue {
     cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
+    owed: Owed,
 }
 
 impl Store for Queue {
@@ -270,6 +278,15 @@ impl Store for Queue {
 
     fn undone(&mut self) {
         self.cards_sent = None;
+        self.owed = Owed::default();
+    }
+
+    fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    fn settle_up(&mut self) -> Result<(), StoreError> {
+        self.write_owed()
     }
 }
 
@@ -285,7 +302,10 @@ struct CardsSent {
 fn resolved(row: &Row, resolution: &Resolution) -> Outcome {
     match resolution.verdict {
         Verdict::Done => row.resolved_success(),
-        Verdict::NotDone => Outcome::failed(row.code, format!("{} says that it was not done", resolution.by)),
+        Verdict::NotDone => Outcome::failed(
+            row.code.unwrap_or(Code::Other),
+            format!("{} says that it was not done", resolution.by),
+        ),
     }
 }
 
@@ -318,10 +338,19 @@ impl Queue {
     ) -> Result<Self, StoreError> {
         connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
-        let cards_sent = None;
+        let (cards_sent, owed) = (None, Owed::default());
         let handed_out = acknowledged;
-        let mut queue =
-            Self { connection, seal, random, rules, acknowledged, handed_out, cards_sent, disk_is_full };
+        let mut queue = Self {
+            connection,
+            seal,
+            random,
+            rules,
+            acknowledged,
+            handed_out,
+            cards_sent,
+            disk_is_full,
+            owed,
+        };
         let reports = queue.memory()?.reports;
         queue.handed_out = reports.last;
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
@@ -722,7 +751,7 @@ impl Queue {
             let of_system = || troubles.systems.get(&row.body.as_ref()?.job.system);
             let trouble = row.lane.as_ref().and_then(|lane| troubles.lanes.get(lane)).or_else(of_system);
             let outcome = match trouble {
-                Some(trouble) if row.code != Code::SiteNotConfirmed => {
+                Some(trouble) if row.code != Some(Code::SiteNotConfirmed) => {
                     let message = format!("its deadline passed before anything was sent: {trouble}");
                     Outcome::Expired(Refusal::new(Code::Expired, message))
                 }

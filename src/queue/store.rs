@@ -33,7 +33,8 @@ pub(super) struct Row {
     id: Option<i64>,
     pub(super) job_id: JobId,
     pub(super) state: JobState,
-    pub(super) code: Code,
+    /// Why it did not simply succeed, or waits again.
+    pub(super) code: Option<Code>,
     pub(super) attempt: u32,
     pub(super) treatment: Option<Treatment>,
     pub(super) cancel_wanted: bool,
@@ -74,6 +75,11 @@ impl Row {
         })
     }
 
+    /// Its code as it is stored.
+    pub(super) fn code_text(&self) -> &'static str {
+        self.code.map_or("", Code::as_str)
+    }
+
     fn id(&self) -> Result<i64, StoreError> {
         self.id
             .ok_or_else(|| StoreError::corrupt(place(self.job_id), "a row that is not stored was asked for"))
@@ -95,8 +101,8 @@ pub(super) struct Arrived {
 
 /// What a job's arrival came to, where its row is written for the first time.
 #[derive(Default)]
-struct First<'a> {
-    code: &'a str,
+struct First {
+    code: &'static str,
     attempt: u32,
     due_at: Option<i64>,
     retry_at: Option<i64>,
@@ -217,11 +223,10 @@ impl Queue {
                  (SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting')",
             )?
             .query_row([job_id.0.as_bytes()], |row| {
-                let waiting: i64 = row.get(2)?;
                 Ok(Arrived {
                     is_held: row.get(0)?,
                     is_cancelled: row.get(1)?,
-                    waiting: waiting.cast_unsigned(),
+                    waiting: self.with_those_that_moved(row.get(2)?),
                 })
             })?)
     }
@@ -254,8 +259,7 @@ impl Queue {
     /// it is known what becomes of it.
     pub(super) fn store_received(&mut self, now: Timestamp, row: &mut Row) -> Result<(), StoreError> {
         if row.id.is_none() {
-            self.insert(now, row, JobState::Received, First::default())?;
-            row.id = Some(self.connection.last_insert_rowid());
+            row.id = Some(self.insert(now, row, JobState::Received, First::default())?);
         }
         Ok(())
     }
@@ -265,8 +269,8 @@ impl Queue {
         now: Timestamp,
         row: &Row,
         state: JobState,
-        first: First<'_>,
-    ) -> Result<(), StoreError> {
+        first: First,
+    ) -> Result<i64, StoreError> {
         let job = row.job()?;
         let sealed = self.sealed(&body_place(row.job_id), &row.body);
         let reservation = ledger::reservation_of(&job.order);
@@ -299,7 +303,9 @@ impl Queue {
                 self.slot_index(&job.system, &job.order),
                 reservation.map(|key| self.reservation_index(&job.system, key)),
             ])?;
-        Ok(())
+        let id = self.connection.last_insert_rowid();
+        self.count_in(state, first.code)?;
+        Ok(id)
     }
 
     fn reservation_index(&self, system: &SystemName, key: &ReservationKey) -> [u8; 32] {
@@ -356,7 +362,9 @@ impl Queue {
                 "INSERT INTO job(job_id, state, received_at, expires_at) VALUES (?1, 'received', ?2, ?2)",
             )?
             .execute(params![job_id.0.as_bytes(), now.as_millisecond()])?;
-        Ok(Self::received(Some(self.connection.last_insert_rowid()), job_id))
+        let id = self.connection.last_insert_rowid();
+        self.count_in(JobState::Received, "")?;
+        Ok(Self::received(Some(id), job_id))
     }
 
     fn received(id: Option<i64>, job_id: JobId) -> Row {
@@ -364,7 +372,7 @@ impl Queue {
             id,
             job_id,
             state: JobState::Received,
-            code: Code::Other,
+            code: None,
             attempt: 0,
             treatment: None,
             cancel_wanted: false,
@@ -474,12 +482,12 @@ impl Queue {
         let (due_at, retry_at) =
             (due_at.map(Timestamp::as_millisecond), retry_at.map(Timestamp::as_millisecond));
         let Some(id) = row.id else {
-            return self.insert(now, row, state, First { due_at, retry_at, ..First::default() });
+            return self.insert(now, row, state, First { due_at, retry_at, ..First::default() }).map(drop);
         };
         self.connection
             .prepare_cached("UPDATE job SET state = ?2, due_at = ?3, retry_at = ?4 WHERE id = ?1")?
             .execute(params![id, state.as_str(), due_at, retry_at])?;
-        Ok(())
+        self.count_moved(row, state, row.code_text())
     }
 
     /// Has a job wait for no time, but for what the code says.
@@ -492,12 +500,13 @@ impl Queue {
     ) -> Result<(), StoreError> {
         let Some(id) = row.id else {
             let (state, due_at) = (row.next(Event::Queue)?, Some(held));
-            return self.insert(now, row, state, First { code: why.as_str(), due_at, ..First::default() });
+            let first = First { code: why.as_str(), due_at, ..First::default() };
+            return self.insert(now, row, state, first).map(drop);
         };
         self.connection
             .prepare_cached("UPDATE job SET due_at = ?2, retry_at = NULL, code = ?3 WHERE id = ?1")?
             .execute(params![id, held, why.as_str()])?;
-        Ok(())
+        self.count_moved(row, row.state, why.as_str())
     }
 
     pub(super) fn mark_waiting(
@@ -507,7 +516,7 @@ impl Queue {
         retry_at: Option<Timestamp>,
         why: Option<Code>,
     ) -> Result<(), StoreError> {
-        let state = row.next(event)?;
+        let (state, code) = (row.next(event)?, why.map_or("", Code::as_str));
         self.connection
             .prepare_cached(
                 "UPDATE job SET state = ?2, retry_at = ?3, code = ?4, sent_at = NULL, treatment = NULL WHERE id = ?1",
@@ -516,9 +525,9 @@ impl Queue {
                 row.id()?,
                 state.as_str(),
                 retry_at.map(Timestamp::as_millisecond),
-                why.map_or("", Code::as_str)
+                code
             ])?;
-        Ok(())
+        self.count_moved(row, state, code)
     }
 
     /// Marks a job `sent`; gives the number of the attempt.
@@ -536,13 +545,14 @@ impl Queue {
             self.insert(now, row, state, First { attempt, sent_at, treatment, ..First::default() })?;
             return Ok(attempt);
         };
-        let attempt = self
-            .connection
+        let attempt = row.attempt + 1;
+        self.connection
             .prepare_cached(
-                "UPDATE job SET state = ?2, attempt = attempt + 1, sent_at = ?3, treatment = ?4, retry_at = NULL, \
-                 due_at = NULL, code = '' WHERE id = ?1 RETURNING attempt",
+                "UPDATE job SET state = ?2, attempt = ?5, sent_at = ?3, treatment = ?4, retry_at = NULL, \
+                 due_at = NULL, code = '' WHERE id = ?1",
             )?
-            .query_row(params![id, state.as_str(), sent_at, treatment], |row| row.get(0))?;
+            .execute(params![id, state.as_str(), sent_at, treatment, attempt])?;
+        self.count_moved(row, state, "")?;
         Ok(attempt)
     }
 
@@ -566,14 +576,15 @@ impl Queue {
             (refusal_of(outcome).map_or("", |refusal| refusal.code.as_str()), now.as_millisecond());
         let Some(id) = row.id else {
             let (ended_at, outcome) = (Some(ended_at), Some(sealed));
-            return self.insert(now, row, state, First { code, ended_at, outcome, ..First::default() });
+            let first = First { code, ended_at, outcome, ..First::default() };
+            return self.insert(now, row, state, first).map(drop);
         };
         self.connection
             .prepare_cached(
                 "UPDATE job SET state = ?2, code = ?3, ended_at = ?4, outcome = ?5, retry_at = NULL, due_at = NULL WHERE id = ?1",
             )?
             .execute(params![id, state.as_str(), code, ended_at, sealed])?;
-        Ok(())
+        self.count_moved(row, state, code)
     }
 
     pub(super) fn mark_resolved(
@@ -586,7 +597,7 @@ impl Queue {
         self.connection
             .prepare_cached("UPDATE job SET state = ?2, resolution = ?3 WHERE id = ?1")?
             .execute(params![row.id()?, state.as_str(), sealed])?;
-        Ok(())
+        self.count_moved(row, state, row.code_text())
     }
 
     /// The lanes in which jobs wait.
@@ -609,7 +620,13 @@ impl Queue {
             .connection
             .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting'")?
             .query_row([], |row| row.get(0))?;
-        Ok(count.cast_unsigned())
+        Ok(self.with_those_that_moved(count))
+    }
+
+    /// How many jobs wait, where the tally says so many.
+    fn with_those_that_moved(&self, waiting: i64) -> u64 {
+        let moved = self.owed.moved().filter(|(state, _, _)| *state == JobState::Waiting);
+        moved.fold(waiting, |waiting, (_, _, jobs)| waiting + jobs).max(0).cast_unsigned()
     }
 
     /// How many jobs wait for their time; counts no further than `most`.
@@ -682,7 +699,7 @@ impl Queue {
                     id: Some(row.get(0)?),
                     job_id: JobId(uuid::Uuid::from_bytes(row.get(1)?)),
                     state: JobState::Received,
-                    code: code_named(&code),
+                    code: Some(code).filter(|code| !code.is_empty()).map(|code| code_named(&code)),
                     attempt: row.get(4)?,
                     treatment: None,
                     cancel_wanted: row.get(6)?,

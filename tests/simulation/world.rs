@@ -1278,7 +1278,7 @@ impl World {
             if is_set_back.load(Ordering::Relaxed) {
                 queue.connection().execute_batch("BEGIN IMMEDIATE")?;
                 queue.restored(clock.now())?;
-                queue.connection().execute_batch("COMMIT")?;
+                queue.commit()?;
             }
             is_set_back.store(false, Ordering::Relaxed);
             let is_restored = queue.is_restored()?;
@@ -1721,7 +1721,7 @@ fn found(storage: &Storage, now: Timestamp, authority: Option<&Authority>) -> Re
     if let Some(authority) = authority {
         db.admit(now, bridge, &authority.keys())?;
     }
-    db.connection().execute_batch("COMMIT")?;
+    db.commit()?;
     Ok(())
 }
 
