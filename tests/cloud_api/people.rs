@@ -235,6 +235,54 @@ fn seen(rooms: &[&str], ends_at: &str) -> Outcome {
 }
 
 #[test]
+fn a_card_that_was_written_before_its_space_changed_asks_to_be_written_again() {
+    let cloud = Cloud::with_property();
+    let (room, lobby) = (cloud.entrance("101"), cloud.entrance("lobby"));
+    let unit = json!({"name": "Unit", "space_key": "unit", "acs_entrance_ids": [room]});
+    let space = cloud.ok("/spaces/create", &unit)["space"]["space_id"].clone();
+    let grant = json!({
+        "user_identity": {"full_name": "Jane"}, "space_ids": [space],
+        "requested_access_methods": [{"mode": "card"}], "reservation_key": "stay-1", "ends_at": in_hours(24),
+    });
+    let grant = cloud.ok("/access_grants/create", &grant)["access_grant"].clone();
+    let card = json!({"access_method_id": grant["access_method_ids"][0]});
+    let asks = || {
+        let card = cloud.ok("/access_methods/get", &card)["access_method"].clone();
+        assert_eq!(
+            (&card["pending_mutations"], &card["warnings"]),
+            (&json!([]), &json!([])),
+            "its times are as before"
+        );
+        assert_ne!(card["is_issued"], card["is_encoding_required"], "{card}");
+        card["is_ready_for_encoding"] == true
+    };
+    let write = || {
+        cloud.report(&cloud.encode(&grant), written(Written::Proven));
+        assert!(!asks());
+    };
+    let member = json!({"space_id": space, "acs_entrance_ids": [lobby]});
+    write();
+    cloud.ok("/spaces/add_acs_entrances", &member);
+    assert!(asks(), "it does not open the lobby");
+    cloud.ok("/spaces/add_acs_entrances", &member);
+    write();
+    cloud.ok("/spaces/add_acs_entrances", &member);
+    assert!(!asks(), "nothing has changed");
+    cloud.ok("/spaces/remove_acs_entrances", &member);
+    assert!(asks(), "it still opens the lobby");
+    write();
+    let both = json!({"space_key": "unit", "acs_entrance_ids": [room, lobby]});
+    cloud.ok("/spaces/update", &both);
+    assert!(asks());
+    let events = json!({"access_grant_id": grant["access_grant_id"], "since": "2020-01-01T00:00:00Z"});
+    let events = cloud.ok("/events/list", &events)["events"].clone();
+    let kinds: Vec<_> = events.as_array().unwrap().iter().map(|event| text(&event["event_type"])).collect();
+    assert!(
+        kinds.ends_with(&["access_method.revoked".into(), "access_method.card_encoding_required".into()])
+    );
+}
+
+#[test]
 fn a_card_that_is_read_is_told_from_others_as_far_as_that_can_be_done() {
     let cloud = Cloud::with_property();
     let grant = cloud.grant("stay-1");

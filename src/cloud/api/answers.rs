@@ -503,7 +503,8 @@ fn times(window: &Window) -> Value {
 fn updating(method: &Method) -> Option<(Window, Timestamp)> {
     match &method.code {
         Some(view) => view.code.updating_from.map(|from| (from, view.code.asked_at)),
-        None => method.written_for.filter(|_| !method.is_issued),
+        // A card of which only the doors changed is to be written again as well.
+        None => method.written_for.filter(|(from, _)| !method.is_issued && Some(*from) != method.window),
     }
 }
 

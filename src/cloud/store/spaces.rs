@@ -5,7 +5,7 @@ use rusqlite::{Row, params};
 use serde_json::Value;
 
 use crate::{
-    grants::{Mode, Refused, Resource, plan_space_change},
+    grants::{Mode, Refused, Resource, Targets, Updated, plan_space_change},
     model::{AccessGrantId, AcsEntranceId, DeviceId, SpaceId},
     store::StoreError,
 };
@@ -243,6 +243,7 @@ impl Tenant<'_> {
                 self.sealed_customer(before.id, customer_data.as_ref()),
             ],
         )?;
+        let led_to = self.led_to(before.id)?;
         let mut changed = 0;
         if let Some(devices) = devices {
             let held = self.devices_of_space(before.id)?;
@@ -255,7 +256,7 @@ impl Tenant<'_> {
             changed += self.drop_members(before.id, &gone)? + self.put_members(before.id, &doors)?;
         }
         if changed > 0 {
-            self.members_changed(now, before.id)?;
+            self.members_changed(now, before.id, &led_to)?;
         }
         self.the_space(&SpaceName::Id(before.id))
     }
@@ -315,8 +316,8 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    /// Adds doors to a space, or takes them out. Grants that name the space follow it at their next encoding; one whose
-    /// card cannot carry the doors any more says so.
+    /// Adds doors to a space, or takes them out. Grants that name the space follow it: a card that was written asks to be
+    /// written again, and one that cannot carry the doors any more says so.
     pub(crate) fn change_members(
         &mut self,
         now: Timestamp,
@@ -328,6 +329,7 @@ impl Tenant<'_> {
 
     fn try_change_members(&mut self, now: Timestamp, space: SpaceId, members: &Members) -> Result<(), Fault> {
         self.the_space(&SpaceName::Id(space))?;
+        let led_to = self.led_to(space)?;
         let changed = match members {
             Members::Add(doors) => {
                 self.targets(doors)?;
@@ -362,7 +364,7 @@ impl Tenant<'_> {
             }
         };
         if changed > 0 {
-            self.members_changed(now, space)?;
+            self.members_changed(now, space, &led_to)?;
         }
         Ok(())
     }
@@ -446,13 +448,24 @@ impl Tenant<'_> {
         )
     }
 
-    fn members_changed(&mut self, now: Timestamp, space: SpaceId) -> Result<(), Fault> {
-        let changed = self.the_space(&SpaceName::Id(space))?;
-        self.tell_space(now, "space.device_membership_changed", &changed)?;
-        self.grants_of_space(space)?.into_iter().try_for_each(|grant| self.space_changed(now, grant))
+    /// The live grants that name a space, and where each of them leads.
+    fn led_to(&self, space: SpaceId) -> Result<Vec<(AccessGrantId, Targets)>, Fault> {
+        let grants = self.grants_of_space(space)?.into_iter();
+        grants.map(|grant| Ok((grant, self.targets_of(grant)?))).collect()
     }
 
-    fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), Fault> {
+    fn members_changed(
+        &mut self,
+        now: Timestamp,
+        space: SpaceId,
+        led_to: &[(AccessGrantId, Targets)],
+    ) -> Result<(), Fault> {
+        let changed = self.the_space(&SpaceName::Id(space))?;
+        self.tell_space(now, "space.device_membership_changed", &changed)?;
+        led_to.iter().try_for_each(|(grant, before)| self.space_changed(now, *grant, before))
+    }
+
+    fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId, before: &Targets) -> Result<(), Fault> {
         self.follow_devices(now, grant)?;
         let Some(known) = self.grant(&GrantName::Id(grant))? else { return Ok(()) };
         if known.methods.iter().all(|method| method.mode != Mode::Card) {
@@ -461,11 +474,19 @@ impl Tenant<'_> {
         let targets = self.targets_of(grant)?;
         let key = known.reservation_key.as_ref();
         let change = plan_space_change(grant, &known.window, key, &targets, !known.errors.is_empty());
-        if let Some(problem) = change.problem {
-            self.db.execute(
-                "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-                params![self.workspace, grant.to_string(), problem.code, problem.message, ms(now)],
-            )?;
+        match change.problem {
+            Some(problem) => {
+                self.db.execute(
+                    "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+                    params![self.workspace, grant.to_string(), problem.code, problem.message, ms(now)],
+                )?;
+            }
+            // Nobody writes a card for what is over.
+            None if known.window.is_over(now) => {}
+            None => {
+                let as_before = Updated { window: known.window, reservation_rooms: None };
+                self.update_cards(now, &known, &as_before, before, &targets)?;
+            }
         }
         Ok(self.tell(now, &change.events)?)
     }

@@ -207,7 +207,7 @@ impl Tenant<'_> {
     }
 
     /// Cards cannot be told from afar: one whose times or doors changed asks to be written again.
-    fn update_cards(
+    pub(super) fn update_cards(
         &mut self,
         now: Timestamp,
         grant: &Grant,
