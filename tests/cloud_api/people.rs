@@ -66,6 +66,8 @@ fn a_person_changes_is_found_and_goes_when_no_access_is_left() {
     let grant = cloud.ok("/access_grants/create", &grant)["access_grant"].clone();
     let doors = cloud.ok("/user_identities/list_accessible_entrances", &json!({"user_identity_id": id}));
     assert_eq!(doors["acs_entrances"][0]["display_name"], "101");
+    let devices = cloud.ok("/user_identities/list_accessible_devices", &json!({"user_identity_id": id}));
+    assert_eq!(devices, json!({"devices": [], "accessible_devices": [], "ok": true}));
     let gone = json!({"user_identity_id": id});
     assert_eq!(
         refused(&cloud, "/user_identities/delete", gone.clone()),

@@ -100,6 +100,9 @@ fn answer(answers: Answers) -> Value {
         Answers::Nothing => {}
         Answers::One(key, thing) => fields.push((key, named(thing))),
         Answers::All(key, thing) => fields.push((key, schemas::list(&named(thing)))),
+        Answers::AllTwice(key, older, thing) => {
+            fields.extend([key, older].map(|key| (key, schemas::list(&named(thing)))));
+        }
         Answers::Pages(key, thing) => {
             fields.push((key, schemas::list(&named(thing))));
             fields.push(("pagination", named("pagination")));

@@ -48,6 +48,8 @@ pub(super) enum Answers {
     Nothing,
     One(&'static str, &'static str),
     All(&'static str, &'static str),
+    /// All of them, and once more under the key that older clients know.
+    AllTwice(&'static str, &'static str, &'static str),
     /// Some of them, and where the others are.
     Pages(&'static str, &'static str),
 }

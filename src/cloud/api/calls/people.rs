@@ -1,7 +1,7 @@
 //! `user_identities`: who.
 
 use hyper::{Method, StatusCode};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::{Answer, Answers, Call, PAGED, Request, one};
 use crate::{
@@ -127,7 +127,7 @@ pub(super) const CALLS: &[Call] = &[
         path: "/user_identities/list_accessible_devices",
         method: Method::GET,
         params: &[required("user_identity_id", Kind::Id)],
-        answers: Answers::All("devices", "device"),
+        answers: Answers::AllTwice("devices", "accessible_devices", "device"),
         run: |request| Box::pin(list_devices(request)),
     },
 ];
@@ -249,5 +249,8 @@ async fn list_devices(request: Request) -> Answer {
     let page = Page { limit: u32::try_from(ids.len()).unwrap_or(u32::MAX - 1), after: 0 };
     let filter = DeviceFilter { ids: Some(ids), ..DeviceFilter::default() };
     let listed = request.store(move |tenant| tenant.devices(&filter, page)).await?;
-    one("devices", listed.rows.iter().map(|device| answers::device(request.workspace, device)).collect())
+    let shown: Value = listed.rows.iter().map(|device| answers::device(request.workspace, device)).collect();
+    let mut answer = one("devices", shown.clone())?;
+    answer.insert("accessible_devices".into(), shown);
+    Ok(answer)
 }
