@@ -96,7 +96,7 @@ impl House {
     }
 
     /// What a script asks the people of the house for, since software alone cannot do it.
-    fn does(&self, asked: &Value) -> Value {
+    fn does(&mut self, asked: &Value) -> Value {
         let word = |key: &str| asked[key].as_str().unwrap_or_else(|| panic!("no {key} in {asked}"));
         match word("please") {
             "lay the card down when it is asked for" => {
@@ -113,6 +113,20 @@ impl House {
                 json!(self.keypads.done(word("lock"), "unlocked").len())
             }
             "look what the lock holds" => json!(self.keypads.keys(word("lock"))),
+            "unplug the lock" => self.keypads.at(word("lock"), "unplug"),
+            "plug the lock in" => self.keypads.at(word("lock"), "replug"),
+            "switch the bridge off" => {
+                self.site.agent().kill();
+                Value::Null
+            }
+            "wall room 105 up, and switch the bridge on" => {
+                let config = self.site.folder.path().join("agent.toml");
+                let text = fs::read_to_string(&config).unwrap();
+                assert!(text.contains(", \"105\"]"), "{text}");
+                fs::write(&config, text.replace(", \"105\"]", "]")).unwrap();
+                self.site.restart_agent();
+                Value::Null
+            }
             other => panic!("nobody in the house can {other}"),
         }
     }
@@ -121,8 +135,9 @@ impl House {
 /// Lets a script go through its flows, does by hand what it asks for, and checks every answer that it got.
 fn goes_through_its_flows(line: &str, is_current: bool, client: &mut Command) {
     let document = published();
-    let house = House::start();
-    let said = |key: &str| house.site.said[key].as_str().unwrap();
+    let mut house = House::start();
+    let said = house.site.said.clone();
+    let said = |key: &str| said[key].as_str().unwrap();
     let tap = Tap::before(said("api"), &house.site.folder.path().join("cloud"));
     let trouble = house.site.folder.path().join("client.err");
     let client = client

@@ -595,6 +595,80 @@ const flows = {
       'user_identity_already_exists',
     ])
   },
+
+  async 'what goes wrong at the property'() {
+    // Nothing is said to be there that is not.
+    const front = () => call('devices.get', { name: 'Front Door' })
+    await please('unplug the lock', { lock: 'lock-1' })
+    const grant = await call('accessGrants.create', {
+      user_identity: { full_name: 'Jo' },
+      device_ids: [(await front()).device_id],
+      requested_access_methods: [{ mode: 'code' }],
+      ends_at: hours(48),
+    })
+    const { access_grant_id } = grant
+    const [access_method_id] = grant.access_method_ids
+    const away = await until('the lock is seen to be away', async () => {
+      const device = await front()
+      return !device.properties.online && device
+    })
+    assert.equal(away.can_program_online_access_codes, true)
+    assert.deepEqual(ids(away.errors, 'error_code'), ['device_offline'])
+    const waiting = await call('accessMethods.get', { access_method_id })
+    assert.deepEqual([waiting.is_issued, waiting.code], [false, undefined])
+    assert.deepEqual(ids(waiting.pending_mutations, 'mutation_code'), ['provisioning_access'])
+    const lacking = await call('accessGrants.get', { access_grant_id })
+    assert.deepEqual(ids(lacking.warnings, 'warning_code'), ['underprovisioned_access'])
+    await please('plug the lock in', { lock: 'lock-1' })
+    const { code } = await issued(access_method_id)
+    assert.equal(await unlocks(code, 'lock-1'), true)
+
+    // Nor to be gone.
+    await please('unplug the lock', { lock: 'lock-1' })
+    await call('accessGrants.delete', { access_grant_id })
+    await until('the lock is seen to be away', async () => !(await front()).properties.online)
+    const leaving = await call('accessGrants.get', { access_grant_id })
+    assert.deepEqual(ids(leaving.warnings, 'warning_code'), ['being_deleted', 'overprovisioned_access'])
+    const [method] = await call('accessMethods.list', { access_grant_id })
+    assert.deepEqual(ids(method.pending_mutations, 'mutation_code'), ['revoking_access'])
+    await please('plug the lock in', { lock: 'lock-1' })
+    await gone('accessGrants.get', { access_grant_id })
+    assert.equal(await unlocks(code, 'lock-1'), false)
+
+    // The site has the last word: no code of its is good for that long.
+    const forbidden = await call('accessGrants.create', {
+      user_identity: { full_name: 'Kim' },
+      device_ids: [away.device_id],
+      requested_access_methods: [{ mode: 'code' }],
+      ends_at: hours(400 * 24),
+    })
+    await until('the site has refused', async () => {
+      const [{ errors, is_issued }] = await call('accessMethods.list', {
+        access_grant_id: forbidden.access_grant_id,
+      })
+      assert.equal(is_issued, false)
+      return errors.some(({ error_code }) => error_code === 'access_not_provisioned')
+    })
+    await call('accessGrants.delete', { access_grant_id: forbidden.access_grant_id })
+
+    // A bridge that is away, and a room that is no more.
+    const systemErrors = async () => {
+      const { errors } = await call('acs.systems.get', { acs_system_id: system.acs_system_id })
+      return ids(errors, 'error_code')
+    }
+    await please('switch the bridge off')
+    await until('the bridge is seen to be away', async () =>
+      (await systemErrors()).includes('bridge_disconnected'),
+    )
+    assert.deepEqual(ids((await front()).errors, 'error_code'), ['bridge_disconnected'])
+    await please('wall room 105 up, and switch the bridge on')
+    await until('the bridge is back', async () => (await systemErrors()).length === 0)
+    const errors = await until('the room is seen to be gone', async () => {
+      const { errors } = await call('acs.entrances.get', { acs_entrance_id: door('105') })
+      return errors.length > 0 && errors
+    })
+    assert.deepEqual(ids(errors, 'error_code'), ['entrance_removed'])
+  },
 }
 
 const only = process.argv.slice(2)

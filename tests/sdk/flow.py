@@ -595,6 +595,72 @@ def what_is_refused_as_the_client_tells_it():
     )
 
 
+def what_goes_wrong_at_the_property():
+    def front():
+        return call("devices.get", name="Front Door")
+
+    def is_away():
+        lock = front()
+        return not lock.properties["online"] and lock
+
+    # Nothing is said to be there that is not.
+    please("unplug the lock", lock="lock-1")
+    jo = {"user_identity": {"full_name": "Jo"}, "requested_access_methods": [{"mode": "code"}]}
+    grant = call("access_grants.create", device_ids=[front().device_id], ends_at=hours(48), **jo)
+    own = {"access_grant_id": grant.access_grant_id}
+    [access_method_id] = grant.access_method_ids
+    away = until("the lock is seen to be away", is_away)
+    assert away.can_program_online_access_codes
+    assert each(away.errors, "error_code") == ["device_offline"]
+    waiting = call("access_methods.get", access_method_id=access_method_id)
+    assert not waiting.is_issued and not waiting.code
+    assert each(waiting.pending_mutations, "mutation_code") == ["provisioning_access"]
+    lacking = call("access_grants.get", **own)
+    assert each(lacking.warnings, "warning_code") == ["underprovisioned_access"]
+    please("plug the lock in", lock="lock-1")
+    code = issued(access_method_id).code
+    assert unlocks(code, "lock-1")
+
+    # Nor to be gone.
+    please("unplug the lock", lock="lock-1")
+    call("access_grants.delete", **own)
+    until("the lock is seen to be away", is_away)
+    leaving = call("access_grants.get", **own)
+    assert each(leaving.warnings, "warning_code") == ["being_deleted", "overprovisioned_access"]
+    [method] = call("access_methods.list", **own)
+    assert each(method.pending_mutations, "mutation_code") == ["revoking_access"]
+    please("plug the lock in", lock="lock-1")
+    gone("access_grants.get", **own)
+    assert not unlocks(code, "lock-1")
+
+    # The site has the last word: no code of its is good for that long.
+    kim = {"user_identity": {"full_name": "Kim"}, "requested_access_methods": [{"mode": "code"}]}
+    forbidden = call("access_grants.create", device_ids=[away.device_id], ends_at=hours(400 * 24), **kim)
+
+    def is_refused():
+        [method] = call("access_methods.list", access_grant_id=forbidden.access_grant_id)
+        assert not method.is_issued
+        return "access_not_provisioned" in each(method.errors, "error_code")
+
+    until("the site has refused", is_refused)
+    call("access_grants.delete", access_grant_id=forbidden.access_grant_id)
+
+    # A bridge that is away, and a room that is no more.
+    def system_errors():
+        system = call("acs.systems.get", acs_system_id=DOORS[0].acs_system_id)
+        return each(system.errors, "error_code")
+
+    please("switch the bridge off")
+    until("the bridge is seen to be away", lambda: "bridge_disconnected" in system_errors())
+    assert each(front().errors, "error_code") == ["bridge_disconnected"]
+    please("wall room 105 up, and switch the bridge on")
+    until("the bridge is back", lambda: not system_errors())
+    errors = until(
+        "the room is seen to be gone", lambda: call("acs.entrances.get", acs_entrance_id=door("105")).errors
+    )
+    assert each(errors, "error_code") == ["entrance_removed"]
+
+
 for flow in (
     a_code_for_a_device_before_and_with_its_user,
     a_card_for_entrances_written_while_the_client_waits_and_read,
@@ -605,6 +671,7 @@ for flow in (
     page_by_page_and_what_happened,
     a_simulated_encoder_that_fails_and_one_that_does_not,
     what_is_refused_as_the_client_tells_it,
+    what_goes_wrong_at_the_property,
 ):
     flow()
     say({"flow": flow.__name__.replace("_", " ")})

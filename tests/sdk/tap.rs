@@ -149,11 +149,14 @@ async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + U
     let _ = to.shutdown().await;
 }
 
-/// The messages of one direction, head and body.
+/// Head and body.
+type Message<'a> = (&'a str, &'a [u8]);
+
+/// The messages of one direction.
 struct Messages<'a>(&'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
-    type Item = (&'a str, &'a [u8]);
+    type Item = Message<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let end = self.0.windows(4).position(|four| four == b"\r\n\r\n")?;
@@ -170,7 +173,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-fn exchange(((asked, _), (answered, body)): ((&str, &[u8]), (&str, &[u8]))) -> Exchange {
+fn exchange(((asked, _), (answered, body)): (Message<'_>, Message<'_>)) -> Exchange {
     let word = |head: &str, number| head.split(' ').nth(number).unwrap().to_owned();
     Exchange {
         path: word(asked, 1).split('?').next().unwrap().to_owned(),
