@@ -265,10 +265,19 @@ fn a_card_that_is_read_is_told_from_others_as_far_as_that_can_be_done() {
     let known = read(seen(&["101"], &ends_at));
     assert_eq!(known["result"]["acs_credential_on_seam"]["acs_credential_id"], card);
     assert_eq!(known["result"]["warnings"], json!([]));
-    let older = read(seen(&["101"], "2026-11-20T12:00:00Z"));
+    let never = read(seen(&["101"], "2026-11-20T12:00:00Z"));
+    assert_eq!(never["result"]["acs_credential_on_seam"], Value::Null, "somebody else's stay in this room");
+    assert_eq!(warning(&never), "acs_credential_on_seam_not_found");
+    let longer = json!({"access_grant_id": grant["access_grant_id"], "ends_at": "2027-01-10T12:00:00Z"});
+    cloud.ok("/access_grants/update", &longer);
+    cloud.report(&cloud.encode(&grant), written(Written::Proven));
+    let newer = read(seen(&["101"], "2027-01-10T12:00:00Z"));
+    assert_eq!(newer["result"]["acs_credential_on_seam"]["acs_credential_id"], card);
+    let older = read(seen(&["101"], &ends_at));
     assert_eq!(older["result"]["acs_credential_on_seam"]["acs_credential_id"], card);
     assert_eq!(warning(&older), "acs_credential_on_encoder_out_of_sync");
-    assert_eq!(warning(&read(seen(&["102"], &ends_at))), "acs_credential_on_seam_not_found");
+    let ends_at = "2027-01-10T12:00:00Z";
+    assert_eq!(warning(&read(seen(&["102"], ends_at))), "acs_credential_on_seam_not_found");
     let staff = Success { seen: Some(CardSeen::Staff), ..Success::default() };
     assert_eq!(warning(&read(Outcome::Succeeded(staff))), "acs_credential_on_seam_not_found");
 
