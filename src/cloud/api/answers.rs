@@ -94,7 +94,9 @@ pub(super) fn system(workspace: WorkspaceId, system: &System) -> Value {
             "created_at": time_text(removed_at),
         }));
     }
-    json!({
+    // Of a make that clients have no name for, none is given.
+    let make = Make::of(system);
+    let answer = json!({
         "acs_system_id": system.id,
         "workspace_id": workspace,
         "connected_account_id": system.account,
@@ -102,24 +104,53 @@ pub(super) fn system(workspace: WorkspaceId, system: &System) -> Value {
         "created_at": time_text(system.created_at),
         "name": system.name,
         "location": {"time_zone": system.time_zone},
-        "external_type": "salto_space_system",
-        "external_type_display_name": "SALTO SPACE system",
-        "system_type": "salto_space_system",
-        "system_type_display_name": "SALTO SPACE system",
+        "external_type": make.system_type.map(|(kind, _)| kind),
+        "external_type_display_name": make.system_type.map(|(_, name)| name),
+        "system_type": make.system_type.map(|(kind, _)| kind),
+        "system_type_display_name": make.system_type.map(|(_, name)| name),
         "image_url": "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'/%3E",
         "image_alt_text": "",
         "is_credential_manager": false,
         "errors": errors,
         "warnings": [],
-    })
+    });
+    let types = ["external_type", "external_type_display_name", "system_type", "system_type_display_name"];
+    without_nulls(answer, &types)
+}
+
+/// How clients know the make of an access system.
+struct Make {
+    account_type: String,
+    account_name: String,
+    /// Its type and what people call it, where clients have one.
+    system_type: Option<(&'static str, &'static str)>,
+}
+
+impl Make {
+    fn of(system: &System) -> Self {
+        match system.kind.as_str() {
+            "salto_is" => Self {
+                account_type: "salto_space".into(),
+                account_name: "SALTO SPACE".into(),
+                system_type: Some(("salto_space_system", "SALTO SPACE system")),
+            },
+            "sim_lock" => Self {
+                account_type: "sim_lock".into(),
+                account_name: "Simulated keypad locks".into(),
+                system_type: None,
+            },
+            other => Self { account_type: other.into(), account_name: other.into(), system_type: None },
+        }
+    }
 }
 
 /// The account of an access system: the configuration of its site stands for it.
 pub(super) fn account(system: &System) -> Value {
+    let make = Make::of(system);
     json!({
         "connected_account_id": system.account,
-        "account_type": "salto_space",
-        "account_type_display_name": "SALTO SPACE",
+        "account_type": make.account_type,
+        "account_type_display_name": make.account_name,
         "display_name": system.name,
         "created_at": time_text(system.created_at),
         "accepted_capabilities": [],

@@ -29,6 +29,8 @@ pub(crate) struct System {
     pub(crate) id: AcsSystemId,
     pub(crate) account: ConnectedAccountId,
     pub(crate) name: String,
+    /// Its make, by the name that bridges give it.
+    pub(crate) kind: String,
     pub(crate) time_zone: String,
     pub(crate) created_at: Timestamp,
     pub(crate) removed_at: Option<Timestamp>,
@@ -444,6 +446,7 @@ impl Tenant<'_> {
                     id: id(row, "acs_system_id")?,
                     account: id(row, "connected_account_id")?,
                     name: row.get("name")?,
+                    kind: row.get("kind")?,
                     time_zone: row.get("time_zone")?,
                     created_at: time(row, "created_at")?,
                     removed_at: maybe_time(row, "removed_at")?,
