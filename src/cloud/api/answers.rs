@@ -385,6 +385,7 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     let mut warnings = Vec::new();
     if let Some(deleted_at) = grant.deleted_at {
         warnings.push(warning("being_deleted", "This access grant is being deleted", deleted_at));
+    warnings.extend(cards_of_left_doors(grant, now));
     }
     warnings.extend(cards_that_still_open(grant, now));
     warnings.extend(codes_that_are_still_there(grant, now));
@@ -455,6 +456,40 @@ fn cards_that_still_open(grant: &Grant, now: Timestamp) -> Option<Value> {
         ),
         since,
     ))
+/// Cards that asked to be written again and open, until they are, doors that the grant leads to no more.
+fn cards_of_left_doors(grant: &Grant, now: Timestamp) -> Option<Value> {
+    let opening: Vec<_> = grant
+        .methods
+        .iter()
+        .filter(|method| {
+            method.deleted.is_none() && method.card.may_open(now) && !method.left_doors.is_empty()
+        })
+        .collect();
+    let since = opening.iter().filter_map(|method| method.written_for).map(|(_, since)| since).min()?;
+    let doors: std::collections::BTreeSet<_> =
+        opening.iter().flat_map(|method| method.left_doors.iter().map(String::as_str)).collect();
+    let ends: Option<Vec<_>> = opening
+        .iter()
+        .map(|method| match method.card {
+            CardFate::MayExist { opens_until } => opens_until,
+            CardFate::Never => None,
+        })
+        .collect();
+    let until = match ends.and_then(|ends| ends.into_iter().max()) {
+        Some(end) => format!("until {}", time_text(end)),
+        None => "until it is taken back".into(),
+    };
+    Some(warning(
+        "overprovisioned_access",
+        format!(
+            "A card of this access grant still opens {} {until}, to which it leads no more: offline locks cannot be told. \
+             Encode the same card again, or take it back",
+            doors.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+        since,
+    ))
+}
+
 }
 
 /// Codes that should be gone and are not known to be, by device.

@@ -162,7 +162,8 @@ impl Tenant<'_> {
     pub(super) fn keep_rooms(&mut self, now: Timestamp, key: &ReservationKey) -> Result<(), StoreError> {
         let ordered = self.db.all(
             "SELECT job_id, bridge_id FROM ordered_checkout
-             WHERE workspace_id = ?1 AND reservation_key = ?2 AND revision = 0",
+             WHERE workspace_id = ?1 AND reservation_key = ?2 AND revision = 0 AND acs_entrance_id IN
+               (SELECT acs_entrance_id FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2)",
             params![self.workspace, key.as_str()],
             |row| Ok((id::<JobId>(row, "job_id")?, id::<BridgeId>(row, "bridge_id")?)),
         )?;

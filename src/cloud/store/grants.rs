@@ -101,6 +101,8 @@ pub(crate) struct Method {
     pub(crate) written_for: Option<(Window, Timestamp)>,
     /// When its grant holds.
     pub(crate) window: Option<Window>,
+    /// Doors that the card in the guest's pocket opens, and its grant leads to no more.
+    pub(crate) left_doors: Vec<String>,
     pub(crate) code: Option<Box<CodeView>>,
     pub(crate) key: Option<KeyView>,
 }
@@ -590,10 +592,34 @@ impl Tenant<'_> {
     /// Adds what is sealed, and what is known of slots.
     fn fill(&self, method: &mut Method) -> Result<(), StoreError> {
         match method.mode {
-            Mode::Card => {}
+            Mode::Card => {
+                if method.written_for.is_some() && !method.is_issued {
+                    method.left_doors = self.left_doors(method)?;
+                }
+            }
             Mode::Code => method.code = self.code_view(method.grant, method.id)?.map(Box::new),
             Mode::MobileKey | Mode::CloudKey => method.key = self.key_view(method.id)?,
         }
+    /// The doors that the last card of a method was written for, and to which its grant leads no more; without rooms
+    /// that were freed since.
+    fn left_doors(&self, method: &Method) -> Result<Vec<String>, StoreError> {
+        let doors = self.doors_of_grant(method.grant)?;
+        let written = self.db.all(
+            "SELECT e.acs_entrance_id, coalesce(e.display_name, e.name) AS shown
+             FROM ordered_card o JOIN json_each(o.acs_entrance_ids) d JOIN acs_entrance e ON e.acs_entrance_id = d.value
+             WHERE o.rowid = (SELECT max(w.rowid) FROM ordered_card w JOIN action_attempt a USING(job_id)
+                              WHERE w.access_method_id = ?1 AND w.workspace_id = ?2
+                                AND (a.status = 'success' OR a.error_type = 'encoding_interrupted'))
+               AND NOT EXISTS (SELECT 1 FROM ordered_checkout c JOIN access_grant g USING(reservation_key)
+                               WHERE g.access_grant_id = ?3 AND c.workspace_id = ?2 AND c.freed = 1
+                                 AND c.acs_entrance_id = e.acs_entrance_id)
+             ORDER BY d.key",
+            params![method.id.to_string(), self.workspace, method.grant.to_string()],
+            |row| Ok((id::<AcsEntranceId>(row, "acs_entrance_id")?, row.get::<_, String>("shown")?)),
+        )?;
+        Ok(written.into_iter().filter(|(door, _)| !doors.contains(door)).map(|(_, shown)| shown).collect())
+    }
+
         Ok(())
     }
 
@@ -736,6 +762,11 @@ impl Tenant<'_> {
             }
         }
         Ok(())
+        self.still_there(&self.reservation_rooms(key)?)
+    }
+
+    /// Of these rooms, those that their sites have.
+    pub(super) fn still_there(&self, wanted: &[AcsEntranceId]) -> Result<Targets, Fault> {
     }
 
     fn rooms_still_there(&self, key: &ReservationKey) -> Result<Targets, Fault> {
@@ -758,7 +789,11 @@ impl Tenant<'_> {
         Ok(rooms)
     }
 
-    fn earlier_cards(&self, now: Timestamp, key: &ReservationKey) -> Result<Vec<AcsSystemId>, StoreError> {
+    pub(super) fn earlier_cards(
+        &self,
+        now: Timestamp,
+        key: &ReservationKey,
+    ) -> Result<Vec<AcsSystemId>, StoreError> {
         self.db.all(
             "SELECT DISTINCT m.acs_system_id FROM access_grant g JOIN access_method m USING(access_grant_id)
              JOIN card_state c USING(access_method_id)
@@ -825,7 +860,10 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    fn pending_job(&self, method: AccessMethodId) -> Result<Option<(ActionAttemptId, JobId)>, StoreError> {
+    pub(super) fn pending_job(
+        &self,
+        method: AccessMethodId,
+    ) -> Result<Option<(ActionAttemptId, JobId)>, StoreError> {
         self.db.one(
             "SELECT action_attempt_id, job_id FROM action_attempt
              WHERE access_method_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
@@ -905,6 +943,7 @@ fn method(row: &Row<'_>) -> rusqlite::Result<Method> {
         Some(since) => Some((self::window(row)?, since)),
         None => None,
     };
+        left_doors: Vec::new(),
     let window = Window::new(time(row, "grant_starts_at")?, maybe_time(row, "grant_ends_at")?).ok();
     Ok(Method {
         written_for,

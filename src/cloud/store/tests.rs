@@ -7,8 +7,8 @@ use crate::{
     grants::Mode,
     model::{
         AccessMethodId, AcsEncoderId, AcsEntranceId, ActionAttemptId, BridgeId, Capabilities, CardFacts,
-        Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Kind, LocalJob, Origin,
-        Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity, Success,
+        CardSeen, Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Kind, LocalJob,
+        Origin, Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity, Success,
         SystemInventory, SystemKind, SystemName, Verdict, Written,
     },
     protocol::{Memory, Position},
@@ -860,4 +860,124 @@ fn a_reading_that_nobody_answers_ends_and_says_why() {
     property.hand(job);
     property.db.orders_lost(property.now, property.bridge, &[job]).unwrap();
     assert_eq!(state(&mut property, lost), "bridge_disconnected");
+}
+
+impl Property {
+    /// Moves a grant to these doors.
+    fn moves(&mut self, grant: &Grant, doors: &[&str]) {
+        let (now, to) = (self.now, doors.iter().map(|door| self.door(door)).collect());
+        let change = GrantChange { entrances: Some(to), ..GrantChange::default() };
+        self.tenant().update_grant(now, &GrantName::Id(grant.id), &change).unwrap().unwrap();
+    }
+
+    /// The rooms that a check-out is ordered for.
+    fn leaving(&mut self) -> Vec<String> {
+        let all =
+            "SELECT e.name FROM ordered_checkout JOIN acs_entrance e USING(acs_entrance_id) ORDER BY e.name";
+        self.db.all(all, [], |row| row.get("name")).unwrap()
+    }
+}
+
+#[test]
+fn a_stay_that_moves_frees_its_room_and_shows_the_old_card_until_then() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101", "lobby"], 24);
+    let method = grant.methods[0].id;
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    assert!(property.method(method).unwrap().left_doors.is_empty());
+    property.moves(&grant, &["102", "lobby"]);
+    let moved = property.method(method).unwrap();
+    assert_eq!((moved.is_issued, moved.left_doors), (false, vec!["101".to_owned()]));
+    let [freeing] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    property.report(freeing, Outcome::Succeeded(Success::default()));
+    assert!(property.method(method).unwrap().left_doors.is_empty(), "it opens 101 no more");
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    assert!(property.method(method).unwrap().is_issued);
+}
+
+#[test]
+fn a_stay_that_moves_on_frees_every_room_it_left_and_none_that_it_came_back_to() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    property.moves(&grant, &["102"]);
+    property.moves(&grant, &["103"]);
+    assert_eq!(property.leaving(), ["101", "102"]);
+    property.moves(&grant, &["101"]);
+    assert_eq!(property.leaving(), ["102", "103"]);
+    // Where another grant of the stay lives on, nothing is left.
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101", "102"], 24);
+    property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    property.moves(&grant, &["101"]);
+    assert!(property.leaving().is_empty());
+}
+
+#[test]
+fn a_freed_room_takes_no_card_along_that_opens_another_one() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let method = grant.methods[0].id;
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    property.moves(&grant, &["102"]);
+    let [freeing] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    // The site stops allowing it.
+    let mut inventory = inventory(&["101", "102", "103"]);
+    inventory.systems[0].checkout_on_last_grant = false;
+    property.db.apply_inventory(property.now, property.bridge, &inventory).unwrap();
+    property.delete(&grant);
+    assert_eq!(property.leaving(), ["101"]);
+    property.report(freeing, Outcome::Succeeded(Success::default()));
+    assert!(property.still_there(&grant), "its card opens 102");
+}
+
+#[test]
+fn a_card_that_the_site_made_itself_is_not_taken_for_ours() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    let end = grant.window.ends_at();
+    let known = |property: &mut Property, end: Option<Timestamp>| {
+        let (now, encoder) = (property.now, property.encoder(0));
+        let attempt = property.tenant().scan(now, encoder).unwrap().unwrap();
+        let job = property.tenant().scanned(attempt).unwrap().unwrap().job;
+        let seen = CardSeen::Guest {
+            rooms: vec!["101".into()],
+            valid: true,
+            original: true,
+            common: Vec::new(),
+            starts_at: None,
+            ends_at: end,
+        };
+        property.report(job, Outcome::Succeeded(Success { seen: Some(seen), ..Success::default() }));
+        match property.tenant().scanned(attempt).unwrap().unwrap().state {
+            ScanState::Seen(seen) => (seen.known.is_some(), seen.card.one_of_several),
+            state => panic!("{state:?}"),
+        }
+    };
+    assert_eq!(known(&mut property, end), (true, false));
+    // Somebody else's, with an end that ours never had.
+    let other = end.map(|end| end + HOUR);
+    assert_eq!(known(&mut property, other), (false, false));
+    let mut report = local(&property, 77, None, written());
+    report.rooms = vec![RoomState {
+        system: SystemName::new("salto").unwrap(),
+        room: DoorName::new("101").unwrap(),
+        reservation_key: Some(ReservationKey::new("stay-1").unwrap()),
+        certain: true,
+        since: property.now,
+        cards: 2,
+        printed_ends: vec![end.unwrap(); 2],
+    }];
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    assert_eq!(known(&mut property, end), (false, true), "the desk made one that looks the same");
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     grants::{
         Event, Mode, MoreMethods, Refused, ReservationFacts, Resource, Targets, UpdateFacts, Updated,
-        plan_more_methods, plan_update,
+        plan_checkouts, plan_more_methods, plan_update,
     },
     model::{AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, DeviceId, SpaceId, Window},
     store::StoreError,
@@ -74,7 +74,12 @@ impl Tenant<'_> {
         let updated = plan_update(&facts, change.starts_at, change.ends_at, now)?;
 
         let before = self.targets_of(grant.id)?;
+        let rooms_before = match &grant.reservation_key {
+            Some(key) => self.reservation_rooms(key)?,
+            None => Vec::new(),
+        };
         self.write_change(&grant, change, &updated)?;
+        self.leave_rooms(now, &grant, &updated, rooms_before)?;
         if change.entrances.is_some() || change.devices.is_some() || change.spaces.is_some() {
             self.write_targets(&grant, &own_doors, &own_devices, &spaces)?;
         }
@@ -204,6 +209,47 @@ impl Tenant<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Where a grant alone decides about the rooms of its stay, the stay leaves those that it leads to no more: there
+    /// it was the stay's last grant.
+    fn leave_rooms(
+        &mut self,
+        now: Timestamp,
+        grant: &Grant,
+        updated: &Updated,
+        rooms_before: Vec<AcsEntranceId>,
+    ) -> Result<(), Fault> {
+        let (Some(key), Some(rooms)) = (&grant.reservation_key, &updated.reservation_rooms) else {
+            return Ok(());
+        };
+        let mut left = rooms_before;
+        left.retain(|room| !rooms.contains(room));
+        // A room that it comes back to is not freed any more.
+        self.keep_rooms(now, key)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut systems = self.earlier_cards(now, key)?;
+        for card in grant.methods.iter().filter(|method| method.mode == Mode::Card) {
+            if card.card.may_open(now) || self.is_being_written(card.id)? {
+                systems.push(card.system);
+            }
+        }
+        let left = self.still_there(&left)?;
+        let random = self.db.random.clone();
+        for checkout in plan_checkouts(key, &left, &systems, now, &random) {
+            self.order_checkout(now, &checkout, Some(key))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a bridge has a job of a method that has not ended.
+    fn is_being_written(&mut self, method: AccessMethodId) -> Result<bool, StoreError> {
+        match self.pending_job(method)? {
+            Some((_, job)) => self.db.was_handed(job),
+            None => Ok(false),
+        }
     }
 
     /// Cards cannot be told from afar: one whose times or doors changed asks to be written again.
