@@ -103,6 +103,12 @@ pub enum Refused {
     /// No system here assigns cards that exist.
     #[error("No access system here can be given a card by its number: encode the card on an encoder")]
     AssignmentNotSupported,
+    /// Nothing that the grant leads to supports a means asked for.
+    #[error("{why}")]
+    CannotCreate {
+        /// Which, and why not.
+        why: String,
+    },
     /// A card that cannot be written now.
     #[error("{why}")]
     NotReady {
@@ -224,6 +230,7 @@ impl Refused {
             Self::NotACloudKey { .. } => "access_method_not_a_cloud_key",
             Self::KeyNotValid { .. } => "access_method_not_valid",
             Self::AssignmentNotSupported => "card_assignment_not_supported",
+            Self::CannotCreate { .. } => "cannot_create_requested_access_methods",
             Self::NotReady { .. } => "access_method_not_ready_for_encoding",
             Self::CannotRead { .. } => "scan_credential_not_supported",
             Self::EncoderElsewhere => "acs_encoder_of_another_system",

@@ -12,7 +12,7 @@ use crate::{
         },
         time_text,
     },
-    grants::{CardFate, Mode},
+    grants::{CardFate, Mode, pin},
     model::{DeviceId, DoorKind, PinConstraint, Private, Window, WorkspaceId},
     protocol::Stage,
 };
@@ -231,9 +231,7 @@ pub(super) fn device(workspace: WorkspaceId, device: &DeviceRow) -> Value {
         })
     });
     let pins = declared.pins.as_ref().filter(|_| device.has_slots);
-    let takes_codes = pins.is_some_and(|pins| {
-        !pins.lengths.is_empty() && !pins.constraints.contains(&PinConstraint::CannotSpecifyPinCode)
-    });
+    let takes_codes = pins.is_some_and(pin::can_be_given);
     let device_type = declared.device_type.as_deref().unwrap_or("unknown_lock");
     let manufacturer = declared.manufacturer.as_deref();
     let model = declared.model.as_deref().unwrap_or(name);
@@ -308,18 +306,18 @@ pub(super) fn grant(workspace: WorkspaceId, grant: &Grant, now: Timestamp) -> Va
     let wants_codes = grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code);
     let without_codes: Vec<_> =
         grant.devices.iter().filter(|device| wants_codes && !grant.coded.contains(device)).collect();
-    let errors: Vec<_> = grant
-        .errors
-        .iter()
-        .map(|(code, message, created_at)| {
-            let mut error =
-                json!({"error_code": code, "message": message, "created_at": time_text(*created_at)});
-            if !without_codes.is_empty() {
-                error["missing_device_ids"] = json!(without_codes);
-            }
-            error
-        })
-        .collect();
+    let error = |code: &str, message: &str, created_at: Timestamp| json!({"error_code": code, "message": message, "created_at": time_text(created_at)});
+    let mut errors: Vec<_> =
+        grant.errors.iter().map(|(code, message, created_at)| error(code, message, *created_at)).collect();
+    errors.extend(grant.lacks.iter().map(|lack| {
+        let mut error = error("cannot_create_requested_access_methods", lack.message(), lack.since);
+        if !lack.devices.is_empty() {
+            error["missing_device_ids"] = json!(lack.devices);
+        } else if !without_codes.is_empty() {
+            error["missing_device_ids"] = json!(without_codes);
+        }
+        error
+    }));
     let mut warnings = grant_warnings(grant, now);
     warnings.extend(without_codes.iter().map(|device| {
         json!({
@@ -385,9 +383,9 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     let mut warnings = Vec::new();
     if let Some(deleted_at) = grant.deleted_at {
         warnings.push(warning("being_deleted", "This access grant is being deleted", deleted_at));
-    warnings.extend(cards_of_left_doors(grant, now));
     }
     warnings.extend(cards_that_still_open(grant, now));
+    warnings.extend(cards_of_left_doors(grant, now));
     warnings.extend(codes_that_are_still_there(grant, now));
     if grant.deleted_at.is_some() {
         return warnings;
@@ -456,6 +454,8 @@ fn cards_that_still_open(grant: &Grant, now: Timestamp) -> Option<Value> {
         ),
         since,
     ))
+}
+
 /// Cards that asked to be written again and open, until they are, doors that the grant leads to no more.
 fn cards_of_left_doors(grant: &Grant, now: Timestamp) -> Option<Value> {
     let opening: Vec<_> = grant
@@ -488,8 +488,6 @@ fn cards_of_left_doors(grant: &Grant, now: Timestamp) -> Option<Value> {
         ),
         since,
     ))
-}
-
 }
 
 /// Codes that should be gone and are not known to be, by device.

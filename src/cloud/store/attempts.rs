@@ -271,12 +271,9 @@ impl Db {
         let (mut changed, mut next) = self.sweep_ended_cards(now)?;
         changed |= self.silent_bridges_down(now)?;
         let (scans_ended, scan_due) = self.end_overdue_scans(now)?;
-        let (codes_changed, next_codes) = self.run_due_codes(now)?;
         let (unlocks_changed, next_unlock) = self.end_overdue_unlocks(now)?;
-        changed |= scans_ended | codes_changed | unlocks_changed;
-        let next_read = self.read_devices(now)?;
-        next = [next, scan_due, next_codes, next_unlock, next_read].into_iter().flatten().min();
-        changed |= std::mem::take(&mut self.has_ordered);
+        changed |= scans_ended | unlocks_changed;
+        next = [next, scan_due, next_unlock].into_iter().flatten().min();
         let pending = self.all(
             "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",
             [],
@@ -311,6 +308,11 @@ impl Db {
             };
             next = Some(next.map_or(due, |next| next.min(due)));
         }
+        // What somebody waits for has been told by now.
+        let (codes_changed, next_codes) = self.run_due_codes(now)?;
+        let next_read = self.read_devices(now)?;
+        next = [next, next_codes, next_read].into_iter().flatten().min();
+        changed |= codes_changed | std::mem::take(&mut self.has_ordered);
         Ok(Overdue { changed, next })
     }
 }

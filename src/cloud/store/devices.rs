@@ -157,13 +157,16 @@ impl Tenant<'_> {
     fn codes_of_device_due(&self, now: Timestamp, device: DeviceId) -> Result<(), StoreError> {
         self.db.execute(
             "UPDATE code_grant SET due_at = ?2 WHERE workspace_id = ?3 AND access_grant_id IN (
-               SELECT access_grant_id FROM grant_device WHERE device_id = ?1
-               UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id) WHERE device_id = ?1
+               SELECT access_grant_id FROM (
+                 SELECT access_grant_id FROM grant_device WHERE device_id = ?1
+                 UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id) WHERE device_id = ?1)
+               JOIN access_grant g USING(access_grant_id)
+               WHERE g.deleted_at IS NULL AND (g.ends_at IS NULL OR g.ends_at > ?2)
                UNION SELECT access_grant_id FROM access_method JOIN desired_slot USING(access_method_id)
                WHERE device_id = ?1)",
             params![device.to_string(), ms(now), self.workspace],
         )?;
-        Ok(())
+        self.strays_due(now, device)
     }
 
     /// What keeps a device from working now.

@@ -5,9 +5,9 @@ use rusqlite::{Row, params};
 
 use crate::{
     grants::{
-        CardFate, Created, DeleteFacts, Deleted, Event, GrantProblem, GrantRequest, Means, MethodFacts, Mode,
+        CardFate, Created, DeleteFacts, Deleted, GrantProblem, GrantRequest, Means, MethodFacts, Mode,
         NewMethod, PendingJob, Refused, ReservationFacts, Resource, TargetDoor, TargetSystem, Targets,
-        codes::{CodeMethod, Trouble},
+        codes::{CodeMethod, Lack, Trouble},
         plan_create, plan_delete,
     },
     model::{
@@ -80,6 +80,8 @@ pub(crate) struct Grant {
     pub(crate) requested: Vec<(Mode, Option<Private>, Timestamp)>,
     pub(crate) methods: Vec<Method>,
     pub(crate) errors: Vec<(String, String, Timestamp)>,
+    /// What cannot be had of the codes that are asked for.
+    pub(crate) lacks: Vec<Lack>,
 }
 
 /// A method as it stands, desired and observed.
@@ -99,10 +101,10 @@ pub(crate) struct Method {
     pub(crate) card: CardFate,
     /// The window that a card was written with, where its grant has another one since.
     pub(crate) written_for: Option<(Window, Timestamp)>,
-    /// When its grant holds.
-    pub(crate) window: Option<Window>,
     /// Doors that the card in the guest's pocket opens, and its grant leads to no more.
     pub(crate) left_doors: Vec<String>,
+    /// When its grant holds.
+    pub(crate) window: Option<Window>,
     pub(crate) code: Option<Box<CodeView>>,
     pub(crate) key: Option<KeyView>,
 }
@@ -221,9 +223,7 @@ impl Tenant<'_> {
         }
         self.tell(now, &plan.events)?;
         self.keep_keys(now, plan.id, identity, &plan.methods)?;
-        if request.means.codes {
-            self.request_codes(now, plan.id, 0, &command.requested)?;
-        }
+        self.request_codes(now, plan.id, 0, &command.requested)?;
         let grant = self.grant(&GrantName::Id(plan.id))?;
         Ok(grant.ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was made"))?)
     }
@@ -371,7 +371,6 @@ impl Tenant<'_> {
             ..Means::default()
         };
         for device in devices {
-            means.codes |= self.takes_codes(*device)?;
             means.cloud_keys |= self.can_be_opened(*device)?;
             if means.system.is_none() {
                 means.system = self.db.one(
@@ -397,16 +396,12 @@ impl Tenant<'_> {
         if places.is_empty() {
             return Ok(());
         }
-        let made = self.with_book(now, grant, |book, at| {
-            places.iter().all(|(place, wish)| !book.request(at, grant, *place, wish.code.as_ref()).is_empty())
-        })?;
-        if made == Some(false) {
-            let message = "No PIN is left that every targeted device would take".to_owned();
-            let problem = GrantProblem { code: "cannot_create_requested_access_methods", message };
-            self.write_problems(now, grant, std::slice::from_ref(&problem))?;
-            self.tell(now, &[Event::could_not_create(grant, problem.message)])?;
-        }
-        Ok(())
+        self.with_book(now, grant, |book, at| {
+            for (place, wish) in places {
+                book.request(at, grant, place, wish.code.as_ref());
+            }
+        })
+        .map(drop)
     }
 
     /// The doors with their systems, none twice. A door that is not there, or no longer, refuses.
@@ -528,6 +523,7 @@ impl Tenant<'_> {
                     requested: Vec::new(),
                     methods: Vec::new(),
                     errors: Vec::new(),
+                    lacks: Vec::new(),
                 };
                 Ok((grant, row.get::<_, Option<Vec<u8>>>("name")?))
             },
@@ -566,6 +562,7 @@ impl Tenant<'_> {
             [&own],
             |row| Ok((row.get("code")?, row.get("message")?, time(row, "created_at")?)),
         )?;
+        grant.lacks = self.lacks(grant.id)?;
         Ok(Some(grant))
     }
 
@@ -600,6 +597,9 @@ impl Tenant<'_> {
             Mode::Code => method.code = self.code_view(method.grant, method.id)?.map(Box::new),
             Mode::MobileKey | Mode::CloudKey => method.key = self.key_view(method.id)?,
         }
+        Ok(())
+    }
+
     /// The doors that the last card of a method was written for, and to which its grant leads no more; without rooms
     /// that were freed since.
     fn left_doors(&self, method: &Method) -> Result<Vec<String>, StoreError> {
@@ -618,9 +618,6 @@ impl Tenant<'_> {
             |row| Ok((id::<AcsEntranceId>(row, "acs_entrance_id")?, row.get::<_, String>("shown")?)),
         )?;
         Ok(written.into_iter().filter(|(door, _)| !doors.contains(door)).map(|(_, shown)| shown).collect())
-    }
-
-        Ok(())
     }
 
     pub(crate) fn method(&mut self, wanted: AccessMethodId) -> Result<Option<Method>, StoreError> {
@@ -762,16 +759,16 @@ impl Tenant<'_> {
             }
         }
         Ok(())
+    }
+
+    fn rooms_still_there(&self, key: &ReservationKey) -> Result<Targets, Fault> {
         self.still_there(&self.reservation_rooms(key)?)
     }
 
     /// Of these rooms, those that their sites have.
     pub(super) fn still_there(&self, wanted: &[AcsEntranceId]) -> Result<Targets, Fault> {
-    }
-
-    fn rooms_still_there(&self, key: &ReservationKey) -> Result<Targets, Fault> {
         let mut rooms = Targets::default();
-        for room in self.reservation_rooms(key)? {
+        for &room in wanted {
             match self.targets(&[room]) {
                 Ok(found) => {
                     for system in found.systems {
@@ -943,10 +940,10 @@ fn method(row: &Row<'_>) -> rusqlite::Result<Method> {
         Some(since) => Some((self::window(row)?, since)),
         None => None,
     };
-        left_doors: Vec::new(),
     let window = Window::new(time(row, "grant_starts_at")?, maybe_time(row, "grant_ends_at")?).ok();
     Ok(Method {
         written_for,
+        left_doors: Vec::new(),
         window,
         code: None,
         key: None,

@@ -74,6 +74,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("devices.sql"),
     include_str!("people.sql"),
     include_str!("scan.sql"),
+    include_str!("codes.sql"),
 ];
 
 /// The cloud's database.

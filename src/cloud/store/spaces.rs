@@ -449,7 +449,15 @@ impl Tenant<'_> {
     fn members_changed(&mut self, now: Timestamp, space: SpaceId) -> Result<(), Fault> {
         let changed = self.the_space(&SpaceName::Id(space))?;
         self.tell_space(now, "space.device_membership_changed", &changed)?;
-        self.grants_of_space(space)?.into_iter().try_for_each(|grant| self.space_changed(now, grant))
+        // What is over follows nothing; should it begin anew, it finds the members of then.
+        let live = self.db.all(
+            "SELECT access_grant_id FROM grant_space JOIN access_grant g USING(access_grant_id)
+             WHERE space_id = ?1 AND g.workspace_id = ?2 AND deleted_at IS NULL AND (ends_at IS NULL OR ends_at > ?3)
+             ORDER BY g.rowid",
+            params![space.to_string(), self.workspace, ms(now)],
+            |row| id(row, "access_grant_id"),
+        )?;
+        live.into_iter().try_for_each(|grant| self.space_changed(now, grant))
     }
 
     fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), Fault> {

@@ -94,7 +94,7 @@ impl Tenant<'_> {
         if updated.window != grant.window {
             self.update_keys(now, &grant)?;
         }
-        if grant.methods.iter().any(|method| method.mode == Mode::Code) {
+        if grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code) {
             self.with_book(now, grant.id, |book, at| {
                 let devices = book.grants.get(&grant.id).map(|own| own.devices.clone()).unwrap_or_default();
                 // `with_book` has loaded the new window: what is in the devices is of the old one.
@@ -370,6 +370,38 @@ impl Tenant<'_> {
         split(self.try_request_methods(now, grant, requested))
     }
 
+    /// Asks for one more means, which must come about at once: else nothing is asked for.
+    pub(crate) fn create_method(
+        &mut self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        requested: &[Requested],
+    ) -> Result<Result<Method, Refused>, StoreError> {
+        self.db.connection.execute_batch("SAVEPOINT create_method")?;
+        let made = split(self.try_create_method(now, grant, requested))?;
+        self.db.connection.execute_batch(match made {
+            Ok(_) => "RELEASE create_method",
+            Err(_) => "ROLLBACK TO create_method; RELEASE create_method",
+        })?;
+        Ok(made)
+    }
+
+    fn try_create_method(
+        &mut self,
+        now: Timestamp,
+        wanted: AccessGrantId,
+        requested: &[Requested],
+    ) -> Result<Method, Fault> {
+        let grant = self.try_request_methods(now, wanted, requested)?;
+        let place = u32::try_from(grant.requested.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let made = grant.methods.into_iter().find(|method| method.place == place);
+        let why = || {
+            let modes: Vec<_> = requested.iter().map(|requested| requested.mode.as_str()).collect();
+            format!("No targeted door supports: {}", modes.join(", "))
+        };
+        Ok(made.ok_or_else(|| Refused::CannotCreate { why: why() })?)
+    }
+
     fn try_request_methods(
         &mut self,
         now: Timestamp,
@@ -393,9 +425,7 @@ impl Tenant<'_> {
         self.write_methods(now, grant.id, &methods)?;
         self.tell(now, &events)?;
         self.keep_keys(now, grant.id, grant.user_identity, &methods)?;
-        if means.codes {
-            self.request_codes(now, grant.id, first_place, requested)?;
-        }
+        self.request_codes(now, grant.id, first_place, requested)?;
         let grant = self.grant(&GrantName::Id(wanted))?;
         Ok(grant.ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was changed"))?)
     }

@@ -311,19 +311,9 @@ async fn create_method(request: Request) -> Answer {
     let wanted: AccessGrantId = request.args.the_id("access_grant_id")?;
     let requested = requested(std::slice::from_ref(&request.args))?;
     let now = request.api.clock.now();
-    let grant = request.ask(move |tenant| tenant.request_methods(now, wanted, &requested)).await?;
+    let made = request.ask(move |tenant| tenant.create_method(now, wanted, &requested)).await?;
     changed(&request);
-    let place = u32::try_from(grant.requested.len().saturating_sub(1)).unwrap_or(u32::MAX);
-    let made = grant.methods.iter().find(|method| method.place == place);
-    let made = made.ok_or_else(|| {
-        let why = grant.errors.last().map(|(_, message, _)| message.clone());
-        Problem::new(
-            hyper::StatusCode::BAD_REQUEST,
-            "cannot_create_requested_access_methods",
-            why.unwrap_or_else(|| "No targeted door supports it".into()),
-        )
-    })?;
-    one("access_method", answers::method(request.workspace, made, now))
+    one("access_method", answers::method(request.workspace, &made, now))
 }
 
 /// Something was ordered, or is shown otherwise.
