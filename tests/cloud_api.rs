@@ -29,6 +29,8 @@ use tokio::sync::oneshot;
 
 #[path = "cloud_api/people.rs"]
 mod people;
+#[path = "cloud_api/scans.rs"]
+mod scans;
 #[path = "cloud_api/simulate.rs"]
 mod simulate;
 #[path = "cloud_api/table.rs"]

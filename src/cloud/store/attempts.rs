@@ -15,6 +15,7 @@ use crate::{
 use super::{
     Db, Listed, Overdue, Page, Tenant,
     grants::window,
+    question::Question,
     rows::{id, id_list, maybe_id, ms, time},
 };
 
@@ -153,18 +154,25 @@ impl Tenant<'_> {
         device: Option<&str>,
         page: Page,
     ) -> Result<Listed<ActionAttemptId>, StoreError> {
-        let rows = self.db.all(
-            "SELECT place, action_attempt_id FROM (
-               SELECT rowid * 3 AS place, action_attempt_id, workspace_id, NULL AS device_id FROM action_attempt
-               UNION ALL SELECT rowid * 3 + 1, action_attempt_id, workspace_id, NULL FROM scan_attempt
-               UNION ALL SELECT rowid * 3 + 2, action_attempt_id, workspace_id, device_id FROM unlock_attempt)
-             WHERE workspace_id = ?1 AND place > ?2
-               AND (?3 IS NULL OR action_attempt_id IN (SELECT value FROM json_each(?3)))
-               AND (?4 IS NULL OR device_id = ?4)
-             ORDER BY place LIMIT ?5",
-            params![self.workspace, page.after, id_list(ids), device, page.limit + 1],
-            |row| Ok((row.get("place")?, id(row, "action_attempt_id")?)),
-        )?;
+        let device = device.map(str::to_owned);
+        let mut rows = Vec::new();
+        for (kind, (table, is_of_devices)) in
+            (0..).zip([("action_attempt", false), ("scan_attempt", false), ("unlock_attempt", true)])
+        {
+            if device.is_some() && !is_of_devices {
+                continue;
+            }
+            let select = format!("SELECT a.rowid * 3 + {kind} AS place, a.action_attempt_id FROM {table} a");
+            let question = Question::of(select, "a")
+                .among("a.action_attempt_id IN (SELECT value FROM json_each(?#))", id_list(ids))
+                .among("a.device_id = ?#", device.clone())
+                .and("a.rowid > ?#", Some((page.after - kind).div_euclid(3)));
+            let (sql, values) = question.in_order(&self.workspace, "a.rowid", page.limit + 1);
+            rows.extend(self.db.all(&sql, rusqlite::params_from_iter(values), |row| {
+                Ok((row.get::<_, i64>("place")?, id(row, "action_attempt_id")?))
+            })?);
+        }
+        rows.sort_unstable_by_key(|(place, _)| *place);
         Ok(Listed::cut(rows, page))
     }
 

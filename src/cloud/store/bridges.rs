@@ -456,7 +456,7 @@ impl Db {
             .connection
             .prepare_cached(
                 "SELECT job.id, job.position, cancel.id, cancel.position
-                 FROM bridge_order AS cancel JOIN bridge_order AS job USING (job_id)
+                 FROM bridge_order AS cancel CROSS JOIN bridge_order AS job USING (job_id)
                  WHERE cancel.bridge_id = ? AND cancel.what = 'cancel' AND cancel.over_at IS NULL
                    AND job.what = 'job' AND job.position > ?
                    AND (cancel.position IS NULL OR cancel.position > job.position)",

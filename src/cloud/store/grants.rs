@@ -722,7 +722,8 @@ impl Tenant<'_> {
     ) -> Result<(), Fault> {
         let grants = self.db.all(
             "SELECT access_grant_id FROM access_grant
-             WHERE workspace_id = ?1 AND deleted_at IS NULL AND (access_grant_id = ?2 OR reservation_key = ?3)
+             WHERE +workspace_id = ?1 AND deleted_at IS NULL
+               AND (access_grant_id = ?2 OR (workspace_id = ?1 AND reservation_key = ?3))
              ORDER BY rowid",
             params![self.workspace, grant.map(|id| id.to_string()), reservation],
             |row| id::<AccessGrantId>(row, "access_grant_id"),
@@ -844,7 +845,7 @@ impl Db {
         let ended = self.all(
             &format!(
                 "SELECT workspace_id, access_grant_id, access_method_id FROM ({GOING})
-                 JOIN (SELECT access_method_id, opens_until FROM card_state) c USING(access_method_id)
+                 CROSS JOIN (SELECT access_method_id, opens_until FROM card_state) c USING(access_method_id)
                  WHERE c.opens_until <= ?1
                    AND NOT EXISTS (SELECT 1 FROM action_attempt a
                                    WHERE a.access_method_id = c.access_method_id AND a.status = 'pending')"
@@ -861,7 +862,7 @@ impl Db {
         let next = self.one(
             &format!(
                 "SELECT min(opens_until) AS next FROM ({GOING})
-                 JOIN (SELECT access_method_id, opens_until FROM card_state) USING(access_method_id)
+                 CROSS JOIN (SELECT access_method_id, opens_until FROM card_state) USING(access_method_id)
                  WHERE opens_until > ?1"
             ),
             [ms(now)],
@@ -871,13 +872,14 @@ impl Db {
     }
 }
 
-/// Methods that are being deleted, alone or with their grant; each half by an index.
+/// Methods that are being deleted, alone or with their grant; each half by an index, in this order of tables. One may be
+/// in both.
 const GOING: &str = "
     SELECT m.workspace_id, m.access_grant_id, m.access_method_id FROM access_grant g
-    JOIN access_method m USING(access_grant_id) WHERE g.deleted_at IS NOT NULL
-    UNION
+    CROSS JOIN access_method m USING(access_grant_id) WHERE g.deleted_at IS NOT NULL
+    UNION ALL
     SELECT m.workspace_id, m.access_grant_id, m.access_method_id FROM method_end
-    JOIN access_method m USING(access_method_id)";
+    CROSS JOIN access_method m USING(access_method_id)";
 
 /// Every door that a grant names, and those of its spaces, in its order.
 const DOORS_OF_GRANT: &str = "

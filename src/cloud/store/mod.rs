@@ -16,6 +16,7 @@ mod grants;
 mod keys;
 mod local;
 mod people;
+mod question;
 mod reports;
 mod restore;
 mod retention;
@@ -74,6 +75,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("devices.sql"),
     include_str!("people.sql"),
     include_str!("scan.sql"),
+    include_str!("lists.sql"),
 ];
 
 /// The cloud's database.
@@ -90,6 +92,8 @@ pub struct Db {
     has_ordered: bool,
     /// Where mobile keys are handed out.
     key_template: Option<KeyTemplate>,
+    /// As far as people were looked at who may have to be forgotten.
+    people_looked_at: i64,
 }
 
 impl Store for Db {
@@ -125,6 +129,7 @@ impl Db {
             disk_is_full: false,
             has_ordered: false,
             key_template: None,
+            people_looked_at: 0,
         }
     }
 
@@ -184,6 +189,12 @@ pub(crate) struct Listed<T> {
 }
 
 impl<T> Listed<T> {
+    /// The same list of what each of its rows stands for.
+    fn try_map<U, E>(self, each: impl FnMut(T) -> Result<U, E>) -> Result<Listed<U>, E> {
+        let rows = self.rows.into_iter().map(each).collect::<Result<_, E>>()?;
+        Ok(Listed { rows, next: self.next })
+    }
+
     /// From rows with their places, asked for with one more than the limit.
     fn cut(mut rows: Vec<(i64, T)>, page: Page) -> Self {
         let limit = page.limit as usize;

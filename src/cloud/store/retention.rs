@@ -31,7 +31,7 @@ impl Db {
         let forgotten = [
             self.execute(
                 "DELETE FROM event WHERE n IN (
-                   SELECT n FROM workspace JOIN event USING(workspace_id) WHERE occurred_at < ?1 LIMIT ?2)",
+                   SELECT n FROM workspace CROSS JOIN event USING(workspace_id) WHERE occurred_at < ?1 LIMIT ?2)",
                 params![before(EVENTS_KEPT), SLICE],
             )?,
             // What a resumption could still ask for leaves no gap.

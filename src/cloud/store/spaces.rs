@@ -12,6 +12,7 @@ use crate::{
 
 use super::{
     Fault, GrantName, Listed, Page, Tenant,
+    question::Question,
     rows::{id, maybe_id, ms, time},
     split,
 };
@@ -137,13 +138,13 @@ impl Tenant<'_> {
 
     /// The space of an id or a key.
     fn space(&self, name: &SpaceName) -> Result<Option<Space>, StoreError> {
-        let (id, key) = match name {
-            SpaceName::Id(id) => (Some(id.to_string()), None),
-            SpaceName::Key(key) => (None, Some(key)),
+        let (column, value) = match name {
+            SpaceName::Id(id) => ("space_id", id.to_string()),
+            SpaceName::Key(key) => ("space_key", key.clone()),
         };
         let found = self.db.one(
-            &format!("{SPACES} AND (s.space_id = ?2 OR s.space_key = ?3)"),
-            params![self.workspace, id, key],
+            &format!("{SPACES} WHERE s.workspace_id = ?1 AND s.{column} = ?2 AND s.deleted_at IS NULL"),
+            params![self.workspace, value],
             space,
         )?;
         found.map(|found| self.open_space(found)).transpose()
@@ -160,35 +161,23 @@ impl Tenant<'_> {
 
     /// Spaces in the order of their making.
     pub(crate) fn spaces(&mut self, filter: &SpaceFilter, page: Page) -> Result<Listed<Space>, StoreError> {
-        let rows = self.db.all(
-            &format!(
-                "{SPACES} AND s.rowid > ?2
-                   AND (?3 IS NULL OR s.space_key = ?3)
-                   AND (?4 IS NULL OR s.parent_space_id = ?4)
-                   AND (?5 IS NULL OR parent.space_key = ?5)
-                   AND (?6 IS NULL OR s.space_id IN (
-                         SELECT space_id FROM space_entrance JOIN acs_entrance USING(acs_entrance_id)
-                         JOIN acs_system USING(acs_system_id) WHERE connected_account_id = ?6))
-                   AND (?7 IS NULL OR s.customer_key = ?7)
-                   AND (?8 IS NULL OR instr(lower(s.name), lower(?8)) > 0
-                         OR instr(lower(coalesce(s.space_key, '')), lower(?8)) > 0)
-                 ORDER BY s.rowid LIMIT ?9"
-            ),
-            params![
-                self.workspace,
-                page.after,
-                filter.key,
-                filter.parent,
-                filter.parent_key,
-                filter.account,
-                filter.customer,
-                filter.search,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get::<_, i64>("place")?, space(row)?)),
-        )?;
-        let opened = rows.into_iter().map(|(place, found)| Ok((place, self.open_space(found)?)));
-        Ok(Listed::cut(opened.collect::<Result<_, StoreError>>()?, page))
+        let question = Question::of(SPACES, "s")
+            .within("s.space_key = ?#", filter.key.clone())
+            .among("s.parent_space_id = ?#", filter.parent.clone())
+            .and("parent.space_key = ?#", filter.parent_key.clone())
+            .and(
+                "EXISTS (SELECT 1 FROM space_entrance o JOIN acs_entrance USING(acs_entrance_id)
+                         JOIN acs_system USING(acs_system_id)
+                         WHERE o.space_id = s.space_id AND connected_account_id = ?#)",
+                filter.account.clone(),
+            )
+            .among("s.customer_key = ?#", filter.customer.clone())
+            .and(
+                "(instr(lower(s.name), lower(?#)) > 0 OR instr(lower(coalesce(s.space_key, '')), lower(?#)) > 0)",
+                filter.search.clone(),
+            )
+            .only("s.deleted_at IS NULL");
+        self.listed(question, page, space)?.try_map(|found| self.open_space(found))
     }
 
     fn open_space(&self, (mut space, sealed): (Space, Option<Vec<u8>>)) -> Result<Space, StoreError> {
@@ -504,8 +493,7 @@ const SPACES: &str = "
             WHERE e.space_id = s.space_id AND a.removed_at IS NULL) AS entrance_count,
            (SELECT count(*) FROM space_device d JOIN device USING(device_id)
             WHERE d.space_id = s.space_id AND device.removed_at IS NULL) AS device_count
-    FROM space s LEFT JOIN space parent ON parent.space_id = s.parent_space_id
-    WHERE s.workspace_id = ?1 AND s.deleted_at IS NULL";
+    FROM space s LEFT JOIN space parent ON parent.space_id = s.parent_space_id";
 
 fn space(row: &Row<'_>) -> rusqlite::Result<(Space, Option<Vec<u8>>)> {
     let parent: Option<SpaceId> = maybe_id(row, "parent_space_id")?;

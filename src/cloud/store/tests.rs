@@ -481,10 +481,19 @@ fn a_door_that_a_lock_system_lists_twice_is_one_door() {
 #[test]
 fn the_feed_is_read_from_an_instant_on_without_looking_at_what_came_before() {
     let property = Property::new();
-    let explain = format!("EXPLAIN QUERY PLAN {}", events::EVENTS);
-    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 14]);
-    let plan = property.db.all(&explain, nothing, |row| row.get::<_, String>("detail")).unwrap().join("\n");
-    assert!(plan.contains("event_by_time") && !plan.contains("B-TREE"), "{plan}");
+    let filter = EventFilter { since: Some(property.now), limit: 500, ..EventFilter::default() };
+    let plan = |filter: &EventFilter| {
+        let (sql, values) = filter.question().in_order("home", "e.occurred_at, e.n", 500);
+        let values = rusqlite::params_from_iter(values);
+        let details = property
+            .db
+            .all(&format!("EXPLAIN QUERY PLAN {sql}"), values, |row| row.get::<_, String>("detail"));
+        details.unwrap().join("\n")
+    };
+    let by_time = plan(&filter);
+    assert!(by_time.contains("event_by_time") && !by_time.contains("B-TREE"), "{by_time}");
+    let of_type = plan(&EventFilter { kinds: Some(vec!["lock.unlocked".into()]), ..filter });
+    assert!(of_type.contains("event_by_time") && !of_type.contains("B-TREE"), "{of_type}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Fault, Grant, GrantChange, GrantFilter, GrantName, Listed, Method, MethodFilter, Page, Requested, Tenant,
+    question::Question,
     rows::{id, id_list, ms},
     split,
 };
@@ -355,57 +356,41 @@ impl Tenant<'_> {
     }
 
     pub(crate) fn grants(&mut self, filter: &GrantFilter, page: Page) -> Result<Listed<Grant>, StoreError> {
-        let (any_key, key) = match &filter.key {
-            None => (true, None),
-            Some(key) => (false, key.as_deref()),
-        };
-        let rows = self.db.all(
-            "SELECT g.rowid AS place, access_grant_id FROM access_grant g
-             WHERE workspace_id = ?1 AND g.rowid > ?2
-               AND (?3 IS NULL OR access_grant_id IN (SELECT value FROM json_each(?3)))
-               AND (?4 OR access_grant_key IS ?5)
-               AND (?6 IS NULL OR user_identity_id = ?6)
-               AND (?7 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_device WHERE device_id = ?7
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id)
-                     WHERE device_id = ?7))
-               AND (?8 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = ?8
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_entrance USING(space_id)
-                     WHERE acs_entrance_id = ?8))
-               AND (?9 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_entrance JOIN acs_entrance USING(acs_entrance_id)
-                     WHERE acs_system_id = ?9
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_entrance USING(space_id)
-                     JOIN acs_entrance USING(acs_entrance_id) WHERE acs_system_id = ?9))
-               AND (?10 IS NULL OR access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?10))
-               AND (?11 IS NULL OR reservation_key = ?11)
-               AND (?12 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_space JOIN space USING(space_id) WHERE customer_key = ?12))
-             ORDER BY g.rowid LIMIT ?13",
-            params![
-                self.workspace,
-                page.after,
+        let question = Question::of("SELECT g.rowid AS place, g.access_grant_id FROM access_grant g", "g")
+            .among(
+                "g.access_grant_id IN (SELECT value FROM json_each(?#))",
                 id_list(filter.ids.as_deref()),
-                any_key,
-                key,
-                filter.identity,
-                filter.device,
-                filter.entrance,
-                filter.system,
-                filter.space,
-                filter.reservation_key,
-                filter.customer,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get::<_, i64>("place")?, id::<AccessGrantId>(row, "access_grant_id")?)),
-        )?;
-        let Listed { rows, next } = Listed::cut(rows, page);
-        let mut grants = Vec::with_capacity(rows.len());
-        for grant in rows {
-            grants.extend(self.grant(&GrantName::Id(grant))?);
+            )
+            .within("g.access_grant_key IS ?#", filter.key.clone())
+            .among("g.user_identity_id = ?#", filter.identity.clone())
+            .among(&format!("g.access_grant_id IN ({OF_DEVICE})"), filter.device.clone())
+            .among(&format!("g.access_grant_id IN ({OF_ENTRANCE})"), filter.entrance.clone())
+            // A system may be all there is: its grants are met on the way.
+            .and(
+                "(EXISTS (SELECT 1 FROM grant_entrance o JOIN acs_entrance USING(acs_entrance_id)
+                   WHERE o.access_grant_id = g.access_grant_id AND acs_system_id = ?#)
+                  OR EXISTS (SELECT 1 FROM grant_space o JOIN space_entrance USING(space_id)
+                   JOIN acs_entrance USING(acs_entrance_id)
+                   WHERE o.access_grant_id = g.access_grant_id AND acs_system_id = ?#))",
+                filter.system.clone(),
+            )
+            .among(
+                "g.access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?#)",
+                filter.space.clone(),
+            )
+            .within("g.reservation_key = ?#", filter.reservation_key.clone())
+            .among(
+                "g.access_grant_id IN (
+                   SELECT access_grant_id FROM space JOIN grant_space USING(space_id) WHERE customer_key = ?#)",
+                filter.customer.clone(),
+            );
+        let listed = self.listed(question, page, |row| id::<AccessGrantId>(row, "access_grant_id"))?;
+        let next = listed.next;
+        let mut rows = Vec::with_capacity(listed.rows.len());
+        for grant in listed.rows {
+            rows.extend(self.grant(&GrantName::Id(grant))?);
         }
-        Ok(Listed { rows: grants, next })
+        Ok(Listed { rows, next })
     }
 
     pub(crate) fn methods(
@@ -413,43 +398,50 @@ impl Tenant<'_> {
         filter: &MethodFilter,
         page: Page,
     ) -> Result<Listed<Method>, StoreError> {
-        let rows = self.db.all(
-            "SELECT m.rowid AS place, m.access_method_id FROM access_method m JOIN access_grant g USING(access_grant_id)
-             LEFT JOIN code_method k USING(access_method_id)
-             WHERE m.workspace_id = ?1 AND m.rowid > ?2
-               AND (?3 IS NULL OR m.access_grant_id = ?3)
-               AND (?4 IS NULL OR (m.mode = 'card' AND EXISTS (
-                     SELECT 1 FROM acs_entrance e WHERE e.acs_entrance_id = ?4 AND e.acs_system_id = m.acs_system_id)
-                   AND m.access_grant_id IN (
-                     SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = ?4
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_entrance USING(space_id)
-                     WHERE acs_entrance_id = ?4)))
-               AND (?5 IS NULL OR EXISTS (SELECT 1 FROM json_each(k.device_ids) WHERE value = ?5)
-                    OR (m.mode IN ('cloud_key', 'mobile_key') AND m.access_grant_id IN (
-                     SELECT access_grant_id FROM grant_device WHERE device_id = ?5
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id)
-                     WHERE device_id = ?5)))
-               AND (?6 IS NULL OR m.access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?6))
-             ORDER BY m.rowid LIMIT ?7",
-            params![
-                self.workspace,
-                page.after,
-                filter.grant.map(|id| id.to_string()),
-                filter.entrance,
-                filter.device,
-                filter.space,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get::<_, i64>("place")?, id::<AccessMethodId>(row, "access_method_id")?)),
-        )?;
-        let Listed { rows, next } = Listed::cut(rows, page);
-        let mut methods = Vec::with_capacity(rows.len());
-        for method in rows {
-            methods.extend(self.method(method)?);
+        let question = Question::of("SELECT m.rowid AS place, m.access_method_id FROM access_method m", "m")
+            .among("m.access_grant_id = ?#", filter.grant.map(|id| id.to_string()))
+            .among(
+                &format!(
+                    "m.mode = 'card' AND m.access_grant_id IN ({OF_ENTRANCE}) AND EXISTS (
+                       SELECT 1 FROM acs_entrance e
+                       WHERE e.acs_entrance_id = ?# AND e.acs_system_id = m.acs_system_id)"
+                ),
+                filter.entrance.clone(),
+            )
+            // A code is also for a device that it has not gone from yet.
+            .among(
+                &format!(
+                    "m.access_method_id IN (
+                       SELECT access_method_id FROM access_method WHERE access_grant_id IN ({OF_DEVICE})
+                       UNION SELECT access_method_id FROM desired_slot WHERE device_id = ?#)
+                     AND CASE m.mode WHEN 'code' THEN EXISTS (
+                           SELECT 1 FROM code_method k, json_each(k.device_ids)
+                           WHERE k.access_method_id = m.access_method_id AND value = ?#)
+                         WHEN 'card' THEN 0 ELSE m.access_grant_id IN ({OF_DEVICE}) END"
+                ),
+                filter.device.clone(),
+            )
+            .among(
+                "m.access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?#)",
+                filter.space.clone(),
+            );
+        let listed = self.listed(question, page, |row| id::<AccessMethodId>(row, "access_method_id"))?;
+        let next = listed.next;
+        let mut rows = Vec::with_capacity(listed.rows.len());
+        for method in listed.rows {
+            rows.extend(self.method(method)?);
         }
-        Ok(Listed { rows: methods, next })
+        Ok(Listed { rows, next })
     }
 }
+
+/// The grants that lead to a device or a door, alone or with a space.
+const OF_DEVICE: &str = "
+    SELECT access_grant_id FROM grant_device WHERE device_id = ?#
+    UNION SELECT access_grant_id FROM space_device JOIN grant_space USING(space_id) WHERE device_id = ?#";
+const OF_ENTRANCE: &str = "
+    SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = ?#
+    UNION SELECT access_grant_id FROM space_entrance JOIN grant_space USING(space_id) WHERE acs_entrance_id = ?#";
 
 fn none_twice<T: Copy + Ord>(ids: &[T]) -> Vec<T> {
     let mut seen = std::collections::BTreeSet::new();

@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::Map;
 
 use super::{
-    Answer, Answers, Call, PAGED, Request, feed, one,
+    Answer, Answers, Call, Listed, PAGED, Request, feed, one,
     people::{PERSON, person},
 };
 use crate::{
@@ -377,11 +377,10 @@ async fn list_methods(request: Request) -> Answer {
                 let Some(grant) = tenant.grant(name)? else { return Ok(None) };
                 filter.grant = Some(grant.id);
             }
-            let mut listed = tenant.methods(&filter, page)?;
             if no_code {
-                (listed.rows, listed.next) = (Vec::new(), None);
+                return Ok(Some(Listed { rows: Vec::new(), next: None }));
             }
-            Ok(Some(listed))
+            tenant.methods(&filter, page).map(Some)
         })
         .await?;
     let shown =
