@@ -14,7 +14,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use latchd::{
     cloud::{self, Signals, store::Db},
-    config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
+    config::{
+        ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, SimulatorConfig, StorageConfig,
+        WorkspaceConfig,
+    },
     model::{
         BridgeId, Capabilities, CardFacts, Code, Device, DeviceName, Door, DoorKind, DoorName, Encoder,
         EncoderName, Inventory, JobId, Outcome, PinRules, ProofLevel, Report, Success, SystemInventory,
@@ -27,6 +30,8 @@ use latchd::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+#[path = "cloud_api/erasure.rs"]
+mod erasure;
 #[path = "cloud_api/people.rs"]
 mod people;
 #[path = "cloud_api/scans.rs"]
@@ -94,6 +99,17 @@ impl Cloud {
     /// A cloud whose bridge is connected and has told what the site has.
     fn with_property() -> Self {
         let cloud = Self::start(true);
+        cloud.furnish();
+        cloud
+    }
+
+    /// The same where the operator names a pretend access system; nobody answers for it.
+    fn with_pretend_property() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder, true);
+        let control = folder.path().join("nobody.ctl");
+        config.simulators.push(SimulatorConfig { system: SystemName::new("salto").unwrap(), control });
+        let cloud = Self::start_with(folder, config);
         cloud.furnish();
         cloud
     }

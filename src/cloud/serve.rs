@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -23,11 +23,11 @@ use super::{
     enrol::{Enrolment, Lifetimes},
     hub::{self, Entrance},
     keys::{self, Fresh, KeyError},
-    store::{Db, FILE},
+    store::{Db, FILE, Retention},
     tls::{self, Authority, Clients, For, Leaf, TlsError},
 };
 use crate::{
-    config::{CloudConfig, TlsFiles},
+    config::{CloudConfig, RetentionConfig, TlsFiles},
     seal::{SealError, SealKey},
     seams::{self, Clock, Listener, Net, Random, Storage},
     store::{self, FolderLock, Reserve, StoreError, Writer, WriterHandle, make_folder},
@@ -148,6 +148,7 @@ pub async fn start(
         opened => opened?,
     };
     db.hand_out_keys_at(config.api.instant_key_url.clone());
+    db.keep_for(retention(&config.retention));
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
 
     let mut certificates = Certificates {
@@ -252,6 +253,16 @@ pub async fn start(
         damage,
         _lock: lock,
     })
+}
+
+fn retention(config: &RetentionConfig) -> Retention {
+    let length = |length: Duration| SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX);
+    Retention {
+        events: length(config.events),
+        attempts: length(config.attempts),
+        codes: length(config.codes),
+        grants: Some(length(config.grants)),
+    }
 }
 
 /// What a cloud works with.

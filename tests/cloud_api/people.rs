@@ -217,6 +217,34 @@ fn what_the_site_has_is_got_by_its_id() {
     assert_eq!(cloud.ok("/workspaces/get", &json!({}))["workspace"]["name"], "Home");
 }
 
+#[test]
+fn an_instant_key_is_the_link_of_the_persons_mobile_key_and_never_a_dead_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = super::config(&folder, true);
+    let template = latchd::model::KeyTemplate::new("https://keys.example/{access_method_id}").unwrap();
+    config.api.instant_key_url = Some(template);
+    let cloud = Cloud::start_with(folder, config);
+    cloud.furnish();
+    let jane = person(&cloud, json!({"full_name": "Jane"}));
+    let wanted = json!({"user_identity_id": jane["user_identity_id"]});
+    let generate = "/user_identities/generate_instant_key";
+    assert_eq!(refused(&cloud, generate, wanted.clone()), (400, "no_mobile_key".into()));
+    let grant = json!({
+        "user_identity_id": jane["user_identity_id"], "acs_entrance_ids": [cloud.entrance("101")],
+        "requested_access_methods": [{"mode": "mobile_key"}], "reservation_key": "stay-1",
+        "ends_at": in_hours(24),
+    });
+    let grant = cloud.ok("/access_grants/create", &grant)["access_grant"].clone();
+    let key = cloud.ok(generate, &wanted)["instant_key"].clone();
+    assert_eq!(key["instant_key_url"], grant["instant_key_url"]);
+    assert_eq!(
+        (&key["user_identity_id"], &key["expires_at"]),
+        (&jane["user_identity_id"], &grant["ends_at"])
+    );
+    cloud.ok("/access_grants/delete", &json!({"access_grant_id": grant["access_grant_id"]}));
+    assert_eq!(refused(&cloud, generate, wanted), (400, "no_mobile_key".into()));
+}
+
 fn scan(cloud: &Cloud) -> Value {
     cloud.ok("/acs/encoders/scan_credential", &json!({"acs_encoder_id": cloud.encoder()}))["action_attempt"]
         .clone()

@@ -187,7 +187,7 @@ fn send(cloud: &Cloud, method: &str, path: &str, query: &str, body: Option<&Valu
 
 #[test]
 fn every_parameter_of_every_call_is_refused_as_it_must_not_be() {
-    let cloud = Cloud::with_property();
+    let cloud = Cloud::with_pretend_property();
     for Cell { path, method, name, schema } in cells() {
         let refused = |(status, answer): (u16, Value), sent: &str| {
             let error = &answer["error"];
@@ -225,7 +225,7 @@ fn every_parameter_of_every_call_is_refused_as_it_must_not_be() {
 
 #[test]
 fn every_call_names_what_it_cannot_do_without() {
-    let cloud = Cloud::with_property();
+    let cloud = Cloud::with_pretend_property();
     for (path, method, operation) in operations() {
         let body = &operation["requestBody"]["content"]["application/json"]["schema"]["required"];
         let names: Vec<_> = match operation["parameters"].as_array() {
@@ -409,7 +409,7 @@ pub(super) fn required(own: &Furnished, path: &str) -> Map<String, Value> {
 
 #[test]
 fn an_id_of_another_workspace_is_answered_like_one_that_was_never_given_out() {
-    let cloud = Cloud::with_property();
+    let cloud = Cloud::with_pretend_property();
     let (their_key, their_bridge) = cloud.second_workspace();
     cloud.furnish_with(cloud.bridge, inventory_with_a_lock());
     cloud.furnish_with(their_bridge, inventory_with_a_lock());

@@ -226,18 +226,29 @@ pub(crate) fn invitation() -> Request {
         fingerprint: None,
         valid_seconds: 900,
         ledger_is_current: false,
+        workspace: None,
         by: "night porter".into(),
     }
 }
 
 /// One that asks nobody.
 pub(crate) fn accepting() -> Request {
-    let Request::Invite { name, replace, fingerprint, valid_seconds, ledger_is_current, by, .. } =
-        invitation()
+    let Request::Invite {
+        name, replace, fingerprint, valid_seconds, ledger_is_current, workspace, by, ..
+    } = invitation()
     else {
         unreachable!()
     };
-    Request::Invite { accept: true, name, replace, fingerprint, valid_seconds, ledger_is_current, by }
+    Request::Invite {
+        accept: true,
+        name,
+        replace,
+        fingerprint,
+        valid_seconds,
+        ledger_is_current,
+        workspace,
+        by,
+    }
 }
 
 /// One for a bridge that takes another one's place.
@@ -249,6 +260,7 @@ pub(crate) fn replacing(bridge: BridgeId, current: bool) -> Request {
         fingerprint: None,
         valid_seconds: 900,
         ledger_is_current: current,
+        workspace: None,
         by: "night porter".into(),
     }
 }

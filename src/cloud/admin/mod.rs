@@ -37,7 +37,11 @@ pub const LONGEST_NAME: usize = 64;
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// Which bridges are there, and who was invited?
-    Bridges,
+    Bridges {
+        /// Of which workspace, by name or id; without one, of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workspace: Option<String>,
+    },
     /// A person invites a bridge.
     Invite {
         /// What people will call it.
@@ -57,6 +61,9 @@ pub enum Request {
         /// The person vouches that the replaced bridge did nothing that the cloud does not know.
         #[serde(default)]
         ledger_is_current: bool,
+        /// Into which workspace, by name or id; without one, into that of the bridge which is replaced, or the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workspace: Option<String>,
         /// Who invites.
         by: String,
     },
@@ -238,6 +245,9 @@ impl std::fmt::Debug for Invited {
 pub struct BridgeLine {
     /// Which.
     pub bridge_id: BridgeId,
+    /// What people call its workspace.
+    #[serde(default)]
+    pub workspace: String,
     /// What people call it.
     pub name: Option<String>,
     /// How it stands.
@@ -273,6 +283,9 @@ pub enum BridgeState {
 pub struct PairingLine {
     /// Its name.
     pub pairing: String,
+    /// What people call its workspace.
+    #[serde(default)]
+    pub workspace: String,
     /// How it stands.
     pub state: PairingState,
     /// What the bridge will be called.

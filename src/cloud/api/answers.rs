@@ -8,12 +8,13 @@ use crate::{
     cloud::{
         store::{
             Attempt, AttemptState, Credential, DeviceRow, DeviceTrouble, Encoder, Entrance, Grant, Identity,
-            Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Workspace,
+            InstantKey, Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent,
+            Workspace,
         },
         time_text,
     },
     grants::{CardFate, Mode},
-    model::{DeviceId, DoorKind, PinConstraint, Private, Window, WorkspaceId},
+    model::{DeviceId, DoorKind, PinConstraint, Private, UserIdentityId, Window, WorkspaceId},
     protocol::Stage,
 };
 
@@ -394,6 +395,19 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     warnings
 }
 
+/// The link of a mobile key. There are no sessions here, so its key stands for one; an open end is the last there is.
+pub(super) fn instant_key(workspace: WorkspaceId, identity: UserIdentityId, key: &InstantKey) -> Value {
+    json!({
+        "instant_key_id": key.method,
+        "workspace_id": workspace,
+        "user_identity_id": identity,
+        "client_session_id": key.method,
+        "instant_key_url": key.url.expose(),
+        "created_at": time_text(key.created_at),
+        "expires_at": time_text(key.ends_at.unwrap_or(Timestamp::MAX)),
+    })
+}
+
 fn cards_that_still_open(grant: &Grant, now: Timestamp) -> Option<Value> {
     let is_gone = |method: &&Method| method.deleted.is_some();
     let opening: Vec<_> = grant
@@ -538,7 +552,8 @@ pub(super) fn method(workspace: WorkspaceId, method: &Method, now: Timestamp) ->
         Mode::Code => {
             // Not before it was read back: whoever sees a code hands it out.
             let pin = method.code.as_ref().filter(|_| method.is_issued).map(|view| view.code.pin.expose());
-            if let Some(pin) = pin {
+            // Of a grant long over it is forgotten.
+            if let Some(pin) = pin.filter(|pin| !pin.is_empty()) {
                 answer["code"] = json!(pin);
             }
         }

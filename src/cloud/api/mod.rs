@@ -31,7 +31,7 @@ use crate::{
 pub struct Settings {
     /// How long a question about a pending attempt may be held open.
     pub hold: Duration,
-    /// Whether a call that orders a card to be written or read is held open as well.
+    /// Whether a call that orders a card to be written or read, or a door to be opened, is held open as well.
     pub hold_orders: bool,
     /// The simulators that may be told what happens next; without any, no call of theirs is there.
     pub simulators: Simulators,

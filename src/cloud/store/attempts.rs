@@ -69,12 +69,11 @@ pub(super) struct WrittenCard {
 impl Tenant<'_> {
     pub(crate) fn attempt(&mut self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
         let found = self.db.one(
-            "SELECT job_id, status, error_type, error_message, acs_credential_id FROM action_attempt
+            "SELECT job_id, status, error_type, error_message, error_sealed, acs_credential_id FROM action_attempt
              WHERE action_attempt_id = ?1 AND workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
-                let error: (Option<String>, Option<String>) =
-                    (row.get("error_type")?, row.get("error_message")?);
+                let error = (row.get::<_, Option<String>>("error_type")?, ErrorText::of(row)?);
                 let card: Option<AcsCredentialId> = maybe_id(row, "acs_credential_id")?;
                 Ok((id::<JobId>(row, "job_id")?, row.get::<_, String>("status")?, error, card))
             },
@@ -87,29 +86,43 @@ impl Tenant<'_> {
             ("success", Some(card)) => AttemptState::Success(Box::new(self.credential(card)?)),
             _ => AttemptState::Error {
                 kind: kind.unwrap_or_else(|| "uncategorized_error".into()),
-                message: message.unwrap_or_default(),
+                message: self.open_error(wanted, message)?,
             },
         };
         Ok(Some(Attempt { id: wanted, job, state, action: "ENCODE_CREDENTIAL" }))
     }
 
     fn unlock_attempt(&self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
-        self.db.one(
-            "SELECT job_id, status, error_type, error_message FROM unlock_attempt
+        let found = self.db.one(
+            "SELECT job_id, status, error_type, error_message, error_sealed FROM unlock_attempt
              WHERE action_attempt_id = ?1 AND workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
-                let state = match row.get::<_, String>("status")?.as_str() {
-                    "pending" => AttemptState::Pending,
-                    "success" => AttemptState::Unlocked,
-                    _ => AttemptState::Error {
-                        kind: row.get("error_type")?,
-                        message: row.get("error_message")?,
-                    },
-                };
-                Ok(Attempt { id: wanted, job: id(row, "job_id")?, state, action: "UNLOCK_DOOR" })
+                let error = (row.get::<_, Option<String>>("error_type")?, ErrorText::of(row)?);
+                Ok((id(row, "job_id")?, row.get::<_, String>("status")?, error))
             },
-        )
+        )?;
+        let Some((job, status, (kind, message))) = found else { return Ok(None) };
+        let state = match status.as_str() {
+            "pending" => AttemptState::Pending,
+            "success" => AttemptState::Unlocked,
+            _ => AttemptState::Error {
+                kind: kind.unwrap_or_else(|| "uncategorized_error".into()),
+                message: self.open_error(wanted, message)?,
+            },
+        };
+        Ok(Some(Attempt { id: wanted, job, state, action: "UNLOCK_DOOR" }))
+    }
+
+    /// What a system said of an attempt may name anything, so it is sealed.
+    pub(super) fn seal_error(&self, attempt: ActionAttemptId, message: &str) -> Vec<u8> {
+        self.db.seal.seal(&error_place(attempt), message.as_bytes())
+    }
+
+    /// Empty where it was forgotten.
+    pub(super) fn open_error(&self, attempt: ActionAttemptId, text: ErrorText) -> Result<String, StoreError> {
+        let sealed = self.unseal(&error_place(attempt), text.sealed)?;
+        Ok(sealed.map(|text| text.expose().to_owned()).or(text.clear).unwrap_or_default())
     }
 
     fn credential(&self, wanted: AcsCredentialId) -> Result<Credential, StoreError> {
@@ -246,10 +259,10 @@ impl Tenant<'_> {
     ) -> Result<bool, StoreError> {
         let (status, kind, message, card) = match end {
             Ok(card) => ("success", None, None, Some(card.to_string())),
-            Err(error) => ("error", Some(error.kind), Some(error.message.as_str()), None),
+            Err(error) => ("error", Some(error.kind), Some(self.seal_error(attempt, &error.message)), None),
         };
         let ended = self.db.execute(
-            "UPDATE action_attempt SET status = ?3, error_type = ?4, error_message = ?5, acs_credential_id = ?6,
+            "UPDATE action_attempt SET status = ?3, error_type = ?4, error_sealed = ?5, acs_credential_id = ?6,
                ended_at = ?7
              WHERE action_attempt_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
             params![attempt.to_string(), self.workspace, status, kind, message, card, ms(now)],
@@ -321,6 +334,22 @@ impl Db {
         }
         Ok(Overdue { changed, next })
     }
+}
+
+/// What a row has of a system's words: sealed or, from before that, in the clear.
+pub(super) struct ErrorText {
+    clear: Option<String>,
+    sealed: Option<Vec<u8>>,
+}
+
+impl ErrorText {
+    pub(super) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { clear: row.get("error_message")?, sealed: row.get("error_sealed")? })
+    }
+}
+
+fn error_place(attempt: ActionAttemptId) -> String {
+    format!("attempt.error/{attempt}")
 }
 
 fn number_place(card: AcsCredentialId) -> String {

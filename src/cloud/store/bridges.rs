@@ -143,6 +143,11 @@ impl Db {
             Some(Standing::Waiting) => {
                 self.end_orders(now, bridge, job_id)?;
                 self.keep_end(now, bridge, job_id, &JobEnd::of_ours(now, Outcome::Cancelled))?;
+                // It is never asked for, and carries names and codes.
+                self.execute(
+                    "UPDATE bridge_order SET body = x'' WHERE job_id = ?1 AND what = 'job' AND position IS NULL",
+                    [job_id.to_string()],
+                )?;
                 Ok(Cancel::Withdrawn)
             }
             Some(Standing::Handed | Standing::Acknowledged) => {

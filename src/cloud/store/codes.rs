@@ -509,6 +509,7 @@ impl Tenant<'_> {
              JOIN access_method m ON m.access_grant_id = g.access_grant_id
              JOIN code_method c ON c.access_method_id = m.access_method_id
              WHERE own.access_grant_id = ?1 AND own.workspace_id = ?2 AND g.workspace_id = ?2 AND c.deleted_at IS NULL
+               AND c.pin <> x''
              ORDER BY c.rowid DESC LIMIT ?3",
             params![grant.to_string(), self.workspace, HABITS],
             |row| Ok((id::<AccessMethodId>(row, "access_method_id")?, row.get::<_, Vec<u8>>("pin")?)),
@@ -516,7 +517,11 @@ impl Tenant<'_> {
         rows.into_iter().map(|(method, sealed)| self.open_text(&pin_place(method), &sealed)).collect()
     }
 
+    /// What was forgotten is an empty text.
     fn open_text(&self, place: &str, sealed: &[u8]) -> Result<Private, StoreError> {
+        if sealed.is_empty() {
+            return Ok(Private::new(""));
+        }
         let plain = self.db.seal.open(place, sealed)?;
         String::from_utf8(plain)
             .map(Private::new)

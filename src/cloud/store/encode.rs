@@ -90,7 +90,7 @@ impl Tenant<'_> {
             Encode::Same(attempt) => attempt,
             Encode::New { attempt, job, doors, unsent_at, silent_at } => {
                 self.db.execute(
-                    "INSERT INTO action_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, NULL, ?6, ?7, ?8, NULL)",
+                    "INSERT INTO action_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, NULL, ?6, ?7, ?8, NULL, NULL)",
                     params![
                         attempt.to_string(),
                         self.workspace,

@@ -816,6 +816,31 @@ impl Tenant<'_> {
         Ok(())
     }
 
+    /// Removes a grant that ended long ago and of which nothing is left anywhere.
+    pub(super) fn remove_grant(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), StoreError> {
+        self.tell(now, &[Event::grant("access_grant.deleted", grant)])?;
+        let own = grant.to_string();
+        // With the last grant of its stay.
+        self.db.execute(
+            "DELETE FROM reservation_entrance AS r
+             WHERE workspace_id = ?2 AND reservation_key = (
+                 SELECT reservation_key FROM access_grant WHERE access_grant_id = ?1 AND workspace_id = ?2)
+               AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.workspace_id = ?2
+                 AND g.reservation_key = r.reservation_key AND g.access_grant_id <> ?1)",
+            params![own, self.workspace],
+        )?;
+        // Before the grant, for what is kept of methods that are gone to know whose they were.
+        self.db.execute(
+            "DELETE FROM access_method WHERE access_grant_id = ?1 AND workspace_id = ?2",
+            params![own, self.workspace],
+        )?;
+        self.db.execute(
+            "DELETE FROM access_grant WHERE access_grant_id = ?1 AND workspace_id = ?2",
+            params![own, self.workspace],
+        )?;
+        Ok(())
+    }
+
     /// A deleted grant is gone with its last method.
     pub(super) fn sweep(&self, grant: AccessGrantId) -> Result<(), StoreError> {
         self.db.execute(

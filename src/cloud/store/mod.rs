@@ -11,6 +11,7 @@ mod bridges;
 mod codes;
 mod devices;
 mod encode;
+mod erasure;
 mod events;
 mod grants;
 mod keys;
@@ -37,11 +38,13 @@ use rusqlite::{Connection, Params, Row};
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
 pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
 pub(crate) use devices::{DeviceFilter, DeviceRow, DeviceTrouble};
+pub use erasure::Retention;
 pub(crate) use events::{EventFilter, TimedEvent};
 pub(crate) use grants::{
     CodeView, Grant, GrantChange, GrantCommand, GrantFilter, GrantName, IdentityRef, Method, MethodFilter,
     Requested,
 };
+pub(crate) use keys::{InstantKey, NoInstantKey};
 pub(crate) use people::{Identity, IdentityFilter, IdentityName, Person, PersonChange};
 pub use restore::Restored;
 pub(crate) use scan::{Scan, ScanState, Scanned};
@@ -76,6 +79,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("people.sql"),
     include_str!("scan.sql"),
     include_str!("lists.sql"),
+    include_str!("erasure.sql"),
 ];
 
 /// The cloud's database.
@@ -94,6 +98,9 @@ pub struct Db {
     key_template: Option<KeyTemplate>,
     /// As far as people were looked at who may have to be forgotten.
     people_looked_at: i64,
+    retention: Retention,
+    /// As far as codes were taken out of grants that are over: an end, and a row.
+    codes_forgotten: (i64, i64),
 }
 
 impl Store for Db {
@@ -130,6 +137,8 @@ impl Db {
             has_ordered: false,
             key_template: None,
             people_looked_at: 0,
+            retention: Retention::default(),
+            codes_forgotten: (i64::MIN, i64::MIN),
         }
     }
 

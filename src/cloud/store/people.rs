@@ -341,38 +341,6 @@ impl Tenant<'_> {
         Ok(self.erase_identity(now, identity.id)?)
     }
 
-    /// What tells of the person goes, also out of what is over: names of grants, and orders that carried the name. An
-    /// order that a resumption of its bridge could still ask for goes with its retention.
-    fn erase_identity(&mut self, now: Timestamp, own: UserIdentityId) -> Result<(), StoreError> {
-        let text = own.to_string();
-        self.db.execute(
-            "DELETE FROM bridge_order
-             WHERE workspace_id = ?2 AND over_at IS NOT NULL AND (position IS NULL OR position <=
-                 (SELECT orders_acknowledged FROM bridge WHERE bridge.id = bridge_order.bridge_id))
-               AND job_id IN (
-                 SELECT job_id FROM ordered_card WHERE workspace_id = ?2 AND access_method_id IN (
-                   SELECT access_method_id FROM access_method JOIN access_grant USING(access_grant_id)
-                   WHERE user_identity_id = ?1
-                   UNION ALL SELECT access_method_id FROM acs_credential WHERE user_identity_id = ?1))",
-            params![text, self.workspace],
-        )?;
-        self.db.execute(
-            "UPDATE access_grant SET name = NULL WHERE user_identity_id = ?1 AND workspace_id = ?2",
-            params![text, self.workspace],
-        )?;
-        self.db.execute(
-            "DELETE FROM merged_identity WHERE user_identity_id = ?1 AND workspace_id = ?2",
-            params![text, self.workspace],
-        )?;
-        self.db.execute(
-            "UPDATE user_identity SET person = x'', key_index = NULL, email_index = NULL, phone_index = NULL,
-               customer_key = NULL, erased_at = ?3
-             WHERE user_identity_id = ?1 AND workspace_id = ?2",
-            params![text, self.workspace, ms(now)],
-        )?;
-        Ok(())
-    }
-
     /// Folds people into one: grants and cards become that person's, and so do the address and the number that were
     /// missing. The others' ids and keys lead to that person from then on. Saying it again changes nothing.
     pub(crate) fn merge_identities(
@@ -409,7 +377,7 @@ impl Tenant<'_> {
 
     fn fold(&mut self, now: Timestamp, kept: UserIdentityId, other: &Identity) -> Result<(), StoreError> {
         let (kept, gone) = (kept.to_string(), other.id.to_string());
-        for table in ["access_grant", "acs_credential", "merged_identity"] {
+        for table in ["access_grant", "past_grant", "acs_credential", "merged_identity"] {
             self.db.execute(
                 &format!(
                     "UPDATE {table} SET user_identity_id = ?1 WHERE user_identity_id = ?2 AND workspace_id = ?3"

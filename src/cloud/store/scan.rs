@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     Credential, Db, Fault, Tenant,
+    attempts::ErrorText,
     rows::{id, maybe_id, maybe_time, ms, parsed, time},
     split,
 };
@@ -158,7 +159,7 @@ impl Tenant<'_> {
         };
         self.db.execute(
             "INSERT INTO scan_attempt VALUES(?1, ?2, ?3, ?4, ?5, ?6, 'pending', NULL, NULL, NULL, NULL, ?7, ?8, ?9,
-                                             NULL)",
+                                             NULL, NULL)",
             params![
                 attempt.to_string(),
                 self.workspace,
@@ -180,8 +181,7 @@ impl Tenant<'_> {
             "SELECT * FROM scan_attempt WHERE action_attempt_id = ?1 AND workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
-                let error: (Option<String>, Option<String>) =
-                    (row.get("error_type")?, row.get("error_message")?);
+                let error = (row.get::<_, Option<String>>("error_type")?, ErrorText::of(row)?);
                 let seen: (Option<Vec<u8>>, Option<AcsCredentialId>) =
                     (row.get("seen")?, maybe_id(row, "acs_credential_id")?);
                 Ok((id::<JobId>(row, "job_id")?, row.get::<_, String>("status")?, error, seen))
@@ -204,7 +204,7 @@ impl Tenant<'_> {
             }
             _ => ScanState::Error {
                 kind: kind.unwrap_or_else(|| "uncategorized_error".into()),
-                message: message.unwrap_or_default(),
+                message: self.open_error(wanted, message)?,
             },
         };
         Ok(Some(Scan { id: wanted, job, state }))
@@ -256,9 +256,9 @@ impl Tenant<'_> {
         message: &str,
     ) -> Result<bool, StoreError> {
         let ended = self.db.execute(
-            "UPDATE scan_attempt SET status = 'error', error_type = ?3, error_message = ?4, ended_at = ?5
+            "UPDATE scan_attempt SET status = 'error', error_type = ?3, error_sealed = ?4, ended_at = ?5
              WHERE action_attempt_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
-            params![attempt.to_string(), self.workspace, kind, message, ms(now)],
+            params![attempt.to_string(), self.workspace, kind, self.seal_error(attempt, message), ms(now)],
         )?;
         Ok(ended > 0)
     }

@@ -7,9 +7,9 @@ use crate::{
     grants::Mode,
     model::{
         AccessMethodId, AcsEncoderId, AcsEntranceId, ActionAttemptId, BridgeId, Capabilities, CardFacts,
-        Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Kind, LocalJob, Origin,
-        Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity, Success,
-        SystemInventory, SystemKind, SystemName, Verdict, Written,
+        Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, KeyTemplate, Kind,
+        LocalJob, Origin, Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity,
+        Success, SystemInventory, SystemKind, SystemName, Verdict, Written,
     },
     protocol::{Memory, Position},
 };
@@ -607,6 +607,50 @@ fn what_is_long_over_is_forgotten_in_slices_and_what_still_matters_is_not() {
     assert_eq!(property.attempt(in_doubt), "encoding_interrupted");
     property.resolve(open, Verdict::Done);
     assert!(property.method(doubtful.methods[0].id).unwrap().is_issued, "a doubt is settled however late");
+}
+
+#[test]
+fn links_of_grants_that_are_over_go_first_and_then_the_grants_unless_something_of_them_is_left() {
+    let mut property = Property::new();
+    let template = KeyTemplate::new("https://keys.example/{token}").unwrap();
+    property.db.hand_out_keys_at(Some(template));
+    let [done, doubtful, deleted] =
+        [("stay-1", "101"), ("stay-2", "102"), ("stay-3", "103")].map(|(stay, room)| {
+            let grant = property.grant(stay, &[room], 24);
+            let more = [Requested { mode: Mode::MobileKey, code: None }];
+            let now = property.now;
+            property.tenant().request_methods(now, grant.id, &more).unwrap().unwrap()
+        });
+    let (_, open) = property.encode(doubtful.methods[0].id);
+    property.report(open, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.delete(&deleted);
+    let links = |property: &mut Property| -> Vec<bool> {
+        let grants =
+            [&done, &doubtful].map(|grant| property.tenant().grant(&GrantName::Id(grant.id)).unwrap());
+        let methods = grants.into_iter().flatten().flat_map(|grant| grant.methods);
+        methods.filter_map(|method| method.key).map(|key| key.url.is_some()).collect()
+    };
+    assert_eq!(links(&mut property), [true, true]);
+    let now = property.now;
+    let days = |days: i32| now + HOUR * 24 * days;
+    let count = |property: &Property, table: &str| -> i64 {
+        property.db.one(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap().unwrap()
+    };
+    assert_eq!((count(&property, "past_grant"), count(&property, "past_method")), (1, 2));
+
+    assert!(!property.db.forget(days(30)).unwrap());
+    assert_eq!(links(&mut property), [true, true], "they ended less than that ago");
+    assert!(!property.db.forget(days(32)).unwrap());
+    assert_eq!(links(&mut property), [false, false]);
+    property.db.forget(days(91)).unwrap();
+    assert_eq!((count(&property, "past_grant"), count(&property, "past_method")), (0, 0));
+
+    property.db.forget(days(365)).unwrap();
+    assert!(property.still_there(&done));
+    property.db.forget(days(367)).unwrap();
+    assert!(!property.still_there(&done));
+    assert_eq!(property.told().last().unwrap(), "access_grant.deleted");
+    assert!(property.still_there(&doubtful), "nobody knows what became of its card");
 }
 
 #[test]

@@ -433,7 +433,7 @@ async fn unlock_door(request: Request) -> Answer {
     let now = request.api.clock.now();
     let attempt = request.ask(move |tenant| tenant.unlock_door(now, method, door)).await?;
     changed(&request);
-    one("action_attempt", answers::attempt(request.workspace, &attempt, None))
+    feed::ordered(&request, attempt.id).await
 }
 
 async fn encode(request: Request) -> Answer {
