@@ -84,7 +84,8 @@ impl Client {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-                let whole = end + 4 + length.context("an answer says how long it is")?.trim().parse::<usize>()?;
+                let whole =
+                    end + 4 + length.context("an answer says how long it is")?.trim().parse::<usize>()?;
                 while self.buffer.len() < whole {
                     self.read().await?;
                 }

@@ -74,11 +74,8 @@ impl Paired {
 
     /// The check that the candidate takes at most so many milliseconds more than the floor.
     pub fn above(&self, row: &'static str, what: impl Into<String>, goal: Goal) -> Check {
-        let more: Vec<f64> = self
-            .rounds
-            .iter()
-            .map(|(floor, candidate)| (candidate.p50() - floor.p50()) / 1000.0)
-            .collect();
+        let more: Vec<f64> =
+            self.rounds.iter().map(|(floor, candidate)| (candidate.p50() - floor.p50()) / 1000.0).collect();
         let both = self.check(row, what, goal);
         Check { value: median(&more), unit: "ms", range: range(&more), ..both }
     }

@@ -195,7 +195,6 @@ fn quick(options: &Options) -> anyhow::Result<bool> {
         scenarios::queue::run_claims(options)?,
         attempts("reopen", || scenarios::reopen::run(options))?,
         attempts("link", || scenarios::trust::run(options))?,
-        scenarios::api::run(options)?,
     ];
     println!("\n{:.0} s", began.elapsed().as_secs_f64());
     finish(&verdicts, options)

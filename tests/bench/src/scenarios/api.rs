@@ -5,6 +5,7 @@
 //! The grants were made by the same program through the same calls, with its syncs left out.
 
 use std::{
+    cell::Cell,
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -71,6 +72,8 @@ struct Cloud {
     doors: Vec<String>,
     locks: Vec<String>,
     questions: Vec<(&'static str, &'static str, Value)>,
+    /// The number of the next guest: people stay when their grants go, so nobody comes twice.
+    next: Cell<u64>,
     _process: Process,
 }
 
@@ -122,7 +125,16 @@ impl Cloud {
 
         let (process, address) = start(program, &folder, None).await?;
         let questions = questions(&address, size).await?;
-        Ok(Self { size, folder, address, doors: rooms, locks, questions, _process: process })
+        Ok(Self {
+            size,
+            folder,
+            address,
+            doors: rooms,
+            locks,
+            questions,
+            next: Cell::new(size * 10),
+            _process: process,
+        })
     }
 
     /// Makes so many grants and takes them back again; how long the making of each took. `wrote` hears before and after
@@ -130,12 +142,12 @@ impl Cloud {
     async fn make(
         &self,
         kind: New,
-        first: u64,
         many: usize,
         mut wrote: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<Samples> {
         let mut client = self.address.connect().await?;
         let (mut took, mut made) = (Samples::default(), Vec::new());
+        let first = self.next.replace(self.next.get() + many as u64);
         for n in first..first + many as u64 {
             let body = grant(n, kind, &self.doors, &self.locks);
             wrote()?;
@@ -162,10 +174,10 @@ impl Cloud {
     }
 
     /// How many bytes the commit of a new grant writes: pages of the log with what stands before each.
-    async fn bytes_of_a_grant(&self, first: u64) -> anyhow::Result<usize> {
+    async fn bytes_of_a_grant(&self) -> anyhow::Result<usize> {
         let index = fs::File::open(self.folder.join("cloud/cloud.db-shm"))?;
         let mut pages = Vec::new();
-        self.make(New::Card, first, 20, || {
+        self.make(New::Card, 20, || {
             let mut last = [0; 4];
             index.read_exact_at(&mut last, 16)?;
             pages.push(f64::from(u32::from_ne_bytes(last)));
@@ -173,7 +185,8 @@ impl Cloud {
         })
         .await?;
         // Where the log began anew on the way, nothing can be told.
-        let grown: Vec<f64> = pages.chunks_exact(2).map(|two| two[1] - two[0]).filter(|grown| *grown > 0.0).collect();
+        let grown: Vec<f64> =
+            pages.chunks_exact(2).map(|two| two[1] - two[0]).filter(|grown| *grown > 0.0).collect();
         ensure!(!grown.is_empty(), "the log does not grow with new grants");
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few pages")]
         Ok(median(&grown) as usize * (4096 + 24))
@@ -281,7 +294,11 @@ async fn questions(address: &Address, size: u64) -> anyhow::Result<Vec<(&'static
     let mut asked = Vec::new();
     for (first, later, path) in [
         ("access_grants/list, first page", "access_grants/list, page in the middle", "/access_grants/list"),
-        ("user_identities/list, first page", "user_identities/list, page in the middle", "/user_identities/list"),
+        (
+            "user_identities/list, first page",
+            "user_identities/list, page in the middle",
+            "/user_identities/list",
+        ),
     ] {
         let page = json!({"limit": PAGE});
         let mut place = page.clone();
@@ -306,13 +323,15 @@ async fn questions(address: &Address, size: u64) -> anyhow::Result<Vec<(&'static
     let related = json!({"access_grant_ids": [grant["access_grant_id"]]});
     asked.push(("access_grants/get_related", "/access_grants/get_related", related));
     asked.push(("access_methods/list of a grant", "/access_methods/list", of_grant.clone()));
-    let last = json!({"since": (Timestamp::now() - SignedDuration::from_hours(24)).to_string(), "limit": PAGE});
+    let last =
+        json!({"since": (Timestamp::now() - SignedDuration::from_hours(24)).to_string(), "limit": PAGE});
     let (events, _) = client.call("/events/list", &last).await?;
     asked.push(("events/list", "/events/list", last.clone()));
     let mut of_one = last;
     of_one["access_grant_id"] = grant["access_grant_id"].clone();
     asked.push(("events/list of a grant", "/events/list", of_one));
-    let ids: Vec<_> = events["events"].as_array().context("events")?.iter().map(|event| &event["event_id"]).collect();
+    let ids: Vec<_> =
+        events["events"].as_array().context("events")?.iter().map(|event| &event["event_id"]).collect();
     asked.push(("events/get", "/events/get", json!({"event_id": ids.last()})));
     asked.push(("events/list by event_ids", "/events/list", json!({"event_ids": ids})));
     asked.push(("action_attempts/list", "/action_attempts/list", json!({"limit": PAGE})));
@@ -370,9 +389,7 @@ async fn stop(mut process: Process) -> anyhow::Result<()> {
 
 async fn measure(options: &Options, scratch: &Path, clouds: &[Cloud]) -> anyhow::Result<Vec<Check>> {
     let few = &clouds[0];
-    // Behind the guests who are there; nobody of the last attempt is.
-    let next = |cloud: &Cloud| cloud.size * 10;
-    let bytes = few.bytes_of_a_grant(next(few)).await?;
+    let bytes = few.bytes_of_a_grant().await?;
     let mut disk = Disk::of(scratch, bytes)?;
     disk.block(BLOCK)?;
     let mut made: Vec<Paired> = clouds.iter().map(|_| Paired::default()).collect();
@@ -380,21 +397,21 @@ async fn measure(options: &Options, scratch: &Path, clouds: &[Cloud]) -> anyhow:
     let mut lists: Vec<Vec<Paired>> =
         clouds[1..].iter().map(|cloud| cloud.questions.iter().map(|_| Paired::default()).collect()).collect();
     for cloud in clouds {
-        cloud.make(New::Card, next(cloud), 20, || Ok(())).await?;
+        cloud.make(New::Card, 20, || Ok(())).await?;
     }
     for _ in 0..options.rounds {
         let mut cards = Vec::new();
         for (cloud, paired) in clouds.iter().zip(&mut made) {
             let mut own = Samples::default();
             own.extend(disk.block(BLOCK)?);
-            let took = cloud.make(New::Card, next(cloud), BLOCK, || Ok(())).await?;
+            let took = cloud.make(New::Card, BLOCK, || Ok(())).await?;
             paired.round(own, took.clone());
             cards.push(took);
         }
-        let codes = few.make(New::Code, next(few), BLOCK, || Ok(())).await?;
+        let codes = few.make(New::Code, BLOCK, || Ok(())).await?;
         for ((cloud, flat), took) in clouds[1..].iter().zip(&mut flat).zip(&cards[1..]) {
             flat[0].round(cards[0].clone(), took.clone());
-            flat[1].round(codes.clone(), cloud.make(New::Code, next(cloud), BLOCK, || Ok(())).await?);
+            flat[1].round(codes.clone(), cloud.make(New::Code, BLOCK, || Ok(())).await?);
         }
         for question in 0..few.questions.len() {
             let answered = few.ask(question, BLOCK / 2).await?;
