@@ -321,7 +321,7 @@ async fn a_bridge_is_invited_into_the_workspace_that_is_named_and_listed_with_it
         bridges.into_iter().map(|line| (line.bridge_id, line.workspace)).collect::<Vec<_>>()
     };
     let own = (admission.bridge, "Annexe".to_owned());
-    assert_eq!(listed(Some("Annexe")).await, [own.clone()]);
+    assert_eq!(listed(Some("Annexe")).await, std::slice::from_ref(&own));
     assert!(listed(None).await.contains(&own) && listed(None).await.len() == 2);
     assert!(world.ask(into("Nowhere")).await.is_err());
     // A bridge is known by its id, whosever it is.
