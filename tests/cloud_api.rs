@@ -14,7 +14,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use latchd::{
     cloud::{self, Signals, store::Db},
-    config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
+    config::{
+        ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WebhooksConfig,
+        WorkspaceConfig,
+    },
     model::{
         BridgeId, Capabilities, CardFacts, Code, Device, DeviceName, Door, DoorKind, DoorName, Encoder,
         EncoderName, Inventory, JobId, Outcome, PinRules, ProofLevel, Report, Success, SystemInventory,
@@ -259,6 +262,7 @@ fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
             renewal_grace: BridgesConfig::RENEWAL_GRACE,
         },
         retention: RetentionConfig::default(),
+        webhooks: WebhooksConfig::default(),
         simulators: Vec::new(),
     }
 }

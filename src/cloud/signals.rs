@@ -19,6 +19,7 @@ pub struct Signals {
     changes: Arc<watch::Sender<u64>>,
     trust: Arc<watch::Sender<u64>>,
     pairings: Arc<watch::Sender<u64>>,
+    webhooks: Arc<watch::Sender<u64>>,
     stages: Arc<Mutex<VecDeque<(JobId, Stage)>>>,
 }
 
@@ -29,6 +30,7 @@ impl Default for Signals {
             changes: Arc::new(watch::channel(0).0),
             trust: Arc::new(watch::channel(0).0),
             pairings: Arc::new(watch::channel(0).0),
+            webhooks: Arc::new(watch::channel(0).0),
             stages: Arc::default(),
         }
     }
@@ -78,6 +80,17 @@ impl Signals {
     #[must_use]
     pub fn pairing_changes(&self) -> watch::Receiver<u64> {
         self.pairings.subscribe()
+    }
+
+    /// There is a webhook that was not there, or was disabled: what it is owed is looked for.
+    pub fn webhooks_changed(&self) {
+        self.webhooks.send_modify(|count| *count += 1);
+    }
+
+    /// Sees every [`Signals::webhooks_changed`] from now on.
+    #[must_use]
+    pub fn webhook_changes(&self) -> watch::Receiver<u64> {
+        self.webhooks.subscribe()
     }
 
     /// Remembers where a job stands, for screens. Only the latest jobs are remembered, and only in memory.

@@ -35,6 +35,8 @@ pub struct CloudConfig {
     pub bridges: BridgesConfig,
     /// What is kept for how long.
     pub retention: RetentionConfig,
+    /// Where events may be delivered to.
+    pub webhooks: WebhooksConfig,
     /// Pretend access systems that clients under test may tell what happens next.
     pub simulators: Vec<SimulatorConfig>,
 }
@@ -65,12 +67,15 @@ impl CloudConfig {
         });
         let retention =
             root.get("retention").and_then(|setting| Some(RetentionConfig::read(&setting.section()?)));
+        let webhooks =
+            root.get("webhooks").and_then(|setting| Some(WebhooksConfig::read(&setting.section()?)));
         Some(Self {
             storage: storage?,
             workspace: workspace.unwrap_or_default(),
             api: api?,
             bridges: bridges?,
             retention: retention.unwrap_or_default(),
+            webhooks: webhooks.unwrap_or_default(),
             simulators: SimulatorConfig::read_all(root),
         })
     }
@@ -107,6 +112,28 @@ pub struct RetentionConfig {
 impl RetentionConfig {
     fn read(section: &Section<'_>) -> Self {
         Self { identities: section.get("identities").and_then(|setting| setting.length(IDLE)) }
+    }
+}
+
+/// Where events may be delivered to: to public addresses by https, and where else.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WebhooksConfig {
+    /// To addresses of private networks, by https.
+    pub private: bool,
+    /// To this machine itself, also by plain http.
+    pub loopback: bool,
+    /// Authorities whose certificates receivers may show, beside those that the machine trusts; PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl WebhooksConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let flag = |key| section.get(key).as_ref().and_then(Setting::flag).unwrap_or_default();
+        Self {
+            private: flag("private"),
+            loopback: flag("loopback"),
+            ca_file: section.get("ca_file").and_then(|setting| setting.path()),
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use latchd::{
         self, Running,
         admin::{AdminError, Invited, PairingLine, PairingState, Request, Response, ask},
     },
-    config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
+    config::{
+        ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WebhooksConfig,
+        WorkspaceConfig,
+    },
     model::BridgeId,
     seams::{Clock, MemoryNet, Net, Random, Stream},
 };
@@ -71,6 +74,7 @@ impl World {
                 renewal_grace: days(10),
             },
             retention: RetentionConfig::default(),
+            webhooks: WebhooksConfig::default(),
             simulators: Vec::new(),
         };
         let net = MemoryNet::default();

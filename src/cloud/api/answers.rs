@@ -8,7 +8,7 @@ use crate::{
     cloud::{
         store::{
             Attempt, AttemptState, Credential, DeviceRow, DeviceTrouble, Encoder, Entrance, Grant, Identity,
-            Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Workspace,
+            Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Webhook, Workspace,
         },
         time_text,
     },
@@ -772,7 +772,7 @@ pub(super) fn credential(workspace: WorkspaceId, card: &Credential) -> Value {
     )
 }
 
-pub(super) fn event(workspace: WorkspaceId, event: &TimedEvent) -> Value {
+pub(crate) fn event(workspace: WorkspaceId, event: &TimedEvent) -> Value {
     let mut answer = event.fields.clone();
     let at = time_text(event.occurred_at);
     answer.insert("event_id".into(), json!(event.id));
@@ -781,4 +781,13 @@ pub(super) fn event(workspace: WorkspaceId, event: &TimedEvent) -> Value {
     answer.insert("created_at".into(), json!(at));
     answer.insert("occurred_at".into(), json!(at));
     Value::Object(answer)
+}
+
+pub(super) fn webhook(webhook: &Webhook) -> Value {
+    json!({
+        "webhook_id": webhook.id,
+        "url": webhook.url.expose(),
+        "event_types": webhook.kinds,
+        "secret": webhook.secret.expose(),
+    })
 }

@@ -10,6 +10,7 @@ use crate::{
         AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, EventId, SpaceId,
         WorkspaceId,
     },
+    seal::SealKey,
     store::StoreError,
 };
 
@@ -76,6 +77,20 @@ struct Found {
 }
 
 impl Found {
+    /// What the event is about, in the widest sense whose events have an order that a receiver relies on: those of a
+    /// method are in one order with those of its grant.
+    fn resource(&self) -> String {
+        let Self { grant, method, system, entrance, encoder, space, device } = self;
+        None.or_else(|| grant.map(|id| format!("grant/{id}")))
+            .or_else(|| method.map(|id| format!("method/{id}")))
+            .or_else(|| device.map(|id| format!("device/{id}")))
+            .or_else(|| encoder.map(|id| format!("encoder/{id}")))
+            .or_else(|| entrance.map(|id| format!("entrance/{id}")))
+            .or_else(|| space.map(|id| format!("space/{id}")))
+            .or_else(|| system.map(|id| format!("system/{id}")))
+            .unwrap_or_default()
+    }
+
     fn of(subject: Subject) -> Self {
         let mut found = Self::default();
         match subject {
@@ -243,14 +258,7 @@ impl Tenant<'_> {
         )?;
         rows.into_iter()
             .map(|(id, kind, occurred_at, sealed)| {
-                let plain = self.db.seal.open(&place(id), &sealed)?;
-                Ok(TimedEvent {
-                    id,
-                    kind,
-                    occurred_at,
-                    fields: serde_json::from_slice(&plain)
-                        .map_err(|error| StoreError::corrupt(place(id), error))?,
-                })
+                Ok(TimedEvent { id, kind, occurred_at, fields: opened(&self.db.seal, id, &sealed)? })
             })
             .collect()
     }
@@ -267,13 +275,14 @@ impl Db {
     ) -> Result<(), StoreError> {
         let id = EventId(self.random.uuid());
         let sealed = self.seal.seal(&place(id), fields.to_string().as_bytes());
+        let workspace = workspace.to_string();
         self.execute(
             "INSERT INTO event(event_id, workspace_id, event_type, occurred_at, access_grant_id, access_method_id,
                                acs_system_id, acs_entrance_id, acs_encoder_id, fields, space_id, device_id)
              VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 id.to_string(),
-                workspace.to_string(),
+                workspace,
                 kind,
                 ms(now),
                 found.grant.map(|id| id.to_string()),
@@ -286,8 +295,14 @@ impl Db {
                 found.device.map(|id| id.to_string()),
             ],
         )?;
-        Ok(())
+        self.owe(&workspace, now, kind, &found.resource())
     }
+}
+
+/// The fields of an event as its row has them.
+pub(super) fn opened(seal: &SealKey, id: EventId, sealed: &[u8]) -> Result<Map<String, Value>, StoreError> {
+    let plain = seal.open(&place(id), sealed)?;
+    serde_json::from_slice(&plain).map_err(|error| StoreError::corrupt(place(id), error))
 }
 
 pub(super) fn place(id: EventId) -> String {

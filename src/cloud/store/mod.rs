@@ -27,6 +27,7 @@ mod standing;
 mod tenancy;
 mod trust;
 mod update;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,8 @@ pub use trust::{
     Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
     NotAnswered, NotInvited, NotRetired, OldKey, Paired, PairingRow, Revocation, Trust,
 };
+pub use webhooks::WebhookRow;
+pub(crate) use webhooks::{Delivered, Delivery, Webhook};
 
 use crate::{
     grants::Refused,
@@ -74,6 +77,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("devices.sql"),
     include_str!("people.sql"),
     include_str!("scan.sql"),
+    include_str!("webhooks.sql"),
 ];
 
 /// The cloud's database.

@@ -29,9 +29,12 @@ impl Db {
         let before = |kept| ms(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
         // Orders before check-outs, attempts before cards: the later ones go when nothing speaks of them any more.
         let forgotten = [
+            self.forget_deliveries(now, before(EVENTS_KEPT), SLICE)?,
             self.execute(
                 "DELETE FROM event WHERE n IN (
-                   SELECT n FROM workspace JOIN event USING(workspace_id) WHERE occurred_at < ?1 LIMIT ?2)",
+                   SELECT n FROM workspace JOIN event USING(workspace_id)
+                   WHERE occurred_at < ?1 AND NOT EXISTS (SELECT 1 FROM webhook_delivery d WHERE d.event_n = n)
+                   LIMIT ?2)",
                 params![before(EVENTS_KEPT), SLICE],
             )?,
             // What a resumption could still ask for leaves no gap.

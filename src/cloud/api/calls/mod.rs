@@ -9,6 +9,7 @@ mod people;
 mod related;
 mod simulate;
 mod spaces;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -135,4 +136,5 @@ pub(super) const CALLS: &[&[Call]] = &[
     people::CALLS,
     related::CALLS,
     spaces::CALLS,
+    webhooks::CALLS,
 ];
