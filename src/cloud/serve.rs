@@ -154,6 +154,8 @@ pub async fn start(
         opened => opened?,
     };
     db.hand_out_keys_at(config.api.instant_key_url.clone());
+    let signals = Signals::default();
+    db.wake_deliveries(signals.clone());
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
 
     let mut certificates = Certificates {
@@ -195,7 +197,6 @@ pub async fn start(
     let damage = (was_left_open && salvage.is_none()).then(|| store::examine_aside(storage.clone(), FILE));
     let (writer, handle) = Writer::start_with("cloud-db", db, Some(reserve));
     let (shutdown, stop) = watch::channel(false);
-    let signals = Signals::default();
     let authority = match (&bridges.tls, &certificates.authority) {
         (None, Some(authority)) => Some(authority.pem()?),
         _ => None,

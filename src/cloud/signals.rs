@@ -19,7 +19,7 @@ pub struct Signals {
     changes: Arc<watch::Sender<u64>>,
     trust: Arc<watch::Sender<u64>>,
     pairings: Arc<watch::Sender<u64>>,
-    webhooks: Arc<watch::Sender<u64>>,
+    deliveries: Arc<watch::Sender<u64>>,
     stages: Arc<Mutex<VecDeque<(JobId, Stage)>>>,
 }
 
@@ -30,7 +30,7 @@ impl Default for Signals {
             changes: Arc::new(watch::channel(0).0),
             trust: Arc::new(watch::channel(0).0),
             pairings: Arc::new(watch::channel(0).0),
-            webhooks: Arc::new(watch::channel(0).0),
+            deliveries: Arc::new(watch::channel(0).0),
             stages: Arc::default(),
         }
     }
@@ -82,15 +82,15 @@ impl Signals {
         self.pairings.subscribe()
     }
 
-    /// There is a webhook that was not there, or was disabled: what it is owed is looked for.
-    pub fn webhooks_changed(&self) {
-        self.webhooks.send_modify(|count| *count += 1);
+    /// Something is owed to a webhook, or one was enabled: what is due is looked for.
+    pub fn deliveries_owed(&self) {
+        self.deliveries.send_modify(|count| *count += 1);
     }
 
-    /// Sees every [`Signals::webhooks_changed`] from now on.
+    /// Sees every [`Signals::deliveries_owed`] from now on.
     #[must_use]
-    pub fn webhook_changes(&self) -> watch::Receiver<u64> {
-        self.webhooks.subscribe()
+    pub fn deliveries(&self) -> watch::Receiver<u64> {
+        self.deliveries.subscribe()
     }
 
     /// Remembers where a job stands, for screens. Only the latest jobs are remembered, and only in memory.

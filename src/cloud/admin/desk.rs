@@ -1,6 +1,7 @@
 //! The cloud's side of the socket.
 
 mod keys;
+mod webhooks;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -162,6 +163,10 @@ impl Desk {
                 self.add_api_key(&digest, workspace, called, name(&by)?).await
             }
             Request::RevokeApiKey { key_id, by } => self.revoke_api_key(key_id, name(&by)?).await,
+            Request::Webhooks => self.webhooks().await,
+            Request::SetWebhook { webhook_id, enabled, by } => {
+                self.set_webhook(webhook_id, enabled, name(&by)?).await
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use std::{io, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BridgeId, WorkspaceId};
+use crate::model::{BridgeId, WebhookId, WorkspaceId};
 
 pub use client::ask;
 pub use desk::{Desk, serve};
@@ -153,6 +153,17 @@ pub enum Request {
         /// Who.
         by: String,
     },
+    /// Whom are events delivered to?
+    Webhooks,
+    /// A person lets deliveries go on, or stop.
+    SetWebhook {
+        /// Which.
+        webhook_id: WebhookId,
+        /// On, or stop.
+        enabled: bool,
+        /// Who.
+        by: String,
+    },
 }
 
 /// What the cloud answers.
@@ -194,10 +205,15 @@ pub enum Response {
         /// The keys.
         keys: Vec<ApiKeyLine>,
     },
+    /// To [`Request::Webhooks`] and what changes them, oldest first.
+    Webhooks {
+        /// The webhooks.
+        webhooks: Vec<WebhookLine>,
+    },
     /// The question could not be answered, or what was wanted not be done.
     Refused {
         /// The stable name: `bridge_unknown`, `not_unvouched`, `too_many_invitations`, `pairing_unknown`, `not_waiting`,
-        /// `other_fingerprint`, `workspace_exists`, `workspace_unknown`, `api_key_unknown`, `digest_invalid`, `key_unknown`,
+        /// `other_fingerprint`, `workspace_exists`, `workspace_unknown`, `api_key_unknown`, `digest_invalid`, `key_unknown`, `webhook_unknown`,
         /// `key_newest`, `key_needed`, `name_invalid`, `fingerprint_invalid`,
         /// `validity_invalid`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
@@ -409,4 +425,31 @@ pub enum AdminError {
         /// For a person.
         message: String,
     },
+}
+
+/// A webhook, as its operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookLine {
+    /// Which.
+    pub webhook_id: WebhookId,
+    /// Whose.
+    pub workspace_id: WorkspaceId,
+    /// Scheme and host of its address.
+    pub origin: String,
+    /// What it is told of; `*` is everything.
+    pub event_types: Vec<String>,
+    /// When something was taken last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<Timestamp>,
+    /// Since when tries have failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// Why the last one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Since when nothing is tried any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<Timestamp>,
+    /// How many events it is owed.
+    pub owed: u64,
 }

@@ -57,6 +57,7 @@ pub use webhooks::WebhookRow;
 pub(crate) use webhooks::{Delivered, Delivery, Webhook};
 
 use crate::{
+    cloud::Signals,
     grants::Refused,
     model::{BridgeId, KeyTemplate, WorkspaceId},
     seal::SealKey,
@@ -94,6 +95,8 @@ pub struct Db {
     has_ordered: bool,
     /// Where mobile keys are handed out.
     key_template: Option<KeyTemplate>,
+    /// Woken when webhooks are owed something.
+    signals: Option<Signals>,
 }
 
 impl Store for Db {
@@ -129,6 +132,7 @@ impl Db {
             disk_is_full: false,
             has_ordered: false,
             key_template: None,
+            signals: None,
         }
     }
 

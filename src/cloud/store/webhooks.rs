@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Row, params};
 
 use crate::{
-    cloud::webhooks::new_secret,
+    cloud::{Signals, webhooks::new_secret},
     grants::{Refused, Resource},
     model::{EventId, Private, WebhookId, WorkspaceId},
     store::StoreError,
@@ -90,8 +90,6 @@ pub(crate) struct Due {
     pub(crate) deliveries: Vec<Delivery>,
     /// When something is due next.
     pub(crate) next: Option<Timestamp>,
-    /// Whether any webhook waits for events.
-    pub(crate) is_anybody_there: bool,
 }
 
 /// How a delivery ended.
@@ -250,6 +248,11 @@ impl Db {
         })
     }
 
+    /// Wakes whoever delivers when something is owed.
+    pub fn wake_deliveries(&mut self, signals: Signals) {
+        self.signals = Some(signals);
+    }
+
     /// Owes an event, just told, to every webhook that wants its type, also to disabled ones: whoever enables one again
     /// gets what it missed.
     pub(super) fn owe(
@@ -260,7 +263,7 @@ impl Db {
         resource: &str,
     ) -> Result<(), StoreError> {
         let n = self.connection.last_insert_rowid();
-        self.execute(
+        let owed = self.execute(
             "INSERT INTO webhook_delivery(webhook_id, resource, event_n, due_at)
              SELECT w.webhook_id, ?2, ?3,
                     CASE WHEN EXISTS(SELECT 1 FROM webhook_delivery d
@@ -271,6 +274,10 @@ impl Db {
                AND EXISTS(SELECT 1 FROM json_each(w.event_types) WHERE value IN ('*', ?5))",
             params![workspace, resource, n, ms(now), kind],
         )?;
+        // Whoever looks because of this sees it: looks queue up behind this transaction.
+        if let Some(signals) = self.signals.as_ref().filter(|_| owed > 0) {
+            signals.deliveries_owed();
+        }
         Ok(())
     }
 
@@ -298,7 +305,6 @@ impl Db {
                 })
             },
         )?;
-        due.is_anybody_there = !waiting.is_empty();
         for Waiting { sealed, workspace, is_failing, retry_at } in waiting {
             if let Some(at) = retry_at.filter(|at| *at > now && ms(*at) <= latest) {
                 due.next = due.next.into_iter().chain([at]).min();

@@ -45,12 +45,11 @@ pub(super) async fn deliver(
     post: Arc<Post>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let (mut changes, mut webhooks) = (signals.changes(), signals.webhook_changes());
+    let mut owed = signals.deliveries();
     let mut under_way = JoinSet::new();
     let mut busy: HashSet<(WebhookId, i64)> = HashSet::new();
     while !*stop.borrow() {
-        changes.mark_unchanged();
-        webhooks.mark_unchanged();
+        owed.mark_unchanged();
         let now = clock.now();
         let known: Vec<_> = busy.iter().copied().collect();
         let room = AT_ONCE.saturating_sub(busy.len());
@@ -95,9 +94,7 @@ pub(super) async fn deliver(
                     sleep(AFTER_TROUBLE).await;
                 }
             }
-            // Without anybody to tell, what happens is no reason to look.
-            changed = changes.changed(), if due.is_anybody_there => if changed.is_err() { return },
-            changed = webhooks.changed() => if changed.is_err() { return },
+            changed = owed.changed() => if changed.is_err() { return },
             () = sleep_until(wake) => {}
         }
     }

@@ -63,7 +63,6 @@ async fn create(request: Request) -> Answer {
     let kinds = kinds(&request.args)?.unwrap_or_else(|| vec!["*".into()]);
     let (now, url) = (request.api.clock.now(), Private::new(url));
     let webhook = request.ask(move |tenant| tenant.create_webhook(now, &url, &kinds)).await?;
-    request.api.signals.webhooks_changed();
     one("webhook", answers::webhook(&webhook))
 }
 

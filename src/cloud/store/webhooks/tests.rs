@@ -187,7 +187,7 @@ fn a_webhook_that_is_deleted_is_owed_nothing_and_a_late_end_changes_nothing() {
     feed.end(&due.deliveries[0], failed(true));
     feed.end(&due.deliveries[0], Delivered::Taken);
     let due = feed.due();
-    assert!(due.deliveries.is_empty() && !due.is_anybody_there);
+    assert!(due.deliveries.is_empty() && due.next.is_none());
 }
 
 #[test]
