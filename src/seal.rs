@@ -10,23 +10,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
+use chacha20::{R20, hchacha};
+use ring::{
+    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hmac,
 };
-use ring::hmac;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::seams::Random;
 
 const NONCE: usize = 24;
+const TAG: usize = 16;
 /// First byte of every sealed value, so that another scheme can follow one day.
 const SCHEME: u8 = 1;
 
 /// The key that seals rows of one store. Shows nothing of itself.
 #[derive(Clone)]
 pub struct SealKey {
-    cipher: XChaCha20Poly1305,
+    key: Zeroizing<[u8; 32]>,
     index: hmac::Key,
     random: Random,
 }
@@ -74,12 +75,12 @@ impl SealKey {
     /// A key from its bytes.
     #[must_use]
     pub fn new(mut bytes: [u8; 32], random: Random) -> Self {
-        let cipher = XChaCha20Poly1305::new((&bytes).into());
         // The index key is derived, so that a blind index says nothing about the cipher's key.
         let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), b"latchd blind index v1");
         let index = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
+        let key = Zeroizing::new(bytes);
         bytes.zeroize();
-        Self { cipher, index, random }
+        Self { key, index, random }
     }
 
     /// Reads the key from a file that only its owner may read.
@@ -126,15 +127,15 @@ impl SealKey {
     #[must_use]
     pub fn seal(&self, place: &str, plain: &[u8]) -> Vec<u8> {
         let nonce = self.random.bytes::<NONCE>();
-        let payload = Payload { msg: plain, aad: place.as_bytes() };
-        let sealed = self
-            .cipher
-            .encrypt(&XNonce::from(nonce), payload)
-            .expect("values are far below the cipher's limit of 256 GiB");
-        let mut out = Vec::with_capacity(1 + NONCE + sealed.len());
+        let mut out = Vec::with_capacity(1 + NONCE + plain.len() + TAG);
         out.push(SCHEME);
         out.extend_from_slice(&nonce);
-        out.extend_from_slice(&sealed);
+        out.extend_from_slice(plain);
+        let (key, nonce) = self.of_nonce(&nonce);
+        let tag = key
+            .seal_in_place_separate_tag(nonce, Aad::from(place), &mut out[1 + NONCE..])
+            .expect("values are far below the cipher's limit of 256 GiB");
+        out.extend_from_slice(tag.as_ref());
         out
     }
 
@@ -149,8 +150,30 @@ impl SealKey {
         if scheme != SCHEME {
             return Err(unopenable());
         }
-        let payload = Payload { msg: body, aad: place.as_bytes() };
-        self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| unopenable())
+        let (key, nonce) = self.of_nonce(nonce);
+        let mut body = body.to_vec();
+        match key.open_in_place(nonce, Aad::from(place), &mut body).map(|plain| plain.len()) {
+            Ok(length) => {
+                body.truncate(length);
+                Ok(body)
+            }
+            Err(ring::error::Unspecified) => {
+                body.zeroize();
+                Err(unopenable())
+            }
+        }
+    }
+
+    /// The key and nonce of ChaCha20-Poly1305 that XChaCha20 derives from its own: the first sixteen bytes go into the key,
+    /// the others are left.
+    fn of_nonce(&self, nonce: &[u8; NONCE]) -> (LessSafeKey, Nonce) {
+        let (first, rest) = nonce.split_first_chunk::<16>().expect("a nonce is longer");
+        let mut derived = hchacha::<R20>((&*self.key).into(), first.into());
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &derived).expect("the cipher's keys are as long");
+        derived.as_mut_slice().zeroize();
+        let mut short = [0; NONCE_LEN];
+        short[NONCE_LEN - rest.len()..].copy_from_slice(rest);
+        (LessSafeKey::new(key), Nonce::assume_unique_for_key(short))
     }
 
     /// A keyed digest by which a sealed value can be found again without being readable, e.g. for "is this e-mail
@@ -250,6 +273,11 @@ fn is_exposed(mode: u32, is_credential: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use chacha20poly1305::{
+        KeyInit, XChaCha20Poly1305, XNonce,
+        aead::{Aead, Payload},
+    };
+
     use super::*;
 
     fn key() -> SealKey {
@@ -263,6 +291,22 @@ mod tests {
         assert_eq!(key().open("guest/1", &sealed).unwrap(), b"Jane Doe");
         assert!(key().open("guest/2", &sealed).is_err());
         assert!(SealKey::new([8; 32], Random::seeded(1)).open("guest/1", &sealed).is_err());
+    }
+
+    #[test]
+    fn what_is_sealed_is_what_another_implementation_of_the_cipher_seals_and_opens() {
+        let theirs = XChaCha20Poly1305::new(&[7; 32].into());
+        for length in [0, 1, 15, 16, 17, 63, 64, 65, 450, 5000] {
+            let plain: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let payload = |msg| Payload { msg, aad: b"job.body/1" };
+            let ours = key().seal("job.body/1", &plain);
+            let (nonce, sealed) = ours[1..].split_first_chunk::<NONCE>().unwrap();
+            assert_eq!(theirs.decrypt(&XNonce::from(*nonce), payload(sealed)).unwrap(), plain);
+            let mut opens = vec![SCHEME];
+            opens.extend([9; NONCE]);
+            opens.extend(theirs.encrypt(&XNonce::from([9; NONCE]), payload(&plain)).unwrap());
+            assert_eq!(key().open("job.body/1", &opens).unwrap(), plain);
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@
 //! | do again what the agent did after the backup | `tests/backup.rs`: `what_an_older_backup_forgot_is_not_done_again` |
 //! | do again what the cloud never heard the end of | `tests/backup.rs`: `an_order_whose_end_the_cloud_never_heard_of_is_not_done_again_either` |
 //! | order twice what a cloud that was set back forgot | `tests/backup.rs`: `a_cloud_that_was_set_back_is_told_how_things_ended_and_orders_nothing_twice` |
+//! | pass for a memory that went on, however often it is started before it meets its cloud | `tests/queue_restored_cloud.rs`: `an_old_memory_is_known_however_often_it_was_opened_before_it_met_its_cloud` |
 //! | let a card join a room of which it remembers too little | `tests/queue_ledger.rs`: `a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it` |
 //! | have a copied host speak for the bridge beside the real one | `tests/link_hub/road.rs`: `a_second_agent_with_the_same_keys_fences_the_first` |
 //! | have old hardware get orders beside the new | `tests/road/trust.rs`: `new_hardware_goes_on_with_the_ledger_where_the_old_one_was_and_the_old_one_is_turned_away` |
@@ -161,9 +162,12 @@
 //! - **A cloud that is set back behind its own back**: a snapshot of the machine, a file that was copied over its database.
 //!   It believes what it remembers, and lets in a bridge that was revoked since. Put copies back with `latchd cloud
 //!   restore`, which asks; else revoke again what was revoked.
-//! - **An agent that is set back behind its own back, and started once more before it met its cloud.** At its first start the
-//!   cloud's welcome shows that its memory is old. What it does alone until then is numbered anew, and after another start
-//!   nothing tells these numbers from those that the cloud knows. Put copies back with `latchd restore`.
+//! - **A code of which a newer one may have taken the place.** Where a lock fell silent over the newer code, the slot is
+//!   emptied at the end of that one. The older code may be there until then, beyond its own end, unless somebody settles
+//!   the doubt or a new order comes; the list of slots says so.
+//! - **A cloud and a bridge that are both set back, the cloud behind its own back.** What the bridge did since both moments,
+//!   nobody remembers: the cloud orders it as if it had never gone out. Put the cloud's copy back with `latchd cloud
+//!   restore`: then it takes what was open for handed out, and asks.
 //! - **The clock of a host that starts while the cloud is away.** Until the cloud has said its time, deadlines go by the
 //!   host's clock: whoever sets it back, restarts the agent and keeps the cloud away can have an order begun that had
 //!   expired.

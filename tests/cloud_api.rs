@@ -14,7 +14,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use latchd::{
     cloud::{self, Signals, store::Db},
-    config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
+    config::{
+        ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, SimulatorConfig, StorageConfig,
+        WebhooksConfig, WorkspaceConfig,
+    },
     model::{
         BridgeId, Capabilities, CardFacts, Code, Device, DeviceName, Door, DoorKind, DoorName, Encoder,
         EncoderName, Inventory, JobId, Outcome, PinRules, ProofLevel, Report, Success, SystemInventory,
@@ -27,8 +30,12 @@ use latchd::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+#[path = "cloud_api/erasure.rs"]
+mod erasure;
 #[path = "cloud_api/people.rs"]
 mod people;
+#[path = "cloud_api/scans.rs"]
+mod scans;
 #[path = "cloud_api/simulate.rs"]
 mod simulate;
 #[path = "cloud_api/table.rs"]
@@ -92,6 +99,17 @@ impl Cloud {
     /// A cloud whose bridge is connected and has told what the site has.
     fn with_property() -> Self {
         let cloud = Self::start(true);
+        cloud.furnish();
+        cloud
+    }
+
+    /// The same where the operator names a pretend access system; nobody answers for it.
+    fn with_pretend_property() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder, true);
+        let control = folder.path().join("nobody.ctl");
+        config.simulators.push(SimulatorConfig { system: SystemName::new("salto").unwrap(), control });
+        let cloud = Self::start_with(folder, config);
         cloud.furnish();
         cloud
     }
@@ -259,6 +277,7 @@ fn config(folder: &tempfile::TempDir, plain: bool) -> CloudConfig {
             renewal_grace: BridgesConfig::RENEWAL_GRACE,
         },
         retention: RetentionConfig::default(),
+        webhooks: WebhooksConfig::default(),
         simulators: Vec::new(),
     }
 }

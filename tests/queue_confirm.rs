@@ -5,9 +5,9 @@
 mod queue_support;
 
 use latchd::{
-    model::{Code, Job, JobState, Kind, LaneName, Origin, Outcome},
+    model::{Code, Job, JobState, Kind, LaneName, Origin, Outcome, Resolution, Success, Treatment, Verdict},
     protocol::Message,
-    queue::{Accepted, ConfirmRefused, LocalOrder, Unconfirmed},
+    queue::{Accepted, ConfirmRefused, LocalOrder, Unconfirmed, Wish},
 };
 use queue_support::*;
 
@@ -111,6 +111,50 @@ fn what_is_ordered_at_the_site_waits_for_nobodys_word_nor_for_a_card_that_does()
     let admitted = admission(&again.job.order);
     let accepted = site.commit(|queue| queue.accept_local(at(5), again, Ok(admitted), true)).unwrap();
     assert!(matches!(accepted, Accepted::Sent(_)), "{accepted:?}");
+}
+
+fn begin_stay(site: &mut Site, number: u128, room: &str, stay: &str) {
+    held(site, 0, job(number, card(&[room], stay)));
+    confirm(site, 0, number).unwrap();
+    assert_eq!(site.claim(0).unwrap().job.job_id, id(number));
+    site.commit(|queue| queue.finish(at(0), id(number), written())).unwrap();
+}
+
+#[test]
+fn a_stay_that_is_checked_out_meanwhile_is_not_begun_anew_by_a_card_that_was_ordered_before() {
+    let mut site = asking();
+    begin_stay(&mut site, 1, "101", "a");
+    begin_stay(&mut site, 2, "102", "a");
+    held(&mut site, 1, job(3, card(&["101"], "a")));
+    held(&mut site, 1, job(4, card(&["102"], "a")));
+    held(&mut site, 1, job(5, card(&["101"], "b")));
+    // Not while it may yet prove that the room was not freed.
+    site.send(2, job(6, checkout("101", "a")));
+    site.commit(|queue| queue.finish(at(2), id(6), no_answer())).unwrap();
+    assert_eq!(site.queue.unconfirmed(9).unwrap().first, [id(3), id(4), id(5)]);
+    held(&mut site, 3, job(7, card(&["101"], "a")));
+    let done = Resolution { verdict: Verdict::Done, by: "Kari".into() };
+    site.commit(|queue| queue.resolve(at(4), id(6), done)).unwrap().unwrap();
+    assert_eq!(outcome(&site, 3), Outcome::Superseded);
+    assert_eq!(confirm(&mut site, 5, 3), Err(ConfirmRefused::NotAwaited(JobState::Superseded)));
+    // Of another room, of another stay, and ordered since.
+    assert_eq!(site.queue.unconfirmed(9).unwrap().first, [id(4), id(5), id(7)]);
+    confirm(&mut site, 6, 7).unwrap();
+    assert_eq!(site.claim(6).unwrap().treatment, Treatment::Override);
+}
+
+#[test]
+fn a_card_whose_encoder_is_away_does_not_begin_a_stay_anew_that_was_checked_out_meanwhile() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    assert_eq!(site.accept(1, job(2, card_at("2", &["101"], "a")), false), Accepted::Waiting);
+    assert_eq!(site.accept(1, job(3, checkout("101", "a")), false), Accepted::Waiting);
+    let wish = Wish { stuck: [lane("2")].into(), ..Wish::default() };
+    let claimed = site.commit(|queue| queue.claim_as(at(2), &lane("1"), &wish)).unwrap().unwrap();
+    assert_eq!(claimed.job.job_id, id(3));
+    site.commit(|queue| queue.finish(at(3), id(3), Outcome::Succeeded(Success::default()))).unwrap();
+    assert_eq!(outcome(&site, 2), Outcome::Superseded);
+    assert_eq!(site.commit(|queue| queue.claim(at(9), &lane("2"))).unwrap(), None);
 }
 
 #[test]

@@ -347,6 +347,7 @@ fn a_rolled_back_change_does_not_lose_the_acknowledgement() {
     site.queue.finish(at(1), id(2), no_answer()).unwrap();
     assert_eq!(left(&site), [order(1, 2)]);
     site.queue.connection().execute_batch("ROLLBACK").unwrap();
+    site.queue.undone();
     assert_eq!(left(&site), [order(1, 1)]);
     site.queue.finish(at(1), id(2), no_answer()).unwrap();
     assert_eq!(left(&site), [order(1, 2)]);

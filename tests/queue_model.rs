@@ -129,7 +129,7 @@ impl House {
         }
         self.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
         let done = operations(&mut self.queue).and_then(|answer| {
-            self.queue.connection().execute_batch("COMMIT")?;
+            self.queue.commit()?;
             Ok(answer)
         });
         self.disk.limit(None);
@@ -140,6 +140,7 @@ impl House {
                 if !self.queue.connection().is_autocommit() {
                     self.queue.connection().execute_batch("ROLLBACK").unwrap();
                 }
+                self.queue.undone();
                 None
             }
         }
@@ -587,6 +588,17 @@ fn compare(site: &House, model: &Model) {
         let expected = model.jobs.values().filter(|job| job.state == state).count() as u64;
         assert_eq!(counts.get(&state).copied().unwrap_or(0), expected, "{state}");
     }
+    // Nothing is purged here, so the tally is what the rows say, code by code.
+    let reader = latchd::store::open_reader(&site.disk.storage(), latchd::queue::FILE).unwrap();
+    let counted = |sql: &str| -> Vec<(String, String, i64)> {
+        let mut statement = reader.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(
+        counted("SELECT state, code, jobs FROM tally WHERE jobs <> 0 ORDER BY 1, 2"),
+        counted("SELECT state, code, count(*) FROM job WHERE state <> 'sent' GROUP BY 1, 2 ORDER BY 1, 2")
+    );
 }
 
 /// How many cases are tried: `LATCHD_CASES`, or as many as an ordinary run has time for.

@@ -6,7 +6,7 @@ mod queue_support;
 
 use latchd::{
     cloud::store::{Cancel, Db, Standing},
-    model::{BridgeId, JobState, Origin},
+    model::{BridgeId, Job, JobState, Origin},
     protocol::{Memory, Message, Position},
     queue::{LocalOrder, Queue},
     seal::SealKey,
@@ -22,6 +22,8 @@ struct Both {
     db: Db,
     bridge: BridgeId,
     connection: u64,
+    /// When orders arrive.
+    now: i64,
 }
 
 fn open_cloud(folder: &std::path::Path) -> (Db, BridgeId) {
@@ -49,7 +51,7 @@ impl Both {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (db, bridge) = open_cloud(folder.path());
-        Self { site: Site::new(), folder, db, bridge, connection: 0 }
+        Self { site: Site::new(), folder, db, bridge, connection: 0, now: 1 }
     }
 
     /// A copy of what the cloud knows.
@@ -60,6 +62,13 @@ impl Both {
     fn put_back(&mut self, backup: &tempfile::TempDir) {
         self.folder = copy_of(backup.path());
         (self.db, self.bridge) = open_cloud(self.folder.path());
+    }
+
+    /// The agent is killed and starts again.
+    fn restart(&mut self) {
+        let folder = copy_of(self.site.folder.path());
+        let storage = Storage::folder(folder.path());
+        self.site = Site::at(folder, storage, |_| {});
     }
 
     /// Both say hello; what was not acknowledged is told from here on.
@@ -86,9 +95,9 @@ impl Both {
             let position = order.position.unwrap();
             match order.message().unwrap() {
                 Message::Job(job) => {
-                    let admission = admission(&job.order);
+                    let (admission, now) = (admission(&job.order), at(self.now));
                     let accept =
-                        |queue: &mut Queue| queue.accept(at(1), Some(position), job, Ok(admission), true);
+                        |queue: &mut Queue| queue.accept(now, Some(position), job, Ok(admission), true);
                     self.site.commit(accept).unwrap();
                 }
                 Message::Cancel { job_id } => {
@@ -185,6 +194,41 @@ fn a_cancel_that_is_ordered_again_by_a_cloud_that_forgot_the_end_is_answered_wit
 }
 
 #[test]
+fn an_order_that_comes_again_after_this_side_forgot_it_is_not_called_expired() {
+    let mut both = Both::new();
+    both.meet();
+    both.db.enqueue_job(at(1), both.bridge, &job(1, card(&["101"], "guest"))).unwrap();
+    both.order(2);
+    both.db.enqueue_job(at(1), both.bridge, &job(3, card(&["102"], "other"))).unwrap();
+    let backup = both.backup();
+    both.orders_arrive(3);
+    for number in [1, 2, 3] {
+        both.site.commit(|queue| queue.finish(at(2), id(number), written())).unwrap();
+    }
+    both.reports_arrive();
+    // The reports that were acknowledged go with a later one.
+    both.local_job_ends(9);
+    // The deadline of every job was at 100 000.
+    while 0 < both.site.commit(|queue| queue.purge(at(200_000))).unwrap() {}
+    assert_eq!(both.site.queue.job(id(1)).unwrap(), None);
+    both.put_back(&backup);
+    both.restart();
+    both.meet();
+    both.now = 200_000;
+    both.orders_arrive(100);
+    both.reports_arrive();
+    assert_eq!(both.site.claim(200_000), None, "nothing is done again");
+    assert_eq!((both.ended(1), both.ended(3)), (JobState::Unknown, JobState::Unknown));
+    assert_eq!(both.ended(2), JobState::Expired, "to read a card once more, or not, is all the same");
+    // What it cannot have forgotten, it calls by its name.
+    let late = Job { expires_at: at(200_000), ..job(4, card(&["101"], "late")) };
+    both.db.enqueue_job(at(1), both.bridge, &late).unwrap();
+    both.orders_arrive(100);
+    both.reports_arrive();
+    assert_eq!(both.ended(4), JobState::Expired);
+}
+
+#[test]
 fn a_cloud_that_forgot_what_the_site_did_of_its_own_is_told_again() {
     let mut both = Both::new();
     both.meet();
@@ -203,9 +247,8 @@ fn a_cloud_that_forgot_what_the_site_did_of_its_own_is_told_again() {
     assert_eq!(both.told(), ["1", "2", "3", "4"]);
 }
 
-#[test]
-fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_holds() {
-    let mut both = Both::new();
+/// A card was ordered, and then written and reported from a memory that is gone: the machine was put back to before that.
+fn put_back_after_a_card(both: &mut Both) {
     both.meet();
     let accept = |queue: &mut Queue| {
         let job = job(1, card_at("2", &["101"], "guest"));
@@ -216,7 +259,6 @@ fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_hold
     both.db.orders_to_send(both.bridge, both.connection, 0, 1).unwrap().unwrap();
     both.site.commit(accept).unwrap();
     both.db.orders_acknowledged(both.bridge, both.connection, Position { epoch: 1, n: 1 }).unwrap();
-    // The machine is put back to this moment after the card was written and the cloud has heard of it.
     let old = copy_of(both.site.folder.path());
     let lane = admission(&card_at("2", &["101"], "guest")).lane;
     both.site.commit(|queue| queue.claim(at(2), &lane)).unwrap().unwrap();
@@ -224,6 +266,12 @@ fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_hold
     both.reports_arrive();
     let storage = Storage::folder(old.path());
     both.site = Site::at(old, storage, |_| {});
+}
+
+#[test]
+fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_holds() {
+    let mut both = Both::new();
+    put_back_after_a_card(&mut both);
     // What is numbered before both meet has a number that the cloud already holds.
     both.local_job_ends(2);
     both.meet();
@@ -231,4 +279,43 @@ fn an_old_memory_that_no_order_shows_is_known_by_the_reports_that_the_cloud_hold
     both.reports_arrive();
     assert_eq!(both.ended(1), JobState::Succeeded);
     assert_eq!(both.told(), ["2"]);
+}
+
+#[test]
+fn an_old_memory_is_known_however_often_it_was_opened_before_it_met_its_cloud() {
+    let mut both = Both::new();
+    put_back_after_a_card(&mut both);
+    both.local_job_ends(2);
+    both.restart();
+    both.local_job_ends(3);
+    both.restart();
+    both.meet();
+    assert_eq!(both.site.queue.job(id(1)).unwrap().unwrap().view.state, JobState::Unknown);
+    both.reports_arrive();
+    assert_eq!(both.ended(1), JobState::Succeeded);
+    assert_eq!(both.told(), ["2", "3"]);
+}
+
+#[test]
+fn a_memory_that_went_on_is_never_taken_for_an_old_one() {
+    let mut both = Both::new();
+    both.meet();
+    let mut epochs = Vec::new();
+    for number in (1..).step_by(4).take(3) {
+        // Numbered alone, alone after another start, met with it unsaid, and once it was said.
+        both.local_job_ends(number);
+        both.restart();
+        both.local_job_ends(number + 1);
+        both.meet();
+        both.local_job_ends(number + 2);
+        both.restart();
+        both.meet();
+        both.reports_arrive();
+        both.local_job_ends(number + 3);
+        both.reports_arrive();
+        both.restart();
+        epochs.push(both.site.queue.memory().unwrap().reports.last.epoch);
+    }
+    assert_eq!(epochs, [1, 1, 1]);
+    assert_eq!(both.told().len(), 12);
 }

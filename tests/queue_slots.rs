@@ -258,6 +258,27 @@ fn a_clock_that_was_ahead_and_is_put_right_makes_nothing_early_that_was_not_sent
 }
 
 #[test]
+fn a_removal_that_failed_while_the_clock_was_ahead_is_tried_again_by_the_right_one() {
+    // The clock is put right before the end, and after it.
+    for (now, then) in [(10, 5000), (6000, 6300)] {
+        let mut site = Site::new();
+        site.send(0, job(1, put("a", 1, 0, Some(5000))));
+        finish(&mut site, 1, id(1), done());
+        let early = claim(&mut site, 1_000_000).unwrap().job.job_id;
+        finish(&mut site, 1_000_000, early, no_card());
+        assert_eq!(removals(&site), [1_000_300]);
+        site = site.crash();
+        assert_eq!((claim(&mut site, now), removals(&site)), (None, vec![then]));
+        site = site.crash();
+        assert_eq!(claim(&mut site, then - 1), None);
+        let again = claim(&mut site, then).unwrap().job;
+        assert_eq!(again.order, remove("a"));
+        finish(&mut site, then, again.job_id, no_card());
+        assert_eq!(removals(&site), [then + 300]);
+    }
+}
+
+#[test]
 fn a_code_that_was_ordered_while_the_clock_was_ahead_waits_for_its_time() {
     let mut site = Site::new();
     site.accept(3000, job(1, put("a", 1, 3000, Some(9000))), false);
@@ -472,6 +493,8 @@ fn where_one_of_two_codes_may_be_in_a_slot_it_is_emptied_at_the_end_that_was_ord
         site.send(2, job(2, put("a", 2, 0, Some(newer))));
         finish(&mut site, 3, id(2), no_answer());
         assert_eq!((removals(&site), slot(&site).ends_at), (vec![newer], Some(at(newer))));
+        let outlives = (older < newer).then(|| at(older));
+        assert_eq!(slot(&site).may_outlive, outlives, "the list says so");
         let removal = claim(&mut site, newer).unwrap().job.job_id;
         finish(&mut site, newer, removal, no_answer());
         assert_eq!(removals(&site), [newer + 300], "until it is empty for certain");

@@ -319,6 +319,7 @@ pub(super) fn slots(queue: &Queue, system: Option<&SystemName>) -> Result<Respon
         since: slot.changed_at,
         job_id: slot.decided_by,
         ends_at: slot.ends_at,
+        may_outlive: slot.may_outlive,
     };
     Ok(Response::Slots { slots: shown.map(report).collect() })
 }

@@ -36,6 +36,9 @@ pub enum BridgesCommand {
     Decline(AnswerArgs),
     /// The bridges, and who was invited.
     List {
+        /// Only of this workspace, by name or id [default: all].
+        #[arg(long, value_name = "WORKSPACE")]
+        workspace: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -88,6 +91,9 @@ pub struct PairArgs {
     /// keys before is cut off at that moment.
     #[arg(long, value_name = "BRIDGE_ID")]
     replace: Option<BridgeId>,
+    /// The workspace it is for, by name or id [default: the replaced bridge's, or the first one].
+    #[arg(long, value_name = "WORKSPACE")]
+    workspace: Option<String>,
     /// Take in whoever asks first with the code, without a question.
     #[arg(long, conflicts_with = "fingerprint")]
     accept: bool,
@@ -174,8 +180,9 @@ pub(super) async fn run(what: &BridgesCommand, config: &Path) -> anyhow::Result<
         BridgesCommand::Pair(args) => return pair(&cloud, args).await,
         BridgesCommand::Accept(args) => answer(&cloud, args, true).await?,
         BridgesCommand::Decline(args) => answer(&cloud, args, false).await?,
-        BridgesCommand::List { json } => {
-            let Response::Bridges { bridges, pairings } = cloud.ask(&Request::Bridges).await? else {
+        BridgesCommand::List { workspace, json } => {
+            let request = Request::Bridges { workspace: workspace.clone() };
+            let Response::Bridges { bridges, pairings } = cloud.ask(&request).await? else {
                 return other_answer();
             };
             match json {
@@ -224,6 +231,7 @@ async fn pair(cloud: &Cloud, args: &PairArgs) -> anyhow::Result<ExitCode> {
         fingerprint: args.fingerprint.clone(),
         valid_seconds: u32::try_from(args.valid.as_secs()).unwrap_or(u32::MAX),
         ledger_is_current: args.ledger_is_current,
+        workspace: args.workspace.clone(),
         by: by.clone(),
     };
     let Response::Invited(invited) = cloud.ask(&request).await? else { return other_answer() };
@@ -345,13 +353,14 @@ fn listed(bridges: &[BridgeLine], pairings: &[PairingLine]) -> String {
         };
         rows.push(vec![
             bridge.bridge_id.to_string(),
+            bridge.workspace.clone(),
             bridge.name.clone().unwrap_or_else(|| "-".into()),
             state.into(),
             moment(bridge.seen_at),
             moment(bridge.certificate_ends),
         ]);
     }
-    let mut text = columns(&["BRIDGE", "NAME", "STATE", "SEEN", "CERTIFICATE UNTIL"], &rows);
+    let mut text = columns(&["BRIDGE", "WORKSPACE", "NAME", "STATE", "SEEN", "CERTIFICATE UNTIL"], &rows);
     let open: Vec<_> = pairings
         .iter()
         .filter(|line| matches!(line.state, PairingState::Open | PairingState::Asks | PairingState::Accepted))
@@ -366,12 +375,17 @@ fn listed(bridges: &[BridgeLine], pairings: &[PairingLine]) -> String {
             };
             rows.push(vec![
                 line.pairing.clone(),
+                line.workspace.clone(),
                 state.into(),
                 moment(Some(line.expires_at)),
                 line.fingerprint.clone().unwrap_or_else(|| "-".into()),
             ]);
         }
-        let _ = write!(text, "\n{}", columns(&["INVITATION", "STATE", "UNTIL", "FINGERPRINT"], &rows));
+        let _ = write!(
+            text,
+            "\n{}",
+            columns(&["INVITATION", "WORKSPACE", "STATE", "UNTIL", "FINGERPRINT"], &rows)
+        );
     }
     text
 }

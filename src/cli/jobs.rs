@@ -68,8 +68,9 @@ pub enum What {
     Retry(ActArgs),
     /// Settle a doubt: say what became of a job that is `unknown`.
     ///
-    /// Look first: read the card, or try it at the door. What you say is final, is kept with your name, and moves the
-    /// room and the access method accordingly; nothing is written to any card by it, unless you say --retry.
+    /// Look first: read the card, or try it at the door. A card that a later job wrote for the same guest says nothing
+    /// about this one: `latchd jobs list` shows whether there is one. What you say is final, is kept with your name, and
+    /// moves the room and the access method accordingly; nothing is written to any card by it, unless you say --retry.
     Resolve(ResolveArgs),
     /// Order a job at the site, with or without the cloud.
     ///

@@ -9,10 +9,15 @@ use anyhow::Context;
 use clap::ValueEnum;
 use tracing::Metadata;
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt,
+    Layer,
+    filter::{Targets, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
 };
 
-/// What is logged, in the syntax of `tracing`.
+/// What is logged: levels, and levels of targets, with commas between them.
 const FILTER: &str = "LATCHD_LOG";
 
 /// How log lines look.
@@ -30,8 +35,9 @@ pub enum LogFormat {
 /// # Errors
 /// When the environment's filter cannot be understood.
 pub(super) fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
-    let wanted = env::var(FILTER).unwrap_or_else(|_| default.into());
-    let filter = EnvFilter::try_new(&wanted).with_context(|| format!("understand {FILTER}={wanted:?}"))?;
+    let wanted = env::var(FILTER).ok().filter(|wanted| !wanted.is_empty());
+    let wanted = wanted.unwrap_or_else(|| default.into());
+    let filter: Targets = wanted.parse().with_context(|| format!("understand {FILTER}={wanted:?}"))?;
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

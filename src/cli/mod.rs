@@ -19,6 +19,7 @@ mod slots;
 mod status;
 mod table;
 mod watch;
+mod webhooks;
 
 use std::{
     future::Future,
@@ -194,6 +195,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             run::CloudCommand::Bridges { what } => return in_runtime(bridges::run(&what, &config)),
             run::CloudCommand::Keys { what } => in_runtime(keys::api_keys(&what, &config))?,
             run::CloudCommand::Workspaces { what } => in_runtime(keys::workspaces(&what, &config))?,
+            run::CloudCommand::Webhooks { what } => in_runtime(webhooks::run(&what, &config))?,
             run::CloudCommand::SigningKeys { what } => in_runtime(bridges::keys(&what, &config))?,
         },
         Command::Cloud(args) => {

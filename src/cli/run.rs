@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::{
     bridges::{BridgesCommand, KeysCommand},
     keys::{ApiKeysCommand, WorkspacesCommand},
+    webhooks::WebhooksCommand,
 };
 
 /// What `latchd run` is told.
@@ -57,6 +58,15 @@ pub enum CloudCommand {
         /// What to do.
         #[command(subcommand)]
         what: WorkspacesCommand,
+    },
+    /// Whom events are delivered to, and what they are owed; the cloud must run.
+    ///
+    /// Clients make webhooks over the HTTP API. One that takes nothing for some 28 hours is disabled until somebody enables
+    /// it again; what happens meanwhile is kept for it as long as the feed of events.
+    Webhooks {
+        /// What to do.
+        #[command(subcommand)]
+        what: WebhooksCommand,
     },
     /// Look at the keys that speak for the cloud, and change them; the cloud must run.
     ///

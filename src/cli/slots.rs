@@ -55,7 +55,10 @@ fn listed(slots: &[SlotReport]) -> String {
             SlotState::Filled => "filled",
             SlotState::Uncertain => "UNCERTAIN",
         };
-        let ends_at = slot.ends_at.map_or_else(String::new, |ends_at| ends_at.to_string());
+        let mut ends_at = slot.ends_at.map_or_else(String::new, |ends_at| ends_at.to_string());
+        if let Some(end) = slot.may_outlive {
+            ends_at.push_str(&format!(" (may still open by the code that ends {end}: settle the doubt)"));
+        }
         vec![slot.system.to_string(), slot.device.to_string(), slot.slot.clone(), state.into(), ends_at]
     };
     let rows: Vec<_> = slots.iter().map(row).collect();
@@ -77,6 +80,12 @@ mod tests {
             since: "2026-11-20T12:00:00Z".parse().unwrap(),
             job_id: JobId(uuid::Uuid::nil()),
             ends_at: Some("2026-11-22T12:00:00Z".parse().unwrap()),
+            may_outlive: None,
+        };
+        let doubted = SlotReport {
+            state: SlotState::Uncertain,
+            may_outlive: Some("2026-11-21T12:00:00Z".parse().unwrap()),
+            ..slot.clone()
         };
         assert_eq!(
             listed(&[slot]),
@@ -85,5 +94,8 @@ System  Device  Slot    State   Ends
 annex   door-7  stay-1  filled  2026-11-22T12:00:00Z
 "
         );
+        let told = "UNCERTAIN  2026-11-22T12:00:00Z (may still open by the code that ends 2026-11-21T12:00:00Z: settle \
+                    the doubt)";
+        assert!(listed(&[doubted]).contains(told));
     }
 }

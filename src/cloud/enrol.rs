@@ -338,7 +338,7 @@ impl Maker {
         let failed = |error: super::tls::TlsError| StoreError::corrupt("a bridge's certificate", error);
         let Admitting { bridge, expires_at, .. } = *admitting;
         let certificate = self.bridges.issue(&tls.0, bridge, now, expires_at).map_err(failed)?;
-        let mut admission = Admission {
+        let admission = Admission {
             keys,
             bridge_id: bridge,
             workspace: admitting.workspace_name.clone(),
@@ -349,24 +349,31 @@ impl Maker {
             expires_at,
             ledger: admitting.ledger.clone(),
         };
-        let told = |admission: &Admission| {
-            let answer = Answer::new(admission, &admitting.signer);
-            serde_json::to_string(&answer).expect("an answer has string keys only")
-        };
-        let answer = told(&admission);
-        if answer.len() <= MAX_ANSWER {
-            return Ok(answer);
-        }
-        // A room's state counts without them; what they spare is a person's look at a room in doubt.
-        for room in admission.ledger.iter_mut().flat_map(|ledger| &mut ledger.rooms) {
-            room.printed_ends.clear();
-        }
-        tracing::warn!(%bridge, "the ledger's copy is large: it goes without the ends printed on cards");
-        let answer = told(&admission);
-        match answer.len() <= MAX_ANSWER {
-            true => Ok(answer),
-            false => Err(StoreError::corrupt("the ledger's copy", "it is larger than a bridge takes")),
-        }
+        told(admission, &admitting.signer)
+    }
+}
+
+/// The answer, in a size that a bridge takes.
+fn told(mut admission: Admission, signer: &SigningKey) -> Result<String, StoreError> {
+    let text = |admission: &Admission| {
+        serde_json::to_string(&Answer::new(admission, signer)).expect("an answer has string keys only")
+    };
+    let answer = text(&admission);
+    if answer.len() <= MAX_ANSWER {
+        return Ok(answer);
+    }
+    // A room's state counts without them; what they spare is a person's look at a room in doubt.
+    for room in admission.ledger.iter_mut().flat_map(|ledger| &mut ledger.rooms) {
+        room.printed_ends.clear();
+    }
+    tracing::warn!(
+        bridge = %admission.bridge_id,
+        "the ledger's copy is large: it goes without the ends printed on cards"
+    );
+    let answer = text(&admission);
+    match answer.len() <= MAX_ANSWER {
+        true => Ok(answer),
+        false => Err(StoreError::corrupt("the ledger's copy", "it is larger than a bridge takes")),
     }
 }
 
@@ -417,4 +424,57 @@ fn pem(certificate: &[u8]) -> String {
     let text = STANDARD.encode(certificate);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{BridgeId, DoorName, RoomState, SystemName},
+        protocol::enrol::LedgerCopy,
+    };
+
+    /// What is said to a bridge that takes another's place, of so many rooms with so many cards each.
+    fn admission(rooms: u32, cards: u32) -> Admission {
+        let at: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let room = |number: u32| RoomState {
+            system: SystemName::new("salto").unwrap(),
+            room: DoorName::new(number.to_string()).unwrap(),
+            reservation_key: None,
+            certain: true,
+            since: at,
+            cards,
+            printed_ends: vec![at; cards as usize],
+        };
+        Admission {
+            keys: "0".repeat(64),
+            bridge_id: BridgeId(uuid::Uuid::nil()),
+            workspace: "House".into(),
+            cloud_keys: Vec::new(),
+            authority: None,
+            certificate: "certificate".into(),
+            issued_at: at,
+            expires_at: at,
+            ledger: Some(LedgerCopy { is_current: true, rooms: (0..rooms).map(room).collect() }),
+        }
+    }
+
+    fn heard(admission: Admission) -> Result<Admission, StoreError> {
+        let answer: Answer =
+            serde_json::from_str(&told(admission, &SigningKey::from_seed(&[1; 32]))?).unwrap();
+        Ok(serde_json::from_str(&answer.body).unwrap())
+    }
+
+    #[test]
+    fn a_ledger_that_is_too_large_goes_without_the_ends_on_its_cards_and_never_without_a_room() {
+        let small = admission(3, 100);
+        assert_eq!(heard(small.clone()).unwrap(), small);
+        let mut large = admission(1000, 800);
+        let told = heard(large.clone()).unwrap();
+        for room in &mut large.ledger.as_mut().unwrap().rooms {
+            room.printed_ends.clear();
+        }
+        assert_eq!(told, large);
+        assert!(heard(admission(200_000, 0)).is_err());
+    }
 }

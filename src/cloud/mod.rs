@@ -14,11 +14,13 @@ mod signals;
 mod simulators;
 pub mod store;
 pub mod tls;
+mod webhooks;
 
 pub use backup::{back_up, restore};
 pub use serve::{CloudError, Parts, Running, start, work, work_with};
 pub use signals::Signals;
 pub use simulators::Simulators;
+pub use webhooks::Reach;
 
 /// A time as answers carry it: UTC, with milliseconds.
 pub(crate) fn time_text(time: jiff::Timestamp) -> String {

@@ -3,12 +3,13 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use rustls::{ClientConfig, RootCertStore, crypto::ring::default_provider};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -23,13 +24,15 @@ use super::{
     enrol::{Enrolment, Lifetimes},
     hub::{self, Entrance},
     keys::{self, Fresh, KeyError},
-    store::{Db, FILE},
+    store::{Db, FILE, Retention},
     tls::{self, Authority, Clients, For, Leaf, TlsError},
+    webhooks::{self, Post, Reach},
 };
 use crate::{
-    config::{CloudConfig, TlsFiles},
+    config::{CloudConfig, RetentionConfig, TlsFiles},
+    link::{self, LinkError},
     seal::{SealError, SealKey},
-    seams::{self, Clock, Listener, Net, Random, Storage},
+    seams::{self, Clock, Listener, Net, Random, Storage, SystemNet},
     store::{self, FolderLock, Reserve, StoreError, Writer, WriterHandle, make_folder},
 };
 
@@ -85,6 +88,9 @@ pub enum CloudError {
     /// The certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The certificates that receivers of events may show.
+    #[error("webhooks.ca_file")]
+    Receivers(#[source] LinkError),
     /// The socket for administration.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -148,6 +154,9 @@ pub async fn start(
         opened => opened?,
     };
     db.hand_out_keys_at(config.api.instant_key_url.clone());
+    db.keep_for(retention(&config.retention));
+    let signals = Signals::default();
+    db.wake_deliveries(signals.clone());
     let home = keys::home(&mut db, now, &config.workspace.name, folder, &random)?;
 
     let mut certificates = Certificates {
@@ -189,7 +198,6 @@ pub async fn start(
     let damage = (was_left_open && salvage.is_none()).then(|| store::examine_aside(storage.clone(), FILE));
     let (writer, handle) = Writer::start_with("cloud-db", db, Some(reserve));
     let (shutdown, stop) = watch::channel(false);
-    let signals = Signals::default();
     let authority = match (&bridges.tls, &certificates.authority) {
         (None, Some(authority)) => Some(authority.pem()?),
         _ => None,
@@ -214,6 +222,10 @@ pub async fn start(
         authority,
         lifetimes,
     );
+    let reach = Reach { private: config.webhooks.private, loopback: config.webhooks.loopback };
+    let post = Post { net: Arc::new(SystemNet), tls: receivers(config.webhooks.ca_file.as_deref())?, reach };
+    let deliveries =
+        webhooks::deliver(handle.clone(), signals.clone(), clock.clone(), Arc::new(post), stop.clone());
     let parts = Parts {
         db: handle.clone(),
         signals: signals.clone(),
@@ -224,6 +236,7 @@ pub async fn start(
         settings: api::Settings {
             hold: config.api.hold.min(LONGEST_HOLD),
             hold_orders: config.api.hold_orders,
+            reach,
             simulators: Simulators::new(
                 config
                     .simulators
@@ -235,6 +248,7 @@ pub async fn start(
     };
     let mut tasks = work_with(parts, Some(enrolment), &stop);
     tasks.spawn(administration);
+    tasks.spawn(seams::task(deliveries));
     tasks.spawn(renew(certificates.leaves, clock, stop));
     Ok(Running {
         api: api_url,
@@ -252,6 +266,16 @@ pub async fn start(
         damage,
         _lock: lock,
     })
+}
+
+fn retention(config: &RetentionConfig) -> Retention {
+    let length = |length: Duration| SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX);
+    Retention {
+        events: length(config.events),
+        attempts: length(config.attempts),
+        codes: length(config.codes),
+        grants: Some(length(config.grants)),
+    }
 }
 
 /// What a cloud works with.
@@ -411,6 +435,22 @@ impl Certificates {
         };
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
+}
+
+/// TLS towards the receivers of events: who their certificates have to convince is the machine, and whom the operator
+/// names beside it.
+fn receivers(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, CloudError> {
+    // A machine may trust nobody; then nothing is delivered by https but to whom the operator names.
+    let mut roots = link::system_roots().unwrap_or_else(|_| RootCertStore::empty());
+    if let Some(file) = ca_file {
+        roots.extend(link::roots(file).map_err(CloudError::Receivers)?.roots.iter().cloned());
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| CloudError::Receivers(LinkError::Tls(error)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 /// Sleeps until the next deadline, or until something changed that may have brought a nearer one.

@@ -19,6 +19,7 @@ pub struct Signals {
     changes: Arc<watch::Sender<u64>>,
     trust: Arc<watch::Sender<u64>>,
     pairings: Arc<watch::Sender<u64>>,
+    deliveries: Arc<watch::Sender<u64>>,
     stages: Arc<Mutex<VecDeque<(JobId, Stage)>>>,
 }
 
@@ -29,6 +30,7 @@ impl Default for Signals {
             changes: Arc::new(watch::channel(0).0),
             trust: Arc::new(watch::channel(0).0),
             pairings: Arc::new(watch::channel(0).0),
+            deliveries: Arc::new(watch::channel(0).0),
             stages: Arc::default(),
         }
     }
@@ -78,6 +80,17 @@ impl Signals {
     #[must_use]
     pub fn pairing_changes(&self) -> watch::Receiver<u64> {
         self.pairings.subscribe()
+    }
+
+    /// Something is owed to a webhook, or one was enabled: what is due is looked for.
+    pub fn deliveries_owed(&self) {
+        self.deliveries.send_modify(|count| *count += 1);
+    }
+
+    /// Sees every [`Signals::deliveries_owed`] from now on.
+    #[must_use]
+    pub fn deliveries(&self) -> watch::Receiver<u64> {
+        self.deliveries.subscribe()
     }
 
     /// Remembers where a job stands, for screens. Only the latest jobs are remembered, and only in memory.

@@ -19,8 +19,8 @@ const LIFETIMES: std::ops::RangeInclusive<Duration> =
 /// For how long after that it may be renewed.
 const GRACES: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 24 * 3600);
 
-/// For how long people without access may be kept, if not for good.
-const IDLE: std::ops::RangeInclusive<Duration> = DAY..=Duration::from_secs(3650 * 24 * 3600);
+/// For how long something that is over may be kept.
+const KEPT: std::ops::RangeInclusive<Duration> = DAY..=Duration::from_secs(3650 * 24 * 3600);
 
 /// `latchd cloud --config FILE`.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,8 @@ pub struct CloudConfig {
     pub bridges: BridgesConfig,
     /// What is kept for how long.
     pub retention: RetentionConfig,
+    /// Where events may be delivered to.
+    pub webhooks: WebhooksConfig,
     /// Pretend access systems that clients under test may tell what happens next.
     pub simulators: Vec<SimulatorConfig>,
 }
@@ -65,12 +67,15 @@ impl CloudConfig {
         });
         let retention =
             root.get("retention").and_then(|setting| Some(RetentionConfig::read(&setting.section()?)));
+        let webhooks =
+            root.get("webhooks").and_then(|setting| Some(WebhooksConfig::read(&setting.section()?)));
         Some(Self {
             storage: storage?,
             workspace: workspace.unwrap_or_default(),
             api: api?,
             bridges: bridges?,
             retention: retention.unwrap_or_default(),
+            webhooks: webhooks.unwrap_or_default(),
             simulators: SimulatorConfig::read_all(root),
         })
     }
@@ -97,16 +102,66 @@ impl WorkspaceConfig {
     }
 }
 
-/// What is kept for how long.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// What is kept for how long, from a day on; counted from when it was over.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RetentionConfig {
-    /// For how long people without any access are kept, from a day on. Default: until they are deleted.
+    /// People without any access. Default: until they are deleted.
     pub identities: Option<Duration>,
+    /// Grants that ended and of which no card opens any more and no code is left in a lock. Default a year.
+    pub grants: Duration,
+    /// PINs and links of grants that ended. Default 30 days.
+    pub codes: Duration,
+    /// The feed. Default 90 days.
+    pub events: Duration,
+    /// Attempts that ended, and the record of cards whose grants are gone. Default 90 days.
+    pub attempts: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self {
+            identities: None,
+            grants: DAY.saturating_mul(365),
+            codes: DAY.saturating_mul(30),
+            events: DAY.saturating_mul(90),
+            attempts: DAY.saturating_mul(90),
+        }
+    }
 }
 
 impl RetentionConfig {
     fn read(section: &Section<'_>) -> Self {
-        Self { identities: section.get("identities").and_then(|setting| setting.length(IDLE)) }
+        let length = |key| section.get(key).and_then(|setting| setting.length(KEPT));
+        let otherwise = Self::default();
+        Self {
+            identities: length("identities"),
+            grants: length("grants").unwrap_or(otherwise.grants),
+            codes: length("codes").unwrap_or(otherwise.codes),
+            events: length("events").unwrap_or(otherwise.events),
+            attempts: length("attempts").unwrap_or(otherwise.attempts),
+        }
+    }
+}
+
+/// Where events may be delivered to: to public addresses by https, and where else.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WebhooksConfig {
+    /// To addresses of private networks, by https.
+    pub private: bool,
+    /// To this machine itself, also by plain http.
+    pub loopback: bool,
+    /// Authorities whose certificates receivers may show, beside those that the machine trusts; PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl WebhooksConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let flag = |key| section.get(key).as_ref().and_then(Setting::flag).unwrap_or_default();
+        Self {
+            private: flag("private"),
+            loopback: flag("loopback"),
+            ca_file: section.get("ca_file").and_then(|setting| setting.path()),
+        }
     }
 }
 
@@ -153,8 +208,8 @@ pub struct ApiConfig {
     pub names: Vec<String>,
     /// How long `action_attempts/get` may be held open while the attempt is pending; at most 25 s. Default 25 s.
     pub hold: Duration,
-    /// Whether a call that orders a card to be written or read is held open likewise, and answers with the end of the
-    /// attempt: for clients that wait for less time than a person needs to lay a card down. Default no.
+    /// Whether a call that orders a card to be written or read, or a door to be opened, is held open likewise, and answers
+    /// with the end of the attempt: for clients that wait for less time than a person needs to lay a card down. Default no.
     pub hold_orders: bool,
     /// Where mobile keys are handed out, e.g. `https://keys.example/{token}`; with the placeholders
     /// `{access_method_id}`, `{access_grant_id}`, `{user_identity_id}` and `{token}` (random, one for each key). Without

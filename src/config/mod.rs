@@ -15,7 +15,8 @@ use std::{fs, path::Path};
 
 pub use agent::{Admin, AgentConfig, CloudLink, Limits, Site, StorageConfig};
 pub use cloud::{
-    ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, SimulatorConfig, TlsFiles, WorkspaceConfig,
+    ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, SimulatorConfig, TlsFiles, WebhooksConfig,
+    WorkspaceConfig,
 };
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};

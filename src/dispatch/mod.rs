@@ -125,6 +125,8 @@ pub struct Dispatch {
     begun: Vec<Id>,
     next_expiry: Option<Timestamp>,
     next_due: Option<Timestamp>,
+    /// When deadlines and timers were looked at last.
+    looked_at: Timestamp,
     held_until: Option<Instant>,
     stopping: bool,
 }
@@ -284,6 +286,7 @@ impl Dispatch {
             begun: Vec::new(),
             next_expiry: Some(Timestamp::MIN),
             next_due: Some(Timestamp::MIN),
+            looked_at: Timestamp::MIN,
             held_until: past.waiting.then(|| Instant::now() + HELD),
             stopping: false,
         };
@@ -1043,7 +1046,8 @@ impl Dispatch {
         });
         let instants = self.lanes.next_retry(now).into_iter().chain(self.held_until);
         let waits = instants.map(|at| at.saturating_duration_since(now)).chain(asides);
-        waits.chain(self.next_expiry.map(until)).chain(self.next_due.map(until)).min()
+        let next_expiry = self.next_expiry.filter(|_| self.held_until.is_none());
+        waits.chain(next_expiry.map(until)).chain(self.next_due.map(until)).min()
     }
 
     /// Deadlines and timers may have changed.
@@ -1054,7 +1058,13 @@ impl Dispatch {
 
     fn woken(&mut self) {
         let now = self.time.now();
-        if self.next_expiry.is_some_and(|at| at <= now) {
+        if now < self.looked_at {
+            // What was planned by a clock that was ahead is planned anew.
+            self.look_again();
+        }
+        self.looked_at = now;
+        // What is held may have been done from a memory that is gone: the cloud's word comes before a deadline's.
+        if self.held_until.is_none() && self.next_expiry.is_some_and(|at| at <= now) {
             // Asked once; the answer says when to ask again.
             self.next_expiry = None;
             let trouble = |(system, line): (&SystemName, &Line)| match line {

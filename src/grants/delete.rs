@@ -137,29 +137,40 @@ pub fn plan_delete(facts: &DeleteFacts<'_>, now: Timestamp, random: &Random) -> 
         }
     }
     if let Some(key) = facts.last_of {
-        plan.checkouts = facts
-            .rooms
-            .rooms()
-            .filter(|room| systems.contains(&room.system))
-            .filter_map(|room| {
-                let system = facts.rooms.systems.iter().find(|system| system.id == room.system)?;
-                let allowed = system.checkout_on_last_grant && system.capabilities.checkout.is_some();
-                allowed.then(|| Checkout {
-                    system: system.id,
-                    room: room.id,
-                    job: Job {
-                        job_id: JobId(random.uuid()),
-                        system: system.name.clone(),
-                        priority: Priority::Background,
-                        created_at: now,
-                        expires_at: now + CHECKOUT_WITHIN,
-                        order: Order::StayCheckout { room: room.name.clone(), reservation_key: key.clone() },
-                    },
-                })
-            })
-            .collect();
+        plan.checkouts = plan_checkouts(key, facts.rooms, &systems, now, random);
     }
     plan
+}
+
+/// Plans to free the rooms that a stay has left altogether, in those systems where it may have left cards, and only
+/// where the site allows it.
+#[must_use]
+pub fn plan_checkouts(
+    key: &ReservationKey,
+    left: &Targets,
+    systems: &[AcsSystemId],
+    now: Timestamp,
+    random: &Random,
+) -> Vec<Checkout> {
+    left.rooms()
+        .filter(|room| systems.contains(&room.system))
+        .filter_map(|room| {
+            let system = left.systems.iter().find(|system| system.id == room.system)?;
+            let allowed = system.checkout_on_last_grant && system.capabilities.checkout.is_some();
+            allowed.then(|| Checkout {
+                system: system.id,
+                room: room.id,
+                job: Job {
+                    job_id: JobId(random.uuid()),
+                    system: system.name.clone(),
+                    priority: Priority::Background,
+                    created_at: now,
+                    expires_at: now + CHECKOUT_WITHIN,
+                    order: Order::StayCheckout { room: room.name.clone(), reservation_key: key.clone() },
+                },
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]

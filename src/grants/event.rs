@@ -15,6 +15,8 @@ pub struct Event {
     pub message: Option<String>,
     /// The PIN, where the type carries one.
     pub code: Option<Private>,
+    /// The devices that have nothing, where the type names them.
+    pub missing_devices: Vec<DeviceId>,
 }
 
 /// What an event is about.
@@ -40,7 +42,7 @@ impl Event {
     /// An event without a message.
     #[must_use]
     pub fn new(kind: &'static str, subject: Subject) -> Self {
-        Self { kind, subject, message: None, code: None }
+        Self { kind, subject, message: None, code: None, missing_devices: Vec::new() }
     }
 
     /// An event of a grant.
@@ -58,12 +60,14 @@ impl Event {
     /// The event for what [`super::GrantProblem`] says.
     #[must_use]
     pub fn could_not_create(grant: AccessGrantId, message: String) -> Self {
-        Self {
-            kind: "access_grant.could_not_create_requested_access_methods",
-            subject: Subject::Grant(grant),
-            message: Some(message),
-            code: None,
-        }
+        let kind = "access_grant.could_not_create_requested_access_methods";
+        Self { message: Some(message), ..Self::new(kind, Subject::Grant(grant)) }
+    }
+
+    /// The same, naming devices that have nothing.
+    #[must_use]
+    pub fn for_devices(self, missing_devices: Vec<DeviceId>) -> Self {
+        Self { missing_devices, ..self }
     }
 
     /// The same with a PIN.

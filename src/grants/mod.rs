@@ -21,7 +21,9 @@ pub use create::{
     Created, GrantRequest, Means, MoreMethods, NewMethod, ReservationFacts, SpaceChange, plan_create,
     plan_more_methods, plan_space_change,
 };
-pub use delete::{CardFate, Checkout, DeleteFacts, Deleted, MethodFacts, PendingJob, plan_delete};
+pub use delete::{
+    CardFate, Checkout, DeleteFacts, Deleted, MethodFacts, PendingJob, plan_checkouts, plan_delete,
+};
 pub use encode::{CARD_WAIT, Encode, EncodeFacts, plan_encode};
 pub use event::{Event, Subject};
 pub use outcome::{AttemptError, CardEnd, attempt_end, card_end};

@@ -45,6 +45,12 @@ fn obeys(constraint: PinConstraint, pin: &[u8]) -> bool {
     }
 }
 
+/// Whether a lock can be given a PIN at all: it does not make its own, and takes a length that people type.
+#[must_use]
+pub fn can_be_given(rules: &PinRules) -> bool {
+    !rules.constraints.contains(&PinConstraint::CannotSpecifyPinCode) && !lengths(&[rules]).is_empty()
+}
+
 /// Whether somebody who knows nothing would try this PIN early: runs, repetitions, few digits, dates, years.
 #[must_use]
 pub fn is_guessable(pin: &str) -> bool {

@@ -103,6 +103,12 @@ pub enum Refused {
     /// No system here assigns cards that exist.
     #[error("No access system here can be given a card by its number: encode the card on an encoder")]
     AssignmentNotSupported,
+    /// Nothing that the grant leads to supports a means asked for.
+    #[error("{why}")]
+    CannotCreate {
+        /// Which, and why not.
+        why: String,
+    },
     /// A card that cannot be written now.
     #[error("{why}")]
     NotReady {
@@ -118,6 +124,12 @@ pub enum Refused {
     /// An encoder of another system.
     #[error("This encoder belongs to another access system than the card")]
     EncoderElsewhere,
+    /// More webhooks than a workspace may have.
+    #[error("A workspace has at most {most} webhooks: delete one that is not needed")]
+    TooManyWebhooks {
+        /// How many it may have.
+        most: u32,
+    },
     /// The card is being written on another encoder.
     #[error("This card is being encoded on another encoder; wait for that attempt to end")]
     AlreadyEncoding,
@@ -155,6 +167,8 @@ pub enum Resource {
     AcsEncoder,
     /// A device.
     Device,
+    /// An address that events are delivered to.
+    Webhook,
 }
 
 impl Resource {
@@ -169,6 +183,7 @@ impl Resource {
             Self::AcsEntrance => "entrance",
             Self::AcsEncoder => "encoder",
             Self::Device => "device",
+            Self::Webhook => "webhook",
         }
     }
 }
@@ -183,7 +198,7 @@ impl Refused {
     ///
     /// Names of ours, where no public ones exist: `access_method_already_encoding`, `access_method_not_a_card`,
     /// `access_method_not_a_cloud_key`, `access_method_not_ready_for_encoding`, `access_method_not_valid`,
-    /// `acs_encoder_of_another_system`, `card_assignment_not_supported`, and what ends in `_has_access_grants`.
+    /// `acs_encoder_of_another_system`, `card_assignment_not_supported`, `too_many_webhooks`, and what ends in `_has_access_grants`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -197,6 +212,7 @@ impl Refused {
                 Resource::AcsEntrance => "acs_entrance_not_found",
                 Resource::AcsEncoder => "acs_encoder_not_found",
                 Resource::Device => "device_not_found",
+                Resource::Webhook => "webhook_not_found",
             },
             Self::Taken { resource, .. } => match resource {
                 Resource::UserIdentity => "user_identity_already_exists",
@@ -224,10 +240,12 @@ impl Refused {
             Self::NotACloudKey { .. } => "access_method_not_a_cloud_key",
             Self::KeyNotValid { .. } => "access_method_not_valid",
             Self::AssignmentNotSupported => "card_assignment_not_supported",
+            Self::CannotCreate { .. } => "cannot_create_requested_access_methods",
             Self::NotReady { .. } => "access_method_not_ready_for_encoding",
             Self::CannotRead { .. } => "scan_credential_not_supported",
             Self::EncoderElsewhere => "acs_encoder_of_another_system",
             Self::AlreadyEncoding => "access_method_already_encoding",
+            Self::TooManyWebhooks { .. } => "too_many_webhooks",
         }
     }
 
@@ -254,7 +272,8 @@ impl Refused {
             | Self::ReservationElsewhere
             | Self::ReservationRoomsConflict
             | Self::ReservationTimesApart
-            | Self::AlreadyEncoding => Class::Conflict,
+            | Self::AlreadyEncoding
+            | Self::TooManyWebhooks { .. } => Class::Conflict,
             _ => Class::Invalid,
         }
     }

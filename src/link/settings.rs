@@ -181,7 +181,8 @@ pub(super) fn read_roots(path: &Path, text: &[u8]) -> Result<RootCertStore, Link
     }
 }
 
-pub(super) fn system_roots() -> Result<RootCertStore, LinkError> {
+/// Whom this machine trusts.
+pub(crate) fn system_roots() -> Result<RootCertStore, LinkError> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "a root certificate of the system cannot be read");

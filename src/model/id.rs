@@ -72,4 +72,6 @@ ids! {
     ActionAttemptId,
     /// One event of the feed.
     EventId,
+    /// One address that events are delivered to.
+    WebhookId,
 }

@@ -2,6 +2,9 @@
 //!
 //! Such a job waits like any other, but for no time: `due_at` is [`HELD`], which no clock reaches. Who confirmed it is
 //! kept with its order, so that it is asked for once, whatever becomes of its attempts.
+//!
+//! What waits so holds up no later order of its reservation. Where one of these checks the stay out, nobody is asked any
+//! more: the card was ordered before, so it ends `superseded`, and a word that comes too late begins no stay anew.
 
 use jiff::Timestamp;
 use rusqlite::params;
@@ -67,6 +70,7 @@ impl Queue {
                 "UPDATE job SET body = ?2, due_at = NULL, retry_at = NULL, code = '' WHERE job_id = ?1",
             )?
             .execute(params![job_id.0.as_bytes(), sealed])?;
+        self.count_moved(&row, row.state, "")?;
         self.audit_line(now, "confirmed", Some(job_id), &format!("to be made, says {by}"))?;
         Ok(Ok(row.lane))
     }
@@ -138,7 +142,7 @@ impl Queue {
 
     /// The outcome of a job whose deadline came while it waited.
     pub(super) fn too_late(&self, row: &Row) -> Outcome {
-        if row.code != Code::SiteNotConfirmed {
+        if row.code != Some(Code::SiteNotConfirmed) {
             return expired();
         }
         let message = "nobody at the site confirmed the card before its deadline; nothing was sent";
@@ -149,7 +153,7 @@ impl Queue {
         let Some(row) = self.find(job_id)? else {
             return Ok(Err(ConfirmRefused::NotKnown));
         };
-        let awaits = row.state == JobState::Waiting && row.code == Code::SiteNotConfirmed;
+        let awaits = row.state == JobState::Waiting && row.code == Some(Code::SiteNotConfirmed);
         Ok(if awaits { Ok(row) } else { Err(ConfirmRefused::NotAwaited(row.state)) })
     }
 }

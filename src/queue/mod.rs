@@ -13,6 +13,10 @@
 //! between arrival and first byte, and [`Queue::finish`] takes the second and last. A report that was acknowledged is
 //! deleted along with some later change, never in a commit of its own.
 //!
+//! What most operations of a transaction change alike, the streams' positions and the tally, is kept in memory until its
+//! end and written once: whoever ends one does it with [`Store::commit`], and says so with [`Store::undone`] when it was
+//! rolled back.
+//!
 //! # Rows
 //! `job` holds orders and outcomes, sealed; its index `job_waiting` is the order in which a lane is worked off, with
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
@@ -34,6 +38,7 @@ mod lanes;
 mod ledger;
 mod limits;
 mod outbox;
+mod owed;
 mod people;
 pub mod policy;
 mod restore;
@@ -62,6 +67,7 @@ pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, QueueReader, S
 
 use self::{
     ledger::{Change, Door, Settled},
+    owed::Owed,
     policy::Event,
     slots::Ordered,
     store::Row,
@@ -83,7 +89,8 @@ use crate::{
 pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("queue.sql"), include_str!("second.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("queue.sql"), include_str!("second.sql"), include_str!("third.sql")];
 
 /// The schema of this version.
 pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
@@ -251,12 +258,15 @@ pub struct Queue {
     rules: Rules,
     /// The last report whose acknowledgement arrived; its row may still be there.
     acknowledged: Position,
-    /// The last report that a cloud can have heard of this memory: what it held when it was opened, and what was handed
-    /// out since.
+    /// The last report that a cloud can have heard of this memory: what it held when its cloud was met last or, if later,
+    /// when it was opened first since then; and what was handed out since.
     handed_out: Position,
+    /// Tells this opening from all others: what an earlier one heard of its cloud says nothing about this memory.
+    life: i64,
     cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
+    owed: Owed,
 }
 
 impl Store for Queue {
@@ -270,6 +280,15 @@ impl Store for Queue {
 
     fn undone(&mut self) {
         self.cards_sent = None;
+        self.owed = Owed::default();
+    }
+
+    fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    fn settle_up(&mut self) -> Result<(), StoreError> {
+        self.write_owed()
     }
 }
 
@@ -285,7 +304,10 @@ struct CardsSent {
 fn resolved(row: &Row, resolution: &Resolution) -> Outcome {
     match resolution.verdict {
         Verdict::Done => row.resolved_success(),
-        Verdict::NotDone => Outcome::failed(row.code, format!("{} says that it was not done", resolution.by)),
+        Verdict::NotDone => Outcome::failed(
+            row.code.unwrap_or(Code::Other),
+            format!("{} says that it was not done", resolution.by),
+        ),
     }
 }
 
@@ -318,12 +340,24 @@ impl Queue {
     ) -> Result<Self, StoreError> {
         connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
-        let cards_sent = None;
+        let (cards_sent, owed) = (None, Owed::default());
         let handed_out = acknowledged;
-        let mut queue =
-            Self { connection, seal, random, rules, acknowledged, handed_out, cards_sent, disk_is_full };
+        let life = i64::from_le_bytes(random.bytes());
+        let mut queue = Self {
+            connection,
+            seal,
+            random,
+            rules,
+            acknowledged,
+            handed_out,
+            life,
+            cards_sent,
+            disk_is_full,
+            owed,
+        };
         let reports = queue.memory()?.reports;
-        queue.handed_out = reports.last;
+        let n = queue.unmet_after()?.unwrap_or(reports.last.n);
+        queue.handed_out = Position { n, ..reports.last };
         queue.acknowledged = Position { epoch: reports.last.epoch, n: reports.acknowledged };
         Ok(queue)
     }
@@ -388,7 +422,10 @@ impl Queue {
             return self.end_cancelled_ahead(now, &row);
         }
         if let Some(outcome) = self.refuse(now, &row)? {
-            return self.end_early(now, &row, outcome);
+            return match self.is_forgotten(&row, &outcome)? {
+                true => self.end_in_doubt(now, &row),
+                false => self.end_early(now, &row, outcome),
+            };
         }
         let is_held = self.lacks_confirmation(&row);
         let may_send = may_send && due_at.is_none() && !is_held && !self.has_ready(now, &lane)?;
@@ -442,6 +479,22 @@ impl Queue {
 
     fn end_early(&mut self, now: Timestamp, row: &Row, outcome: Outcome) -> Result<Accepted, StoreError> {
         self.end(now, row, &outcome)?;
+        Ok(Accepted::Ended(outcome))
+    }
+
+    /// Whether a job that comes too late may be one that was done in its time: a cloud that was set back orders again what
+    /// it has forgotten the end of, and this side may have purged it.
+    fn is_forgotten(&self, row: &Row, outcome: &Outcome) -> Result<bool, StoreError> {
+        let (Some(body), Outcome::Expired(_)) = (&row.body, outcome) else { return Ok(false) };
+        Ok(row.origin == Origin::Cloud
+            && !body.job.order.kind().is_repeatable()
+            && self.may_be_forgotten(body.job.expires_at)?)
+    }
+
+    fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
+        let why = "the job is older than what this agent remembers: it may have been done in its time";
+        let outcome = Outcome::unknown(Code::MemoryRestored, why);
+        self.end_by(now, row, &outcome, Event::SetBack)?;
         Ok(Accepted::Ended(outcome))
     }
 
@@ -722,7 +775,7 @@ impl Queue {
             let of_system = || troubles.systems.get(&row.body.as_ref()?.job.system);
             let trouble = row.lane.as_ref().and_then(|lane| troubles.lanes.get(lane)).or_else(of_system);
             let outcome = match trouble {
-                Some(trouble) if row.code != Code::SiteNotConfirmed => {
+                Some(trouble) if row.code != Some(Code::SiteNotConfirmed) => {
                     let message = format!("its deadline passed before anything was sent: {trouble}");
                     Outcome::Expired(Refusal::new(Code::Expired, message))
                 }
@@ -974,7 +1027,23 @@ impl Queue {
             self.put_room(system, name, &room)?;
             states.push(room.state(system, name));
         }
+        if let (Order::StayCheckout { .. }, Settled::Done { .. }) = (&body.job.order, settled) {
+            self.end_cards_before(now, row)?;
+        }
         Ok(states)
+    }
+
+    /// A stay was checked out of its room: cards of it that were ordered before and still wait, for a person's word or for
+    /// their encoder, would begin it anew.
+    fn end_cards_before(&mut self, now: Timestamp, checkout: &Row) -> Result<(), StoreError> {
+        for waiting in self.waiting_before(checkout)? {
+            let waiting = self.known(waiting)?;
+            let is_card = waiting.body.as_ref().is_some_and(|it| it.job.order.kind() == Kind::CardEncode);
+            if is_card && waiting.rooms.iter().any(|room| checkout.rooms.contains(room)) {
+                self.end(now, &waiting, &Outcome::Superseded)?;
+            }
+        }
+        Ok(())
     }
 
     /// The rooms of a job, with what is known about them.

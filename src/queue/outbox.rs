@@ -33,7 +33,19 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn memory(&self) -> Result<Memory, StoreError> {
-        let mut memory = self
+        let mut memory = self.memory_of_transaction()?;
+        if self.acknowledged.epoch == memory.reports.last.epoch {
+            memory.reports.acknowledged = memory.reports.acknowledged.max(self.acknowledged.n);
+        }
+        Ok(memory)
+    }
+
+    /// The row as the transaction will leave it.
+    fn memory_of_transaction(&self) -> Result<Memory, StoreError> {
+        if let Some(memory) = self.owed.memory {
+            return Ok(memory);
+        }
+        Ok(self
             .connection
             .prepare_cached(
                 "SELECT orders_epoch, orders_n, reports_epoch, reports_n, reports_acknowledged FROM memory",
@@ -47,11 +59,7 @@ impl Queue {
                         acknowledged: number(4)?,
                     },
                 })
-            })?;
-        if self.acknowledged.epoch == memory.reports.last.epoch {
-            memory.reports.acknowledged = memory.reports.acknowledged.max(self.acknowledged.n);
-        }
-        Ok(memory)
+            })?)
     }
 
     /// How far the cloud may send orders: `window` beyond the last one held, but never more than have room to wait; jobs
@@ -131,6 +139,7 @@ impl Queue {
             Resume::Continue { after } => {
                 // Its acknowledgement may have been lost on the way.
                 self.acknowledge_reports(after);
+                self.meet()?;
                 Ok(Resumed { reports_after: after, forgot })
             }
             Resume::NewEpoch { epoch, reason } => {
@@ -142,12 +151,30 @@ impl Queue {
                     forgot = true;
                 }
                 self.begin_reports_epoch(epoch)?;
+                self.meet()?;
                 if reason == EpochReason::ReceiverBehind {
                     self.report_local_again(now)?;
                 }
                 Ok(Resumed { reports_after: Position { epoch, n: 0 }, forgot })
             }
         }
+    }
+
+    /// The cloud has compared what it heard with what this memory holds: from here on what is numbered is new to it.
+    fn meet(&mut self) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "UPDATE memory SET met_in = ?1, unmet_after = NULL WHERE met_in <> ?1 OR unmet_after IS NOT NULL",
+            )?
+            .execute([self.life])?;
+        Ok(())
+    }
+
+    /// The last report that was numbered before those that no cloud has been compared with, if there are any of these.
+    pub(super) fn unmet_after(&self) -> Result<Option<u64>, StoreError> {
+        let after: Option<i64> =
+            self.connection.query_row("SELECT unmet_after FROM memory", [], |row| row.get(0))?;
+        Ok(after.map(i64::cast_unsigned))
     }
 
     /// Remembers what the cloud holds of the reports. The rows go with a later change, never in a commit of their
@@ -191,9 +218,9 @@ impl Queue {
             self.connection.prepare_cached("UPDATE report SET n = ?2 WHERE n = ?1")?.execute([old, new])?;
             last = new;
         }
-        self.connection
-            .prepare_cached("UPDATE memory SET reports_epoch = ?1, reports_n = ?2, reports_acknowledged = 0")?
-            .execute([epoch.cast_signed(), last])?;
+        let last = Position { epoch, n: last.cast_unsigned() };
+        let memory = self.memory_of_transaction()?;
+        self.owe_memory(Memory { reports: Sent { last, acknowledged: 0 }, ..memory })?;
         self.acknowledged = Position { epoch, n: 0 };
         Ok(())
     }
@@ -269,16 +296,11 @@ impl Queue {
     ///
     /// Nothing here relies on what an earlier call did: its transaction may have been rolled back.
     pub(super) fn report(&mut self, report: &Report) -> Result<(), StoreError> {
-        let (n, acknowledged): (i64, i64) = self
-            .connection
-            .prepare_cached(
-                "UPDATE memory SET reports_n = reports_n + 1, reports_acknowledged = CASE WHEN reports_epoch = ?1 \
-                 THEN max(reports_acknowledged, ?2) ELSE reports_acknowledged END \
-                 RETURNING reports_n, reports_acknowledged",
-            )?
-            .query_row([self.acknowledged.epoch.cast_signed(), self.acknowledged.n.cast_signed()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+        let mut memory = self.memory()?;
+        memory.reports.last.n += 1;
+        let (n, acknowledged) =
+            (memory.reports.last.n.cast_signed(), memory.reports.acknowledged.cast_signed());
+        self.owe_memory(memory)?;
         self.drop_reports(acknowledged)?;
         let body = self.sealed(&place(report.job_id, report.revision), report);
         self.connection
@@ -312,15 +334,8 @@ impl Queue {
         let Some(position) = position else {
             return Ok(true);
         };
-        // Nearly always it is the next one.
-        let is_next = self
-            .connection
-            .prepare_cached("UPDATE memory SET orders_n = ?2 WHERE orders_epoch = ?1 AND orders_n = ?2 - 1")?
-            .execute([position.epoch.cast_signed(), position.n.cast_signed()])?;
-        if is_next > 0 {
-            return Ok(true);
-        }
-        match stream::arrival(self.memory()?.orders_received, position) {
+        let held = self.memory()?.orders_received;
+        match stream::arrival(held, position) {
             Arrival::Duplicate => return Ok(false),
             Arrival::Gap { expected } => {
                 return Err(StoreError::Gap {
@@ -330,17 +345,17 @@ impl Queue {
             }
             Arrival::Next => {}
         }
-        // An epoch that nobody announced: the welcome's words were not stored.
-        self.continue_orders(now, position.epoch, None)?;
+        if held.epoch < position.epoch {
+            // Nobody announced it: the welcome's words were not stored.
+            self.continue_orders(now, position.epoch, None)?;
+        }
         self.hold_orders(position)?;
         Ok(true)
     }
 
     pub(super) fn hold_orders(&mut self, position: Position) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached("UPDATE memory SET orders_epoch = ?1, orders_n = ?2")?
-            .execute([position.epoch.cast_signed(), position.n.cast_signed()])?;
-        Ok(())
+        let memory = self.memory_of_transaction()?;
+        self.owe_memory(Memory { orders_received: position, ..memory })
     }
 
     /// Remembers that a job was taken back before it came.

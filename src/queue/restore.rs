@@ -73,6 +73,7 @@ impl Queue {
             queue.count_anew()?;
             let unreadable = queue.drop_unreadable()?;
             queue.restored(now)?;
+            queue.write_owed()?;
             Ok((queue.connection, unreadable))
         };
         let (mut salvage, unreadable) = store::salvage(storage, FILE, MIGRATIONS, &damage, now, adopt)?;
@@ -106,6 +107,7 @@ impl Queue {
             let mut queue = Self::around(connection, seal, random, Rules::default()).map_err(not_ours)?;
             queue.try_key()?;
             let restored = queue.restored(now)?;
+            queue.write_owed()?;
             Ok((queue.connection, restored))
         })
     }

@@ -8,7 +8,8 @@
 //! Where nobody knows which of two contents is there, the slot is emptied at the end of the newer one, which is what was
 //! ordered of it, be it sooner or later than the older one's. So an older code may outlive its end until a person settles
 //! the doubt, a new order comes, or the newer one ends. That is the lesser harm: a removal takes whatever is there, and at
-//! the older one's end it could shut out somebody whose code was put, while the doubt itself is told as `unknown` at once.
+//! the older one's end it could shut out somebody whose code was put, while the doubt itself is told as `unknown` at once,
+//! and the list of slots says since when a code is overdue that may be there still ([`Slot::may_outlive`]).
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// A removal that ended without removing anything is tried again after this long.
-const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+pub(super) const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its end.
 const DOUBTS: usize = 4;
 /// A removal is never too late: its deadline is the year 9000, far away and still a date that every reader can print.
@@ -82,6 +83,17 @@ impl Holds {
         }
     }
 
+    /// The first end of anything that may be there.
+    fn first_end(&self) -> Option<Timestamp> {
+        match self {
+            Self::Nothing => None,
+            Self::Content { until, .. } => *until,
+            Self::Either { before, after, .. } => {
+                before.first_end().into_iter().chain(after.first_end()).min()
+            }
+        }
+    }
+
     fn depth(&self) -> usize {
         match self {
             Self::Nothing | Self::Content { .. } => 0,
@@ -114,6 +126,16 @@ impl Slot {
         match self.holds.end() {
             End::At(until) => Some(until),
             End::Empty | End::Never => None,
+        }
+    }
+
+    /// The end of a code that may be in it and is not removed then, but where the newer one ends that may be there instead.
+    pub(super) fn may_outlive(&self) -> Option<Timestamp> {
+        let first = self.holds.first_end()?;
+        match self.holds.end() {
+            End::At(until) => (first < until).then_some(first),
+            End::Never => Some(first),
+            End::Empty => None,
         }
     }
 
@@ -179,6 +201,8 @@ struct Timer {
     not_before: Option<Timestamp>,
     /// When it is looked at next; at once where absent.
     due_at: Option<Timestamp>,
+    /// Whether that is no time of its own, but [`REMOVE_AGAIN`] after one that failed.
+    is_pause: bool,
 }
 
 /// What a newly arrived order means to its slot.
@@ -370,7 +394,8 @@ impl Queue {
         let lane = lane.clone();
         let not_before = (!is_replaced).then_some(ends_at);
         let due_at = Some(empty_at).filter(|due| *due > now);
-        self.queue_own(now, removal, &lane, Timer { not_before, due_at })
+        let is_pause = ended.origin == Origin::Timer && empty_at == again;
+        self.queue_own(now, removal, &lane, Timer { not_before, due_at, is_pause })
     }
 
     /// Queues a job of the agent's own.
@@ -383,7 +408,9 @@ impl Queue {
     ) -> Result<(), StoreError> {
         let admission = Admission::to(lane.clone(), Vec::new());
         let row = self.received_row(job, Some(admission), Origin::Timer, None, timer.not_before)?;
-        self.mark_queued(now, &row, timer.due_at, None)
+        // Both are set for no other job, so that what is told by the present clock is found when that is put right.
+        let retry_at = timer.due_at.filter(|_| timer.is_pause);
+        self.mark_queued(now, &row, timer.due_at, retry_at)
     }
 
     /// Every slot that was ever ordered and not forgotten since.

@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 use super::{
     FILE, LONGEST_PAUSE, Queue, ledger,
     policy::{self, Event},
+    slots::REMOVE_AGAIN,
 };
 use crate::{
     model::{
@@ -33,7 +34,8 @@ pub(super) struct Row {
     id: Option<i64>,
     pub(super) job_id: JobId,
     pub(super) state: JobState,
-    pub(super) code: Code,
+    /// Why it did not simply succeed, or waits again.
+    pub(super) code: Option<Code>,
     pub(super) attempt: u32,
     pub(super) treatment: Option<Treatment>,
     pub(super) cancel_wanted: bool,
@@ -74,6 +76,11 @@ impl Row {
         })
     }
 
+    /// Its code as it is stored.
+    pub(super) fn code_text(&self) -> &'static str {
+        self.code.map_or("", Code::as_str)
+    }
+
     fn id(&self) -> Result<i64, StoreError> {
         self.id
             .ok_or_else(|| StoreError::corrupt(place(self.job_id), "a row that is not stored was asked for"))
@@ -95,8 +102,8 @@ pub(super) struct Arrived {
 
 /// What a job's arrival came to, where its row is written for the first time.
 #[derive(Default)]
-struct First<'a> {
-    code: &'a str,
+struct First {
+    code: &'static str,
     attempt: u32,
     due_at: Option<i64>,
     retry_at: Option<i64>,
@@ -142,8 +149,9 @@ impl Queue {
     /// Those of the database; [`StoreError::Damaged`] when its index names jobs that wait for no time, as it would again
     /// and again.
     pub fn come_due(&mut self, now: Timestamp) -> Result<BTreeSet<LaneName>, StoreError> {
+        self.shorten_pauses(now)?;
         let mut statement = self.connection.prepare_cached(
-            "UPDATE job SET due_at = NULL WHERE id IN (SELECT id FROM job INDEXED BY job_due WHERE state = 'waiting' \
+            "UPDATE job SET due_at = NULL, retry_at = NULL WHERE id IN (SELECT id FROM job INDEXED BY job_due WHERE state = 'waiting' \
              AND due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2) AND due_at IS NOT NULL RETURNING lane",
         )?;
         let mut rows = statement.query([now.as_millisecond(), DUE_AT_ONCE])?;
@@ -156,6 +164,29 @@ impl Queue {
             return Err(self.damaged("the index of timers names jobs that have none"));
         }
         Ok(lanes)
+    }
+
+    /// A removal that pauses for longer than any does was put off by a clock that has since been put back.
+    fn shorten_pauses(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let latest = now.saturating_add(REMOVE_AGAIN).unwrap_or(Timestamp::MAX);
+        let longer = self.ids(
+            "SELECT job_id FROM job INDEXED BY job_pause WHERE state = 'waiting' AND due_at IS NOT NULL \
+             AND retry_at IS NOT NULL AND due_at > ?1 ORDER BY due_at",
+            [latest.as_millisecond()],
+        )?;
+        for job_id in longer {
+            let row = self.known(job_id)?;
+            let end = row.body.as_ref().and_then(|body| body.not_before).filter(|end| *end > latest);
+            let (due_at, retry_at) = end.map_or((latest, Some(latest)), |end| (end, None));
+            self.connection
+                .prepare_cached("UPDATE job SET due_at = ?2, retry_at = ?3 WHERE id = ?1")?
+                .execute(params![
+                    row.id()?,
+                    due_at.as_millisecond(),
+                    retry_at.map(Timestamp::as_millisecond)
+                ])?;
+        }
+        Ok(())
     }
 
     /// The file contradicts itself.
@@ -198,7 +229,21 @@ impl Queue {
         ] {
             gone += self.connection.prepare_cached(sql)?.execute([before, PURGED_AT_ONCE])?;
         }
+        if 0 < gone {
+            self.connection
+                .prepare_cached("UPDATE memory SET purged_before = ?1 WHERE purged_before < ?1")?
+                .execute([before])?;
+        }
         Ok(gone)
+    }
+
+    /// Whether a job with this deadline may have been here, have ended and be forgotten.
+    pub(super) fn may_be_forgotten(&self, expires_at: Timestamp) -> Result<bool, StoreError> {
+        let before: i64 = self
+            .connection
+            .prepare_cached("SELECT purged_before FROM memory")?
+            .query_row([], |row| row.get(0))?;
+        Ok(expires_at.as_millisecond() < before)
     }
 
     pub(super) fn holds(&self, job_id: JobId) -> Result<bool, StoreError> {
@@ -217,11 +262,10 @@ impl Queue {
                  (SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting')",
             )?
             .query_row([job_id.0.as_bytes()], |row| {
-                let waiting: i64 = row.get(2)?;
                 Ok(Arrived {
                     is_held: row.get(0)?,
                     is_cancelled: row.get(1)?,
-                    waiting: waiting.cast_unsigned(),
+                    waiting: self.with_those_that_moved(row.get(2)?),
                 })
             })?)
     }
@@ -254,8 +298,7 @@ impl Queue {
     /// it is known what becomes of it.
     pub(super) fn store_received(&mut self, now: Timestamp, row: &mut Row) -> Result<(), StoreError> {
         if row.id.is_none() {
-            self.insert(now, row, JobState::Received, First::default())?;
-            row.id = Some(self.connection.last_insert_rowid());
+            row.id = Some(self.insert(now, row, JobState::Received, First::default())?);
         }
         Ok(())
     }
@@ -265,8 +308,8 @@ impl Queue {
         now: Timestamp,
         row: &Row,
         state: JobState,
-        first: First<'_>,
-    ) -> Result<(), StoreError> {
+        first: First,
+    ) -> Result<i64, StoreError> {
         let job = row.job()?;
         let sealed = self.sealed(&body_place(row.job_id), &row.body);
         let reservation = ledger::reservation_of(&job.order);
@@ -299,7 +342,9 @@ impl Queue {
                 self.slot_index(&job.system, &job.order),
                 reservation.map(|key| self.reservation_index(&job.system, key)),
             ])?;
-        Ok(())
+        let id = self.connection.last_insert_rowid();
+        self.count_in(state, first.code)?;
+        Ok(id)
     }
 
     fn reservation_index(&self, system: &SystemName, key: &ReservationKey) -> [u8; 32] {
@@ -339,6 +384,19 @@ impl Queue {
         }
     }
 
+    /// The jobs that wait and work in the name of the same reservation as one that was ordered later.
+    pub(super) fn waiting_before(&self, row: &Row) -> Result<Vec<JobId>, StoreError> {
+        let job = row.job()?;
+        let Some(key) = ledger::reservation_of(&job.order) else {
+            return Ok(Vec::new());
+        };
+        self.ids(
+            "SELECT job_id FROM job INDEXED BY job_reservation \
+             WHERE reservation = ?1 AND state = 'waiting' AND id < ?2 ORDER BY id",
+            params![self.reservation_index(&job.system, key), row.id.unwrap_or(i64::MAX)],
+        )
+    }
+
     /// Whether a job stands in its lane, to be sent at once.
     pub(super) fn is_ready(&self, row: &Row) -> Result<bool, StoreError> {
         Ok(self
@@ -356,7 +414,9 @@ impl Queue {
                 "INSERT INTO job(job_id, state, received_at, expires_at) VALUES (?1, 'received', ?2, ?2)",
             )?
             .execute(params![job_id.0.as_bytes(), now.as_millisecond()])?;
-        Ok(Self::received(Some(self.connection.last_insert_rowid()), job_id))
+        let id = self.connection.last_insert_rowid();
+        self.count_in(JobState::Received, "")?;
+        Ok(Self::received(Some(id), job_id))
     }
 
     fn received(id: Option<i64>, job_id: JobId) -> Row {
@@ -364,7 +424,7 @@ impl Queue {
             id,
             job_id,
             state: JobState::Received,
-            code: Code::Other,
+            code: None,
             attempt: 0,
             treatment: None,
             cancel_wanted: false,
@@ -474,12 +534,12 @@ impl Queue {
         let (due_at, retry_at) =
             (due_at.map(Timestamp::as_millisecond), retry_at.map(Timestamp::as_millisecond));
         let Some(id) = row.id else {
-            return self.insert(now, row, state, First { due_at, retry_at, ..First::default() });
+            return self.insert(now, row, state, First { due_at, retry_at, ..First::default() }).map(drop);
         };
         self.connection
             .prepare_cached("UPDATE job SET state = ?2, due_at = ?3, retry_at = ?4 WHERE id = ?1")?
             .execute(params![id, state.as_str(), due_at, retry_at])?;
-        Ok(())
+        self.count_moved(row, state, row.code_text())
     }
 
     /// Has a job wait for no time, but for what the code says.
@@ -492,12 +552,13 @@ impl Queue {
     ) -> Result<(), StoreError> {
         let Some(id) = row.id else {
             let (state, due_at) = (row.next(Event::Queue)?, Some(held));
-            return self.insert(now, row, state, First { code: why.as_str(), due_at, ..First::default() });
+            let first = First { code: why.as_str(), due_at, ..First::default() };
+            return self.insert(now, row, state, first).map(drop);
         };
         self.connection
             .prepare_cached("UPDATE job SET due_at = ?2, retry_at = NULL, code = ?3 WHERE id = ?1")?
             .execute(params![id, held, why.as_str()])?;
-        Ok(())
+        self.count_moved(row, row.state, why.as_str())
     }
 
     pub(super) fn mark_waiting(
@@ -507,7 +568,7 @@ impl Queue {
         retry_at: Option<Timestamp>,
         why: Option<Code>,
     ) -> Result<(), StoreError> {
-        let state = row.next(event)?;
+        let (state, code) = (row.next(event)?, why.map_or("", Code::as_str));
         self.connection
             .prepare_cached(
                 "UPDATE job SET state = ?2, retry_at = ?3, code = ?4, sent_at = NULL, treatment = NULL WHERE id = ?1",
@@ -516,9 +577,9 @@ impl Queue {
                 row.id()?,
                 state.as_str(),
                 retry_at.map(Timestamp::as_millisecond),
-                why.map_or("", Code::as_str)
+                code
             ])?;
-        Ok(())
+        self.count_moved(row, state, code)
     }
 
     /// Marks a job `sent`; gives the number of the attempt.
@@ -536,13 +597,14 @@ impl Queue {
             self.insert(now, row, state, First { attempt, sent_at, treatment, ..First::default() })?;
             return Ok(attempt);
         };
-        let attempt = self
-            .connection
+        let attempt = row.attempt + 1;
+        self.connection
             .prepare_cached(
-                "UPDATE job SET state = ?2, attempt = attempt + 1, sent_at = ?3, treatment = ?4, retry_at = NULL, \
-                 due_at = NULL, code = '' WHERE id = ?1 RETURNING attempt",
+                "UPDATE job SET state = ?2, attempt = ?5, sent_at = ?3, treatment = ?4, retry_at = NULL, \
+                 due_at = NULL, code = '' WHERE id = ?1",
             )?
-            .query_row(params![id, state.as_str(), sent_at, treatment], |row| row.get(0))?;
+            .execute(params![id, state.as_str(), sent_at, treatment, attempt])?;
+        self.count_moved(row, state, "")?;
         Ok(attempt)
     }
 
@@ -566,14 +628,15 @@ impl Queue {
             (refusal_of(outcome).map_or("", |refusal| refusal.code.as_str()), now.as_millisecond());
         let Some(id) = row.id else {
             let (ended_at, outcome) = (Some(ended_at), Some(sealed));
-            return self.insert(now, row, state, First { code, ended_at, outcome, ..First::default() });
+            let first = First { code, ended_at, outcome, ..First::default() };
+            return self.insert(now, row, state, first).map(drop);
         };
         self.connection
             .prepare_cached(
                 "UPDATE job SET state = ?2, code = ?3, ended_at = ?4, outcome = ?5, retry_at = NULL, due_at = NULL WHERE id = ?1",
             )?
             .execute(params![id, state.as_str(), code, ended_at, sealed])?;
-        Ok(())
+        self.count_moved(row, state, code)
     }
 
     pub(super) fn mark_resolved(
@@ -586,7 +649,7 @@ impl Queue {
         self.connection
             .prepare_cached("UPDATE job SET state = ?2, resolution = ?3 WHERE id = ?1")?
             .execute(params![row.id()?, state.as_str(), sealed])?;
-        Ok(())
+        self.count_moved(row, state, row.code_text())
     }
 
     /// The lanes in which jobs wait.
@@ -609,7 +672,13 @@ impl Queue {
             .connection
             .prepare_cached("SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting'")?
             .query_row([], |row| row.get(0))?;
-        Ok(count.cast_unsigned())
+        Ok(self.with_those_that_moved(count))
+    }
+
+    /// How many jobs wait, where the tally says so many.
+    fn with_those_that_moved(&self, waiting: i64) -> u64 {
+        let moved = self.owed.moved().filter(|(state, _, _)| *state == JobState::Waiting);
+        moved.fold(waiting, |waiting, (_, _, jobs)| waiting + jobs).max(0).cast_unsigned()
     }
 
     /// How many jobs wait for their time; counts no further than `most`.
@@ -682,7 +751,7 @@ impl Queue {
                     id: Some(row.get(0)?),
                     job_id: JobId(uuid::Uuid::from_bytes(row.get(1)?)),
                     state: JobState::Received,
-                    code: code_named(&code),
+                    code: Some(code).filter(|code| !code.is_empty()).map(|code| code_named(&code)),
                     attempt: row.get(4)?,
                     treatment: None,
                     cancel_wanted: row.get(6)?,

@@ -89,6 +89,9 @@ pub struct SlotView {
     pub uncertain: bool,
     /// When it has to be empty, if what it may hold has an end.
     pub ends_at: Option<Timestamp>,
+    /// The earlier end of an older code that may be in it still, because nobody knows whether the newer one was put: until
+    /// that is settled it may open beyond this, up to `ends_at`.
+    pub may_outlive: Option<Timestamp>,
     /// When this was last changed.
     pub changed_at: Timestamp,
 }
@@ -222,12 +225,19 @@ impl Queue {
     pub fn counts(&self) -> Result<Counts, StoreError> {
         let mut counts = Counts::default();
         let mut statement =
-            self.connection.prepare_cached("SELECT state, code, jobs FROM tally WHERE jobs > 0")?;
+            self.connection.prepare_cached("SELECT state, code, jobs FROM tally WHERE jobs <> 0")?;
         let mut rows = statement.query([])?;
+        let mut tally: BTreeMap<(JobState, String), i64> = BTreeMap::new();
         while let Some(row) = rows.next()? {
-            let (state, code): (String, String) = (row.get(0)?, row.get(1)?);
-            let jobs = row.get::<_, i64>(2)?.cast_unsigned();
+            let state: String = row.get(0)?;
             let state = state_named(&state).ok_or_else(|| StoreError::corrupt("tally", state))?;
+            tally.insert((state, row.get(1)?), row.get(2)?);
+        }
+        for (state, code, jobs) in self.owed.moved() {
+            *tally.entry((state, code.to_owned())).or_default() += jobs;
+        }
+        for ((state, code), jobs) in tally {
+            let Some(jobs) = u64::try_from(jobs).ok().filter(|jobs| 0 < *jobs) else { continue };
             *counts.by_state.entry(state).or_default() += jobs;
             if !code.is_empty() {
                 *counts.by_code.entry(code_named(&code)).or_default() += jobs;
@@ -271,6 +281,7 @@ impl Queue {
             may_open: slot.may_open(),
             uncertain: slot.is_uncertain() || slot.at_work.is_some(),
             ends_at: slot.ends_at(),
+            may_outlive: slot.may_outlive(),
             system: slot.system,
             device: slot.device,
             slot: slot.key,

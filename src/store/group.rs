@@ -156,8 +156,9 @@ impl<'a, S: Store> Group<'a, S> {
         }
         begun?;
         let wrote = self.has_written();
+        self.store.settle_up()?;
         let from = clock();
-        execute(self.store.connection(), "COMMIT")?;
+        self.store.commit()?;
         Ok(wrote.then(|| clock().saturating_duration_since(from)))
     }
 
@@ -166,8 +167,9 @@ impl<'a, S: Store> Group<'a, S> {
         execute(self.store.connection(), "BEGIN IMMEDIATE")
     }
 
+    /// Whether anything would be lost if all were undone.
     fn has_written(&mut self) -> bool {
-        self.store.connection().total_changes() != self.began_at
+        self.store.owes() || self.store.connection().total_changes() != self.began_at
     }
 
     /// Runs the operation of this place, the last one so far.
@@ -175,6 +177,8 @@ impl<'a, S: Store> Group<'a, S> {
         let is_first = !self.has_written();
         let is_small = self.operations[place].kind() == Kind::Small;
         let before = self.store.connection().total_changes();
+        // A failure undoes what was put off together with what was written.
+        let owed = self.store.owes();
         let has_own = self.care == Care::Each || !(is_first || is_small);
         let failed = if has_own {
             self.run_in_savepoint(place)?;
@@ -184,7 +188,7 @@ impl<'a, S: Store> Group<'a, S> {
             self.go_on()?;
             failed
         };
-        let wrote = self.store.connection().total_changes() != before;
+        let wrote = owed || self.store.owes() || self.store.connection().total_changes() != before;
         if !wrote {
             if !is_small && !is_first {
                 // It may tell of what others have done before it, so that has to stay done.
@@ -215,11 +219,14 @@ impl<'a, S: Store> Group<'a, S> {
     }
 
     fn run_in_savepoint(&mut self, place: usize) -> Result<(), StoreError> {
+        // What is owed for others stands outside.
+        self.store.settle_up()?;
         execute(self.store.connection(), "SAVEPOINT operation")?;
         let failed = self.attempt(place);
         self.go_on()?;
-        if failed {
-            execute(self.store.connection(), "ROLLBACK TO operation")?;
+        match failed {
+            true => execute(self.store.connection(), "ROLLBACK TO operation")?,
+            false => self.store.settle_up()?,
         }
         execute(self.store.connection(), "RELEASE operation")
     }

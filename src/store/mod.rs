@@ -55,8 +55,32 @@ pub trait Store: Send + 'static {
     /// that was kept for that lasts; nothing new is to be begun.
     fn disk_is_full(&mut self, _full: bool) {}
 
-    /// Hears that operations were rolled back: what it knows of the file from before that may be wrong.
+    /// Hears that operations were rolled back: what it knows of the file from before that may be wrong, and what it put
+    /// off is not to be written any more.
     fn undone(&mut self) {}
+
+    /// Whether it has put off a change to the end of the transaction, because most operations of one make the same.
+    fn owes(&self) -> bool {
+        false
+    }
+
+    /// Writes what it has put off.
+    ///
+    /// # Errors
+    /// Those of the database.
+    fn settle_up(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Ends a transaction, with what was put off to its end.
+    ///
+    /// # Errors
+    /// Those of the database. The transaction may still be open then, as after any `COMMIT` that failed.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.settle_up()?;
+        self.connection().prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
 }
 
 /// Why a store cannot be used, or why an operation on it failed.

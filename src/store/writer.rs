@@ -649,6 +649,65 @@ mod tests {
         writer.join();
     }
 
+    /// Puts off what it is told to insert.
+    struct Later(Plain, Vec<i64>);
+
+    impl Store for Later {
+        fn connection(&mut self) -> &mut Connection {
+            self.0.connection()
+        }
+
+        fn undone(&mut self) {
+            self.1.clear();
+        }
+
+        fn owes(&self) -> bool {
+            !self.1.is_empty()
+        }
+
+        fn settle_up(&mut self) -> Result<(), StoreError> {
+            std::mem::take(&mut self.1).into_iter().try_for_each(|x| insert(x)(&mut self.0))
+        }
+    }
+
+    /// Puts `x` off, and fails if it is told to.
+    fn later(x: i64, fails: bool) -> impl FnMut(&mut Later) -> Result<(), StoreError> {
+        move |store| {
+            store.1.push(x);
+            if fails { Err(StoreError::DiskFull) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_put_off_is_stored_with_the_rest_and_undone_with_whoever_put_it_off() {
+        for fails in 1..=4 {
+            let folder = tempfile::tempdir().unwrap();
+            let storage = Storage::folder(folder.path());
+            let (writer, handle) = Writer::start("test", Later(plain(&storage), Vec::new()));
+            // Holds the thread until the others are in its queue, so that they share a transaction.
+            let (go, held) = mpsc::channel::<()>();
+            let holds = handle.submit(move |_: &mut Later| Ok(held.recv().is_ok()));
+            let answers = [
+                handle.enqueue(later(1, fails == 1), Kind::Small),
+                handle.enqueue(later(2, fails == 2), Kind::Small),
+                handle.submit(later(3, fails == 3)),
+                handle.enqueue(later(4, fails == 4), Kind::Small),
+            ];
+            go.send(()).unwrap();
+            let _ = holds.await.unwrap();
+            for (x, answer) in (1..).zip(answers) {
+                assert_eq!(answer.await.unwrap().is_err(), x == fails);
+            }
+            drop(handle);
+            writer.join();
+            let reader = super::super::open_reader(&storage, "t.db").unwrap();
+            let mut stored = reader.prepare("SELECT x FROM t ORDER BY x").unwrap();
+            let stored: Vec<i64> =
+                stored.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+            assert_eq!(stored, (1..=4).filter(|x| *x != fails).collect::<Vec<_>>());
+        }
+    }
+
     #[tokio::test]
     async fn a_transaction_that_is_undone_on_the_way_is_reported_as_it_is() {
         let folder = tempfile::tempdir().unwrap();

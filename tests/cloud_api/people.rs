@@ -66,6 +66,8 @@ fn a_person_changes_is_found_and_goes_when_no_access_is_left() {
     let grant = cloud.ok("/access_grants/create", &grant)["access_grant"].clone();
     let doors = cloud.ok("/user_identities/list_accessible_entrances", &json!({"user_identity_id": id}));
     assert_eq!(doors["acs_entrances"][0]["display_name"], "101");
+    let devices = cloud.ok("/user_identities/list_accessible_devices", &json!({"user_identity_id": id}));
+    assert_eq!(devices, json!({"devices": [], "accessible_devices": [], "ok": true}));
     let gone = json!({"user_identity_id": id});
     assert_eq!(
         refused(&cloud, "/user_identities/delete", gone.clone()),
@@ -217,6 +219,34 @@ fn what_the_site_has_is_got_by_its_id() {
     assert_eq!(cloud.ok("/workspaces/get", &json!({}))["workspace"]["name"], "Home");
 }
 
+#[test]
+fn an_instant_key_is_the_link_of_the_persons_mobile_key_and_never_a_dead_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = super::config(&folder, true);
+    let template = latchd::model::KeyTemplate::new("https://keys.example/{access_method_id}").unwrap();
+    config.api.instant_key_url = Some(template);
+    let cloud = Cloud::start_with(folder, config);
+    cloud.furnish();
+    let jane = person(&cloud, json!({"full_name": "Jane"}));
+    let wanted = json!({"user_identity_id": jane["user_identity_id"]});
+    let generate = "/user_identities/generate_instant_key";
+    assert_eq!(refused(&cloud, generate, wanted.clone()), (400, "no_mobile_key".into()));
+    let grant = json!({
+        "user_identity_id": jane["user_identity_id"], "acs_entrance_ids": [cloud.entrance("101")],
+        "requested_access_methods": [{"mode": "mobile_key"}], "reservation_key": "stay-1",
+        "ends_at": in_hours(24),
+    });
+    let grant = cloud.ok("/access_grants/create", &grant)["access_grant"].clone();
+    let key = cloud.ok(generate, &wanted)["instant_key"].clone();
+    assert_eq!(key["instant_key_url"], grant["instant_key_url"]);
+    assert_eq!(
+        (&key["user_identity_id"], &key["expires_at"]),
+        (&jane["user_identity_id"], &grant["ends_at"])
+    );
+    cloud.ok("/access_grants/delete", &json!({"access_grant_id": grant["access_grant_id"]}));
+    assert_eq!(refused(&cloud, generate, wanted), (400, "no_mobile_key".into()));
+}
+
 fn scan(cloud: &Cloud) -> Value {
     cloud.ok("/acs/encoders/scan_credential", &json!({"acs_encoder_id": cloud.encoder()}))["action_attempt"]
         .clone()
@@ -232,6 +262,54 @@ fn seen(rooms: &[&str], ends_at: &str) -> Outcome {
         ends_at: Some(ends_at.parse().unwrap()),
     };
     Outcome::Succeeded(Success { seen: Some(card), ..Success::default() })
+}
+
+#[test]
+fn a_card_that_was_written_before_its_space_changed_asks_to_be_written_again() {
+    let cloud = Cloud::with_property();
+    let (room, lobby) = (cloud.entrance("101"), cloud.entrance("lobby"));
+    let unit = json!({"name": "Unit", "space_key": "unit", "acs_entrance_ids": [room]});
+    let space = cloud.ok("/spaces/create", &unit)["space"]["space_id"].clone();
+    let grant = json!({
+        "user_identity": {"full_name": "Jane"}, "space_ids": [space],
+        "requested_access_methods": [{"mode": "card"}], "reservation_key": "stay-1", "ends_at": in_hours(24),
+    });
+    let grant = cloud.ok("/access_grants/create", &grant)["access_grant"].clone();
+    let card = json!({"access_method_id": grant["access_method_ids"][0]});
+    let asks = || {
+        let card = cloud.ok("/access_methods/get", &card)["access_method"].clone();
+        assert_eq!(
+            (&card["pending_mutations"], &card["warnings"]),
+            (&json!([]), &json!([])),
+            "its times are as before"
+        );
+        assert_ne!(card["is_issued"], card["is_encoding_required"], "{card}");
+        card["is_ready_for_encoding"] == true
+    };
+    let write = || {
+        cloud.report(&cloud.encode(&grant), written(Written::Proven));
+        assert!(!asks());
+    };
+    let member = json!({"space_id": space, "acs_entrance_ids": [lobby]});
+    write();
+    cloud.ok("/spaces/add_acs_entrances", &member);
+    assert!(asks(), "it does not open the lobby");
+    cloud.ok("/spaces/add_acs_entrances", &member);
+    write();
+    cloud.ok("/spaces/add_acs_entrances", &member);
+    assert!(!asks(), "nothing has changed");
+    cloud.ok("/spaces/remove_acs_entrances", &member);
+    assert!(asks(), "it still opens the lobby");
+    write();
+    let both = json!({"space_key": "unit", "acs_entrance_ids": [room, lobby]});
+    cloud.ok("/spaces/update", &both);
+    assert!(asks());
+    let events = json!({"access_grant_id": grant["access_grant_id"], "since": "2020-01-01T00:00:00Z"});
+    let events = cloud.ok("/events/list", &events)["events"].clone();
+    let kinds: Vec<_> = events.as_array().unwrap().iter().map(|event| text(&event["event_type"])).collect();
+    assert!(
+        kinds.ends_with(&["access_method.revoked".into(), "access_method.card_encoding_required".into()])
+    );
 }
 
 #[test]
@@ -265,10 +343,19 @@ fn a_card_that_is_read_is_told_from_others_as_far_as_that_can_be_done() {
     let known = read(seen(&["101"], &ends_at));
     assert_eq!(known["result"]["acs_credential_on_seam"]["acs_credential_id"], card);
     assert_eq!(known["result"]["warnings"], json!([]));
-    let older = read(seen(&["101"], "2026-11-20T12:00:00Z"));
+    let never = read(seen(&["101"], "2026-11-20T12:00:00Z"));
+    assert_eq!(never["result"]["acs_credential_on_seam"], Value::Null, "somebody else's stay in this room");
+    assert_eq!(warning(&never), "acs_credential_on_seam_not_found");
+    let longer = json!({"access_grant_id": grant["access_grant_id"], "ends_at": "2027-01-10T12:00:00Z"});
+    cloud.ok("/access_grants/update", &longer);
+    cloud.report(&cloud.encode(&grant), written(Written::Proven));
+    let newer = read(seen(&["101"], "2027-01-10T12:00:00Z"));
+    assert_eq!(newer["result"]["acs_credential_on_seam"]["acs_credential_id"], card);
+    let older = read(seen(&["101"], &ends_at));
     assert_eq!(older["result"]["acs_credential_on_seam"]["acs_credential_id"], card);
     assert_eq!(warning(&older), "acs_credential_on_encoder_out_of_sync");
-    assert_eq!(warning(&read(seen(&["102"], &ends_at))), "acs_credential_on_seam_not_found");
+    let ends_at = "2027-01-10T12:00:00Z";
+    assert_eq!(warning(&read(seen(&["102"], ends_at))), "acs_credential_on_seam_not_found");
     let staff = Success { seen: Some(CardSeen::Staff), ..Success::default() };
     assert_eq!(warning(&read(Outcome::Succeeded(staff))), "acs_credential_on_seam_not_found");
 

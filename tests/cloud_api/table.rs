@@ -187,7 +187,7 @@ fn send(cloud: &Cloud, method: &str, path: &str, query: &str, body: Option<&Valu
 
 #[test]
 fn every_parameter_of_every_call_is_refused_as_it_must_not_be() {
-    let cloud = Cloud::with_property();
+    let cloud = Cloud::with_pretend_property();
     for Cell { path, method, name, schema } in cells() {
         let refused = |(status, answer): (u16, Value), sent: &str| {
             let error = &answer["error"];
@@ -225,7 +225,7 @@ fn every_parameter_of_every_call_is_refused_as_it_must_not_be() {
 
 #[test]
 fn every_call_names_what_it_cannot_do_without() {
-    let cloud = Cloud::with_property();
+    let cloud = Cloud::with_pretend_property();
     for (path, method, operation) in operations() {
         let body = &operation["requestBody"]["content"]["application/json"]["schema"]["required"];
         let names: Vec<_> = match operation["parameters"].as_array() {
@@ -276,13 +276,13 @@ fn every_call_names_what_it_cannot_do_without() {
 }
 
 /// A workspace with one of everything, and the ids of it all by the names that parameters have.
-struct Furnished {
+pub(super) struct Furnished {
     key: String,
     ids: BTreeMap<&'static str, String>,
 }
 
 impl Furnished {
-    fn new(cloud: &Cloud, key: &str) -> Self {
+    pub(super) fn new(cloud: &Cloud, key: &str) -> Self {
         let post = |path: &str, body: Value| {
             let request = cloud.agent.post(format!("{}{path}", cloud.url));
             let (status, answer) =
@@ -333,7 +333,7 @@ impl Furnished {
     }
 
     /// An id for a parameter, whichever of the names for one thing it has.
-    fn id(&self, parameter: &str) -> Option<&str> {
+    pub(super) fn id(&self, parameter: &str) -> Option<&str> {
         let one = parameter.strip_suffix('s').unwrap_or(parameter);
         let one = match one {
             "location_id" | "parent_space_id" => "space_id",
@@ -373,7 +373,7 @@ impl Furnished {
 }
 
 /// A body that a call takes, but for the parameter that is tried.
-fn required(cloud: &Cloud, own: &Furnished, path: &str) -> Map<String, Value> {
+pub(super) fn required(own: &Furnished, path: &str) -> Map<String, Value> {
     let schema = &document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
     let mut body = Map::new();
     for name in schema["required"].as_array().unwrap() {
@@ -404,13 +404,12 @@ fn required(cloud: &Cloud, own: &Furnished, path: &str) -> Map<String, Value> {
         }
         _ => {}
     }
-    let _ = cloud;
     body
 }
 
 #[test]
 fn an_id_of_another_workspace_is_answered_like_one_that_was_never_given_out() {
-    let cloud = Cloud::with_property();
+    let cloud = Cloud::with_pretend_property();
     let (their_key, their_bridge) = cloud.second_workspace();
     cloud.furnish_with(cloud.bridge, inventory_with_a_lock());
     cloud.furnish_with(their_bridge, inventory_with_a_lock());
@@ -425,7 +424,7 @@ fn an_id_of_another_workspace_is_answered_like_one_that_was_never_given_out() {
         }
         let Some(foreign) = theirs.id(name) else { continue };
         let ask = |id: &str| {
-            let mut body = required(&cloud, &own, path);
+            let mut body = required(&own, path);
             // Names of one thing exclude each other.
             if name == "user_identity_id" || name == "acs_entrance_ids" {
                 body.remove(name);
@@ -459,7 +458,7 @@ fn an_id_of_another_workspace_is_answered_like_one_that_was_never_given_out() {
     assert_eq!(theirs.everything(&cloud), before, "another workspace was changed");
     // Without any filter, nothing of it is shown either.
     for (path, ..) in operations().filter(|(path, method, _)| path.ends_with("/list") && *method == "post") {
-        let body = Value::Object(required(&cloud, &own, path));
+        let body = Value::Object(required(&own, path));
         let (_, answer) = send(&cloud, "post", path, "", Some(&body));
         for (kind, id) in &theirs.ids {
             assert!(!answer.to_string().contains(id.as_str()), "{path} shows {kind} of another");

@@ -128,12 +128,21 @@ async fn keys_that_were_announced_need_no_answer_and_others_are_not_taken() {
     let world = World::start().await;
     let site = Site::new();
     let announced = fingerprint(&site.pair(""));
-    let Request::Invite { name, replace, valid_seconds, ledger_is_current, by, .. } = invitation() else {
+    let Request::Invite { name, replace, valid_seconds, ledger_is_current, workspace, by, .. } = invitation()
+    else {
         unreachable!()
     };
     let fingerprint = Some(announced.to_ascii_lowercase());
-    let request =
-        Request::Invite { name, replace, accept: false, fingerprint, valid_seconds, ledger_is_current, by };
+    let request = Request::Invite {
+        name,
+        replace,
+        accept: false,
+        fingerprint,
+        valid_seconds,
+        ledger_is_current,
+        workspace,
+        by,
+    };
     let invited = world.invite(request).await;
     let other = world.post("/bridge/v1/pair", &Site::new().pair(&invited.code)).await;
     assert_eq!(other.refusal(), (403, "code_invalid".into()));
@@ -280,18 +289,66 @@ async fn a_code_is_kept_as_nothing_that_gives_it_back() {
 }
 
 #[tokio::test]
+async fn a_bridge_is_invited_into_the_workspace_that_is_named_and_listed_with_it() {
+    let world = World::start().await;
+    let by = "night porter".to_owned();
+    world.ask(Request::AddWorkspace { name: "Annexe".into(), by: by.clone() }).await.unwrap();
+    let into = |wanted: &str| match accepting() {
+        Request::Invite {
+            name, replace, accept, fingerprint, valid_seconds, ledger_is_current, by, ..
+        } => {
+            let workspace = Some(wanted.to_owned());
+            Request::Invite {
+                name,
+                replace,
+                accept,
+                fingerprint,
+                valid_seconds,
+                ledger_is_current,
+                workspace,
+                by,
+            }
+        }
+        _ => unreachable!(),
+    };
+    let invited = world.invite(into("Annexe")).await;
+    let site = Site::new();
+    let admission = site.admission(&world.post("/bridge/v1/pair", &site.pair(&invited.code)).await);
+    assert_eq!(world.pairing(&invited.pairing, PairingState::Open).await.workspace, "Annexe");
+    let listed = async |workspace: Option<&str>| {
+        let request = Request::Bridges { workspace: workspace.map(str::to_owned) };
+        let Response::Bridges { bridges, .. } = world.ask(request).await.unwrap() else { panic!() };
+        bridges.into_iter().map(|line| (line.bridge_id, line.workspace)).collect::<Vec<_>>()
+    };
+    let own = (admission.bridge, "Annexe".to_owned());
+    assert_eq!(listed(Some("Annexe")).await, std::slice::from_ref(&own));
+    assert!(listed(None).await.contains(&own) && listed(None).await.len() == 2);
+    assert!(world.ask(into("Nowhere")).await.is_err());
+    // A bridge is known by its id, whosever it is.
+    let renamed = Request::Rename { bridge_id: admission.bridge, name: "Cellar".into(), by };
+    assert_eq!(world.ask(renamed).await.unwrap(), Response::Done);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn the_first_bridge_is_the_one_that_the_cloud_began_with_and_the_next_is_another() {
     let world = World::start().await;
     let (_, first) = world.paired().await;
     let (_, second) = world.paired().await;
     assert_ne!(first.bridge, second.bridge);
-    let Response::Bridges { bridges, .. } = world.ask(Request::Bridges).await.unwrap() else { panic!() };
+    let Response::Bridges { bridges, .. } = world.ask(Request::Bridges { workspace: None }).await.unwrap()
+    else {
+        panic!()
+    };
     let ids: Vec<_> = bridges.iter().map(|line| line.bridge_id).collect();
     assert_eq!(ids, [first.bridge, second.bridge]);
     let rename =
         Request::Rename { bridge_id: second.bridge, name: "Fjord".into(), by: "night porter".into() };
     world.ask(rename).await.unwrap();
-    let Response::Bridges { bridges, .. } = world.ask(Request::Bridges).await.unwrap() else { panic!() };
+    let Response::Bridges { bridges, .. } = world.ask(Request::Bridges { workspace: None }).await.unwrap()
+    else {
+        panic!()
+    };
     assert_eq!(bridges[1].name.as_deref(), Some("Fjord"));
     world.stop().await;
 }

@@ -49,7 +49,10 @@ impl World {
     }
 
     async fn stands(&self, bridge: BridgeId) -> BridgeState {
-        let Response::Bridges { bridges, .. } = self.ask(Request::Bridges).await.unwrap() else { panic!() };
+        let Response::Bridges { bridges, .. } = self.ask(Request::Bridges { workspace: None }).await.unwrap()
+        else {
+            panic!()
+        };
         bridges.iter().find(|line| line.bridge_id == bridge).unwrap().state
     }
 
@@ -143,6 +146,41 @@ async fn without_the_database_that_knew_no_bridge_comes_in_before_a_person_has_v
     let invited = world.invite(super::world::replacing(of_other.bridge, false)).await;
     let again = Site::new();
     let admission = again.admission(&world.post("/bridge/v1/pair", &again.pair(&invited.code)).await);
+    world.welcomed(&again, &admission).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_revoked_between_an_older_database_and_the_backup_stays_revoked() {
+    let world = World::start().await;
+    let (stolen, of_stolen) = world.paired().await;
+    let (_, replaced) = world.paired().await;
+    let kept = tempfile::tempdir().unwrap();
+    let (old, new) = (kept.path().join("old.db"), kept.path().join("new.db"));
+    backup(&world, &old);
+    world.pass(std::time::Duration::from_secs(60));
+    // Neither was heard of since.
+    world.cut_off(of_stolen.bridge).await;
+    world.cut_off(replaced.bridge).await;
+    backup(&world, &new);
+    let folder = world.stop_and_keep().await;
+
+    lose_database(folder.path());
+    fs::copy(&old, folder.path().join(FILE)).unwrap();
+    assert_eq!(restore(folder.path(), &new).unvouched, []);
+    let world = World::start_in(folder).await;
+    assert_eq!(world.stands(of_stolen.bridge).await, BridgeState::Revoked);
+    assert_eq!(world.knock(&stolen, &of_stolen).await.err().as_deref(), Some("401"));
+    // And one that was paired anew after it was revoked is not taken for revoked, where that is known. Each world begins at
+    // the same hour.
+    world.pass(std::time::Duration::from_secs(3600));
+    let invited = world.invite(super::world::replacing(replaced.bridge, false)).await;
+    let again = Site::new();
+    let admission = again.admission(&world.post("/bridge/v1/pair", &again.pair(&invited.code)).await);
+    let folder = world.stop_and_keep().await;
+    restore(folder.path(), &new);
+    let world = World::start_in(folder).await;
+    assert_eq!(world.stands(of_stolen.bridge).await, BridgeState::Revoked);
     world.welcomed(&again, &admission).await;
     world.stop().await;
 }

@@ -46,7 +46,10 @@ impl World {
     }
 
     async fn state(&self, bridge: BridgeId) -> BridgeState {
-        let Response::Bridges { bridges, .. } = self.ask(Request::Bridges).await.unwrap() else { panic!() };
+        let Response::Bridges { bridges, .. } = self.ask(Request::Bridges { workspace: None }).await.unwrap()
+        else {
+            panic!()
+        };
         bridges.iter().find(|line| line.bridge_id == bridge).unwrap().state
     }
 }

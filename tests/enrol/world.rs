@@ -10,7 +10,10 @@ use latchd::{
         self, Running,
         admin::{AdminError, Invited, PairingLine, PairingState, Request, Response, ask},
     },
-    config::{ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WorkspaceConfig},
+    config::{
+        ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, StorageConfig, WebhooksConfig,
+        WorkspaceConfig,
+    },
     model::BridgeId,
     seams::{Clock, MemoryNet, Net, Random, Stream},
 };
@@ -71,6 +74,7 @@ impl World {
                 renewal_grace: days(10),
             },
             retention: RetentionConfig::default(),
+            webhooks: WebhooksConfig::default(),
             simulators: Vec::new(),
         };
         let net = MemoryNet::default();
@@ -226,18 +230,29 @@ pub(crate) fn invitation() -> Request {
         fingerprint: None,
         valid_seconds: 900,
         ledger_is_current: false,
+        workspace: None,
         by: "night porter".into(),
     }
 }
 
 /// One that asks nobody.
 pub(crate) fn accepting() -> Request {
-    let Request::Invite { name, replace, fingerprint, valid_seconds, ledger_is_current, by, .. } =
-        invitation()
+    let Request::Invite {
+        name, replace, fingerprint, valid_seconds, ledger_is_current, workspace, by, ..
+    } = invitation()
     else {
         unreachable!()
     };
-    Request::Invite { accept: true, name, replace, fingerprint, valid_seconds, ledger_is_current, by }
+    Request::Invite {
+        accept: true,
+        name,
+        replace,
+        fingerprint,
+        valid_seconds,
+        ledger_is_current,
+        workspace,
+        by,
+    }
 }
 
 /// One for a bridge that takes another one's place.
@@ -249,6 +264,7 @@ pub(crate) fn replacing(bridge: BridgeId, current: bool) -> Request {
         fingerprint: None,
         valid_seconds: 900,
         ledger_is_current: current,
+        workspace: None,
         by: "night porter".into(),
     }
 }

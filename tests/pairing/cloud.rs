@@ -88,6 +88,8 @@ pub(crate) enum Oddity {
     Nameless,
     /// Its certificate is its operator's: it names no authority of its own.
     Operators,
+    /// It ends connections that were made with the first certificate, for that has ended, as it says.
+    EndsTheFirst,
 }
 
 pub(crate) struct Cloud {
@@ -383,6 +385,12 @@ impl Speaks {
             state.met.push(key);
             // Nobody may wait for it.
             let _ = state.hellos.send(key);
+            if self.oddity == Oddity::EndsTheFirst && state.met[0] == key {
+                let over = json!({
+                    "type": "refused", "code": "certificate_ended", "message": "in the cloud's own words",
+                });
+                return socket.send(tungstenite::Message::text(over.to_string())).ok();
+            }
         }
         loop {
             let message: Value = serde_json::from_str(&text(socket.read().ok()?)?).ok()?;

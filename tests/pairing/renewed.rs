@@ -61,6 +61,23 @@ fn a_site_that_was_away_past_the_end_comes_back_by_its_old_key() {
 }
 
 #[test]
+fn a_cloud_that_ends_a_connection_with_its_certificate_is_asked_for_the_next_one_at_once() {
+    let cloud = Cloud::start(Oddity::EndsTheFirst);
+    // By its own reckoning it would ask in a month.
+    let site = site(&cloud, 0, 24 * 3600 * 90);
+    let before = site.pairing();
+    let _agent = site.run();
+    let first = hello(&cloud);
+    let next = until("it comes with another key", || Some(hello(&cloud)).filter(|key| *key != first));
+    let [request] = &cloud.heard(RENEW)[..] else { panic!("one request: {:?}", cloud.heard(RENEW)) };
+    assert_eq!(request["old_key_id"], first.id().as_str());
+    assert_eq!(request["signing_key"], serde_json::to_value(next).unwrap());
+    assert_ne!(site.pairing()["certificate"], before["certificate"]);
+    assert!(site.log().contains("link_certificate_expired"), "{}", site.log());
+    until("the link is up", || Some(site.status()).filter(|status| status["link"]["state"] == "up"));
+}
+
+#[test]
 fn a_cloud_that_does_not_renew_is_told_of_once_half_of_the_life_is_over() {
     let cloud = Cloud::start(Oddity::None);
     let site = site(&cloud, 0, 24);

@@ -53,7 +53,9 @@ pub(crate) struct Disk {
     /// As the processes see them.
     names: BTreeMap<PathBuf, Node>,
     durable: BTreeMap<PathBuf, Node>,
-    waiting: Vec<Naming>,
+    /// Each with its number, in their order.
+    waiting: Vec<(u64, Naming)>,
+    named: u64,
     positions: HashMap<Open, u64>,
     /// Where a thread's sync began: the changes before it will be durable.
     syncs: HashMap<u32, Began>,
@@ -62,8 +64,8 @@ pub(crate) struct Disk {
 #[derive(Debug)]
 enum Began {
     File(usize, usize),
-    /// The namings of that folder which wait now, by their count.
-    Folder(PathBuf, usize),
+    /// The namings of that folder up to this number: another sync may end meanwhile, and new ones come.
+    Folder(PathBuf, u64),
 }
 
 /// What a power cut leaves: files below the root, and folders.
@@ -80,6 +82,7 @@ impl Disk {
             durable: names.clone(),
             names,
             waiting: Vec::new(),
+            named: 0,
             positions: HashMap::new(),
             syncs: HashMap::new(),
         }
@@ -122,22 +125,18 @@ impl Disk {
                         let contents = &self.files[*file];
                         Began::File(*file, contents.synced + contents.waiting.len())
                     }
-                    Some(Node::Folder) => {
-                        let waiting = self.waiting.iter().filter(|naming| naming.is_in(&path)).count();
-                        Began::Folder(path, waiting)
-                    }
+                    Some(Node::Folder) => Began::Folder(path, self.named),
                     None => panic!("a sync of {path:?}, which is not there"),
                 };
                 self.syncs.insert(thread, began);
             }
             Event::SyncEnded { thread } => match self.syncs.remove(&thread).unwrap() {
                 Began::File(file, up_to) => self.files[file].sync(up_to),
-                Began::Folder(folder, mut count) => {
+                Began::Folder(folder, up_to) => {
                     let durable = &mut self.durable;
-                    self.waiting.retain(|naming| {
-                        let now = count > 0 && naming.is_in(&folder);
+                    self.waiting.retain(|(number, naming)| {
+                        let now = *number <= up_to && naming.is_in(&folder);
                         if now {
-                            count -= 1;
                             naming.apply(durable);
                         }
                         !now
@@ -164,7 +163,7 @@ impl Disk {
     pub(crate) fn torn(&self, random: &Random) -> Image {
         let mut names = self.durable.clone();
         let kept = usize::try_from(random.below(self.waiting.len() as u64 + 1)).unwrap();
-        for naming in &self.waiting[..kept] {
+        for (_, naming) in &self.waiting[..kept] {
             naming.apply(&mut names);
         }
         // Few, half or most of it.
@@ -214,7 +213,8 @@ impl Disk {
 
     fn name(&mut self, naming: Naming) {
         naming.apply(&mut self.names);
-        self.waiting.push(naming);
+        self.named += 1;
+        self.waiting.push((self.named, naming));
     }
 
     fn file(&mut self, path: &Path) -> &mut Contents {
@@ -379,6 +379,15 @@ mod tests {
             disk.happened(event);
         }
         assert_eq!(left(&disk.worst()), [("a", &b"one"[..])]);
+    }
+
+    #[test]
+    fn a_name_that_was_made_after_a_folders_sync_began_is_not_made_durable_by_it_whatever_else_is_synced() {
+        let sync_of = |thread| Event::SyncBegan { thread, path: path("") };
+        let events = [made("a"), sync_of(1), sync_of(2), Event::SyncEnded { thread: 2 }, made("b")];
+        let mut disk = disk(events);
+        disk.happened(Event::SyncEnded { thread: 1 });
+        assert!(disk.worst().has("a") && !disk.worst().has("b"));
     }
 
     #[test]

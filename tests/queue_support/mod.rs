@@ -67,7 +67,7 @@ impl Site {
     pub(crate) fn commit<T>(&mut self, operations: impl FnOnce(&mut Queue) -> T) -> T {
         self.queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
         let answer = operations(&mut self.queue);
-        self.queue.connection().execute_batch("COMMIT").unwrap();
+        self.queue.commit().unwrap();
         answer
     }
 

@@ -1,10 +1,12 @@
-//! The front desk's software: asks for guests' cards at the cloud's HTTP API, and what became of that.
+//! The front desk's software: asks for guests' cards at the cloud's HTTP API, changes and deletes their grants, and what
+//! became of that.
 //!
-//! A card's end tells whose it is, as for jobs that are ordered otherwise; a guest has one card, however often it is
-//! asked for, so its attempts are told apart in the cloud's database and not at the device.
+//! A card's end tells whose it is, as for jobs that are ordered otherwise, and for which of the ends that its grant had: a
+//! guest has [`ENDS`] numbers, one for each. For each end a guest has one card, however often it is asked for, so the
+//! attempts at it are told apart in the cloud's database and not at the device.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,25 +29,52 @@ use super::world::{API, Book, first_end, number_by_end, printed_end};
 pub(super) const KEY: &str = "seam_simulation";
 /// The number of the first guest; jobs that are ordered otherwise have smaller ones.
 pub(super) const FIRST: u64 = 50_000;
+/// So many ends, each a minute after the other, may a grant have one after the other.
+const ENDS: u64 = 100;
 /// A client that is not answered gives up.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the desk has asked for.
 #[derive(Default)]
 pub(super) struct Desk {
+    /// By the first of each one's numbers.
     pub(super) guests: BTreeMap<u64, Guest>,
+    /// Changes and deletions of grants that the cloud has said to have taken.
+    pub(super) changes: u64,
+}
+
+impl Desk {
+    /// Who has a card with this number, if it is one that was asked for.
+    pub(super) fn guest_with(&self, number: u64) -> Option<&Guest> {
+        self.guests
+            .range(..=number)
+            .next_back()
+            .map(|(_, guest)| guest)
+            .filter(|it| it.ends.contains(&number))
+    }
+
+    /// The first number of the next guest.
+    pub(super) fn next_guest(&self) -> u64 {
+        FIRST + self.guests.len() as u64 * ENDS
+    }
 }
 
 /// Somebody who wants a card.
 pub(super) struct Guest {
     pub(super) stay: ReservationKey,
-    /// The cloud's name of the card, once it was told.
+    /// The cloud's names of the grant and of the card, once they were told.
+    pub(super) grant: Option<String>,
     pub(super) method: Option<String>,
+    /// The numbers of all ends that were asked for.
+    pub(super) ends: BTreeSet<u64>,
 }
 
 /// Who checks in, and where the card is to be written.
 pub(super) struct Wish {
+    /// Of the end of the card.
     pub(super) number: u64,
+    /// The first of the guest's.
+    pub(super) guest: u64,
     pub(super) room: u64,
     /// Which of the encoders.
     pub(super) encoder: usize,
@@ -54,7 +83,16 @@ pub(super) struct Wish {
 
 impl Guest {
     pub(super) fn of(wish: &Wish) -> Self {
-        Self { stay: wish.stay.clone(), method: None }
+        Self { stay: wish.stay.clone(), grant: None, method: None, ends: [wish.number].into() }
+    }
+
+    /// An end that this one's grant never had, earlier or later than the one it has.
+    pub(super) fn another_end(&mut self, below: impl FnOnce(u64) -> u64) -> u64 {
+        let first = self.ends.first().map_or(FIRST, |any| any - (any - FIRST) % ENDS);
+        let free: Vec<_> = (first..first + ENDS).filter(|end| !self.ends.contains(end)).collect();
+        let end = free[below(free.len() as u64) as usize];
+        self.ends.insert(end);
+        end
     }
 }
 
@@ -66,7 +104,7 @@ pub(super) async fn check_in(net: Arc<dyn Net>, book: Arc<Mutex<Book>>, wish: Wi
         doors["acs_entrances"].as_array().into_iter().flatten().find(|door| door["display_name"] == room);
     let Some(door) = door else { return };
     let grant = json!({
-        "user_identity": { "user_identity_key": wish.number.to_string() },
+        "user_identity": { "user_identity_key": wish.guest.to_string() },
         "acs_entrance_ids": [door["acs_entrance_id"]],
         "requested_access_methods": [{ "mode": "card" }],
         "reservation_key": wish.stay.as_str(),
@@ -75,8 +113,9 @@ pub(super) async fn check_in(net: Arc<dyn Net>, book: Arc<Mutex<Book>>, wish: Wi
     });
     let Some(made) = post(&net, "/access_grants/create", &grant).await else { return };
     let Some(method) = made["access_grant"]["access_method_ids"][0].as_str() else { return };
-    if let Some(guest) = book.lock().unwrap().desk.guests.get_mut(&wish.number) {
+    if let Some(guest) = book.lock().unwrap().desk.guests.get_mut(&wish.guest) {
         guest.method = Some(method.to_owned());
+        guest.grant = made["access_grant"]["access_grant_id"].as_str().map(str::to_owned);
     }
     encode(net, method.to_owned(), wish.encoder).await;
 }
@@ -89,6 +128,21 @@ pub(super) async fn encode(net: Arc<dyn Net>, method: String, encoder: usize) {
         "acs_encoder_id": encoders["acs_encoders"][encoder]["acs_encoder_id"],
     });
     let _ = post(&net, "/access_methods/encode", &wanted).await;
+}
+
+/// A guest leaves sooner or later than was said.
+pub(super) async fn change_end(net: Arc<dyn Net>, book: Arc<Mutex<Book>>, grant: String, number: u64) {
+    let change = json!({ "access_grant_id": grant, "ends_at": printed_end(number).to_string() });
+    if post(&net, "/access_grants/update", &change).await.is_some() {
+        book.lock().unwrap().desk.changes += 1;
+    }
+}
+
+/// A guest does not come, or has left.
+pub(super) async fn delete(net: Arc<dyn Net>, book: Arc<Mutex<Book>>, grant: String) {
+    if post(&net, "/access_grants/delete", &json!({ "access_grant_id": grant })).await.is_some() {
+        book.lock().unwrap().desk.changes += 1;
+    }
 }
 
 /// The answer to a call; none where there is none, or a refusal.
@@ -117,9 +171,12 @@ async fn post(net: &Arc<dyn Net>, path: &str, body: &Value) -> Option<Value> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attempt {
     id: String,
-    method: String,
-    /// Whose card it is.
-    pub(super) guest: u64,
+    pub(super) job: String,
+    pub(super) method: String,
+    /// The number of the card that was ordered.
+    pub(super) card: u64,
+    /// And that of the card which the grant asks for by now; none where the grant is gone.
+    pub(super) wanted: Option<u64>,
     pub(super) status: String,
     pub(super) error: Option<String>,
     /// The last word about its job: the cloud's own is 0, the bridge's 1, and 2 what settled a doubt.
@@ -131,13 +188,15 @@ pub(super) struct Attempt {
 
 /// All attempts, in the order in which they were made.
 pub(super) fn attempts(db: &mut Db) -> Result<Vec<Attempt>, StoreError> {
-    let all = "SELECT a.action_attempt_id, a.access_method_id, g.ends_at, a.status, a.error_type,
+    let all = "SELECT a.action_attempt_id, a.access_method_id, o.ends_at, a.status, a.error_type,
                  (SELECT max(revision) FROM job_end e WHERE e.job_id = a.job_id),
                  (SELECT state FROM job_end e WHERE e.job_id = a.job_id ORDER BY revision DESC LIMIT 1),
                  a.rowid = (SELECT max(n.rowid) FROM action_attempt n WHERE n.access_method_id = a.access_method_id),
-                 coalesce(c.is_issued, 0), coalesce(c.in_doubt, 0)
-               FROM action_attempt a JOIN access_method m USING(access_method_id)
-               JOIN access_grant g USING(access_grant_id) LEFT JOIN card_state c USING(access_method_id)
+                 coalesce(c.is_issued, 0), coalesce(c.in_doubt, 0), g.ends_at, a.job_id
+               FROM action_attempt a JOIN ordered_card o USING(job_id)
+               LEFT JOIN access_method m ON m.access_method_id = a.access_method_id
+               LEFT JOIN access_grant g USING(access_grant_id)
+               LEFT JOIN card_state c ON c.access_method_id = a.access_method_id
                ORDER BY a.rowid";
     let mut statement = db.connection().prepare(all)?;
     let rows = statement.query_map([], |row| {
@@ -145,7 +204,9 @@ pub(super) fn attempts(db: &mut Db) -> Result<Vec<Attempt>, StoreError> {
         Ok(Attempt {
             id: row.get(0)?,
             method: row.get(1)?,
-            guest: number_by_end(row.get(2)?),
+            card: number_by_end(row.get(2)?),
+            wanted: row.get::<_, Option<i64>>(10)?.map(number_by_end),
+            job: row.get(11)?,
             status: row.get(3)?,
             error: row.get(4)?,
             said: said.0.zip(said.1),
@@ -165,14 +226,14 @@ impl Attempts {
     /// An attempt ends once, and its method does not leave a doubt by itself.
     pub(super) fn look_at(&mut self, now: Vec<Attempt>, wrong: &mut Vec<String>) {
         for attempt in now {
-            let Attempt { id, guest, status, error, .. } = &attempt;
+            let Attempt { id, card, status, error, .. } = &attempt;
             wrong.extend(attempt.contradiction());
             if let Some(before) = self.0.remove(id)
                 && before.status != "pending"
                 && (&before.status, &before.error) != (status, error)
             {
                 wrong.push(format!(
-                    "an attempt at the card of guest {guest} had ended {} and is {status} now",
+                    "an attempt at card {card} had ended {} and is {status} now",
                     before.words()
                 ));
             }
@@ -194,22 +255,27 @@ impl Attempt {
         }
     }
 
+    /// Whether it is believed that the card was written in it.
+    pub(super) fn is_done(&self) -> bool {
+        self.said.as_ref().is_some_and(|(_, state)| state == "succeeded")
+    }
+
     /// What in it does not go together.
     pub(super) fn contradiction(&self) -> Option<String> {
-        let Self { guest, is_issued, in_doubt, .. } = self;
+        let Self { card, is_issued, in_doubt, .. } = self;
         if self.is_newest && self.is_in_doubt() && !in_doubt {
             return Some(format!(
-                "an attempt at the card of guest {guest} is {} and nobody has settled it, and its method is not in doubt \
+                "an attempt at card {card} is {} and nobody has settled it, and its method is not in doubt \
                  (issued: {is_issued})",
                 self.words()
             ));
         }
         if *in_doubt && self.status == "pending" {
-            return Some(format!("the card of guest {guest} is being written again while it is in doubt"));
+            return Some(format!("card {card} is being written again while it is in doubt"));
         }
         let said = self.said.as_ref().map(|(_, state)| state.as_str());
         if self.status == "success" && said != Some("succeeded") {
-            return Some(format!("an attempt at the card of guest {guest} is success and its job {said:?}"));
+            return Some(format!("an attempt at card {card} is success and its job {said:?}"));
         }
         None
     }

@@ -29,6 +29,8 @@ pub(super) struct Tally {
     pub(super) pauses: u64,
     /// Attempts at cards that were ordered at the API.
     pub(super) attempts: u64,
+    /// Changes and deletions of grants there.
+    pub(super) changes: u64,
     /// How often work under way was looked at on a full disk.
     pub(super) full_disks: u64,
     /// Cards that others made at the lock server.
@@ -51,6 +53,7 @@ impl Tally {
         self.local += other.local;
         self.pauses += other.pauses;
         self.attempts += other.attempts;
+        self.changes += other.changes;
         self.full_disks += other.full_disks;
         self.foreign += other.foreign;
         self.joins += other.joins;
@@ -186,8 +189,9 @@ pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<Strin
             if ordered.held && !ordered.local && !book.cloud_restored {
                 wrong.push(format!("job {number} was lost by the cloud, which had said that it holds it"));
             }
-            // A cloud that was set back is told again.
-            if ordered.held && ordered.local && book.agent_restored.is_empty() {
+            // A cloud that was set back is told again, and an agent that was tells what it remembers.
+            let is_remembered = evidence.agent_jobs.contains_key(number) && !book.cloud_restored;
+            if ordered.local && (is_remembered || ordered.held && book.agent_restored.is_empty()) {
                 wrong.push(format!(
                     "the cloud never heard of job {number}, which the agent had taken at the site"
                 ));
@@ -210,6 +214,7 @@ pub(super) fn judge(book: &Book, evidence: &Evidence) -> Result<Tally, Vec<Strin
     judge_cards(book, evidence, &mut wrong);
     judge_attempts(book, evidence, &mut wrong);
     tally.attempts = evidence.attempts.len() as u64;
+    tally.changes = book.desk.changes;
     tally.full_disks = book.full_disks;
     tally.foreign = book.foreign.len() as u64;
     for (side, reserve) in ["cloud", "agent"].iter().zip(evidence.reserves) {
@@ -293,7 +298,7 @@ fn judge_cards(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
         }
     }
     for (number, times) in written {
-        if !book.orders.contains_key(&number) && !book.desk.guests.contains_key(&number) {
+        if !book.orders.contains_key(&number) && book.desk.guest_with(number).is_none() {
             wrong.push(format!("the card of job {number} was written, and nobody had ordered it"));
         }
         // A cloud that was set back may have forgotten that a guest had a card.
@@ -303,36 +308,40 @@ fn judge_cards(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
     }
 }
 
-/// A guest's card is as the attempts at it and its method say.
+/// A guest's card is as the attempts at it and its method say, for each of the ends that its grant had.
 fn judge_attempts(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
-    let mut guests = BTreeMap::<u64, Vec<&Attempt>>::new();
+    let mut cards = BTreeMap::<u64, Vec<&Attempt>>::new();
     for attempt in &evidence.attempts {
-        guests.entry(attempt.guest).or_default().push(attempt);
+        cards.entry(attempt.card).or_default().push(attempt);
         wrong.extend(attempt.contradiction());
         if attempt.status == "pending" {
-            wrong.push(format!("an attempt at the card of guest {} has not ended", attempt.guest));
+            wrong.push(format!("an attempt at card {} has not ended", attempt.card));
         }
     }
-    for guest in book.desk.guests.keys() {
-        let attempts = guests.get(guest).map_or(&[][..], Vec::as_slice);
-        let done =
-            attempts.iter().filter(|it| it.said.as_ref().is_some_and(|(_, it)| it == "succeeded")).count();
+    for card in book.desk.guests.values().flat_map(|guest| &guest.ends) {
+        let attempts = cards.get(card).map_or(&[][..], Vec::as_slice);
+        let done = attempts.iter().filter(|it| it.is_done()).count();
         let doubts = attempts.iter().filter(|it| it.is_in_doubt()).count();
-        let written = times_done(&evidence.ledger, *guest);
+        let written = times_done(&evidence.ledger, *card);
         if written < done || (done + doubts < written && !book.cloud_restored) {
             wrong.push(format!(
-                "the card of guest {guest} was written {written} times; {done} are said to be done, {doubts} in doubt"
+                "card {card} was written {written} times; {done} are said to be done, {doubts} in doubt"
             ));
         }
-        let method = attempts.iter().find(|it| it.is_newest);
-        if let Some(method) = method
-            && (method.is_issued && written == 0
-                || !method.is_issued && !method.in_doubt && 0 < written && !book.cloud_restored)
+    }
+    for method in evidence.attempts.iter().filter(|it| it.is_newest) {
+        let written = method.wanted.map_or(0, |card| times_done(&evidence.ledger, card));
+        if method.is_issued && written == 0
+            || !method.is_issued && !method.in_doubt && 0 < written && !book.cloud_restored
         {
             wrong.push(format!(
-                "the card of guest {guest} was written {written} times, and its method is issued: {}",
-                method.is_issued
+                "card {:?} was written {written} times, and its method is issued: {}",
+                method.wanted, method.is_issued
             ));
+        }
+        // What may open stays to be seen.
+        if method.wanted.is_none() && 0 < times_done(&evidence.ledger, method.card) && !book.cloud_restored {
+            wrong.push(format!("card {} was written, and its method is gone", method.card));
         }
     }
 }
@@ -385,7 +394,7 @@ fn judge_stays(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) -> u64
             stays.insert(fields[2].to_owned(), None);
         }
         let Some(number) = card_of(order) else { continue };
-        let own = match (book.orders.get(&number).map(|it| &it.job.order), book.desk.guests.get(&number)) {
+        let own = match (book.orders.get(&number).map(|it| &it.job.order), book.desk.guest_with(number)) {
             (Some(Order::CardEncode(card)), _) => card.reservation_key.clone(),
             (_, Some(guest)) => Some(guest.stay.clone()),
             _ => continue,

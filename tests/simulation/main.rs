@@ -5,7 +5,7 @@
 //! In some seeds cards are ordered at the cloud's HTTP API as well, and in some others make cards at the same lock server.
 //!
 //! In one of eight the agent's machine is put back to an older moment without anybody saying so: where the cloud can know it,
-//! and says it within the time for which an agent that starts holds its jobs.
+//! and says it within the time for which an agent that starts holds its jobs, at its first start or at the next one.
 //!
 //! `LATCHD_SEEDS=N` plays N seeds, from `LATCHD_FIRST_SEED` on; `LATCHD_SEED=S` plays one and prints its history, with
 //! `LATCHD_MUTANT=NAME` with that part broken. A seed that takes more steps than any that ends well is ended and fails.
@@ -32,7 +32,7 @@ use world::{Story, play};
 const SEEDS: u64 = 300;
 const THREADS: usize = 2;
 /// How many it takes to see what a broken part breaks.
-const MUTANT_SEEDS: u64 = 64;
+const MUTANT_SEEDS: u64 = 128;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|number| number.parse().unwrap())
@@ -184,4 +184,9 @@ fn an_agent_that_takes_foreign_stays_for_its_own_is_caught() {
 #[test]
 fn an_agent_that_forgets_a_pause_is_caught() {
     caught(Mutant::ForgetsPauses, "while it was paused");
+}
+
+#[test]
+fn an_agent_that_forgets_with_its_next_start_that_its_memory_may_be_an_old_one_is_caught() {
+    caught(Mutant::ForgetsItMetNobody, "which the agent had taken at the site");
 }

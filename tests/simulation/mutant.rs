@@ -47,10 +47,12 @@ pub(super) enum Mutant {
     SeesNoRoom,
     /// The agent takes itself for the only one that makes cards.
     BelievesItIsAlone,
+    /// The agent does not remember that it numbered reports before it met its cloud.
+    ForgetsItMetNobody,
 }
 
 impl Mutant {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::None,
         Self::RepeatsInDoubt,
         Self::CallsDoubtFailure,
@@ -67,6 +69,7 @@ impl Mutant {
         Self::KeepsNoReserve,
         Self::SeesNoRoom,
         Self::BelievesItIsAlone,
+        Self::ForgetsItMetNobody,
     ];
 
     /// By the name it has here.
@@ -114,6 +117,11 @@ pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result
     if mutant == Mutant::ForgetsPauses {
         connection.execute_batch("DELETE FROM lane_pause")?;
     }
+    if mutant == Mutant::ForgetsItMetNobody {
+        let forget = "CREATE TRIGGER IF NOT EXISTS forget AFTER UPDATE OF reports_n ON memory
+                      BEGIN UPDATE memory SET unmet_after = NULL; END";
+        connection.execute_batch(forget)?;
+    }
     if mutant == Mutant::NeverEnds {
         let count = "CREATE TEMP TRIGGER count AFTER INSERT ON job WHEN new.id = 20 BEGIN
                      SELECT sum(n) FROM (WITH RECURSIVE all_numbers(n) AS
@@ -148,7 +156,8 @@ pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn D
         | Mutant::ForgetsDoubts
         | Mutant::KeepsNoReserve
         | Mutant::SeesNoRoom
-        | Mutant::BelievesItIsAlone => driver,
+        | Mutant::BelievesItIsAlone
+        | Mutant::ForgetsItMetNobody => driver,
         Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone | Mutant::NeverRests => {
             Arc::new(Spoilt { mutant, driver })
         }

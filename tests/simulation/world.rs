@@ -86,6 +86,8 @@ const SLOTS: u64 = 4;
 const ROOMS: u64 = 6;
 const ENCODERS: u64 = 2;
 const LANES: [&str; 3] = ["salto", "keys/k1", "keys/k2"];
+/// What a person at the site orders in vain while an agent that starts holds its jobs.
+const MOST_IN_VAIN: u64 = 30;
 /// How long until a person tries again what could not be asked for.
 const AGAIN: Duration = Duration::from_secs(3);
 
@@ -170,10 +172,14 @@ struct World {
     book: Arc<Mutex<Book>>,
     /// The agent's memory was put back from a backup, and it has not been told yet.
     agent_is_set_back: Arc<AtomicBool>,
+    /// Likewise the cloud's; it is not told in every seed.
+    cloud_is_set_back: Arc<AtomicBool>,
     /// Whose disks were filled while they had room and so the whole reserve, and not put back since.
     filled_beside_reserve: BTreeSet<Host>,
     /// The agent's disk goes back to its copy before its next start, and nobody will tell it.
     agent_rolls_back: bool,
+    /// The agent is to be started over before it meets its cloud.
+    agent_starts_over: bool,
     /// Until then nothing goes wrong.
     calm_until: Instant,
     /// How often jobs had begun in each paused lane when its pause was said to be durable.
@@ -276,7 +282,10 @@ enum Action {
     LookForDoubts,
     ForeignCard,
     CopyAgent,
+    OrderInVain,
+    StartOver,
     Guest,
+    ChangeGrant,
     EncodeAgain,
     LookAtAttempts,
     Heal,
@@ -318,8 +327,10 @@ impl World {
             tables: None,
             book: Arc::default(),
             agent_is_set_back: Arc::default(),
+            cloud_is_set_back: Arc::default(),
             filled_beside_reserve: BTreeSet::new(),
             agent_rolls_back: false,
+            agent_starts_over: false,
             calm_until: Instant::now(),
             paused: Arc::default(),
             devices: Process::new(|| false),
@@ -356,7 +367,7 @@ impl World {
             self.soon(30_000, Action::CopyAgent);
         }
         if self.has_a_desk() {
-            for action in [Action::Guest, Action::EncodeAgain, Action::LookAtAttempts] {
+            for action in [Action::Guest, Action::ChangeGrant, Action::EncodeAgain, Action::LookAtAttempts] {
                 self.soon(10_000, action);
             }
         }
@@ -497,10 +508,25 @@ impl World {
                     self.agent.backup = Some(self.agent.disk.image());
                 }
             }
+            Action::OrderInVain => self.order_in_vain(),
+            Action::StartOver => {
+                self.open_the_way_to_the_cloud();
+                if let Some(life) = self.agent.life.as_ref().filter(|_| !self.healed) {
+                    self.agent_starts_over = true;
+                    life.process.kill();
+                }
+            }
             Action::Guest => {
                 if !self.healed {
                     self.soon(40_000, Action::Guest);
                     self.guest();
+                }
+            }
+            Action::ChangeGrant => {
+                if !self.healed {
+                    let next = self.one(&[5_000, 40_000]);
+                    self.soon(next, Action::ChangeGrant);
+                    self.change_grant();
                 }
             }
             Action::EncodeAgain => {
@@ -547,9 +573,10 @@ impl World {
     }
 
     /// A person at the site wants a job of their own.
-    fn order_here(&mut self) {
-        let Some(questions) = self.agent.life.as_ref().map(|life| life.questions.clone()) else { return };
+    fn order_here(&mut self) -> Option<JobId> {
+        let questions = self.agent.life.as_ref().map(|life| life.questions.clone())?;
         let (number, job) = self.some_job(true);
+        let job_id = job.job_id;
         self.note(format_args!("order {number} at the site: {}", words(&job.order)));
         let wanted = admin::NewJob {
             job_id: Some(job.job_id),
@@ -568,6 +595,16 @@ impl World {
                 }
             });
         }
+        Some(job_id)
+    }
+
+    /// A person at the site wants a job of their own, and at once does not any more.
+    fn order_in_vain(&mut self) {
+        let questions = self.agent.life.as_ref().map(|life| life.questions.clone());
+        let (Some(questions), Some(job_id)) = (questions, self.order_here()) else { return };
+        let by = "night porter".to_owned();
+        let (answer, _) = oneshot::channel();
+        let _ = questions.try_send((admin::Request::Cancel { job_id, by }, answer));
     }
 
     /// The next order, in the book.
@@ -735,17 +772,44 @@ impl World {
     /// Somebody checks in: a grant, and its card.
     fn guest(&mut self) {
         let room = self.random.below(ROOMS);
+        let guest = self.book.lock().unwrap().desk.next_guest();
         let wish = desk::Wish {
-            number: desk::FIRST + self.book.lock().unwrap().desk.guests.len() as u64,
+            number: guest + 50,
+            guest,
             room: 101 + room,
             encoder: self.random.below(ENCODERS) as usize,
             stay: self.some_stay(room),
         };
         let number = wish.number;
         self.note(format_args!("guest {number} of {} checks in to {}", wish.stay.as_str(), wish.room));
-        self.book.lock().unwrap().desk.guests.insert(number, desk::Guest::of(&wish));
+        self.book.lock().unwrap().desk.guests.insert(guest, desk::Guest::of(&wish));
         let (net, book) = (self.network.at(Host::People), Arc::clone(&self.book));
         tokio::spawn(desk::check_in(net, book, wish));
+    }
+
+    /// Somebody leaves sooner or later than was said, or does not stay at all: the card may be waiting, at work, in doubt,
+    /// written, or not.
+    fn change_grant(&mut self) {
+        let deletes = self.chance(25);
+        let (grant, end) = {
+            let mut book = self.book.lock().unwrap();
+            let mut guests: Vec<_> = book.desk.guests.values_mut().filter(|it| it.grant.is_some()).collect();
+            let which = self.random.below(guests.len().max(1) as u64) as usize;
+            let Some(guest) = guests.get_mut(which) else { return };
+            let end = (!deletes).then(|| guest.another_end(|below| self.random.below(below)));
+            (guest.grant.clone().unwrap(), end)
+        };
+        let (net, book) = (self.network.at(Host::People), Arc::clone(&self.book));
+        match end {
+            Some(number) => {
+                self.note(format_args!("the grant {grant} is to end at {}", printed_end(number)));
+                tokio::spawn(desk::change_end(net, book, grant, number));
+            }
+            None => {
+                self.note(format_args!("the grant {grant} is to be deleted"));
+                tokio::spawn(desk::delete(net, book, grant));
+            }
+        }
     }
 
     /// Somebody asks once more for a guest's card: it may be under way, in doubt, written, or not.
@@ -854,7 +918,7 @@ impl World {
             match book.orders.get(&number).map(|ordered| &ordered.job.order) {
                 Some(Order::CardEncode(_)) => true,
                 Some(_) => false,
-                None => book.desk.guests.contains_key(&number) && !book.cloud_restored,
+                None => book.desk.guest_with(number).is_some() && !book.cloud_restored,
             }
         };
         let mut found = None;
@@ -876,8 +940,18 @@ impl World {
         let waits = !self.network.is_quiet(Host::Agent, Host::Salto);
         let waits =
             waits || ledger["orders"].as_array().unwrap().iter().any(|order| order["result"] == "waiting");
-        let done = judge::times_done(&ledger, number);
         if waits {
+            return;
+        }
+        // A card that another job is known to have written proves nothing about this one; and which of two in doubt wrote
+        // one, nobody can say.
+        let Some(cloud) = &self.cloud.life else { return };
+        let Ok(attempts) = cloud.db.run(desk::attempts).await else { return };
+        let job = job_id.to_string();
+        let others: Vec<_> = attempts.iter().filter(|it| it.card == number && it.job != job).collect();
+        let known = others.iter().filter(|it| it.is_done()).count();
+        let done = judge::times_done(&ledger, number).saturating_sub(known);
+        if 0 < done && others.iter().any(|it| it.status == "pending" || it.is_in_doubt()) {
             return;
         }
         let verdict = if 0 < done { Verdict::Done } else { Verdict::NotDone };
@@ -1148,6 +1222,7 @@ impl World {
         let signals = Signals::default();
         let (tell, told) = oneshot::channel();
         let (spoken, mutant, circles) = (signals.clone(), self.mutant, self.circles.clone());
+        let is_set_back = Arc::clone(&self.cloud_is_set_back);
         let run = async move {
             let now = clock.now();
             let open = || Db::open(&disk.storage(), SealKey::new([7; 32], random.clone()), random.clone());
@@ -1156,6 +1231,12 @@ impl World {
             let mut db = open_at_any_rate(&mut reserve, open)?;
             circles.watch("the cloud", db.connection())?;
             mutant::spoil_cloud(mutant, &mut db)?;
+            if is_set_back.load(Ordering::Relaxed) {
+                db.connection().execute_batch("BEGIN IMMEDIATE")?;
+                db.restored()?;
+                db.connection().execute_batch("COMMIT")?;
+            }
+            is_set_back.store(false, Ordering::Relaxed);
             db.all_bridges_down(now)?;
             let workspace = db.workspace()?.expect("it was founded");
             let bridge = db.the_bridge(now, workspace)?;
@@ -1199,6 +1280,11 @@ impl World {
         self.seed % 8 == 5
     }
 
+    /// Whether in this seed the agent is set back and told so. It has much to be forgiven, so most seeds have none of it.
+    fn agent_is_told_of_set_backs(&self) -> bool {
+        self.seed % 4 == 1 && !self.may_roll_back()
+    }
+
     /// What is on the agent's disk, while no process uses it.
     fn agent_memory(&self) -> Result<Memory, StoreError> {
         let random = self.random_of(Host::Agent, 0);
@@ -1208,7 +1294,7 @@ impl World {
 
     /// Puts the agent's disk back to its copy. Only the cloud can know then, and only if it has heard of something that the
     /// copy does not hold, and of all orders that the agent took. So there must be a cloud to say so within the time for
-    /// which an agent that starts holds its jobs.
+    /// which an agent that starts holds its jobs, be it at its first start or at the next one.
     async fn roll_back(&mut self) {
         let Some(cloud) = &self.cloud.life else { return };
         let Some(image) = self.agent.backup.clone() else { return };
@@ -1225,10 +1311,9 @@ impl World {
         let present = self.agent.disk.image();
         let knows_present = self.agent_memory().is_ok_and(|memory| memory.orders_received == orders);
         self.agent.disk.restore(&image);
-        let is_old = |memory: Memory| memory.orders_received < orders || memory.reports.last < reports;
-        if !knows_present || !self.agent_memory().is_ok_and(is_old) {
-            return self.agent.disk.restore(&present);
-        }
+        let is_old = |memory: &Memory| memory.orders_received < orders || memory.reports.last < reports;
+        let old = self.agent_memory().ok().filter(|_| knows_present).filter(is_old);
+        let Some(old) = old else { return self.agent.disk.restore(&present) };
         self.note("the agent's disk is put back, and nobody says so");
         self.paused.lock().unwrap().clear();
         {
@@ -1236,6 +1321,21 @@ impl World {
             let last = book.orders.len() as u64;
             book.agent_restored.push(last);
         }
+        self.open_the_way_to_the_cloud();
+        let behind = reports.n.saturating_sub(old.reports.last.n);
+        if behind <= MOST_IN_VAIN && self.chance(60) {
+            self.note("and it meets its cloud only once it was started over");
+            self.network.set_road(Host::Agent, Host::Cloud, Road::Down);
+            // What it numbers alone takes the numbers that the cloud knows.
+            for nth in 0..=behind as u32 {
+                self.after(Duration::from_millis(500) + Duration::from_millis(50) * nth, Action::OrderInVain);
+            }
+            self.after(Duration::from_secs(3), Action::StartOver);
+        }
+    }
+
+    /// For a while nothing stands between the agent and the cloud.
+    fn open_the_way_to_the_cloud(&mut self) {
         self.calm_until = Instant::now() + Duration::from_secs(10);
         self.network.make_fragile(None);
         self.network.set_road(Host::Agent, Host::Cloud, Road::Open(Duration::from_millis(20)));
@@ -1278,7 +1378,7 @@ impl World {
             if is_set_back.load(Ordering::Relaxed) {
                 queue.connection().execute_batch("BEGIN IMMEDIATE")?;
                 queue.restored(clock.now())?;
-                queue.connection().execute_batch("COMMIT")?;
+                queue.commit()?;
             }
             is_set_back.store(false, Ordering::Relaxed);
             let is_restored = queue.is_restored()?;
@@ -1346,6 +1446,8 @@ impl World {
         if let Some(image) = self.cloud.backup.clone().filter(|_| may_be_set_back && self.chance(25)) {
             self.note("the cloud's backup is put back");
             self.cloud.disk.restore(&image);
+            // Its bridge tells it, but for one that was set back as well: then nobody else can.
+            self.cloud_is_set_back.store(self.agent_is_told_of_set_backs(), Ordering::Relaxed);
             self.filled_beside_reserve.remove(&Host::Cloud);
             let mut book = self.book.lock().unwrap();
             book.cloud_restored = true;
@@ -1371,8 +1473,10 @@ impl World {
         self.network.crashed(Host::Agent, end != End::Killed);
         self.agent.disk.cut(cut(end), &self.random);
         self.agent.crashes += 1;
-        // An agent that was set back has much to be forgiven, so most seeds have none.
-        let may_be_set_back = !self.healed && self.seed % 4 == 1 && !self.may_roll_back();
+        if std::mem::take(&mut self.agent_starts_over) {
+            return self.soon(50, Action::StartAgent);
+        }
+        let may_be_set_back = !self.healed && self.agent_is_told_of_set_backs();
         if !self.healed && self.may_roll_back() && self.agent.backup.is_some() && self.chance(50) {
             self.agent_rolls_back = true;
         }
@@ -1721,7 +1825,7 @@ fn found(storage: &Storage, now: Timestamp, authority: Option<&Authority>) -> Re
     if let Some(authority) = authority {
         db.admit(now, bridge, &authority.keys())?;
     }
-    db.connection().execute_batch("COMMIT")?;
+    db.commit()?;
     Ok(())
 }
 

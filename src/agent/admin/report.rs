@@ -192,6 +192,10 @@ pub struct SlotReport {
     /// When it has to be empty, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
+    /// The end of an older code that may be in it still and open beyond that end, until the doubt about the newer one is
+    /// settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_outlive: Option<Timestamp>,
 }
 
 /// What is known of a slot.

@@ -1,6 +1,7 @@
 //! The cloud's side of the socket.
 
 mod keys;
+mod webhooks;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -46,7 +47,7 @@ pub struct Desk {
     pub clock: Clock,
     /// For codes.
     pub random: Random,
-    /// Whose bridges these are.
+    /// The first workspace: the one that is meant where none is named.
     pub workspace: WorkspaceId,
     /// Our own authority's certificate, PEM, where the bridges' listener shows one of its certificates.
     pub authority: Option<String>,
@@ -135,7 +136,7 @@ impl Desk {
 
     async fn answered(&self, request: Request) -> Result<Response, Fault> {
         match request {
-            Request::Bridges => self.bridges().await,
+            Request::Bridges { workspace } => self.bridges(workspace).await,
             request @ Request::Invite { .. } => self.invite(request).await,
             Request::Pairing { pairing, unless } => self.pairing(&pairing, unless).await,
             Request::Answer { pairing, fingerprint, accept, by } => {
@@ -162,17 +163,41 @@ impl Desk {
                 self.add_api_key(&digest, workspace, called, name(&by)?).await
             }
             Request::RevokeApiKey { key_id, by } => self.revoke_api_key(key_id, name(&by)?).await,
+            Request::Webhooks => self.webhooks().await,
+            Request::SetWebhook { webhook_id, enabled, by } => {
+                self.set_webhook(webhook_id, enabled, name(&by)?).await
+            }
         }
     }
 
-    async fn bridges(&self) -> Result<Response, Fault> {
-        let (workspace, now) = (self.workspace, self.clock.now());
-        let read = self.db.run(move |db| Ok((db.bridges(workspace)?, db.pairings(workspace)?)));
+    /// Of one workspace, or of all.
+    async fn bridges(&self, workspace: Option<String>) -> Result<Response, Fault> {
+        let only = match workspace {
+            None => None,
+            Some(wanted) => Some(self.find_workspace(&wanted).await?),
+        };
+        let now = self.clock.now();
+        let read = self.db.run(move |db| {
+            let (mut bridges, mut pairings) = (Vec::new(), Vec::new());
+            for workspace in db.workspaces()? {
+                if only.is_none_or(|only| only == workspace.id) {
+                    let name = &workspace.name;
+                    bridges
+                        .extend(db.bridges(workspace.id)?.into_iter().map(|row| bridge_line(row, name, now)));
+                    pairings.extend(
+                        db.pairings(workspace.id)?.into_iter().map(|row| pairing_line(row, name, now)),
+                    );
+                }
+            }
+            Ok((bridges, pairings))
+        });
         let (bridges, pairings) = read.await?;
-        Ok(Response::Bridges {
-            bridges: bridges.into_iter().map(|row| bridge_line(row, now)).collect(),
-            pairings: pairings.into_iter().map(|row| pairing_line(row, now)).collect(),
-        })
+        Ok(Response::Bridges { bridges, pairings })
+    }
+
+    /// Whose a bridge is; nobody's is taken for one of the first workspace, where it is not found either.
+    async fn workspace_of(&self, bridge: BridgeId) -> Result<WorkspaceId, Fault> {
+        Ok(self.db.run(move |db| db.house_of(bridge)).await?.unwrap_or(self.workspace))
     }
 
     async fn invite(&self, request: Request) -> Result<Response, Fault> {
@@ -183,6 +208,7 @@ impl Desk {
             fingerprint,
             valid_seconds,
             ledger_is_current,
+            workspace,
             by,
         } = request
         else {
@@ -214,7 +240,12 @@ impl Desk {
             valid_for: SignedDuration::from_secs(valid_seconds.into()),
             by: name(&by)?,
         };
-        let (now, workspace) = (self.clock.now(), self.workspace);
+        let workspace = match (&workspace, replace) {
+            (Some(wanted), _) => self.find_workspace(wanted).await?,
+            (None, Some(bridge)) => self.workspace_of(bridge).await?,
+            (None, None) => self.workspace,
+        };
+        let now = self.clock.now();
         let expires_at = now.saturating_add(invitation.valid_for).unwrap_or(Timestamp::MAX);
         let made = invitation.clone();
         let run = self.db.run(move |db| Ok((db.invite(now, workspace, &made)?, db.cloud_keys(now)?)));
@@ -242,12 +273,19 @@ impl Desk {
         let until = Instant::now() + HELD_FOR;
         loop {
             let mut changes = self.signals.pairing_changes();
-            let (workspace, now) = (self.workspace, self.clock.now());
-            let rows = self.db.run(move |db| db.pairings(workspace)).await?;
-            let Some(row) = rows.into_iter().find(|row| row.pairing == pairing) else {
+            let (wanted, now) = (pairing.to_owned(), self.clock.now());
+            let found = self.db.run(move |db| {
+                for workspace in db.workspaces()? {
+                    let known = db.pairings(workspace.id)?.into_iter().find(|row| row.pairing == wanted);
+                    if let Some(row) = known {
+                        return Ok(Some(pairing_line(row, &workspace.name, now)));
+                    }
+                }
+                Ok(None)
+            });
+            let Some(line) = found.await? else {
                 return refused("pairing_unknown", "there is no invitation of this name, or it is long over");
             };
-            let line = pairing_line(row, now);
             let news = unless != Some(line.state);
             if news || timeout_at(until, changes.changed()).await.is_err() {
                 return Ok(Response::Pairing(Box::new(line)));
@@ -277,7 +315,7 @@ impl Desk {
     }
 
     async fn revoke(&self, bridge: BridgeId, why: Option<String>, by: String) -> Result<Response, Fault> {
-        let (now, workspace) = (self.clock.now(), self.workspace);
+        let (now, workspace) = (self.clock.now(), self.workspace_of(bridge).await?);
         let Some(revoked) = self.db.run(move |db| db.revoke_bridge(now, workspace, bridge)).await? else {
             return refused(
                 "bridge_unknown",
@@ -293,7 +331,7 @@ impl Desk {
     }
 
     async fn vouch(&self, bridge: BridgeId, by: String) -> Result<Response, Fault> {
-        let workspace = self.workspace;
+        let workspace = self.workspace_of(bridge).await?;
         if !self.db.run(move |db| db.vouch(workspace, bridge)).await? {
             let message =
                 format!("nobody has to vouch for a bridge {bridge}: see `latchd cloud bridges list`");
@@ -305,7 +343,7 @@ impl Desk {
     }
 
     async fn rename(&self, bridge: BridgeId, to: String, by: String) -> Result<Response, Fault> {
-        let (workspace, called) = (self.workspace, to.clone());
+        let (workspace, called) = (self.workspace_of(bridge).await?, to.clone());
         if !self.db.run(move |db| db.rename_bridge(workspace, bridge, &called)).await? {
             return refused("bridge_unknown", format!("there is no bridge {bridge}"));
         }
@@ -314,11 +352,15 @@ impl Desk {
     }
 
     async fn signing_keys(&self) -> Result<Response, Fault> {
-        let (now, workspace) = (self.clock.now(), self.workspace);
+        let now = self.clock.now();
         let run = self.db.run(move |db| {
             // The first of all is made where there is none.
             db.cloud_keys(now)?;
-            Ok((db.cloud_key_rows()?, db.bridges(workspace)?))
+            let mut bridges = Vec::new();
+            for workspace in db.workspaces()? {
+                bridges.extend(db.bridges(workspace.id)?);
+            }
+            Ok((db.cloud_key_rows()?, bridges))
         });
         let (keys, bridges) = run.await?;
         let line = |key: crate::cloud::store::CloudKeyRow| {
@@ -366,7 +408,7 @@ fn spelt(typed: &str) -> Option<String> {
     is_one.then(|| [&letters[..4], &letters[4..8], &letters[8..12], &letters[12..]].join("-"))
 }
 
-fn bridge_line(row: BridgeRow, now: Timestamp) -> BridgeLine {
+fn bridge_line(row: BridgeRow, workspace: &str, now: Timestamp) -> BridgeLine {
     let state = match (row.revoked_at, row.certificate_ends) {
         (Some(_), _) => BridgeState::Revoked,
         _ if row.unvouched_at.is_some() => BridgeState::Unvouched,
@@ -376,6 +418,7 @@ fn bridge_line(row: BridgeRow, now: Timestamp) -> BridgeLine {
         (None, Some(_)) => BridgeState::Away,
     };
     BridgeLine {
+        workspace: workspace.to_owned(),
         bridge_id: row.bridge,
         name: row.name,
         state,
@@ -385,7 +428,7 @@ fn bridge_line(row: BridgeRow, now: Timestamp) -> BridgeLine {
     }
 }
 
-fn pairing_line(row: PairingRow, now: Timestamp) -> PairingLine {
+fn pairing_line(row: PairingRow, workspace: &str, now: Timestamp) -> PairingLine {
     let ended = row.expires_at <= now;
     let state = match (row.admitted, row.accepted, row.asker.is_some()) {
         (true, _, _) => PairingState::Paired,
@@ -400,6 +443,7 @@ fn pairing_line(row: PairingRow, now: Timestamp) -> PairingLine {
         None => (None, None, None),
     };
     PairingLine {
+        workspace: workspace.to_owned(),
         pairing: row.pairing,
         state,
         name: row.name,

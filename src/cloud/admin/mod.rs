@@ -16,7 +16,7 @@ use std::{io, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BridgeId, WorkspaceId};
+use crate::model::{BridgeId, WebhookId, WorkspaceId};
 
 pub use client::ask;
 pub use desk::{Desk, serve};
@@ -37,7 +37,11 @@ pub const LONGEST_NAME: usize = 64;
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// Which bridges are there, and who was invited?
-    Bridges,
+    Bridges {
+        /// Of which workspace, by name or id; without one, of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workspace: Option<String>,
+    },
     /// A person invites a bridge.
     Invite {
         /// What people will call it.
@@ -57,6 +61,9 @@ pub enum Request {
         /// The person vouches that the replaced bridge did nothing that the cloud does not know.
         #[serde(default)]
         ledger_is_current: bool,
+        /// Into which workspace, by name or id; without one, into that of the bridge which is replaced, or the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workspace: Option<String>,
         /// Who invites.
         by: String,
     },
@@ -153,6 +160,17 @@ pub enum Request {
         /// Who.
         by: String,
     },
+    /// Whom are events delivered to?
+    Webhooks,
+    /// A person lets deliveries go on, or stop.
+    SetWebhook {
+        /// Which.
+        webhook_id: WebhookId,
+        /// On, or stop.
+        enabled: bool,
+        /// Who.
+        by: String,
+    },
 }
 
 /// What the cloud answers.
@@ -194,10 +212,15 @@ pub enum Response {
         /// The keys.
         keys: Vec<ApiKeyLine>,
     },
+    /// To [`Request::Webhooks`] and what changes them, oldest first.
+    Webhooks {
+        /// The webhooks.
+        webhooks: Vec<WebhookLine>,
+    },
     /// The question could not be answered, or what was wanted not be done.
     Refused {
         /// The stable name: `bridge_unknown`, `not_unvouched`, `too_many_invitations`, `pairing_unknown`, `not_waiting`,
-        /// `other_fingerprint`, `workspace_exists`, `workspace_unknown`, `api_key_unknown`, `digest_invalid`, `key_unknown`,
+        /// `other_fingerprint`, `workspace_exists`, `workspace_unknown`, `api_key_unknown`, `digest_invalid`, `key_unknown`, `webhook_unknown`,
         /// `key_newest`, `key_needed`, `name_invalid`, `fingerprint_invalid`,
         /// `validity_invalid`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
@@ -238,6 +261,9 @@ impl std::fmt::Debug for Invited {
 pub struct BridgeLine {
     /// Which.
     pub bridge_id: BridgeId,
+    /// What people call its workspace.
+    #[serde(default)]
+    pub workspace: String,
     /// What people call it.
     pub name: Option<String>,
     /// How it stands.
@@ -273,6 +299,9 @@ pub enum BridgeState {
 pub struct PairingLine {
     /// Its name.
     pub pairing: String,
+    /// What people call its workspace.
+    #[serde(default)]
+    pub workspace: String,
     /// How it stands.
     pub state: PairingState,
     /// What the bridge will be called.
@@ -409,4 +438,31 @@ pub enum AdminError {
         /// For a person.
         message: String,
     },
+}
+
+/// A webhook, as its operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookLine {
+    /// Which.
+    pub webhook_id: WebhookId,
+    /// Whose.
+    pub workspace_id: WorkspaceId,
+    /// Scheme and host of its address.
+    pub origin: String,
+    /// What it is told of; `*` is everything.
+    pub event_types: Vec<String>,
+    /// When something was taken last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<Timestamp>,
+    /// Since when tries have failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// Why the last one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Since when nothing is tried any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<Timestamp>,
+    /// How many events it is owed.
+    pub owed: u64,
 }

@@ -8,12 +8,13 @@ use crate::{
     cloud::{
         store::{
             Attempt, AttemptState, Credential, DeviceRow, DeviceTrouble, Encoder, Entrance, Grant, Identity,
-            Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Workspace,
+            InstantKey, Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Webhook,
+            Workspace,
         },
         time_text,
     },
-    grants::{CardFate, Mode},
-    model::{DeviceId, DoorKind, PinConstraint, Private, Window, WorkspaceId},
+    grants::{CardFate, Mode, pin},
+    model::{DeviceId, DoorKind, PinConstraint, Private, UserIdentityId, Window, WorkspaceId},
     protocol::Stage,
 };
 
@@ -94,7 +95,9 @@ pub(super) fn system(workspace: WorkspaceId, system: &System) -> Value {
             "created_at": time_text(removed_at),
         }));
     }
-    json!({
+    // Of a make that clients have no name for, none is given.
+    let make = Make::of(system);
+    let answer = json!({
         "acs_system_id": system.id,
         "workspace_id": workspace,
         "connected_account_id": system.account,
@@ -102,24 +105,53 @@ pub(super) fn system(workspace: WorkspaceId, system: &System) -> Value {
         "created_at": time_text(system.created_at),
         "name": system.name,
         "location": {"time_zone": system.time_zone},
-        "external_type": "salto_space_system",
-        "external_type_display_name": "SALTO SPACE system",
-        "system_type": "salto_space_system",
-        "system_type_display_name": "SALTO SPACE system",
+        "external_type": make.system_type.map(|(kind, _)| kind),
+        "external_type_display_name": make.system_type.map(|(_, name)| name),
+        "system_type": make.system_type.map(|(kind, _)| kind),
+        "system_type_display_name": make.system_type.map(|(_, name)| name),
         "image_url": "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'/%3E",
         "image_alt_text": "",
         "is_credential_manager": false,
         "errors": errors,
         "warnings": [],
-    })
+    });
+    let types = ["external_type", "external_type_display_name", "system_type", "system_type_display_name"];
+    without_nulls(answer, &types)
+}
+
+/// How clients know the make of an access system.
+struct Make {
+    account_type: String,
+    account_name: String,
+    /// Its type and what people call it, where clients have one.
+    system_type: Option<(&'static str, &'static str)>,
+}
+
+impl Make {
+    fn of(system: &System) -> Self {
+        match system.kind.as_str() {
+            "salto_is" => Self {
+                account_type: "salto_space".into(),
+                account_name: "SALTO SPACE".into(),
+                system_type: Some(("salto_space_system", "SALTO SPACE system")),
+            },
+            "sim_lock" => Self {
+                account_type: "sim_lock".into(),
+                account_name: "Simulated keypad locks".into(),
+                system_type: None,
+            },
+            other => Self { account_type: other.into(), account_name: other.into(), system_type: None },
+        }
+    }
 }
 
 /// The account of an access system: the configuration of its site stands for it.
 pub(super) fn account(system: &System) -> Value {
+    let make = Make::of(system);
     json!({
         "connected_account_id": system.account,
-        "account_type": "salto_space",
-        "account_type_display_name": "SALTO SPACE",
+        "account_type": make.account_type,
+        "account_type_display_name": make.account_name,
         "display_name": system.name,
         "created_at": time_text(system.created_at),
         "accepted_capabilities": [],
@@ -200,9 +232,7 @@ pub(super) fn device(workspace: WorkspaceId, device: &DeviceRow) -> Value {
         })
     });
     let pins = declared.pins.as_ref().filter(|_| device.has_slots);
-    let takes_codes = pins.is_some_and(|pins| {
-        !pins.lengths.is_empty() && !pins.constraints.contains(&PinConstraint::CannotSpecifyPinCode)
-    });
+    let takes_codes = pins.is_some_and(pin::can_be_given);
     let device_type = declared.device_type.as_deref().unwrap_or("unknown_lock");
     let manufacturer = declared.manufacturer.as_deref();
     let model = declared.model.as_deref().unwrap_or(name);
@@ -277,18 +307,18 @@ pub(super) fn grant(workspace: WorkspaceId, grant: &Grant, now: Timestamp) -> Va
     let wants_codes = grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code);
     let without_codes: Vec<_> =
         grant.devices.iter().filter(|device| wants_codes && !grant.coded.contains(device)).collect();
-    let errors: Vec<_> = grant
-        .errors
-        .iter()
-        .map(|(code, message, created_at)| {
-            let mut error =
-                json!({"error_code": code, "message": message, "created_at": time_text(*created_at)});
-            if !without_codes.is_empty() {
-                error["missing_device_ids"] = json!(without_codes);
-            }
-            error
-        })
-        .collect();
+    let error = |code: &str, message: &str, created_at: Timestamp| json!({"error_code": code, "message": message, "created_at": time_text(created_at)});
+    let mut errors: Vec<_> =
+        grant.errors.iter().map(|(code, message, created_at)| error(code, message, *created_at)).collect();
+    errors.extend(grant.lacks.iter().map(|lack| {
+        let mut error = error("cannot_create_requested_access_methods", lack.message(), lack.since);
+        if !lack.devices.is_empty() {
+            error["missing_device_ids"] = json!(lack.devices);
+        } else if !without_codes.is_empty() {
+            error["missing_device_ids"] = json!(without_codes);
+        }
+        error
+    }));
     let mut warnings = grant_warnings(grant, now);
     warnings.extend(without_codes.iter().map(|device| {
         json!({
@@ -356,6 +386,7 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
         warnings.push(warning("being_deleted", "This access grant is being deleted", deleted_at));
     }
     warnings.extend(cards_that_still_open(grant, now));
+    warnings.extend(cards_of_left_doors(grant, now));
     warnings.extend(codes_that_are_still_there(grant, now));
     if grant.deleted_at.is_some() {
         return warnings;
@@ -394,6 +425,19 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     warnings
 }
 
+/// The link of a mobile key. There are no sessions here, so its key stands for one; an open end is the last there is.
+pub(super) fn instant_key(workspace: WorkspaceId, identity: UserIdentityId, key: &InstantKey) -> Value {
+    json!({
+        "instant_key_id": key.method,
+        "workspace_id": workspace,
+        "user_identity_id": identity,
+        "client_session_id": key.method,
+        "instant_key_url": key.url.expose(),
+        "created_at": time_text(key.created_at),
+        "expires_at": time_text(key.ends_at.unwrap_or(Timestamp::MAX)),
+    })
+}
+
 fn cards_that_still_open(grant: &Grant, now: Timestamp) -> Option<Value> {
     let is_gone = |method: &&Method| method.deleted.is_some();
     let opening: Vec<_> = grant
@@ -421,6 +465,40 @@ fn cards_that_still_open(grant: &Grant, now: Timestamp) -> Option<Value> {
         format!(
             "A card of this access grant still opens {until}: offline locks cannot be told. Take the card back, have \
              the room checked out, or let the next guest's card be used at the door"
+        ),
+        since,
+    ))
+}
+
+/// Cards that asked to be written again and open, until they are, doors that the grant leads to no more.
+fn cards_of_left_doors(grant: &Grant, now: Timestamp) -> Option<Value> {
+    let opening: Vec<_> = grant
+        .methods
+        .iter()
+        .filter(|method| {
+            method.deleted.is_none() && method.card.may_open(now) && !method.left_doors.is_empty()
+        })
+        .collect();
+    let since = opening.iter().filter_map(|method| method.written_for).map(|(_, since)| since).min()?;
+    let doors: std::collections::BTreeSet<_> =
+        opening.iter().flat_map(|method| method.left_doors.iter().map(String::as_str)).collect();
+    let ends: Option<Vec<_>> = opening
+        .iter()
+        .map(|method| match method.card {
+            CardFate::MayExist { opens_until } => opens_until,
+            CardFate::Never => None,
+        })
+        .collect();
+    let until = match ends.and_then(|ends| ends.into_iter().max()) {
+        Some(end) => format!("until {}", time_text(end)),
+        None => "until it is taken back".into(),
+    };
+    Some(warning(
+        "overprovisioned_access",
+        format!(
+            "A card of this access grant still opens {} {until}, to which it leads no more: offline locks cannot be told. \
+             Encode the same card again, or take it back",
+            doors.into_iter().collect::<Vec<_>>().join(", ")
         ),
         since,
     ))
@@ -503,7 +581,8 @@ fn times(window: &Window) -> Value {
 fn updating(method: &Method) -> Option<(Window, Timestamp)> {
     match &method.code {
         Some(view) => view.code.updating_from.map(|from| (from, view.code.asked_at)),
-        None => method.written_for.filter(|_| !method.is_issued),
+        // A card of which only the doors changed is to be written again as well.
+        None => method.written_for.filter(|(from, _)| !method.is_issued && Some(*from) != method.window),
     }
 }
 
@@ -538,7 +617,8 @@ pub(super) fn method(workspace: WorkspaceId, method: &Method, now: Timestamp) ->
         Mode::Code => {
             // Not before it was read back: whoever sees a code hands it out.
             let pin = method.code.as_ref().filter(|_| method.is_issued).map(|view| view.code.pin.expose());
-            if let Some(pin) = pin {
+            // Of a grant long over it is forgotten.
+            if let Some(pin) = pin.filter(|pin| !pin.is_empty()) {
                 answer["code"] = json!(pin);
             }
         }
@@ -772,7 +852,7 @@ pub(super) fn credential(workspace: WorkspaceId, card: &Credential) -> Value {
     )
 }
 
-pub(super) fn event(workspace: WorkspaceId, event: &TimedEvent) -> Value {
+pub(crate) fn event(workspace: WorkspaceId, event: &TimedEvent) -> Value {
     let mut answer = event.fields.clone();
     let at = time_text(event.occurred_at);
     answer.insert("event_id".into(), json!(event.id));
@@ -781,4 +861,13 @@ pub(super) fn event(workspace: WorkspaceId, event: &TimedEvent) -> Value {
     answer.insert("created_at".into(), json!(at));
     answer.insert("occurred_at".into(), json!(at));
     Value::Object(answer)
+}
+
+pub(super) fn webhook(webhook: &Webhook) -> Value {
+    json!({
+        "webhook_id": webhook.id,
+        "url": webhook.url.expose(),
+        "event_types": webhook.kinds,
+        "secret": webhook.secret.expose(),
+    })
 }

@@ -20,7 +20,9 @@ use tokio::sync::{OnceCell, watch};
 pub use http::serve;
 pub use openapi::openapi;
 
-use super::{Signals, Simulators, store::Db};
+pub(crate) use answers::event;
+
+use super::{Signals, Simulators, store::Db, webhooks::Reach};
 use crate::{
     seams::{Clock, Random},
     store::{StoreError, WriterHandle},
@@ -31,8 +33,10 @@ use crate::{
 pub struct Settings {
     /// How long a question about a pending attempt may be held open.
     pub hold: Duration,
-    /// Whether a call that orders a card to be written or read is held open as well.
+    /// Whether a call that orders a card to be written or read, or a door to be opened, is held open as well.
     pub hold_orders: bool,
+    /// Which addresses webhooks may have beside public ones.
+    pub reach: Reach,
     /// The simulators that may be told what happens next; without any, no call of theirs is there.
     pub simulators: Simulators,
 }
@@ -45,6 +49,7 @@ pub struct Api {
     random: Random,
     hold: Duration,
     hold_orders: bool,
+    reach: Reach,
     simulators: Simulators,
     shutdown: watch::Receiver<bool>,
     calls: HashMap<&'static str, &'static calls::Call>,
@@ -68,7 +73,7 @@ impl Api {
         settings: Settings,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        let Settings { hold, hold_orders, simulators } = settings;
+        let Settings { hold, hold_orders, reach, simulators } = settings;
         let simulated = if simulators.is_empty() { &[] } else { calls::SIMULATED };
         let calls = calls::CALLS.iter().copied().chain([simulated]).flatten();
         Self {
@@ -78,6 +83,7 @@ impl Api {
             random,
             hold,
             hold_orders,
+            reach,
             simulators,
             shutdown,
             calls: calls.map(|call| (call.path, call)).collect(),

@@ -23,6 +23,7 @@ pub(super) const ALL: &[Named] = &[
     ("refusal", refusal),
     ("space", space),
     ("user_identity", user_identity),
+    ("webhook", webhook),
     ("workspace", workspace),
 ];
 
@@ -465,4 +466,8 @@ fn event() -> Value {
         },
         "required": ["event_id", "event_type", "workspace_id", "created_at", "occurred_at"],
     })
+}
+
+fn webhook() -> Value {
+    object(&[("webhook_id", id()), ("url", url()), ("event_types", list(&text())), ("secret", text())], &[])
 }

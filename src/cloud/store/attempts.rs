@@ -15,6 +15,7 @@ use crate::{
 use super::{
     Db, Listed, Overdue, Page, Tenant,
     grants::window,
+    question::Question,
     rows::{id, id_list, maybe_id, ms, time},
 };
 
@@ -68,12 +69,11 @@ pub(super) struct WrittenCard {
 impl Tenant<'_> {
     pub(crate) fn attempt(&mut self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
         let found = self.db.one(
-            "SELECT job_id, status, error_type, error_message, acs_credential_id FROM action_attempt
+            "SELECT job_id, status, error_type, error_message, error_sealed, acs_credential_id FROM action_attempt
              WHERE action_attempt_id = ?1 AND workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
-                let error: (Option<String>, Option<String>) =
-                    (row.get("error_type")?, row.get("error_message")?);
+                let error = (row.get::<_, Option<String>>("error_type")?, ErrorText::of(row)?);
                 let card: Option<AcsCredentialId> = maybe_id(row, "acs_credential_id")?;
                 Ok((id::<JobId>(row, "job_id")?, row.get::<_, String>("status")?, error, card))
             },
@@ -86,29 +86,43 @@ impl Tenant<'_> {
             ("success", Some(card)) => AttemptState::Success(Box::new(self.credential(card)?)),
             _ => AttemptState::Error {
                 kind: kind.unwrap_or_else(|| "uncategorized_error".into()),
-                message: message.unwrap_or_default(),
+                message: self.open_error(wanted, message)?,
             },
         };
         Ok(Some(Attempt { id: wanted, job, state, action: "ENCODE_CREDENTIAL" }))
     }
 
     fn unlock_attempt(&self, wanted: ActionAttemptId) -> Result<Option<Attempt>, StoreError> {
-        self.db.one(
-            "SELECT job_id, status, error_type, error_message FROM unlock_attempt
+        let found = self.db.one(
+            "SELECT job_id, status, error_type, error_message, error_sealed FROM unlock_attempt
              WHERE action_attempt_id = ?1 AND workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
-                let state = match row.get::<_, String>("status")?.as_str() {
-                    "pending" => AttemptState::Pending,
-                    "success" => AttemptState::Unlocked,
-                    _ => AttemptState::Error {
-                        kind: row.get("error_type")?,
-                        message: row.get("error_message")?,
-                    },
-                };
-                Ok(Attempt { id: wanted, job: id(row, "job_id")?, state, action: "UNLOCK_DOOR" })
+                let error = (row.get::<_, Option<String>>("error_type")?, ErrorText::of(row)?);
+                Ok((id(row, "job_id")?, row.get::<_, String>("status")?, error))
             },
-        )
+        )?;
+        let Some((job, status, (kind, message))) = found else { return Ok(None) };
+        let state = match status.as_str() {
+            "pending" => AttemptState::Pending,
+            "success" => AttemptState::Unlocked,
+            _ => AttemptState::Error {
+                kind: kind.unwrap_or_else(|| "uncategorized_error".into()),
+                message: self.open_error(wanted, message)?,
+            },
+        };
+        Ok(Some(Attempt { id: wanted, job, state, action: "UNLOCK_DOOR" }))
+    }
+
+    /// What a system said of an attempt may name anything, so it is sealed.
+    pub(super) fn seal_error(&self, attempt: ActionAttemptId, message: &str) -> Vec<u8> {
+        self.db.seal.seal(&error_place(attempt), message.as_bytes())
+    }
+
+    /// Empty where it was forgotten.
+    pub(super) fn open_error(&self, attempt: ActionAttemptId, text: ErrorText) -> Result<String, StoreError> {
+        let sealed = self.unseal(&error_place(attempt), text.sealed)?;
+        Ok(sealed.map(|text| text.expose().to_owned()).or(text.clear).unwrap_or_default())
     }
 
     fn credential(&self, wanted: AcsCredentialId) -> Result<Credential, StoreError> {
@@ -153,18 +167,25 @@ impl Tenant<'_> {
         device: Option<&str>,
         page: Page,
     ) -> Result<Listed<ActionAttemptId>, StoreError> {
-        let rows = self.db.all(
-            "SELECT place, action_attempt_id FROM (
-               SELECT rowid * 3 AS place, action_attempt_id, workspace_id, NULL AS device_id FROM action_attempt
-               UNION ALL SELECT rowid * 3 + 1, action_attempt_id, workspace_id, NULL FROM scan_attempt
-               UNION ALL SELECT rowid * 3 + 2, action_attempt_id, workspace_id, device_id FROM unlock_attempt)
-             WHERE workspace_id = ?1 AND place > ?2
-               AND (?3 IS NULL OR action_attempt_id IN (SELECT value FROM json_each(?3)))
-               AND (?4 IS NULL OR device_id = ?4)
-             ORDER BY place LIMIT ?5",
-            params![self.workspace, page.after, id_list(ids), device, page.limit + 1],
-            |row| Ok((row.get("place")?, id(row, "action_attempt_id")?)),
-        )?;
+        let device = device.map(str::to_owned);
+        let mut rows = Vec::new();
+        for (kind, (table, is_of_devices)) in
+            (0..).zip([("action_attempt", false), ("scan_attempt", false), ("unlock_attempt", true)])
+        {
+            if device.is_some() && !is_of_devices {
+                continue;
+            }
+            let select = format!("SELECT a.rowid * 3 + {kind} AS place, a.action_attempt_id FROM {table} a");
+            let question = Question::of(select, "a")
+                .among("a.action_attempt_id IN (SELECT value FROM json_each(?#))", id_list(ids))
+                .among("a.device_id = ?#", device.clone())
+                .and("a.rowid > ?#", Some((page.after - kind).div_euclid(3)));
+            let (sql, values) = question.in_order(&self.workspace, "a.rowid", page.limit + 1);
+            rows.extend(self.db.all(&sql, rusqlite::params_from_iter(values), |row| {
+                Ok((row.get::<_, i64>("place")?, id(row, "action_attempt_id")?))
+            })?);
+        }
+        rows.sort_unstable_by_key(|(place, _)| *place);
         Ok(Listed::cut(rows, page))
     }
 
@@ -238,10 +259,10 @@ impl Tenant<'_> {
     ) -> Result<bool, StoreError> {
         let (status, kind, message, card) = match end {
             Ok(card) => ("success", None, None, Some(card.to_string())),
-            Err(error) => ("error", Some(error.kind), Some(error.message.as_str()), None),
+            Err(error) => ("error", Some(error.kind), Some(self.seal_error(attempt, &error.message)), None),
         };
         let ended = self.db.execute(
-            "UPDATE action_attempt SET status = ?3, error_type = ?4, error_message = ?5, acs_credential_id = ?6,
+            "UPDATE action_attempt SET status = ?3, error_type = ?4, error_sealed = ?5, acs_credential_id = ?6,
                ended_at = ?7
              WHERE action_attempt_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
             params![attempt.to_string(), self.workspace, status, kind, message, card, ms(now)],
@@ -271,12 +292,9 @@ impl Db {
         let (mut changed, mut next) = self.sweep_ended_cards(now)?;
         changed |= self.silent_bridges_down(now)?;
         let (scans_ended, scan_due) = self.end_overdue_scans(now)?;
-        let (codes_changed, next_codes) = self.run_due_codes(now)?;
         let (unlocks_changed, next_unlock) = self.end_overdue_unlocks(now)?;
-        changed |= scans_ended | codes_changed | unlocks_changed;
-        let next_read = self.read_devices(now)?;
-        next = [next, scan_due, next_codes, next_unlock, next_read].into_iter().flatten().min();
-        changed |= std::mem::take(&mut self.has_ordered);
+        changed |= scans_ended | unlocks_changed;
+        next = [next, scan_due, next_unlock].into_iter().flatten().min();
         let pending = self.all(
             "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",
             [],
@@ -311,8 +329,29 @@ impl Db {
             };
             next = Some(next.map_or(due, |next| next.min(due)));
         }
+        // What somebody waits for has been told by now.
+        let (codes_changed, next_codes) = self.run_due_codes(now)?;
+        let next_read = self.read_devices(now)?;
+        next = [next, next_codes, next_read].into_iter().flatten().min();
+        changed |= codes_changed | std::mem::take(&mut self.has_ordered);
         Ok(Overdue { changed, next })
     }
+}
+
+/// What a row has of a system's words: sealed or, from before that, in the clear.
+pub(super) struct ErrorText {
+    clear: Option<String>,
+    sealed: Option<Vec<u8>>,
+}
+
+impl ErrorText {
+    pub(super) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { clear: row.get("error_message")?, sealed: row.get("error_sealed")? })
+    }
+}
+
+fn error_place(attempt: ActionAttemptId) -> String {
+    format!("attempt.error/{attempt}")
 }
 
 fn number_place(card: AcsCredentialId) -> String {

@@ -143,6 +143,11 @@ impl Db {
             Some(Standing::Waiting) => {
                 self.end_orders(now, bridge, job_id)?;
                 self.keep_end(now, bridge, job_id, &JobEnd::of_ours(now, Outcome::Cancelled))?;
+                // It is never asked for, and carries names and codes.
+                self.execute(
+                    "UPDATE bridge_order SET body = x'' WHERE job_id = ?1 AND what = 'job' AND position IS NULL",
+                    [job_id.to_string()],
+                )?;
                 Ok(Cancel::Withdrawn)
             }
             Some(Standing::Handed | Standing::Acknowledged) => {
@@ -456,7 +461,7 @@ impl Db {
             .connection
             .prepare_cached(
                 "SELECT job.id, job.position, cancel.id, cancel.position
-                 FROM bridge_order AS cancel JOIN bridge_order AS job USING (job_id)
+                 FROM bridge_order AS cancel CROSS JOIN bridge_order AS job USING (job_id)
                  WHERE cancel.bridge_id = ? AND cancel.what = 'cancel' AND cancel.over_at IS NULL
                    AND job.what = 'job' AND job.position > ?
                    AND (cancel.position IS NULL OR cancel.position > job.position)",

@@ -17,6 +17,7 @@ use crate::{
 
 use super::{
     Db, Fault, Listed, Page, Tenant,
+    question::Question,
     rows::{id, id_list, json, maybe_time, ms, parsed, time},
 };
 
@@ -157,13 +158,16 @@ impl Tenant<'_> {
     fn codes_of_device_due(&self, now: Timestamp, device: DeviceId) -> Result<(), StoreError> {
         self.db.execute(
             "UPDATE code_grant SET due_at = ?2 WHERE workspace_id = ?3 AND access_grant_id IN (
-               SELECT access_grant_id FROM grant_device WHERE device_id = ?1
-               UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id) WHERE device_id = ?1
+               SELECT access_grant_id FROM (
+                 SELECT access_grant_id FROM grant_device WHERE device_id = ?1
+                 UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id) WHERE device_id = ?1)
+               JOIN access_grant g USING(access_grant_id)
+               WHERE g.deleted_at IS NULL AND (g.ends_at IS NULL OR g.ends_at > ?2)
                UNION SELECT access_grant_id FROM access_method JOIN desired_slot USING(access_method_id)
                WHERE device_id = ?1)",
             params![device.to_string(), ms(now), self.workspace],
         )?;
-        Ok(())
+        self.strays_due(now, device)
     }
 
     /// What keeps a device from working now.
@@ -205,45 +209,43 @@ impl Tenant<'_> {
         filter: &DeviceFilter,
         page: Page,
     ) -> Result<Listed<DeviceRow>, StoreError> {
-        let mut rows = self.db.all(
+        let question = Question::of(
             "SELECT d.rowid AS place, d.*, s.connected_account_id, s.time_zone, s.capabilities,
                (SELECT count(*) FROM desired_slot p LEFT JOIN observed_slot o USING(device_id, access_method_id)
                 WHERE p.device_id = d.device_id AND (p.pin IS NOT NULL OR o.generation IS NOT NULL)) AS codes
-             FROM device d JOIN acs_system s USING(acs_system_id)
-             WHERE d.workspace_id = ?1 AND d.rowid > ?2
-               AND (?3 IS NULL OR d.device_id IN (SELECT value FROM json_each(?3)))
-               AND (?4 IS NULL OR s.connected_account_id IN (SELECT value FROM json_each(?4)))
-               AND (?5 IS NULL OR json_extract(d.declared, '$.device_type') IN (SELECT value FROM json_each(?5)))
-               AND (?6 IS NULL OR lower(json_extract(d.declared, '$.manufacturer')) = lower(?6))
-               AND (?7 IS NULL OR d.device_id IN (SELECT device_id FROM space_device WHERE space_id = ?7))
-               AND (?8 IS NULL OR instr(lower(coalesce(d.display_name, d.name)), lower(?8)) > 0)
-               AND (?9 IS NULL OR d.device_id IN (
-                     SELECT device_id FROM space JOIN space_device USING(space_id)
-                     WHERE customer_key = ?9 AND space.workspace_id = ?1))
-               AND (?10 IS NULL OR d.device_id IN (
-                     SELECT device_id FROM grant_device WHERE access_grant_id = ?10
-                     UNION SELECT device_id FROM grant_space JOIN space_device USING(space_id)
-                     WHERE access_grant_id = ?10))
-               AND (?11 IS NULL OR d.device_id IN (
-                     SELECT value FROM code_method, json_each(device_ids) WHERE access_method_id = ?11))
-             ORDER BY d.rowid LIMIT ?12",
-            params![
-                self.workspace,
-                page.after,
-                id_list(filter.ids.as_deref()),
-                id_list(filter.accounts.as_deref()),
-                filter.types.as_ref().map(|types| json!(types).to_string()),
-                filter.manufacturer,
-                filter.space,
-                filter.search,
-                filter.customer,
-                filter.grant,
-                filter.method,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get("place")?, device(row)?)),
-        )?;
-        for (_, device) in &mut rows {
+             FROM device d JOIN acs_system s USING(acs_system_id)",
+            "d",
+        )
+        .among("d.device_id IN (SELECT value FROM json_each(?#))", id_list(filter.ids.as_deref()))
+        .and(
+            "s.connected_account_id IN (SELECT value FROM json_each(?#))",
+            id_list(filter.accounts.as_deref()),
+        )
+        .and(
+            "json_extract(d.declared, '$.device_type') IN (SELECT value FROM json_each(?#))",
+            id_list(filter.types.as_deref()),
+        )
+        .and("lower(json_extract(d.declared, '$.manufacturer')) = lower(?#)", filter.manufacturer.clone())
+        .among("d.device_id IN (SELECT device_id FROM space_device WHERE space_id = ?#)", filter.space.clone())
+        .and("instr(lower(coalesce(d.display_name, d.name)), lower(?#)) > 0", filter.search.clone())
+        .among(
+            "d.device_id IN (
+               SELECT device_id FROM space JOIN space_device USING(space_id) WHERE customer_key = ?#)",
+            filter.customer.clone(),
+        )
+        .among(
+            "d.device_id IN (
+               SELECT device_id FROM grant_device WHERE access_grant_id = ?#
+               UNION SELECT device_id FROM grant_space JOIN space_device USING(space_id)
+               WHERE access_grant_id = ?#)",
+            filter.grant.clone(),
+        )
+        .among(
+            "d.device_id IN (SELECT value FROM code_method, json_each(device_ids) WHERE access_method_id = ?#)",
+            filter.method.clone(),
+        );
+        let mut listed = self.listed(question, page, device)?;
+        for device in &mut listed.rows {
             device.spaces = self.db.all(
                 "SELECT space_id FROM space_device WHERE device_id = ?1 ORDER BY rowid",
                 [device.id.to_string()],
@@ -251,7 +253,7 @@ impl Tenant<'_> {
             )?;
             device.troubles = self.device_troubles(device.id)?;
         }
-        Ok(Listed::cut(rows, page))
+        Ok(listed)
     }
 
     /// The same devices, none twice. One that is not there, or no longer, refuses.
@@ -305,7 +307,8 @@ impl Db {
         bridge: BridgeId,
     ) -> Result<(), StoreError> {
         let devices = self.all(
-            "SELECT device_id, acs_system_id, device.connected AS connected FROM device JOIN acs_system USING(acs_system_id)
+            "SELECT device_id, acs_system_id, device.connected AS connected
+             FROM acs_system CROSS JOIN device USING(acs_system_id)
              WHERE bridge_id = ?1 AND device.removed_at IS NULL ORDER BY device.rowid",
             [bridge.to_string()],
             |row| {

@@ -90,7 +90,7 @@ impl Tenant<'_> {
             Encode::Same(attempt) => attempt,
             Encode::New { attempt, job, doors, unsent_at, silent_at } => {
                 self.db.execute(
-                    "INSERT INTO action_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, NULL, ?6, ?7, ?8, NULL)",
+                    "INSERT INTO action_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, NULL, ?6, ?7, ?8, NULL, NULL)",
                     params![
                         attempt.to_string(),
                         self.workspace,
@@ -162,7 +162,8 @@ impl Tenant<'_> {
     pub(super) fn keep_rooms(&mut self, now: Timestamp, key: &ReservationKey) -> Result<(), StoreError> {
         let ordered = self.db.all(
             "SELECT job_id, bridge_id FROM ordered_checkout
-             WHERE workspace_id = ?1 AND reservation_key = ?2 AND revision = 0",
+             WHERE workspace_id = ?1 AND reservation_key = ?2 AND revision = 0 AND acs_entrance_id IN
+               (SELECT acs_entrance_id FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2)",
             params![self.workspace, key.as_str()],
             |row| Ok((id::<JobId>(row, "job_id")?, id::<BridgeId>(row, "bridge_id")?)),
         )?;

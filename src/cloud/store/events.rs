@@ -10,11 +10,13 @@ use crate::{
         AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, EventId, SpaceId,
         WorkspaceId,
     },
+    seal::SealKey,
     store::StoreError,
 };
 
 use super::{
     Db, Space, Tenant,
+    question::Question,
     rows::{id, id_list, ms, time},
 };
 
@@ -27,23 +29,6 @@ pub(crate) struct TimedEvent {
     /// The fields of its type.
     pub(crate) fields: Map<String, Value>,
 }
-
-/// By time, so that an index holds what follows an instant and nothing that came before is looked at.
-pub(super) const EVENTS: &str = "
-    SELECT event_id, event_type, occurred_at, fields FROM event
-    WHERE workspace_id = ?1 AND occurred_at BETWEEN ?2 AND ?3
-      AND (?4 IS NULL OR event_id IN (SELECT value FROM json_each(?4)))
-      AND (?5 IS NULL OR event_type IN (SELECT value FROM json_each(?5)))
-      AND (?6 IS NULL OR access_grant_id IN (SELECT value FROM json_each(?6)))
-      AND (?7 IS NULL OR access_method_id IN (SELECT value FROM json_each(?7)))
-      AND (?8 IS NULL OR acs_system_id IN (SELECT value FROM json_each(?8)))
-      AND (?9 IS NULL OR acs_entrance_id = ?9)
-      AND (?10 IS NULL OR acs_encoder_id = ?10)
-      AND (?11 IS NULL OR acs_system_id IN
-            (SELECT acs_system_id FROM acs_system WHERE connected_account_id = ?11))
-      AND (?12 IS NULL OR space_id IN (SELECT value FROM json_each(?12)))
-      AND (?13 IS NULL OR device_id IN (SELECT value FROM json_each(?13)))
-    ORDER BY occurred_at, n LIMIT ?14";
 
 /// Which events.
 #[derive(Debug, Default)]
@@ -63,6 +48,32 @@ pub(crate) struct EventFilter {
     pub(crate) limit: u32,
 }
 
+impl EventFilter {
+    /// By an index of what it is about and, where that is not asked, by the one of time; either holds what follows an
+    /// instant, and nothing that came before is looked at.
+    pub(super) fn question(&self) -> Question {
+        Question::of("SELECT e.event_id, e.event_type, e.occurred_at, e.fields FROM event e", "e")
+            .among("e.event_id IN (SELECT value FROM json_each(?#))", id_list(self.ids.as_deref()))
+            .among("e.access_grant_id IN (SELECT value FROM json_each(?#))", id_list(self.grants.as_deref()))
+            .among(
+                "e.access_method_id IN (SELECT value FROM json_each(?#))",
+                id_list(self.methods.as_deref()),
+            )
+            .among("e.acs_system_id IN (SELECT value FROM json_each(?#))", id_list(self.systems.as_deref()))
+            .among(
+                "e.acs_system_id IN (SELECT acs_system_id FROM acs_system WHERE connected_account_id = ?#)",
+                self.account.clone(),
+            )
+            .among("e.acs_entrance_id = ?#", self.entrance.map(|id| id.to_string()))
+            .among("e.acs_encoder_id = ?#", self.encoder.map(|id| id.to_string()))
+            .among("e.space_id IN (SELECT value FROM json_each(?#))", id_list(self.spaces.as_deref()))
+            .among("e.device_id IN (SELECT value FROM json_each(?#))", id_list(self.devices.as_deref()))
+            .and("e.event_type IN (SELECT value FROM json_each(?#))", id_list(self.kinds.as_deref()))
+            .within("e.occurred_at >= ?#", Some(self.since.map_or(i64::MIN, ms)))
+            .and("e.occurred_at <= ?#", self.until.map(ms))
+    }
+}
+
 /// The ids by which an event is found.
 #[derive(Default)]
 struct Found {
@@ -76,6 +87,20 @@ struct Found {
 }
 
 impl Found {
+    /// What the event is about, in the widest sense whose events have an order that a receiver relies on: those of a
+    /// method are in one order with those of its grant.
+    fn resource(&self) -> String {
+        let Self { grant, method, system, entrance, encoder, space, device } = self;
+        None.or_else(|| grant.map(|id| format!("grant/{id}")))
+            .or_else(|| method.map(|id| format!("method/{id}")))
+            .or_else(|| device.map(|id| format!("device/{id}")))
+            .or_else(|| encoder.map(|id| format!("encoder/{id}")))
+            .or_else(|| entrance.map(|id| format!("entrance/{id}")))
+            .or_else(|| space.map(|id| format!("space/{id}")))
+            .or_else(|| system.map(|id| format!("system/{id}")))
+            .unwrap_or_default()
+    }
+
     fn of(subject: Subject) -> Self {
         let mut found = Self::default();
         match subject {
@@ -214,43 +239,18 @@ impl Tenant<'_> {
 
     /// Events in the order they happened.
     pub(crate) fn events(&mut self, filter: &EventFilter) -> Result<Vec<TimedEvent>, StoreError> {
-        let rows = self.db.all(
-            EVENTS,
-            params![
-                self.workspace,
-                filter.since.map_or(i64::MIN, ms),
-                filter.until.map_or(i64::MAX, ms),
-                id_list(filter.ids.as_deref()),
-                id_list(filter.kinds.as_deref()),
-                id_list(filter.grants.as_deref()),
-                id_list(filter.methods.as_deref()),
-                id_list(filter.systems.as_deref()),
-                filter.entrance.map(|id| id.to_string()),
-                filter.encoder.map(|id| id.to_string()),
-                filter.account,
-                id_list(filter.spaces.as_deref()),
-                id_list(filter.devices.as_deref()),
-                filter.limit,
-            ],
-            |row| {
-                Ok((
-                    id::<EventId>(row, "event_id")?,
-                    row.get::<_, String>("event_type")?,
-                    time(row, "occurred_at")?,
-                    row.get::<_, Vec<u8>>("fields")?,
-                ))
-            },
-        )?;
+        let (sql, values) = filter.question().in_order(&self.workspace, "e.occurred_at, e.n", filter.limit);
+        let rows = self.db.all(&sql, rusqlite::params_from_iter(values), |row| {
+            Ok((
+                id::<EventId>(row, "event_id")?,
+                row.get::<_, String>("event_type")?,
+                time(row, "occurred_at")?,
+                row.get::<_, Vec<u8>>("fields")?,
+            ))
+        })?;
         rows.into_iter()
             .map(|(id, kind, occurred_at, sealed)| {
-                let plain = self.db.seal.open(&place(id), &sealed)?;
-                Ok(TimedEvent {
-                    id,
-                    kind,
-                    occurred_at,
-                    fields: serde_json::from_slice(&plain)
-                        .map_err(|error| StoreError::corrupt(place(id), error))?,
-                })
+                Ok(TimedEvent { id, kind, occurred_at, fields: opened(&self.db.seal, id, &sealed)? })
             })
             .collect()
     }
@@ -267,13 +267,14 @@ impl Db {
     ) -> Result<(), StoreError> {
         let id = EventId(self.random.uuid());
         let sealed = self.seal.seal(&place(id), fields.to_string().as_bytes());
+        let workspace = workspace.to_string();
         self.execute(
             "INSERT INTO event(event_id, workspace_id, event_type, occurred_at, access_grant_id, access_method_id,
                                acs_system_id, acs_entrance_id, acs_encoder_id, fields, space_id, device_id)
              VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 id.to_string(),
-                workspace.to_string(),
+                workspace,
                 kind,
                 ms(now),
                 found.grant.map(|id| id.to_string()),
@@ -286,8 +287,14 @@ impl Db {
                 found.device.map(|id| id.to_string()),
             ],
         )?;
-        Ok(())
+        self.owe(&workspace, now, kind, &found.resource())
     }
+}
+
+/// The fields of an event as its row has them.
+pub(super) fn opened(seal: &SealKey, id: EventId, sealed: &[u8]) -> Result<Map<String, Value>, StoreError> {
+    let plain = seal.open(&place(id), sealed)?;
+    serde_json::from_slice(&plain).map_err(|error| StoreError::corrupt(place(id), error))
 }
 
 pub(super) fn place(id: EventId) -> String {

@@ -7,7 +7,7 @@ use crate::{
     grants::{
         CardFate, Created, DeleteFacts, Deleted, Event, GrantProblem, GrantRequest, Means, MethodFacts, Mode,
         NewMethod, PendingJob, Refused, ReservationFacts, Resource, TargetDoor, TargetSystem, Targets,
-        codes::{CodeMethod, Trouble},
+        codes::{CodeMethod, Lack, Trouble},
         plan_create, plan_delete,
     },
     model::{
@@ -80,6 +80,8 @@ pub(crate) struct Grant {
     pub(crate) requested: Vec<(Mode, Option<Private>, Timestamp)>,
     pub(crate) methods: Vec<Method>,
     pub(crate) errors: Vec<(String, String, Timestamp)>,
+    /// What cannot be had of the codes that are asked for.
+    pub(crate) lacks: Vec<Lack>,
 }
 
 /// A method as it stands, desired and observed.
@@ -99,6 +101,8 @@ pub(crate) struct Method {
     pub(crate) card: CardFate,
     /// The window that a card was written with, where its grant has another one since.
     pub(crate) written_for: Option<(Window, Timestamp)>,
+    /// Doors that the card in the guest's pocket opens, and its grant leads to no more.
+    pub(crate) left_doors: Vec<String>,
     /// When its grant holds.
     pub(crate) window: Option<Window>,
     pub(crate) code: Option<Box<CodeView>>,
@@ -219,9 +223,7 @@ impl Tenant<'_> {
         }
         self.tell(now, &plan.events)?;
         self.keep_keys(now, plan.id, identity, &plan.methods)?;
-        if request.means.codes {
-            self.request_codes(now, plan.id, 0, &command.requested)?;
-        }
+        self.request_codes(now, plan.id, 0, &command.requested)?;
         let grant = self.grant(&GrantName::Id(plan.id))?;
         Ok(grant.ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was made"))?)
     }
@@ -369,7 +371,6 @@ impl Tenant<'_> {
             ..Means::default()
         };
         for device in devices {
-            means.codes |= self.takes_codes(*device)?;
             means.cloud_keys |= self.can_be_opened(*device)?;
             if means.system.is_none() {
                 means.system = self.db.one(
@@ -395,16 +396,12 @@ impl Tenant<'_> {
         if places.is_empty() {
             return Ok(());
         }
-        let made = self.with_book(now, grant, |book, at| {
-            places.iter().all(|(place, wish)| !book.request(at, grant, *place, wish.code.as_ref()).is_empty())
-        })?;
-        if made == Some(false) {
-            let message = "No PIN is left that every targeted device would take".to_owned();
-            let problem = GrantProblem { code: "cannot_create_requested_access_methods", message };
-            self.write_problems(now, grant, std::slice::from_ref(&problem))?;
-            self.tell(now, &[Event::could_not_create(grant, problem.message)])?;
-        }
-        Ok(())
+        self.with_book(now, grant, |book, at| {
+            for (place, wish) in places {
+                book.request(at, grant, place, wish.code.as_ref());
+            }
+        })
+        .map(drop)
     }
 
     /// The doors with their systems, none twice. A door that is not there, or no longer, refuses.
@@ -526,6 +523,7 @@ impl Tenant<'_> {
                     requested: Vec::new(),
                     methods: Vec::new(),
                     errors: Vec::new(),
+                    lacks: Vec::new(),
                 };
                 Ok((grant, row.get::<_, Option<Vec<u8>>>("name")?))
             },
@@ -564,6 +562,7 @@ impl Tenant<'_> {
             [&own],
             |row| Ok((row.get("code")?, row.get("message")?, time(row, "created_at")?)),
         )?;
+        grant.lacks = self.lacks(grant.id)?;
         Ok(Some(grant))
     }
 
@@ -590,11 +589,35 @@ impl Tenant<'_> {
     /// Adds what is sealed, and what is known of slots.
     fn fill(&self, method: &mut Method) -> Result<(), StoreError> {
         match method.mode {
-            Mode::Card => {}
+            Mode::Card => {
+                if method.written_for.is_some() && !method.is_issued {
+                    method.left_doors = self.left_doors(method)?;
+                }
+            }
             Mode::Code => method.code = self.code_view(method.grant, method.id)?.map(Box::new),
             Mode::MobileKey | Mode::CloudKey => method.key = self.key_view(method.id)?,
         }
         Ok(())
+    }
+
+    /// The doors that the last card of a method was written for, and to which its grant leads no more; without rooms
+    /// that were freed since.
+    fn left_doors(&self, method: &Method) -> Result<Vec<String>, StoreError> {
+        let doors = self.doors_of_grant(method.grant)?;
+        let written = self.db.all(
+            "SELECT e.acs_entrance_id, coalesce(e.display_name, e.name) AS shown
+             FROM ordered_card o JOIN json_each(o.acs_entrance_ids) d JOIN acs_entrance e ON e.acs_entrance_id = d.value
+             WHERE o.rowid = (SELECT max(w.rowid) FROM ordered_card w JOIN action_attempt a USING(job_id)
+                              WHERE w.access_method_id = ?1 AND w.workspace_id = ?2
+                                AND (a.status = 'success' OR a.error_type = 'encoding_interrupted'))
+               AND NOT EXISTS (SELECT 1 FROM ordered_checkout c JOIN access_grant g USING(reservation_key)
+                               WHERE g.access_grant_id = ?3 AND c.workspace_id = ?2 AND c.freed = 1
+                                 AND c.acs_entrance_id = e.acs_entrance_id)
+             ORDER BY d.key",
+            params![method.id.to_string(), self.workspace, method.grant.to_string()],
+            |row| Ok((id::<AcsEntranceId>(row, "acs_entrance_id")?, row.get::<_, String>("shown")?)),
+        )?;
+        Ok(written.into_iter().filter(|(door, _)| !doors.contains(door)).map(|(_, shown)| shown).collect())
     }
 
     pub(crate) fn method(&mut self, wanted: AccessMethodId) -> Result<Option<Method>, StoreError> {
@@ -722,7 +745,8 @@ impl Tenant<'_> {
     ) -> Result<(), Fault> {
         let grants = self.db.all(
             "SELECT access_grant_id FROM access_grant
-             WHERE workspace_id = ?1 AND deleted_at IS NULL AND (access_grant_id = ?2 OR reservation_key = ?3)
+             WHERE +workspace_id = ?1 AND deleted_at IS NULL
+               AND (access_grant_id = ?2 OR (workspace_id = ?1 AND reservation_key = ?3))
              ORDER BY rowid",
             params![self.workspace, grant.map(|id| id.to_string()), reservation],
             |row| id::<AccessGrantId>(row, "access_grant_id"),
@@ -739,8 +763,13 @@ impl Tenant<'_> {
     }
 
     fn rooms_still_there(&self, key: &ReservationKey) -> Result<Targets, Fault> {
+        self.still_there(&self.reservation_rooms(key)?)
+    }
+
+    /// Of these rooms, those that their sites have.
+    pub(super) fn still_there(&self, wanted: &[AcsEntranceId]) -> Result<Targets, Fault> {
         let mut rooms = Targets::default();
-        for room in self.reservation_rooms(key)? {
+        for &room in wanted {
             match self.targets(&[room]) {
                 Ok(found) => {
                     for system in found.systems {
@@ -758,7 +787,11 @@ impl Tenant<'_> {
         Ok(rooms)
     }
 
-    fn earlier_cards(&self, now: Timestamp, key: &ReservationKey) -> Result<Vec<AcsSystemId>, StoreError> {
+    pub(super) fn earlier_cards(
+        &self,
+        now: Timestamp,
+        key: &ReservationKey,
+    ) -> Result<Vec<AcsSystemId>, StoreError> {
         self.db.all(
             "SELECT DISTINCT m.acs_system_id FROM access_grant g JOIN access_method m USING(access_grant_id)
              JOIN card_state c USING(access_method_id)
@@ -815,6 +848,31 @@ impl Tenant<'_> {
         Ok(())
     }
 
+    /// Removes a grant that ended long ago and of which nothing is left anywhere.
+    pub(super) fn remove_grant(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), StoreError> {
+        self.tell(now, &[Event::grant("access_grant.deleted", grant)])?;
+        let own = grant.to_string();
+        // With the last grant of its stay.
+        self.db.execute(
+            "DELETE FROM reservation_entrance AS r
+             WHERE workspace_id = ?2 AND reservation_key = (
+                 SELECT reservation_key FROM access_grant WHERE access_grant_id = ?1 AND workspace_id = ?2)
+               AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.workspace_id = ?2
+                 AND g.reservation_key = r.reservation_key AND g.access_grant_id <> ?1)",
+            params![own, self.workspace],
+        )?;
+        // Before the grant, for what is kept of methods that are gone to know whose they were.
+        self.db.execute(
+            "DELETE FROM access_method WHERE access_grant_id = ?1 AND workspace_id = ?2",
+            params![own, self.workspace],
+        )?;
+        self.db.execute(
+            "DELETE FROM access_grant WHERE access_grant_id = ?1 AND workspace_id = ?2",
+            params![own, self.workspace],
+        )?;
+        Ok(())
+    }
+
     /// A deleted grant is gone with its last method.
     pub(super) fn sweep(&self, grant: AccessGrantId) -> Result<(), StoreError> {
         self.db.execute(
@@ -825,7 +883,10 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    fn pending_job(&self, method: AccessMethodId) -> Result<Option<(ActionAttemptId, JobId)>, StoreError> {
+    pub(super) fn pending_job(
+        &self,
+        method: AccessMethodId,
+    ) -> Result<Option<(ActionAttemptId, JobId)>, StoreError> {
         self.db.one(
             "SELECT action_attempt_id, job_id FROM action_attempt
              WHERE access_method_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
@@ -844,7 +905,7 @@ impl Db {
         let ended = self.all(
             &format!(
                 "SELECT workspace_id, access_grant_id, access_method_id FROM ({GOING})
-                 JOIN (SELECT access_method_id, opens_until FROM card_state) c USING(access_method_id)
+                 CROSS JOIN (SELECT access_method_id, opens_until FROM card_state) c USING(access_method_id)
                  WHERE c.opens_until <= ?1
                    AND NOT EXISTS (SELECT 1 FROM action_attempt a
                                    WHERE a.access_method_id = c.access_method_id AND a.status = 'pending')"
@@ -861,7 +922,7 @@ impl Db {
         let next = self.one(
             &format!(
                 "SELECT min(opens_until) AS next FROM ({GOING})
-                 JOIN (SELECT access_method_id, opens_until FROM card_state) USING(access_method_id)
+                 CROSS JOIN (SELECT access_method_id, opens_until FROM card_state) USING(access_method_id)
                  WHERE opens_until > ?1"
             ),
             [ms(now)],
@@ -871,13 +932,14 @@ impl Db {
     }
 }
 
-/// Methods that are being deleted, alone or with their grant; each half by an index.
+/// Methods that are being deleted, alone or with their grant; each half by an index, in this order of tables. One may be
+/// in both.
 const GOING: &str = "
     SELECT m.workspace_id, m.access_grant_id, m.access_method_id FROM access_grant g
-    JOIN access_method m USING(access_grant_id) WHERE g.deleted_at IS NOT NULL
-    UNION
+    CROSS JOIN access_method m USING(access_grant_id) WHERE g.deleted_at IS NOT NULL
+    UNION ALL
     SELECT m.workspace_id, m.access_grant_id, m.access_method_id FROM method_end
-    JOIN access_method m USING(access_method_id)";
+    CROSS JOIN access_method m USING(access_method_id)";
 
 /// Every door that a grant names, and those of its spaces, in its order.
 const DOORS_OF_GRANT: &str = "
@@ -908,6 +970,7 @@ fn method(row: &Row<'_>) -> rusqlite::Result<Method> {
     let window = Window::new(time(row, "grant_starts_at")?, maybe_time(row, "grant_ends_at")?).ok();
     Ok(Method {
         written_for,
+        left_doors: Vec::new(),
         window,
         code: None,
         key: None,

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     Attempt, Db, Fault, GrantName, Tenant,
-    rows::{id, json as json_of, ms, time},
+    rows::{id, json as json_of, maybe_time, ms, time},
     split,
 };
 
@@ -29,6 +29,24 @@ pub(crate) struct KeyView {
     pub(crate) url: Option<Private>,
     /// Why there is none to give out.
     pub(crate) problem: Option<String>,
+}
+
+/// A link by which a person gets a key.
+#[derive(Debug)]
+pub(crate) struct InstantKey {
+    pub(crate) method: AccessMethodId,
+    pub(crate) url: Private,
+    pub(crate) created_at: Timestamp,
+    pub(crate) ends_at: Option<Timestamp>,
+}
+
+/// Why there is none to give out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoInstantKey {
+    /// No address for mobile keys is configured.
+    NoAddress,
+    /// No live grant of the person asks for a mobile key.
+    NoMobileKey,
 }
 
 impl Db {
@@ -89,6 +107,36 @@ impl Tenant<'_> {
         Ok(Some(KeyView { url: self.unseal(&url_place(method), url)?, problem }))
     }
 
+    /// The mobile key that a person may use now, or next: of several, the one that was made last.
+    pub(crate) fn key_of_identity(
+        &mut self,
+        now: Timestamp,
+        identity: UserIdentityId,
+    ) -> Result<Result<InstantKey, NoInstantKey>, StoreError> {
+        let found = self.db.one(
+            "SELECT m.access_method_id, m.created_at, g.ends_at, k.url
+             FROM access_grant g CROSS JOIN access_method m USING(access_grant_id)
+             CROSS JOIN key_method k USING(access_method_id)
+             WHERE g.user_identity_id = ?1 AND g.workspace_id = ?2 AND g.deleted_at IS NULL
+               AND (g.ends_at IS NULL OR g.ends_at > ?3) AND k.url IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM method_end e WHERE e.access_method_id = m.access_method_id)
+             ORDER BY m.rowid DESC LIMIT 1",
+            params![identity.to_string(), self.workspace, ms(now)],
+            |row| {
+                let times = (time(row, "created_at")?, maybe_time(row, "ends_at")?);
+                Ok((id::<AccessMethodId>(row, "access_method_id")?, times, row.get::<_, Vec<u8>>("url")?))
+            },
+        )?;
+        let Some((method, (created_at, ends_at), url)) = found else {
+            let why =
+                if self.db.has_mobile_keys() { NoInstantKey::NoMobileKey } else { NoInstantKey::NoAddress };
+            return Ok(Err(why));
+        };
+        let url = self.unseal(&url_place(method), Some(url))?;
+        let url = url.ok_or_else(|| StoreError::corrupt("key_method.url", "gone while it was read"))?;
+        Ok(Ok(InstantKey { method, url, created_at, ends_at }))
+    }
+
     /// Opens a door with a cloud key. `door` names a device; the attempt may be one that is under way already.
     pub(crate) fn unlock_door(
         &mut self,
@@ -143,7 +191,7 @@ impl Tenant<'_> {
             (Unlock::Same(attempt), _) => attempt,
             (Unlock::New { attempt, job, unsent_at, silent_at }, Some(bridge)) => {
                 self.db.execute(
-                    "INSERT INTO unlock_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, ?6, ?7, ?8, NULL)",
+                    "INSERT INTO unlock_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, ?6, ?7, ?8, NULL, NULL)",
                     params![
                         attempt.to_string(),
                         self.workspace,
@@ -188,10 +236,10 @@ impl Tenant<'_> {
     ) -> Result<bool, StoreError> {
         let (status, kind, message) = match end {
             Ok(()) => ("success", None, None),
-            Err(error) => ("error", Some(error.kind), Some(error.message.as_str())),
+            Err(error) => ("error", Some(error.kind), Some(self.seal_error(attempt, &error.message))),
         };
         let ended = self.db.one(
-            "UPDATE unlock_attempt SET status = ?3, error_type = ?4, error_message = ?5, ended_at = ?6
+            "UPDATE unlock_attempt SET status = ?3, error_type = ?4, error_sealed = ?5, ended_at = ?6
              WHERE action_attempt_id = ?1 AND workspace_id = ?2 AND status = 'pending'
              RETURNING device_id, (SELECT acs_system_id FROM device d WHERE d.device_id = unlock_attempt.device_id)
                AS acs_system_id",

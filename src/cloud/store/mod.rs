@@ -11,11 +11,13 @@ mod bridges;
 mod codes;
 mod devices;
 mod encode;
+mod erasure;
 mod events;
 mod grants;
 mod keys;
 mod local;
 mod people;
+mod question;
 mod reports;
 mod restore;
 mod retention;
@@ -27,6 +29,7 @@ mod standing;
 mod tenancy;
 mod trust;
 mod update;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -36,11 +39,13 @@ use rusqlite::{Connection, Params, Row};
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
 pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
 pub(crate) use devices::{DeviceFilter, DeviceRow, DeviceTrouble};
+pub use erasure::Retention;
 pub(crate) use events::{EventFilter, TimedEvent};
 pub(crate) use grants::{
     CodeView, Grant, GrantChange, GrantCommand, GrantFilter, GrantName, IdentityRef, Method, MethodFilter,
     Requested,
 };
+pub(crate) use keys::{InstantKey, NoInstantKey};
 pub(crate) use people::{Identity, IdentityFilter, IdentityName, Person, PersonChange};
 pub use restore::Restored;
 pub(crate) use scan::{Scan, ScanState, Scanned};
@@ -52,8 +57,11 @@ pub use trust::{
     Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
     NotAnswered, NotInvited, NotRetired, OldKey, Paired, PairingRow, Revocation, Trust,
 };
+pub use webhooks::WebhookRow;
+pub(crate) use webhooks::{Delivered, Delivery, Webhook};
 
 use crate::{
+    cloud::Signals,
     grants::Refused,
     model::{BridgeId, KeyTemplate, WorkspaceId},
     seal::SealKey,
@@ -74,6 +82,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("devices.sql"),
     include_str!("people.sql"),
     include_str!("scan.sql"),
+    include_str!("codes.sql"),
+    include_str!("webhooks.sql"),
+    include_str!("lists.sql"),
+    include_str!("erasure.sql"),
 ];
 
 /// The cloud's database.
@@ -90,6 +102,13 @@ pub struct Db {
     has_ordered: bool,
     /// Where mobile keys are handed out.
     key_template: Option<KeyTemplate>,
+    /// Woken when webhooks are owed something.
+    signals: Option<Signals>,
+    /// As far as people were looked at who may have to be forgotten.
+    people_looked_at: i64,
+    retention: Retention,
+    /// As far as codes were taken out of grants that are over: an end, and a row.
+    codes_forgotten: (i64, i64),
 }
 
 impl Store for Db {
@@ -125,6 +144,10 @@ impl Db {
             disk_is_full: false,
             has_ordered: false,
             key_template: None,
+            signals: None,
+            people_looked_at: 0,
+            retention: Retention::default(),
+            codes_forgotten: (i64::MIN, i64::MIN),
         }
     }
 
@@ -184,6 +207,12 @@ pub(crate) struct Listed<T> {
 }
 
 impl<T> Listed<T> {
+    /// The same list of what each of its rows stands for.
+    fn try_map<U, E>(self, each: impl FnMut(T) -> Result<U, E>) -> Result<Listed<U>, E> {
+        let rows = self.rows.into_iter().map(each).collect::<Result<_, E>>()?;
+        Ok(Listed { rows, next: self.next })
+    }
+
     /// From rows with their places, asked for with one more than the limit.
     fn cut(mut rows: Vec<(i64, T)>, page: Page) -> Self {
         let limit = page.limit as usize;

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     grants::{Refused, Resource},
-    model::{AccessGrantId, AcsEntranceId, AcsSystemId, DeviceId, UserIdentityId},
+    model::{AccessGrantId, AcsEntranceId, AcsSystemId, DeviceId, UserIdentityId, WorkspaceId},
     store::StoreError,
 };
 
 use super::{
     Db, Fault, Listed, Page, Tenant,
+    question::Question,
     rows::{id, id_list, ms, time},
     split,
 };
@@ -78,7 +79,7 @@ pub(crate) struct PersonChange {
 
 /// How many sealed rows one question looks through for words: some tens of milliseconds. The rest is the next page's.
 const LOOKED_THROUGH: u32 = 5_000;
-/// People that are erased at once.
+/// People that are looked at, and erased, at once.
 const SLICE: u32 = 200;
 
 impl Person {
@@ -263,23 +264,16 @@ impl Tenant<'_> {
     ) -> Result<Listed<Identity>, StoreError> {
         let words = filter.search.as_ref().map(|words| words.to_lowercase());
         let most = if words.is_some() { LOOKED_THROUGH } else { page.limit + 1 };
-        let rows = self.db.all(
-            "SELECT rowid AS place, * FROM user_identity
-             WHERE workspace_id = ?1 AND erased_at IS NULL AND rowid > ?2
-               AND (?3 IS NULL OR user_identity_id IN (SELECT value FROM json_each(?3)))
-               AND (?4 IS NULL OR created_at < ?4)
-               AND (?5 IS NULL OR customer_key = ?5)
-             ORDER BY rowid LIMIT ?6",
-            params![
-                self.workspace,
-                page.after,
-                id_list(filter.ids.as_deref()),
-                filter.created_before.map(ms),
-                filter.customer,
-                most,
-            ],
-            |row| Ok((row.get::<_, i64>("place")?, sealed(row)?)),
-        )?;
+        let question = Question::of("SELECT u.rowid AS place, u.* FROM user_identity u", "u")
+            .among("u.user_identity_id IN (SELECT value FROM json_each(?#))", id_list(filter.ids.as_deref()))
+            .among("u.customer_key = ?#", filter.customer.clone())
+            .and("u.created_at < ?#", filter.created_before.map(ms))
+            .and("u.rowid > ?#", Some(page.after))
+            .only("u.erased_at IS NULL");
+        let (sql, values) = question.in_order(&self.workspace, "u.rowid", most);
+        let rows = self.db.all(&sql, rusqlite::params_from_iter(values), |row| {
+            Ok((row.get::<_, i64>("place")?, sealed(row)?))
+        })?;
         let is_all = rows.len() < most as usize;
         let last = rows.last().map(|(place, _)| *place);
         let mut found = Vec::new();
@@ -347,38 +341,6 @@ impl Tenant<'_> {
         Ok(self.erase_identity(now, identity.id)?)
     }
 
-    /// What tells of the person goes, also out of what is over: names of grants, and orders that carried the name. An
-    /// order that a resumption of its bridge could still ask for goes with its retention.
-    fn erase_identity(&mut self, now: Timestamp, own: UserIdentityId) -> Result<(), StoreError> {
-        let text = own.to_string();
-        self.db.execute(
-            "DELETE FROM bridge_order
-             WHERE workspace_id = ?2 AND over_at IS NOT NULL AND (position IS NULL OR position <=
-                 (SELECT orders_acknowledged FROM bridge WHERE bridge.id = bridge_order.bridge_id))
-               AND job_id IN (
-                 SELECT job_id FROM ordered_card WHERE workspace_id = ?2 AND access_method_id IN (
-                   SELECT access_method_id FROM access_method JOIN access_grant USING(access_grant_id)
-                   WHERE user_identity_id = ?1
-                   UNION ALL SELECT access_method_id FROM acs_credential WHERE user_identity_id = ?1))",
-            params![text, self.workspace],
-        )?;
-        self.db.execute(
-            "UPDATE access_grant SET name = NULL WHERE user_identity_id = ?1 AND workspace_id = ?2",
-            params![text, self.workspace],
-        )?;
-        self.db.execute(
-            "DELETE FROM merged_identity WHERE user_identity_id = ?1 AND workspace_id = ?2",
-            params![text, self.workspace],
-        )?;
-        self.db.execute(
-            "UPDATE user_identity SET person = x'', key_index = NULL, email_index = NULL, phone_index = NULL,
-               customer_key = NULL, erased_at = ?3
-             WHERE user_identity_id = ?1 AND workspace_id = ?2",
-            params![text, self.workspace, ms(now)],
-        )?;
-        Ok(())
-    }
-
     /// Folds people into one: grants and cards become that person's, and so do the address and the number that were
     /// missing. The others' ids and keys lead to that person from then on. Saying it again changes nothing.
     pub(crate) fn merge_identities(
@@ -415,7 +377,7 @@ impl Tenant<'_> {
 
     fn fold(&mut self, now: Timestamp, kept: UserIdentityId, other: &Identity) -> Result<(), StoreError> {
         let (kept, gone) = (kept.to_string(), other.id.to_string());
-        for table in ["access_grant", "acs_credential", "merged_identity"] {
+        for table in ["access_grant", "past_grant", "acs_credential", "merged_identity"] {
             self.db.execute(
                 &format!(
                     "UPDATE {table} SET user_identity_id = ?1 WHERE user_identity_id = ?2 AND workspace_id = ?3"
@@ -499,24 +461,10 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub fn forget_people(&mut self, now: Timestamp, before: Option<Timestamp>) -> Result<bool, StoreError> {
-        let idle = match before {
-            None => Vec::new(),
-            Some(before) => self.all(
-                "SELECT workspace_id, user_identity_id FROM user_identity u
-                 WHERE erased_at IS NULL AND created_at < ?1
-                   AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.user_identity_id = u.user_identity_id
-                     AND (CASE WHEN deleted_at IS NULL THEN ends_at ELSE deleted_at END IS NULL
-                       OR CASE WHEN deleted_at IS NULL THEN ends_at ELSE deleted_at END >= ?1))
-                   AND NOT EXISTS (SELECT 1 FROM acs_credential c WHERE c.user_identity_id = u.user_identity_id
-                     AND (c.issued_at >= ?1 OR c.ends_at >= ?1))
-                 LIMIT ?2",
-                params![ms(before), SLICE],
-                |row| Ok((id(row, "workspace_id")?, id(row, "user_identity_id")?)),
-            )?,
+        let looked_at = match before {
+            None => 0,
+            Some(before) => self.erase_idle_people(now, before)?,
         };
-        for (workspace, identity) in &idle {
-            self.tenant(*workspace).erase_identity(now, *identity)?;
-        }
         let forgotten = self.execute(
             "DELETE FROM user_identity WHERE user_identity_id IN (
                SELECT user_identity_id FROM user_identity u WHERE erased_at IS NOT NULL
@@ -525,7 +473,34 @@ impl Db {
                LIMIT ?1)",
             [SLICE],
         )?;
-        Ok(idle.len().max(forgotten) == SLICE as usize)
+        Ok(looked_at.max(forgotten) == SLICE as usize)
+    }
+
+    /// Looks at the next people in the order of their making, from the first again after the last. Says at how many.
+    fn erase_idle_people(&mut self, now: Timestamp, before: Timestamp) -> Result<usize, StoreError> {
+        let next = self.all(
+            "SELECT u.rowid AS place, workspace_id, user_identity_id,
+               erased_at IS NULL AND created_at < ?1
+               AND NOT EXISTS (SELECT 1 FROM access_grant g WHERE g.user_identity_id = u.user_identity_id
+                 AND (CASE WHEN deleted_at IS NULL THEN ends_at ELSE deleted_at END IS NULL
+                   OR CASE WHEN deleted_at IS NULL THEN ends_at ELSE deleted_at END >= ?1))
+               AND NOT EXISTS (SELECT 1 FROM acs_credential c WHERE c.user_identity_id = u.user_identity_id
+                 AND (c.issued_at >= ?1 OR c.ends_at >= ?1)) AS is_idle
+             FROM user_identity u WHERE u.rowid > ?2 ORDER BY u.rowid LIMIT ?3",
+            params![ms(before), self.people_looked_at, SLICE],
+            |row| {
+                let person = (id::<WorkspaceId>(row, "workspace_id")?, id(row, "user_identity_id")?);
+                Ok((row.get::<_, i64>("place")?, person, row.get::<_, bool>("is_idle")?))
+            },
+        )?;
+        self.people_looked_at = match next.last() {
+            Some((place, ..)) if next.len() == SLICE as usize => *place,
+            _ => 0,
+        };
+        for (_, (workspace, identity), _) in next.iter().filter(|(.., is_idle)| *is_idle) {
+            self.tenant(*workspace).erase_identity(now, *identity)?;
+        }
+        Ok(next.len())
     }
 }
 

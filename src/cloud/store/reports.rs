@@ -409,13 +409,22 @@ impl Tenant<'_> {
     }
 
     /// The rooms of a reservation are free in the lock system: when all of one system's are, the cards that were
-    /// left for them are no longer shown.
+    /// left for them are no longer shown. One that opens a room which was not freed goes on being shown.
     fn rooms_freed(&mut self, system: AcsSystemId, key: &str) -> Result<(), StoreError> {
         let methods = self.db.all(
             "SELECT m.access_method_id, m.access_grant_id FROM access_grant g
              JOIN access_method m USING(access_grant_id)
-             WHERE g.workspace_id = ?1 AND g.reservation_key = ?2 AND g.deleted_at IS NOT NULL
-               AND m.acs_system_id = ?3
+             WHERE g.workspace_id = ?1 AND g.reservation_key = ?2 AND m.acs_system_id = ?3 AND m.mode = 'card'
+               AND (g.deleted_at IS NOT NULL
+                    OR EXISTS (SELECT 1 FROM method_end e WHERE e.access_method_id = m.access_method_id))
+               AND NOT EXISTS (
+                     SELECT 1 FROM ordered_card w JOIN action_attempt a USING(job_id)
+                     JOIN json_each(w.acs_entrance_ids) d JOIN acs_entrance e ON e.acs_entrance_id = d.value
+                     WHERE w.access_method_id = m.access_method_id AND e.kind = 'room' AND e.removed_at IS NULL
+                       AND (a.status = 'success' OR a.error_type = 'encoding_interrupted')
+                       AND NOT EXISTS (SELECT 1 FROM ordered_checkout o
+                                       WHERE o.workspace_id = ?1 AND o.reservation_key = ?2 AND o.freed = 1
+                                         AND o.acs_entrance_id = d.value))
                AND NOT EXISTS (SELECT 1 FROM action_attempt a
                                WHERE a.access_method_id = m.access_method_id AND a.status = 'pending')
                AND NOT EXISTS (SELECT 1 FROM ordered_checkout o WHERE o.workspace_id = ?1

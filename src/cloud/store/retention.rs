@@ -1,7 +1,7 @@
 //! What is forgotten, and when.
 //!
-//! Nothing here decides about access: grants, methods, people, and doubts that nobody has settled stay until somebody
-//! asks for their end. What goes is the record of what is over.
+//! Nothing here decides about access: what may still open a door, and doubts that nobody has settled, stay until somebody
+//! asks for their end. What goes is the record of what is over, for as long as the operator says.
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
@@ -10,10 +10,6 @@ use crate::store::StoreError;
 
 use super::{Db, rows::ms, trust::PAIRINGS_KEPT};
 
-/// How long the feed reaches back: a client that was away for a whole season still finds out what it missed.
-const EVENTS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// How long a finished attempt and the card it made stay readable: as long as the feed that speaks of them.
-const ATTEMPTS_KEPT: SignedDuration = EVENTS_KEPT;
 /// How long an order is kept after its job's end: long enough to look at, and to know a late repetition. It carries
 /// the guest's name, so not longer.
 const ORDERS_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -26,13 +22,18 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub fn forget(&mut self, now: Timestamp) -> Result<bool, StoreError> {
-        let before = |kept| ms(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
+        let before = |kept: SignedDuration| ms(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
+        let (events, attempts) = (before(self.retention.events), before(self.retention.attempts));
+        let more = self.forget_codes(now)? | self.forget_grants(now)?;
         // Orders before check-outs, attempts before cards: the later ones go when nothing speaks of them any more.
         let forgotten = [
+            self.forget_deliveries(now, events, SLICE)?,
             self.execute(
                 "DELETE FROM event WHERE n IN (
-                   SELECT n FROM workspace JOIN event USING(workspace_id) WHERE occurred_at < ?1 LIMIT ?2)",
-                params![before(EVENTS_KEPT), SLICE],
+                   SELECT n FROM workspace CROSS JOIN event USING(workspace_id)
+                   WHERE occurred_at < ?1 AND NOT EXISTS (SELECT 1 FROM webhook_delivery d WHERE d.event_n = n)
+                   LIMIT ?2)",
+                params![events, SLICE],
             )?,
             // What a resumption could still ask for leaves no gap.
             self.execute(
@@ -60,10 +61,10 @@ impl Db {
                 params![before(PAIRINGS_KEPT), SLICE],
             )?,
             self.forget_ordered_slots(before(ORDERS_KEPT), SLICE)?,
-            self.forget_unlocks(before(ATTEMPTS_KEPT), SLICE)?,
-            self.forget_attempts(before(ATTEMPTS_KEPT))?,
-            self.forget_scans(before(ATTEMPTS_KEPT))?,
-            self.forget_local_jobs(before(ATTEMPTS_KEPT), SLICE)?,
+            self.forget_unlocks(attempts, SLICE)?,
+            self.forget_attempts(attempts)?,
+            self.forget_scans(attempts)?,
+            self.forget_local_jobs(attempts, SLICE)?,
             self.execute(
                 "DELETE FROM acs_credential WHERE rowid IN (
                    SELECT c.rowid FROM acs_credential c
@@ -72,10 +73,10 @@ impl Db {
                      AND NOT EXISTS (SELECT 1 FROM action_attempt a
                                      WHERE a.acs_credential_id = c.acs_credential_id)
                    LIMIT ?2)",
-                params![before(ATTEMPTS_KEPT), SLICE],
+                params![attempts, SLICE],
             )?,
         ];
-        Ok(forgotten.contains(&(SLICE as usize)))
+        Ok(more || forgotten.contains(&(SLICE as usize)))
     }
 
     /// An attempt goes with what its job was ordered for, unless its card is still in doubt: then what settles the

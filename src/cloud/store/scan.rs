@@ -10,13 +10,14 @@ use crate::{
     grants::{CARD_WAIT, Refused, Resource, attempt_end},
     model::{
         AcsCredentialId, AcsEncoderId, AcsSystemId, ActionAttemptId, BridgeId, CardRead, CardSeen,
-        EncoderName, Job, JobId, Order, Outcome, Priority, Report, SystemName, WorkspaceId,
+        EncoderName, Job, JobId, Kind, Order, Outcome, Priority, Report, SystemName, WorkspaceId,
     },
     store::StoreError,
 };
 
 use super::{
     Credential, Db, Fault, Tenant,
+    attempts::ErrorText,
     rows::{id, maybe_id, maybe_time, ms, parsed, time},
     split,
 };
@@ -100,6 +101,27 @@ impl Seen {
     }
 }
 
+/// A card of ours, and what it was written with.
+struct Candidate {
+    card: AcsCredentialId,
+    ends_at: Option<Timestamp>,
+    /// The ends that were ordered for it, one for each writing.
+    ends_before: Vec<Option<i64>>,
+    rooms: Vec<String>,
+}
+
+impl Candidate {
+    /// Whether it was written with this end once. A card's end is printed to the minute.
+    fn had_the_end(&self, end: Option<Timestamp>) -> bool {
+        let is_it = |ordered: &Option<i64>| match (ordered, end) {
+            (Some(ordered), Some(end)) => (0..60_000).contains(&(ms(end) - ordered)),
+            (None, None) => true,
+            _ => false,
+        };
+        self.ends_before.iter().any(is_it)
+    }
+}
+
 /// An attempt as its bridge's report finds it.
 struct Ordered {
     workspace: WorkspaceId,
@@ -158,7 +180,7 @@ impl Tenant<'_> {
         };
         self.db.execute(
             "INSERT INTO scan_attempt VALUES(?1, ?2, ?3, ?4, ?5, ?6, 'pending', NULL, NULL, NULL, NULL, ?7, ?8, ?9,
-                                             NULL)",
+                                             NULL, NULL)",
             params![
                 attempt.to_string(),
                 self.workspace,
@@ -180,8 +202,7 @@ impl Tenant<'_> {
             "SELECT * FROM scan_attempt WHERE action_attempt_id = ?1 AND workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
-                let error: (Option<String>, Option<String>) =
-                    (row.get("error_type")?, row.get("error_message")?);
+                let error = (row.get::<_, Option<String>>("error_type")?, ErrorText::of(row)?);
                 let seen: (Option<Vec<u8>>, Option<AcsCredentialId>) =
                     (row.get("seen")?, maybe_id(row, "acs_credential_id")?);
                 Ok((id::<JobId>(row, "job_id")?, row.get::<_, String>("status")?, error, seen))
@@ -204,14 +225,15 @@ impl Tenant<'_> {
             }
             _ => ScanState::Error {
                 kind: kind.unwrap_or_else(|| "uncategorized_error".into()),
-                message: message.unwrap_or_default(),
+                message: self.open_error(wanted, message)?,
             },
         };
         Ok(Some(Scan { id: wanted, job, state }))
     }
 
     /// Which card of ours a card is that was read: the rooms must be those of one card that was written, and the end
-    /// that of the only such card; or else there is one such card that still opens.
+    /// that of the only such card; or else one that this card, and no other, was written with before. Where the site
+    /// itself wrote one that looks the same, it may be either.
     fn known_card(
         &self,
         now: Timestamp,
@@ -225,6 +247,8 @@ impl Tenant<'_> {
         rooms.sort_unstable();
         let candidates = self.db.all(
             "SELECT c.acs_credential_id, c.ends_at,
+                    (SELECT json_group_array(ends_at) FROM ordered_card w
+                     WHERE w.access_method_id = c.access_method_id AND w.revision > 0) AS ends_before,
                     (SELECT json_group_array(name) FROM (
                        SELECT e.name FROM acs_entrance e, json_each(o.acs_entrance_ids) door
                        WHERE e.acs_entrance_id = door.value AND e.kind = 'room' ORDER BY e.name)) AS rooms
@@ -235,17 +259,51 @@ impl Tenant<'_> {
                AND (c.ends_at = ?3 OR c.ends_at IS NULL OR c.ends_at > ?4)",
             params![self.workspace, system.to_string(), seen.ends_at.map(ms), ms(now)],
             |row| {
-                let rooms: Vec<String> = super::rows::json(row, "rooms")?;
-                Ok((id::<AcsCredentialId>(row, "acs_credential_id")?, maybe_time(row, "ends_at")?, rooms))
+                Ok(Candidate {
+                    card: id(row, "acs_credential_id")?,
+                    ends_at: maybe_time(row, "ends_at")?,
+                    ends_before: super::rows::json(row, "ends_before")?,
+                    rooms: super::rows::json(row, "rooms")?,
+                })
             },
         )?;
-        let of_rooms: Vec<_> = candidates.into_iter().filter(|(_, _, written)| *written == rooms).collect();
-        let same_end: Vec<_> = of_rooms.iter().filter(|(_, end, _)| *end == seen.ends_at).collect();
-        seen.one_of_several = same_end.len() > 1;
-        Ok(match (same_end.as_slice(), of_rooms.as_slice()) {
-            ([(card, ..)], _) | ([], [(card, ..)]) => Some(*card),
+        let mut by_the_site = false;
+        for room in &rooms {
+            let of_room = |own: &&Candidate| own.ends_at == seen.ends_at && own.rooms.contains(room);
+            let ours = candidates.iter().filter(of_room).count();
+            by_the_site |= self.site_wrote_more(system, room, seen.ends_at, ours)?;
+        }
+        let of_rooms: Vec<_> = candidates.into_iter().filter(|own| own.rooms == rooms).collect();
+        let same_end: Vec<_> = of_rooms.iter().filter(|own| own.ends_at == seen.ends_at).collect();
+        let had_it = |own: &&Candidate| own.had_the_end(seen.ends_at);
+        let same_end_before: Vec<_> = of_rooms.iter().filter(had_it).collect();
+        seen.one_of_several = same_end.len() > 1 || (by_the_site && !same_end.is_empty());
+        Ok(match (same_end.as_slice(), same_end_before.as_slice()) {
+            ([one], _) | ([], [one]) if !by_the_site => Some(one.card),
             _ => None,
         })
+    }
+
+    /// Whether a room has had more cards with this end than were written from here, some of them by the site's own
+    /// jobs: by looks they are the same.
+    fn site_wrote_more(
+        &self,
+        system: AcsSystemId,
+        room: &str,
+        end: Option<Timestamp>,
+        ours: usize,
+    ) -> Result<bool, StoreError> {
+        let printed = self.db.one(
+            "SELECT l.printed_ends FROM door_ledger l JOIN acs_system s ON s.bridge_id = l.bridge_id AND s.name = l.system
+             WHERE s.acs_system_id = ?1 AND l.room = ?2 AND l.workspace_id = ?3
+               AND EXISTS (SELECT 1 FROM local_job j
+                           WHERE j.bridge_id = l.bridge_id AND j.system = l.system AND j.kind = ?4
+                             AND j.state IN ('succeeded', 'unknown'))",
+            params![system.to_string(), room, self.workspace, Kind::CardEncode.as_str()],
+            |row| super::rows::json::<Vec<Timestamp>>(row, "printed_ends"),
+        )?;
+        let same = printed.unwrap_or_default().into_iter().filter(|printed| Some(*printed) == end).count();
+        Ok(same > ours)
     }
 
     fn end_scan(
@@ -256,9 +314,9 @@ impl Tenant<'_> {
         message: &str,
     ) -> Result<bool, StoreError> {
         let ended = self.db.execute(
-            "UPDATE scan_attempt SET status = 'error', error_type = ?3, error_message = ?4, ended_at = ?5
+            "UPDATE scan_attempt SET status = 'error', error_type = ?3, error_sealed = ?4, ended_at = ?5
              WHERE action_attempt_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
-            params![attempt.to_string(), self.workspace, kind, message, ms(now)],
+            params![attempt.to_string(), self.workspace, kind, self.seal_error(attempt, message), ms(now)],
         )?;
         Ok(ended > 0)
     }

@@ -20,6 +20,7 @@ use crate::{
 
 use super::{
     Db, Listed, Page, Tenant,
+    question::Question,
     rows::{id, id_list, maybe_time, ms, time},
 };
 
@@ -29,6 +30,8 @@ pub(crate) struct System {
     pub(crate) id: AcsSystemId,
     pub(crate) account: ConnectedAccountId,
     pub(crate) name: String,
+    /// Its make, by the name that bridges give it.
+    pub(crate) kind: String,
     pub(crate) time_zone: String,
     pub(crate) created_at: Timestamp,
     pub(crate) removed_at: Option<Timestamp>,
@@ -444,6 +447,7 @@ impl Tenant<'_> {
                     id: id(row, "acs_system_id")?,
                     account: id(row, "connected_account_id")?,
                     name: row.get("name")?,
+                    kind: row.get("kind")?,
                     time_zone: row.get("time_zone")?,
                     created_at: time(row, "created_at")?,
                     removed_at: maybe_time(row, "removed_at")?,
@@ -475,51 +479,46 @@ impl Tenant<'_> {
         filter: &EntranceFilter,
         page: Page,
     ) -> Result<Listed<Entrance>, StoreError> {
-        let mut rows = self.db.all(
+        let method = match &filter.credential {
+            Some(credential) => Some(self.method_of_credential(credential)?),
+            None => filter.method.clone(),
+        };
+        let question = Question::of(
             "SELECT e.rowid AS place, e.*, s.connected_account_id FROM acs_entrance e
-             JOIN acs_system s USING(acs_system_id)
-             WHERE e.workspace_id = ?1 AND e.rowid > ?2
-               AND (?3 IS NULL OR e.acs_system_id = ?3)
-               AND (?4 IS NULL OR s.connected_account_id = ?4)
-               AND (?5 IS NULL OR e.acs_entrance_id IN (SELECT value FROM json_each(?5)))
-               AND (?6 IS NULL OR e.acs_entrance_id IN
-                     (SELECT acs_entrance_id FROM space_entrance WHERE space_id = ?6))
-               AND (?7 IS NULL OR instr(lower(coalesce(e.display_name, e.name)), lower(?7)) > 0)
-               AND (?8 IS NULL OR e.acs_entrance_id IN (
-                     SELECT g.acs_entrance_id FROM grant_entrance g JOIN access_method m USING(access_grant_id)
-                     WHERE m.access_method_id = ?8 AND m.acs_system_id = e.acs_system_id
-                     UNION SELECT se.acs_entrance_id FROM grant_space gs JOIN space_entrance se USING(space_id)
-                     JOIN access_method m USING(access_grant_id)
-                     WHERE m.access_method_id = ?8 AND m.acs_system_id = e.acs_system_id))
-               AND (?9 IS NULL OR e.acs_entrance_id IN (
-                     SELECT acs_entrance_id FROM space JOIN space_entrance USING(space_id)
-                     WHERE customer_key = ?9 AND space.workspace_id = ?1))
-             ORDER BY e.rowid LIMIT ?10",
-            params![
-                self.workspace,
-                page.after,
-                filter.system,
-                filter.account,
-                id_list(filter.ids.as_deref()),
-                filter.space,
-                filter.search,
-                match &filter.credential {
-                    Some(credential) => Some(self.method_of_credential(credential)?),
-                    None => filter.method.clone(),
-                },
-                filter.customer,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get("place")?, entrance(row)?)),
-        )?;
-        for (_, entrance) in &mut rows {
+             JOIN acs_system s USING(acs_system_id)",
+            "e",
+        )
+        .among("e.acs_entrance_id IN (SELECT value FROM json_each(?#))", id_list(filter.ids.as_deref()))
+        .among("e.acs_system_id = ?#", filter.system.clone())
+        .and("s.connected_account_id = ?#", filter.account.clone())
+        .among(
+            "e.acs_entrance_id IN (SELECT acs_entrance_id FROM space_entrance WHERE space_id = ?#)",
+            filter.space.clone(),
+        )
+        .and("instr(lower(coalesce(e.display_name, e.name)), lower(?#)) > 0", filter.search.clone())
+        .among(
+            "e.acs_entrance_id IN (
+               SELECT acs_entrance_id FROM access_method JOIN grant_entrance USING(access_grant_id)
+               WHERE access_method_id = ?#
+               UNION SELECT acs_entrance_id FROM access_method JOIN grant_space USING(access_grant_id)
+               JOIN space_entrance USING(space_id) WHERE access_method_id = ?#)
+             AND +e.acs_system_id = (SELECT acs_system_id FROM access_method WHERE access_method_id = ?#)",
+            method,
+        )
+        .among(
+            "e.acs_entrance_id IN (
+               SELECT acs_entrance_id FROM space JOIN space_entrance USING(space_id) WHERE customer_key = ?#)",
+            filter.customer.clone(),
+        );
+        let mut listed = self.listed(question, page, entrance)?;
+        for entrance in &mut listed.rows {
             entrance.spaces = self.db.all(
                 "SELECT space_id FROM space_entrance WHERE acs_entrance_id = ?1 ORDER BY rowid",
                 [entrance.id.to_string()],
                 |row| id(row, "space_id"),
             )?;
         }
-        Ok(Listed::cut(rows, page))
+        Ok(listed)
     }
 
     /// An unknown card is the card of no method.
@@ -538,28 +537,24 @@ impl Tenant<'_> {
         ids: Option<&[AcsEncoderId]>,
         page: Page,
     ) -> Result<Listed<Encoder>, StoreError> {
-        let rows = self.db.all(
+        let question = Question::of(
             "SELECT e.rowid AS place, e.*, s.connected_account_id FROM acs_encoder e
-             JOIN acs_system s USING(acs_system_id)
-             WHERE e.workspace_id = ?1 AND e.rowid > ?2
-               AND (?3 IS NULL OR e.acs_system_id IN (SELECT value FROM json_each(?3)))
-               AND (?4 IS NULL OR e.acs_encoder_id IN (SELECT value FROM json_each(?4)))
-             ORDER BY e.rowid LIMIT ?5",
-            params![self.workspace, page.after, id_list(systems), id_list(ids), page.limit + 1],
-            |row| {
-                let encoder = Encoder {
-                    id: id(row, "acs_encoder_id")?,
-                    system: id(row, "acs_system_id")?,
-                    account: id(row, "connected_account_id")?,
-                    name: row.get("name")?,
-                    display_name: row.get("display_name")?,
-                    created_at: time(row, "created_at")?,
-                    removed_at: maybe_time(row, "removed_at")?,
-                };
-                Ok((row.get("place")?, encoder))
-            },
-        )?;
-        Ok(Listed::cut(rows, page))
+             JOIN acs_system s USING(acs_system_id)",
+            "e",
+        )
+        .among("e.acs_system_id IN (SELECT value FROM json_each(?#))", id_list(systems))
+        .among("e.acs_encoder_id IN (SELECT value FROM json_each(?#))", id_list(ids));
+        self.listed(question, page, |row| {
+            Ok(Encoder {
+                id: id(row, "acs_encoder_id")?,
+                system: id(row, "acs_system_id")?,
+                account: id(row, "connected_account_id")?,
+                name: row.get("name")?,
+                display_name: row.get("display_name")?,
+                created_at: time(row, "created_at")?,
+                removed_at: maybe_time(row, "removed_at")?,
+            })
+        })
     }
 }
 

@@ -5,13 +5,14 @@ use rusqlite::{Row, params};
 use serde_json::Value;
 
 use crate::{
-    grants::{Mode, Refused, Resource, plan_space_change},
+    grants::{Mode, Refused, Resource, Targets, Updated, plan_space_change},
     model::{AccessGrantId, AcsEntranceId, DeviceId, SpaceId},
     store::StoreError,
 };
 
 use super::{
     Fault, GrantName, Listed, Page, Tenant,
+    question::Question,
     rows::{id, maybe_id, ms, time},
     split,
 };
@@ -137,13 +138,13 @@ impl Tenant<'_> {
 
     /// The space of an id or a key.
     fn space(&self, name: &SpaceName) -> Result<Option<Space>, StoreError> {
-        let (id, key) = match name {
-            SpaceName::Id(id) => (Some(id.to_string()), None),
-            SpaceName::Key(key) => (None, Some(key)),
+        let (column, value) = match name {
+            SpaceName::Id(id) => ("space_id", id.to_string()),
+            SpaceName::Key(key) => ("space_key", key.clone()),
         };
         let found = self.db.one(
-            &format!("{SPACES} AND (s.space_id = ?2 OR s.space_key = ?3)"),
-            params![self.workspace, id, key],
+            &format!("{SPACES} WHERE s.workspace_id = ?1 AND s.{column} = ?2 AND s.deleted_at IS NULL"),
+            params![self.workspace, value],
             space,
         )?;
         found.map(|found| self.open_space(found)).transpose()
@@ -160,35 +161,23 @@ impl Tenant<'_> {
 
     /// Spaces in the order of their making.
     pub(crate) fn spaces(&mut self, filter: &SpaceFilter, page: Page) -> Result<Listed<Space>, StoreError> {
-        let rows = self.db.all(
-            &format!(
-                "{SPACES} AND s.rowid > ?2
-                   AND (?3 IS NULL OR s.space_key = ?3)
-                   AND (?4 IS NULL OR s.parent_space_id = ?4)
-                   AND (?5 IS NULL OR parent.space_key = ?5)
-                   AND (?6 IS NULL OR s.space_id IN (
-                         SELECT space_id FROM space_entrance JOIN acs_entrance USING(acs_entrance_id)
-                         JOIN acs_system USING(acs_system_id) WHERE connected_account_id = ?6))
-                   AND (?7 IS NULL OR s.customer_key = ?7)
-                   AND (?8 IS NULL OR instr(lower(s.name), lower(?8)) > 0
-                         OR instr(lower(coalesce(s.space_key, '')), lower(?8)) > 0)
-                 ORDER BY s.rowid LIMIT ?9"
-            ),
-            params![
-                self.workspace,
-                page.after,
-                filter.key,
-                filter.parent,
-                filter.parent_key,
-                filter.account,
-                filter.customer,
-                filter.search,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get::<_, i64>("place")?, space(row)?)),
-        )?;
-        let opened = rows.into_iter().map(|(place, found)| Ok((place, self.open_space(found)?)));
-        Ok(Listed::cut(opened.collect::<Result<_, StoreError>>()?, page))
+        let question = Question::of(SPACES, "s")
+            .within("s.space_key = ?#", filter.key.clone())
+            .among("s.parent_space_id = ?#", filter.parent.clone())
+            .and("parent.space_key = ?#", filter.parent_key.clone())
+            .and(
+                "EXISTS (SELECT 1 FROM space_entrance o JOIN acs_entrance USING(acs_entrance_id)
+                         JOIN acs_system USING(acs_system_id)
+                         WHERE o.space_id = s.space_id AND connected_account_id = ?#)",
+                filter.account.clone(),
+            )
+            .among("s.customer_key = ?#", filter.customer.clone())
+            .and(
+                "(instr(lower(s.name), lower(?#)) > 0 OR instr(lower(coalesce(s.space_key, '')), lower(?#)) > 0)",
+                filter.search.clone(),
+            )
+            .only("s.deleted_at IS NULL");
+        self.listed(question, page, space)?.try_map(|found| self.open_space(found))
     }
 
     fn open_space(&self, (mut space, sealed): (Space, Option<Vec<u8>>)) -> Result<Space, StoreError> {
@@ -243,6 +232,7 @@ impl Tenant<'_> {
                 self.sealed_customer(before.id, customer_data.as_ref()),
             ],
         )?;
+        let led_to = self.led_to(now, before.id)?;
         let mut changed = 0;
         if let Some(devices) = devices {
             let held = self.devices_of_space(before.id)?;
@@ -255,7 +245,7 @@ impl Tenant<'_> {
             changed += self.drop_members(before.id, &gone)? + self.put_members(before.id, &doors)?;
         }
         if changed > 0 {
-            self.members_changed(now, before.id)?;
+            self.members_changed(now, before.id, &led_to)?;
         }
         self.the_space(&SpaceName::Id(before.id))
     }
@@ -315,8 +305,8 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    /// Adds doors to a space, or takes them out. Grants that name the space follow it at their next encoding; one whose
-    /// card cannot carry the doors any more says so.
+    /// Adds doors to a space, or takes them out. Grants that name the space follow it: a card that was written asks to be
+    /// written again, and one that cannot carry the doors any more says so.
     pub(crate) fn change_members(
         &mut self,
         now: Timestamp,
@@ -328,6 +318,7 @@ impl Tenant<'_> {
 
     fn try_change_members(&mut self, now: Timestamp, space: SpaceId, members: &Members) -> Result<(), Fault> {
         self.the_space(&SpaceName::Id(space))?;
+        let led_to = self.led_to(now, space)?;
         let changed = match members {
             Members::Add(doors) => {
                 self.targets(doors)?;
@@ -362,7 +353,7 @@ impl Tenant<'_> {
             }
         };
         if changed > 0 {
-            self.members_changed(now, space)?;
+            self.members_changed(now, space, &led_to)?;
         }
         Ok(())
     }
@@ -446,13 +437,31 @@ impl Tenant<'_> {
         )
     }
 
-    fn members_changed(&mut self, now: Timestamp, space: SpaceId) -> Result<(), Fault> {
-        let changed = self.the_space(&SpaceName::Id(space))?;
-        self.tell_space(now, "space.device_membership_changed", &changed)?;
-        self.grants_of_space(space)?.into_iter().try_for_each(|grant| self.space_changed(now, grant))
+    /// The live grants that name a space, and where each of them leads. What is over follows nothing; should it begin anew,
+    /// it finds the members of then.
+    fn led_to(&self, now: Timestamp, space: SpaceId) -> Result<Vec<(AccessGrantId, Targets)>, Fault> {
+        let live = self.db.all(
+            "SELECT access_grant_id FROM grant_space JOIN access_grant g USING(access_grant_id)
+             WHERE space_id = ?1 AND g.workspace_id = ?2 AND deleted_at IS NULL AND (ends_at IS NULL OR ends_at > ?3)
+             ORDER BY g.rowid",
+            params![space.to_string(), self.workspace, ms(now)],
+            |row| id(row, "access_grant_id"),
+        )?;
+        live.into_iter().map(|grant| Ok((grant, self.targets_of(grant)?))).collect()
     }
 
-    fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), Fault> {
+    fn members_changed(
+        &mut self,
+        now: Timestamp,
+        space: SpaceId,
+        led_to: &[(AccessGrantId, Targets)],
+    ) -> Result<(), Fault> {
+        let changed = self.the_space(&SpaceName::Id(space))?;
+        self.tell_space(now, "space.device_membership_changed", &changed)?;
+        led_to.iter().try_for_each(|(grant, before)| self.space_changed(now, *grant, before))
+    }
+
+    fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId, before: &Targets) -> Result<(), Fault> {
         self.follow_devices(now, grant)?;
         let Some(known) = self.grant(&GrantName::Id(grant))? else { return Ok(()) };
         if known.methods.iter().all(|method| method.mode != Mode::Card) {
@@ -461,11 +470,19 @@ impl Tenant<'_> {
         let targets = self.targets_of(grant)?;
         let key = known.reservation_key.as_ref();
         let change = plan_space_change(grant, &known.window, key, &targets, !known.errors.is_empty());
-        if let Some(problem) = change.problem {
-            self.db.execute(
-                "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-                params![self.workspace, grant.to_string(), problem.code, problem.message, ms(now)],
-            )?;
+        match change.problem {
+            Some(problem) => {
+                self.db.execute(
+                    "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+                    params![self.workspace, grant.to_string(), problem.code, problem.message, ms(now)],
+                )?;
+            }
+            // Nobody writes a card for what is over.
+            None if known.window.is_over(now) => {}
+            None => {
+                let as_before = Updated { window: known.window, reservation_rooms: None };
+                self.update_cards(now, &known, &as_before, before, &targets)?;
+            }
         }
         Ok(self.tell(now, &change.events)?)
     }
@@ -504,8 +521,7 @@ const SPACES: &str = "
             WHERE e.space_id = s.space_id AND a.removed_at IS NULL) AS entrance_count,
            (SELECT count(*) FROM space_device d JOIN device USING(device_id)
             WHERE d.space_id = s.space_id AND device.removed_at IS NULL) AS device_count
-    FROM space s LEFT JOIN space parent ON parent.space_id = s.parent_space_id
-    WHERE s.workspace_id = ?1 AND s.deleted_at IS NULL";
+    FROM space s LEFT JOIN space parent ON parent.space_id = s.parent_space_id";
 
 fn space(row: &Row<'_>) -> rusqlite::Result<(Space, Option<Vec<u8>>)> {
     let parent: Option<SpaceId> = maybe_id(row, "parent_space_id")?;

@@ -184,8 +184,16 @@ impl Db {
             for key in known.keys.iter().filter(|key| key.bridge == id) {
                 self.take_key(&workspace, key, newer.is_some())?;
             }
+            // Where neither has heard of the bridge since the other, who is the newer one only its keys can tell: those that
+            // were given to it after it was revoked say that it was paired again.
+            let is_tied = newer.is_some_and(|of| seen_at == of.seen_at);
+            let is_back = |revoked_at| {
+                let later = |key: &Key| key.issued_at >= revoked_at && key.revoked_at.is_none();
+                known.keys.iter().any(|key| key.bridge == id && later(key))
+            };
+            let still_revoked = revoked_at.filter(|at| is_tied && !is_back(*at));
             let (revoked_at, doubted_at) = match (newer, of) {
-                (Some(newer), _) => (newer.revoked_at, newer.unvouched_at),
+                (Some(newer), _) => (newer.revoked_at.or(still_revoked), newer.unvouched_at),
                 (None, of) => {
                     let revoked_at = revoked_at.or(of.and_then(|of| of.revoked_at));
                     (revoked_at, was_paired.then_some(rows::ms(now)))

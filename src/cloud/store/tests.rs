@@ -7,9 +7,9 @@ use crate::{
     grants::Mode,
     model::{
         AccessMethodId, AcsEncoderId, AcsEntranceId, ActionAttemptId, BridgeId, Capabilities, CardFacts,
-        Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, Kind, LocalJob, Origin,
-        Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity, Success,
-        SystemInventory, SystemKind, SystemName, Verdict, Written,
+        CardSeen, Code, Condition, Door, DoorKind, DoorName, EncoderName, Inventory, JobId, KeyTemplate,
+        Kind, LocalJob, Origin, Outcome, ProofLevel, Report, ReservationKey, Resolution, RoomState, Severity,
+        Success, SystemInventory, SystemKind, SystemName, Verdict, Written,
     },
     protocol::{Memory, Position},
 };
@@ -481,10 +481,19 @@ fn a_door_that_a_lock_system_lists_twice_is_one_door() {
 #[test]
 fn the_feed_is_read_from_an_instant_on_without_looking_at_what_came_before() {
     let property = Property::new();
-    let explain = format!("EXPLAIN QUERY PLAN {}", events::EVENTS);
-    let nothing = rusqlite::params_from_iter([rusqlite::types::Null; 14]);
-    let plan = property.db.all(&explain, nothing, |row| row.get::<_, String>("detail")).unwrap().join("\n");
-    assert!(plan.contains("event_by_time") && !plan.contains("B-TREE"), "{plan}");
+    let filter = EventFilter { since: Some(property.now), limit: 500, ..EventFilter::default() };
+    let plan = |filter: &EventFilter| {
+        let (sql, values) = filter.question().in_order("home", "e.occurred_at, e.n", 500);
+        let values = rusqlite::params_from_iter(values);
+        let details = property
+            .db
+            .all(&format!("EXPLAIN QUERY PLAN {sql}"), values, |row| row.get::<_, String>("detail"));
+        details.unwrap().join("\n")
+    };
+    let by_time = plan(&filter);
+    assert!(by_time.contains("event_by_time") && !by_time.contains("B-TREE"), "{by_time}");
+    let of_type = plan(&EventFilter { kinds: Some(vec!["lock.unlocked".into()]), ..filter });
+    assert!(of_type.contains("event_by_time") && !of_type.contains("B-TREE"), "{of_type}");
 }
 
 #[test]
@@ -598,6 +607,50 @@ fn what_is_long_over_is_forgotten_in_slices_and_what_still_matters_is_not() {
     assert_eq!(property.attempt(in_doubt), "encoding_interrupted");
     property.resolve(open, Verdict::Done);
     assert!(property.method(doubtful.methods[0].id).unwrap().is_issued, "a doubt is settled however late");
+}
+
+#[test]
+fn links_of_grants_that_are_over_go_first_and_then_the_grants_unless_something_of_them_is_left() {
+    let mut property = Property::new();
+    let template = KeyTemplate::new("https://keys.example/{token}").unwrap();
+    property.db.hand_out_keys_at(Some(template));
+    let [done, doubtful, deleted] =
+        [("stay-1", "101"), ("stay-2", "102"), ("stay-3", "103")].map(|(stay, room)| {
+            let grant = property.grant(stay, &[room], 24);
+            let more = [Requested { mode: Mode::MobileKey, code: None }];
+            let now = property.now;
+            property.tenant().request_methods(now, grant.id, &more).unwrap().unwrap()
+        });
+    let (_, open) = property.encode(doubtful.methods[0].id);
+    property.report(open, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.delete(&deleted);
+    let links = |property: &mut Property| -> Vec<bool> {
+        let grants =
+            [&done, &doubtful].map(|grant| property.tenant().grant(&GrantName::Id(grant.id)).unwrap());
+        let methods = grants.into_iter().flatten().flat_map(|grant| grant.methods);
+        methods.filter_map(|method| method.key).map(|key| key.url.is_some()).collect()
+    };
+    assert_eq!(links(&mut property), [true, true]);
+    let now = property.now;
+    let days = |days: i32| now + HOUR * 24 * days;
+    let count = |property: &Property, table: &str| -> i64 {
+        property.db.one(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap().unwrap()
+    };
+    assert_eq!((count(&property, "past_grant"), count(&property, "past_method")), (1, 2));
+
+    assert!(!property.db.forget(days(30)).unwrap());
+    assert_eq!(links(&mut property), [true, true], "they ended less than that ago");
+    assert!(!property.db.forget(days(32)).unwrap());
+    assert_eq!(links(&mut property), [false, false]);
+    property.db.forget(days(91)).unwrap();
+    assert_eq!((count(&property, "past_grant"), count(&property, "past_method")), (0, 0));
+
+    property.db.forget(days(365)).unwrap();
+    assert!(property.still_there(&done));
+    property.db.forget(days(367)).unwrap();
+    assert!(!property.still_there(&done));
+    assert_eq!(property.told().last().unwrap(), "access_grant.deleted");
+    assert!(property.still_there(&doubtful), "nobody knows what became of its card");
 }
 
 #[test]
@@ -860,4 +913,124 @@ fn a_reading_that_nobody_answers_ends_and_says_why() {
     property.hand(job);
     property.db.orders_lost(property.now, property.bridge, &[job]).unwrap();
     assert_eq!(state(&mut property, lost), "bridge_disconnected");
+}
+
+impl Property {
+    /// Moves a grant to these doors.
+    fn moves(&mut self, grant: &Grant, doors: &[&str]) {
+        let (now, to) = (self.now, doors.iter().map(|door| self.door(door)).collect());
+        let change = GrantChange { entrances: Some(to), ..GrantChange::default() };
+        self.tenant().update_grant(now, &GrantName::Id(grant.id), &change).unwrap().unwrap();
+    }
+
+    /// The rooms that a check-out is ordered for.
+    fn leaving(&mut self) -> Vec<String> {
+        let all =
+            "SELECT e.name FROM ordered_checkout JOIN acs_entrance e USING(acs_entrance_id) ORDER BY e.name";
+        self.db.all(all, [], |row| row.get("name")).unwrap()
+    }
+}
+
+#[test]
+fn a_stay_that_moves_frees_its_room_and_shows_the_old_card_until_then() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101", "lobby"], 24);
+    let method = grant.methods[0].id;
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    assert!(property.method(method).unwrap().left_doors.is_empty());
+    property.moves(&grant, &["102", "lobby"]);
+    let moved = property.method(method).unwrap();
+    assert_eq!((moved.is_issued, moved.left_doors), (false, vec!["101".to_owned()]));
+    let [freeing] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    property.report(freeing, Outcome::Succeeded(Success::default()));
+    assert!(property.method(method).unwrap().left_doors.is_empty(), "it opens 101 no more");
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    assert!(property.method(method).unwrap().is_issued);
+}
+
+#[test]
+fn a_stay_that_moves_on_frees_every_room_it_left_and_none_that_it_came_back_to() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    property.moves(&grant, &["102"]);
+    property.moves(&grant, &["103"]);
+    assert_eq!(property.leaving(), ["101", "102"]);
+    property.moves(&grant, &["101"]);
+    assert_eq!(property.leaving(), ["102", "103"]);
+    // Where another grant of the stay lives on, nothing is left.
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101", "102"], 24);
+    property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    property.moves(&grant, &["101"]);
+    assert!(property.leaving().is_empty());
+}
+
+#[test]
+fn a_freed_room_takes_no_card_along_that_opens_another_one() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let method = grant.methods[0].id;
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    property.moves(&grant, &["102"]);
+    let [freeing] = property.checkouts()[..] else { panic!("one room, one check-out") };
+    let (_, job) = property.encode(method);
+    property.report(job, written());
+    // The site stops allowing it.
+    let mut inventory = inventory(&["101", "102", "103"]);
+    inventory.systems[0].checkout_on_last_grant = false;
+    property.db.apply_inventory(property.now, property.bridge, &inventory).unwrap();
+    property.delete(&grant);
+    assert_eq!(property.leaving(), ["101"]);
+    property.report(freeing, Outcome::Succeeded(Success::default()));
+    assert!(property.still_there(&grant), "its card opens 102");
+}
+
+#[test]
+fn a_card_that_the_site_made_itself_is_not_taken_for_ours() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    let end = grant.window.ends_at();
+    let known = |property: &mut Property, end: Option<Timestamp>| {
+        let (now, encoder) = (property.now, property.encoder(0));
+        let attempt = property.tenant().scan(now, encoder).unwrap().unwrap();
+        let job = property.tenant().scanned(attempt).unwrap().unwrap().job;
+        let seen = CardSeen::Guest {
+            rooms: vec!["101".into()],
+            valid: true,
+            original: true,
+            common: Vec::new(),
+            starts_at: None,
+            ends_at: end,
+        };
+        property.report(job, Outcome::Succeeded(Success { seen: Some(seen), ..Success::default() }));
+        match property.tenant().scanned(attempt).unwrap().unwrap().state {
+            ScanState::Seen(seen) => (seen.known.is_some(), seen.card.one_of_several),
+            state => panic!("{state:?}"),
+        }
+    };
+    assert_eq!(known(&mut property, end), (true, false));
+    // Somebody else's, with an end that ours never had.
+    let other = end.map(|end| end + HOUR);
+    assert_eq!(known(&mut property, other), (false, false));
+    let mut report = local(&property, 77, None, written());
+    report.rooms = vec![RoomState {
+        system: SystemName::new("salto").unwrap(),
+        room: DoorName::new("101").unwrap(),
+        reservation_key: Some(ReservationKey::new("stay-1").unwrap()),
+        certain: true,
+        since: property.now,
+        cards: 2,
+        printed_ends: vec![end.unwrap(); 2],
+    }];
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    assert_eq!(known(&mut property, end), (false, true), "the desk made one that looks the same");
 }

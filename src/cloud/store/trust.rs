@@ -744,6 +744,16 @@ impl Db {
         Ok(renamed > 0)
     }
 
+    /// The workspace of a bridge.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn house_of(&mut self, bridge: BridgeId) -> Result<Option<WorkspaceId>, StoreError> {
+        self.one("SELECT workspace_id FROM bridge WHERE id = ?1", [bridge.to_string()], |row| {
+            rows::id(row, "workspace_id")
+        })
+    }
+
     /// The bridges of a workspace, oldest first.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     grants::{
         Event, Mode, MoreMethods, Refused, ReservationFacts, Resource, Targets, UpdateFacts, Updated,
-        plan_more_methods, plan_update,
+        plan_checkouts, plan_more_methods, plan_update,
     },
     model::{AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, DeviceId, SpaceId, Window},
     store::StoreError,
@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     Fault, Grant, GrantChange, GrantFilter, GrantName, Listed, Method, MethodFilter, Page, Requested, Tenant,
+    question::Question,
     rows::{id, id_list, ms},
     split,
 };
@@ -74,7 +75,12 @@ impl Tenant<'_> {
         let updated = plan_update(&facts, change.starts_at, change.ends_at, now)?;
 
         let before = self.targets_of(grant.id)?;
+        let rooms_before = match &grant.reservation_key {
+            Some(key) => self.reservation_rooms(key)?,
+            None => Vec::new(),
+        };
         self.write_change(&grant, change, &updated)?;
+        self.leave_rooms(now, &grant, &updated, rooms_before)?;
         if change.entrances.is_some() || change.devices.is_some() || change.spaces.is_some() {
             self.write_targets(&grant, &own_doors, &own_devices, &spaces)?;
         }
@@ -89,7 +95,7 @@ impl Tenant<'_> {
         if updated.window != grant.window {
             self.update_keys(now, &grant)?;
         }
-        if grant.methods.iter().any(|method| method.mode == Mode::Code) {
+        if grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code) {
             self.with_book(now, grant.id, |book, at| {
                 let devices = book.grants.get(&grant.id).map(|own| own.devices.clone()).unwrap_or_default();
                 // `with_book` has loaded the new window: what is in the devices is of the old one.
@@ -206,8 +212,49 @@ impl Tenant<'_> {
         Ok(())
     }
 
+    /// Where a grant alone decides about the rooms of its stay, the stay leaves those that it leads to no more: there
+    /// it was the stay's last grant.
+    fn leave_rooms(
+        &mut self,
+        now: Timestamp,
+        grant: &Grant,
+        updated: &Updated,
+        rooms_before: Vec<AcsEntranceId>,
+    ) -> Result<(), Fault> {
+        let (Some(key), Some(rooms)) = (&grant.reservation_key, &updated.reservation_rooms) else {
+            return Ok(());
+        };
+        let mut left = rooms_before;
+        left.retain(|room| !rooms.contains(room));
+        // A room that it comes back to is not freed any more.
+        self.keep_rooms(now, key)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut systems = self.earlier_cards(now, key)?;
+        for card in grant.methods.iter().filter(|method| method.mode == Mode::Card) {
+            if card.card.may_open(now) || self.is_being_written(card.id)? {
+                systems.push(card.system);
+            }
+        }
+        let left = self.still_there(&left)?;
+        let random = self.db.random.clone();
+        for checkout in plan_checkouts(key, &left, &systems, now, &random) {
+            self.order_checkout(now, &checkout, Some(key))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a bridge has a job of a method that has not ended.
+    fn is_being_written(&mut self, method: AccessMethodId) -> Result<bool, StoreError> {
+        match self.pending_job(method)? {
+            Some((_, job)) => self.db.was_handed(job),
+            None => Ok(false),
+        }
+    }
+
     /// Cards cannot be told from afar: one whose times or doors changed asks to be written again.
-    fn update_cards(
+    pub(super) fn update_cards(
         &mut self,
         now: Timestamp,
         grant: &Grant,
@@ -324,6 +371,38 @@ impl Tenant<'_> {
         split(self.try_request_methods(now, grant, requested))
     }
 
+    /// Asks for one more means, which must come about at once: else nothing is asked for.
+    pub(crate) fn create_method(
+        &mut self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        requested: &[Requested],
+    ) -> Result<Result<Method, Refused>, StoreError> {
+        self.db.connection.execute_batch("SAVEPOINT create_method")?;
+        let made = split(self.try_create_method(now, grant, requested))?;
+        self.db.connection.execute_batch(match made {
+            Ok(_) => "RELEASE create_method",
+            Err(_) => "ROLLBACK TO create_method; RELEASE create_method",
+        })?;
+        Ok(made)
+    }
+
+    fn try_create_method(
+        &mut self,
+        now: Timestamp,
+        wanted: AccessGrantId,
+        requested: &[Requested],
+    ) -> Result<Method, Fault> {
+        let grant = self.try_request_methods(now, wanted, requested)?;
+        let place = u32::try_from(grant.requested.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let made = grant.methods.into_iter().find(|method| method.place == place);
+        let why = || {
+            let modes: Vec<_> = requested.iter().map(|requested| requested.mode.as_str()).collect();
+            format!("No targeted door supports: {}", modes.join(", "))
+        };
+        Ok(made.ok_or_else(|| Refused::CannotCreate { why: why() })?)
+    }
+
     fn try_request_methods(
         &mut self,
         now: Timestamp,
@@ -347,65 +426,47 @@ impl Tenant<'_> {
         self.write_methods(now, grant.id, &methods)?;
         self.tell(now, &events)?;
         self.keep_keys(now, grant.id, grant.user_identity, &methods)?;
-        if means.codes {
-            self.request_codes(now, grant.id, first_place, requested)?;
-        }
+        self.request_codes(now, grant.id, first_place, requested)?;
         let grant = self.grant(&GrantName::Id(wanted))?;
         Ok(grant.ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was changed"))?)
     }
 
     pub(crate) fn grants(&mut self, filter: &GrantFilter, page: Page) -> Result<Listed<Grant>, StoreError> {
-        let (any_key, key) = match &filter.key {
-            None => (true, None),
-            Some(key) => (false, key.as_deref()),
-        };
-        let rows = self.db.all(
-            "SELECT g.rowid AS place, access_grant_id FROM access_grant g
-             WHERE workspace_id = ?1 AND g.rowid > ?2
-               AND (?3 IS NULL OR access_grant_id IN (SELECT value FROM json_each(?3)))
-               AND (?4 OR access_grant_key IS ?5)
-               AND (?6 IS NULL OR user_identity_id = ?6)
-               AND (?7 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_device WHERE device_id = ?7
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id)
-                     WHERE device_id = ?7))
-               AND (?8 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = ?8
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_entrance USING(space_id)
-                     WHERE acs_entrance_id = ?8))
-               AND (?9 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_entrance JOIN acs_entrance USING(acs_entrance_id)
-                     WHERE acs_system_id = ?9
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_entrance USING(space_id)
-                     JOIN acs_entrance USING(acs_entrance_id) WHERE acs_system_id = ?9))
-               AND (?10 IS NULL OR access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?10))
-               AND (?11 IS NULL OR reservation_key = ?11)
-               AND (?12 IS NULL OR access_grant_id IN (
-                     SELECT access_grant_id FROM grant_space JOIN space USING(space_id) WHERE customer_key = ?12))
-             ORDER BY g.rowid LIMIT ?13",
-            params![
-                self.workspace,
-                page.after,
+        let question = Question::of("SELECT g.rowid AS place, g.access_grant_id FROM access_grant g", "g")
+            .among(
+                "g.access_grant_id IN (SELECT value FROM json_each(?#))",
                 id_list(filter.ids.as_deref()),
-                any_key,
-                key,
-                filter.identity,
-                filter.device,
-                filter.entrance,
-                filter.system,
-                filter.space,
-                filter.reservation_key,
-                filter.customer,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get::<_, i64>("place")?, id::<AccessGrantId>(row, "access_grant_id")?)),
-        )?;
-        let Listed { rows, next } = Listed::cut(rows, page);
-        let mut grants = Vec::with_capacity(rows.len());
-        for grant in rows {
-            grants.extend(self.grant(&GrantName::Id(grant))?);
+            )
+            .within("g.access_grant_key IS ?#", filter.key.clone())
+            .among("g.user_identity_id = ?#", filter.identity.clone())
+            .among(&format!("g.access_grant_id IN ({OF_DEVICE})"), filter.device.clone())
+            .among(&format!("g.access_grant_id IN ({OF_ENTRANCE})"), filter.entrance.clone())
+            // A system may be all there is: its grants are met on the way.
+            .and(
+                "(EXISTS (SELECT 1 FROM grant_entrance o JOIN acs_entrance USING(acs_entrance_id)
+                   WHERE o.access_grant_id = g.access_grant_id AND acs_system_id = ?#)
+                  OR EXISTS (SELECT 1 FROM grant_space o JOIN space_entrance USING(space_id)
+                   JOIN acs_entrance USING(acs_entrance_id)
+                   WHERE o.access_grant_id = g.access_grant_id AND acs_system_id = ?#))",
+                filter.system.clone(),
+            )
+            .among(
+                "g.access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?#)",
+                filter.space.clone(),
+            )
+            .within("g.reservation_key = ?#", filter.reservation_key.clone())
+            .among(
+                "g.access_grant_id IN (
+                   SELECT access_grant_id FROM space JOIN grant_space USING(space_id) WHERE customer_key = ?#)",
+                filter.customer.clone(),
+            );
+        let listed = self.listed(question, page, |row| id::<AccessGrantId>(row, "access_grant_id"))?;
+        let next = listed.next;
+        let mut rows = Vec::with_capacity(listed.rows.len());
+        for grant in listed.rows {
+            rows.extend(self.grant(&GrantName::Id(grant))?);
         }
-        Ok(Listed { rows: grants, next })
+        Ok(Listed { rows, next })
     }
 
     pub(crate) fn methods(
@@ -413,43 +474,50 @@ impl Tenant<'_> {
         filter: &MethodFilter,
         page: Page,
     ) -> Result<Listed<Method>, StoreError> {
-        let rows = self.db.all(
-            "SELECT m.rowid AS place, m.access_method_id FROM access_method m JOIN access_grant g USING(access_grant_id)
-             LEFT JOIN code_method k USING(access_method_id)
-             WHERE m.workspace_id = ?1 AND m.rowid > ?2
-               AND (?3 IS NULL OR m.access_grant_id = ?3)
-               AND (?4 IS NULL OR (m.mode = 'card' AND EXISTS (
-                     SELECT 1 FROM acs_entrance e WHERE e.acs_entrance_id = ?4 AND e.acs_system_id = m.acs_system_id)
-                   AND m.access_grant_id IN (
-                     SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = ?4
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_entrance USING(space_id)
-                     WHERE acs_entrance_id = ?4)))
-               AND (?5 IS NULL OR EXISTS (SELECT 1 FROM json_each(k.device_ids) WHERE value = ?5)
-                    OR (m.mode IN ('cloud_key', 'mobile_key') AND m.access_grant_id IN (
-                     SELECT access_grant_id FROM grant_device WHERE device_id = ?5
-                     UNION SELECT access_grant_id FROM grant_space JOIN space_device USING(space_id)
-                     WHERE device_id = ?5)))
-               AND (?6 IS NULL OR m.access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?6))
-             ORDER BY m.rowid LIMIT ?7",
-            params![
-                self.workspace,
-                page.after,
-                filter.grant.map(|id| id.to_string()),
-                filter.entrance,
-                filter.device,
-                filter.space,
-                page.limit + 1,
-            ],
-            |row| Ok((row.get::<_, i64>("place")?, id::<AccessMethodId>(row, "access_method_id")?)),
-        )?;
-        let Listed { rows, next } = Listed::cut(rows, page);
-        let mut methods = Vec::with_capacity(rows.len());
-        for method in rows {
-            methods.extend(self.method(method)?);
+        let question = Question::of("SELECT m.rowid AS place, m.access_method_id FROM access_method m", "m")
+            .among("m.access_grant_id = ?#", filter.grant.map(|id| id.to_string()))
+            .among(
+                &format!(
+                    "m.mode = 'card' AND m.access_grant_id IN ({OF_ENTRANCE}) AND EXISTS (
+                       SELECT 1 FROM acs_entrance e
+                       WHERE e.acs_entrance_id = ?# AND e.acs_system_id = m.acs_system_id)"
+                ),
+                filter.entrance.clone(),
+            )
+            // A code is also for a device that it has not gone from yet.
+            .among(
+                &format!(
+                    "m.access_method_id IN (
+                       SELECT access_method_id FROM access_method WHERE access_grant_id IN ({OF_DEVICE})
+                       UNION SELECT access_method_id FROM desired_slot WHERE device_id = ?#)
+                     AND CASE m.mode WHEN 'code' THEN EXISTS (
+                           SELECT 1 FROM code_method k, json_each(k.device_ids)
+                           WHERE k.access_method_id = m.access_method_id AND value = ?#)
+                         WHEN 'card' THEN 0 ELSE m.access_grant_id IN ({OF_DEVICE}) END"
+                ),
+                filter.device.clone(),
+            )
+            .among(
+                "m.access_grant_id IN (SELECT access_grant_id FROM grant_space WHERE space_id = ?#)",
+                filter.space.clone(),
+            );
+        let listed = self.listed(question, page, |row| id::<AccessMethodId>(row, "access_method_id"))?;
+        let next = listed.next;
+        let mut rows = Vec::with_capacity(listed.rows.len());
+        for method in listed.rows {
+            rows.extend(self.method(method)?);
         }
-        Ok(Listed { rows: methods, next })
+        Ok(Listed { rows, next })
     }
 }
+
+/// The grants that lead to a device or a door, alone or with a space.
+const OF_DEVICE: &str = "
+    SELECT access_grant_id FROM grant_device WHERE device_id = ?#
+    UNION SELECT access_grant_id FROM space_device JOIN grant_space USING(space_id) WHERE device_id = ?#";
+const OF_ENTRANCE: &str = "
+    SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = ?#
+    UNION SELECT access_grant_id FROM space_entrance JOIN grant_space USING(space_id) WHERE acs_entrance_id = ?#";
 
 fn none_twice<T: Copy + Ord>(ids: &[T]) -> Vec<T> {
     let mut seen = std::collections::BTreeSet::new();

@@ -28,6 +28,7 @@ use crate::{
 
 use super::{Event, PinMark};
 
+pub use plan::MOST_SLOTS;
 pub use reconcile::{Action, SlotOrder};
 pub use told::Told;
 
@@ -92,6 +93,41 @@ pub struct CodeGrant {
     pub doors_open: bool,
     /// PINs that the same person has by other grants, the latest first.
     pub habits: Vec<Private>,
+    /// The codes that are asked for, by their places among everything that the grant asks for.
+    pub requests: BTreeMap<u32, CodeRequest>,
+}
+
+/// A code that a grant asks for, for all its devices.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CodeRequest {
+    /// The PIN that was asked for.
+    pub wish: Option<Private>,
+    /// Devices whose code was taken back by name: they get no other one for this request.
+    pub declined: BTreeSet<DeviceId>,
+    /// What of it cannot be had now.
+    pub lack: Option<Lack>,
+}
+
+/// What of a code that is asked for cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// Since when.
+    pub since: Timestamp,
+    /// Devices that take codes and cannot be given one. Without any, no device that the grant leads to takes codes.
+    pub devices: BTreeSet<DeviceId>,
+}
+
+impl Lack {
+    /// The same for a person.
+    #[must_use]
+    pub fn message(&self) -> &'static str {
+        if self.devices.is_empty() {
+            "No targeted door supports: code"
+        } else {
+            "No code can be had for some of the devices: no PIN is left that they would take, or the access grant has \
+             as many codes as one may have"
+        }
+    }
 }
 
 /// A code.
@@ -107,6 +143,9 @@ pub struct CodeMethod {
     pub wish: Option<Private>,
     /// The devices it is for.
     pub devices: Vec<DeviceId>,
+    /// Of those, the ones that came to it when it was handed out already, and have not had it yet. It works at the
+    /// others, so that they do not take it back from anybody.
+    pub joining: BTreeSet<DeviceId>,
     /// Since when what is desired now is desired.
     pub asked_at: Timestamp,
     /// Whether it may be handed out.
@@ -148,12 +187,23 @@ pub struct Desired {
 /// What is known to be in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
-    /// What it holds, or may hold.
+    /// What it held before everything that is in doubt.
     pub holds: Option<Content>,
-    /// Since when it has held something.
+    /// Since when it has held something, or may have.
     pub since: Option<Timestamp>,
-    /// Nobody knows whether this job was done.
-    pub doubt: Option<Doubt>,
+    /// Jobs of which nobody knows whether they were done, oldest first.
+    pub doubts: Vec<Doubt>,
+}
+
+impl Observed {
+    /// Everything that may be there.
+    pub fn contents(&self) -> impl Iterator<Item = Content> {
+        let doubtful = self.doubts.iter().filter_map(|doubt| match doubt.deed {
+            Deed::Put(content) => Some(content),
+            Deed::Remove => None,
+        });
+        self.holds.into_iter().chain(doubtful)
+    }
 }
 
 /// A PIN in a slot.
@@ -172,8 +222,8 @@ pub struct Content {
 pub struct Doubt {
     /// Which.
     pub job: JobId,
-    /// What the slot held before.
-    pub before: Option<Content>,
+    /// What it would have done.
+    pub deed: Deed,
 }
 
 /// What is done about a slot.
@@ -222,11 +272,18 @@ pub struct Trouble {
     pub since: Timestamp,
 }
 
+impl CodeGrant {
+    /// What cannot be had now of the codes that are asked for.
+    pub fn lacks(&self) -> impl Iterator<Item = &Lack> {
+        self.requests.values().filter_map(|request| request.lack.as_ref())
+    }
+}
+
 impl Slot {
     /// Whether it may hold something.
     #[must_use]
     pub fn may_hold(&self) -> bool {
-        let seen = self.observed.holds.is_some() || self.observed.doubt.is_some();
+        let seen = self.observed.holds.is_some() || !self.observed.doubts.is_empty();
         seen || self.may_put().is_some() || !self.work.earlier.is_empty()
     }
 
@@ -235,7 +292,7 @@ impl Slot {
     pub fn is_settled(&self) -> bool {
         let seen = self.observed.holds.map(|content| content.generation);
         let wanted = self.desired.content.as_ref().map(|_| self.desired.generation);
-        self.observed.doubt.is_none() && seen == wanted
+        self.observed.doubts.is_empty() && seen == wanted
     }
 
     /// Whether nothing is there, nothing should be, and nothing is under way.

@@ -1,16 +1,23 @@
 //! Commands: what should be in the slots from now on.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{AccessGrantId, AccessMethodId, DeviceId, PinConstraint, PinRules, Private, Window};
+use crate::model::{AccessGrantId, AccessMethodId, DeviceId, PinRules, Private, Window};
 
 use super::{
     super::{Event, pin},
-    Book, CodeMethod, Lock, Moment,
+    Book, CodeMethod, CodeRequest, Lack, Lock, Moment,
+    reconcile::LONGEST_PAUSE,
 };
 
-/// What a removal may take beyond the end of a code before the same PIN is put for somebody else.
-const SLACK: SignedDuration = SignedDuration::from_mins(30);
+/// What a removal may take beyond the end of a code before the same PIN is put for somebody else. The site empties a
+/// slot at its end; a lock that cannot be reached just then is tried again, at the latest after the longest pause.
+const REMOVAL_TAKES: SignedDuration = LONGEST_PAUSE;
+/// Codes of one grant, each device of each method counted: ample for a person with a code on every lock of a large
+/// property, and few enough that one report about one of them does not keep everybody waiting.
+pub const MOST_SLOTS: usize = 1_000;
 
 impl Book {
     /// A code is asked for: one PIN for all the devices of the grant where that can be, and more methods where it
@@ -22,35 +29,109 @@ impl Book {
         place: u32,
         wish: Option<&Private>,
     ) -> Vec<AccessMethodId> {
-        let Some(own) = self.grants.get(&grant) else {
+        let Some(own) = self.grants.get_mut(&grant) else {
             return Vec::new();
         };
-        let devices = own.devices.clone();
-        self.place(at, grant, place, wish, devices)
+        own.requests.insert(place, CodeRequest { wish: wish.cloned(), ..CodeRequest::default() });
+        self.serve_place(at, grant, place);
+        self.live_methods(grant).into_iter().filter(|id| self.methods[id].place == place).collect()
     }
 
-    /// Gives codes to devices that have none for this request yet.
+    /// Gives every device of a grant the codes that are asked for there.
+    pub(super) fn serve(&mut self, at: &Moment<'_>, grant: AccessGrantId) {
+        let places: Vec<_> =
+            self.grants.get(&grant).map(|own| own.requests.keys().copied().collect()).unwrap_or_default();
+        for place in places {
+            self.serve_place(at, grant, place);
+        }
+    }
+
+    /// Gives a code to each device that has none for this request, can have one, and has not declined; and says
+    /// what of the request cannot be had.
+    fn serve_place(&mut self, at: &Moment<'_>, grant: AccessGrantId, place: u32) {
+        let Some(own) = self.grants.get(&grant) else { return };
+        let Some(request) = own.requests.get(&place) else { return };
+        if own.deleted_at.is_some() || own.window.is_over(at.now) {
+            return;
+        }
+        let (window, wish) = (own.window, request.wish.clone());
+        let of_place: Vec<_> =
+            self.live_methods(grant).into_iter().filter(|id| self.methods[id].place == place).collect();
+        let taken: usize = self.live_methods(grant).iter().map(|id| self.methods[id].devices.len()).sum();
+        let mut new = self.unserved(grant, place);
+        new.truncate(MOST_SLOTS.saturating_sub(taken));
+        let mut left = Vec::new();
+        for device in new {
+            let fits = |id: &&AccessMethodId| {
+                self.is_free(at, device, self.methods[*id].pin.expose(), &window, Some(**id))
+            };
+            match of_place.iter().find(fits).copied() {
+                Some(id) => self.join(at.now, id, device),
+                None => left.push(device),
+            }
+        }
+        self.place(at, grant, place, wish.as_ref(), left);
+        self.note_lack(at.now, grant, place);
+    }
+
+    /// The devices of a grant that take codes and have none for this request, without those that declined.
+    fn unserved(&self, grant: AccessGrantId, place: u32) -> Vec<DeviceId> {
+        let Some(own) = self.grants.get(&grant) else { return Vec::new() };
+        let Some(request) = own.requests.get(&place) else { return Vec::new() };
+        let served: BTreeSet<_> = self
+            .methods_of(grant)
+            .filter(|(_, method)| method.place == place && method.deleted_at.is_none())
+            .flat_map(|(_, method)| method.devices.iter().copied())
+            .collect();
+        let is_unserved = |device: &DeviceId| {
+            !served.contains(device) && !request.declined.contains(device) && self.takes_codes(*device)
+        };
+        own.devices.iter().copied().filter(is_unserved).collect()
+    }
+
+    /// Notes what of a request cannot be had; the feed is told when it becomes more.
+    fn note_lack(&mut self, now: Timestamp, grant: AccessGrantId, place: u32) {
+        let devices: BTreeSet<_> = self.unserved(grant, place).into_iter().collect();
+        let has_any = self.methods_of(grant).any(|(_, method)| {
+            method.place == place && method.deleted_at.is_none() && !method.devices.is_empty()
+        });
+        let Some(own) = self.grants.get_mut(&grant) else { return };
+        let Some(request) = own.requests.get_mut(&place) else { return };
+        // Where nobody wants it any more, nothing is missing.
+        let is_declined = own.devices.iter().any(|device| request.declined.contains(device));
+        if (has_any || is_declined) && devices.is_empty() {
+            request.lack = None;
+            return;
+        }
+        let known = request.lack.take();
+        let is_new = known.as_ref().is_none_or(|known| !devices.is_subset(&known.devices));
+        let lack = Lack { since: known.map_or(now, |known| known.since), devices };
+        let message = lack.message().to_owned();
+        let missing = lack.devices.iter().copied().collect();
+        request.lack = Some(lack);
+        if is_new {
+            self.events.push(Event::could_not_create(grant, message).for_devices(missing));
+        }
+    }
+
+    /// Makes codes for devices that have none for this request yet.
     fn place(
         &mut self,
         at: &Moment<'_>,
         grant: AccessGrantId,
         place: u32,
         wish: Option<&Private>,
-        devices: Vec<DeviceId>,
-    ) -> Vec<AccessMethodId> {
-        let Some(own) = self.grants.get(&grant) else {
-            return Vec::new();
-        };
+        mut left: Vec<DeviceId>,
+    ) {
+        let Some(own) = self.grants.get(&grant) else { return };
         let (window, habits) = (own.window, own.habits.clone());
-        let mut left: Vec<_> = devices.into_iter().filter(|device| self.takes_codes(*device)).collect();
-        let mut made = Vec::new();
         // As asked for, wherever that can be.
         if let Some(wish) = wish {
             let fits = |device: &DeviceId| self.is_free(at, *device, wish.expose(), &window, None);
             let (fitting, rest): (Vec<_>, Vec<_>) = left.iter().copied().partition(fits);
             left = rest;
             if !fitting.is_empty() {
-                made.push(self.make(at, grant, place, wish.clone(), Some(wish.clone()), fitting));
+                self.make(at, grant, place, wish.clone(), Some(wish.clone()), fitting);
             }
         }
         // A PIN that the person knows already, where it does for all of them.
@@ -59,23 +140,22 @@ impl Book {
             !left.is_empty() && left.iter().all(fits)
         });
         if let Some(known) = known.filter(|_| wish.is_none()) {
-            made.push(self.make(at, grant, place, known, None, std::mem::take(&mut left)));
+            self.make(at, grant, place, known, None, std::mem::take(&mut left));
         }
         while !left.is_empty() {
             let together = self.with_a_common_length(&left);
             left.retain(|device| !together.contains(device));
             if let Some(pin) = self.draw(at, &together, &window, None) {
-                made.push(self.make(at, grant, place, pin, wish.cloned(), together));
+                self.make(at, grant, place, pin, wish.cloned(), together);
                 continue;
             }
             // What all of them have left may be nothing, and yet each may have something.
             for device in together {
                 if let Some(pin) = self.draw(at, &[device], &window, None) {
-                    made.push(self.make(at, grant, place, pin, wish.cloned(), vec![device]));
+                    self.make(at, grant, place, pin, wish.cloned(), vec![device]);
                 }
             }
         }
-        made
     }
 
     fn make(
@@ -86,7 +166,7 @@ impl Book {
         pin: Private,
         wish: Option<Private>,
         devices: Vec<DeviceId>,
-    ) -> AccessMethodId {
+    ) {
         let id = AccessMethodId(at.random.uuid());
         let method = CodeMethod {
             grant,
@@ -94,6 +174,7 @@ impl Book {
             pin,
             wish,
             devices,
+            joining: BTreeSet::new(),
             asked_at: at.now,
             is_issued: false,
             issued_at: None,
@@ -106,7 +187,6 @@ impl Book {
         self.methods.insert(id, method);
         self.events.push(Event::method("access_method.created", id, grant));
         self.want_all(at.now, id);
-        id
     }
 
     /// The times of a grant change; the PINs stay, but where they are another's in the new times.
@@ -137,51 +217,22 @@ impl Book {
     pub fn retarget(&mut self, at: &Moment<'_>, grant: AccessGrantId, devices: Vec<DeviceId>) {
         let Some(own) = self.grants.get_mut(&grant) else { return };
         own.devices.clone_from(&devices);
-        let window = own.window;
-        let methods = self.live_methods(grant);
-        for id in &methods {
-            let Some(method) = self.methods.get(id) else { continue };
+        for id in self.live_methods(grant) {
+            let Some(method) = self.methods.get(&id) else { continue };
             let stay = |device: &DeviceId| devices.contains(device) && self.takes_codes(*device);
             let (stays, goes): (Vec<_>, Vec<_>) = method.devices.iter().copied().partition(stay);
             if goes.is_empty() {
                 continue;
             }
             for device in goes {
-                self.want(at.now, device, *id, None);
+                self.want(at.now, device, id, None);
             }
-            if let Some(method) = self.methods.get_mut(id) {
+            if let Some(method) = self.methods.get_mut(&id) {
+                method.joining.retain(|device| stays.contains(device));
                 method.devices = stays;
             }
         }
-        let mut places: Vec<_> = methods.iter().map(|id| self.methods[id].place).collect();
-        places.sort_unstable();
-        places.dedup();
-        for place in places {
-            let of_place: Vec<_> =
-                methods.iter().copied().filter(|id| self.methods[id].place == place).collect();
-            let served =
-                |device: &DeviceId| of_place.iter().any(|id| self.methods[id].devices.contains(device));
-            let new: Vec<_> = devices
-                .iter()
-                .copied()
-                .filter(|device| self.takes_codes(*device) && !served(device))
-                .collect();
-            let mut left = Vec::new();
-            for device in new {
-                let fits = |id: &&AccessMethodId| {
-                    self.is_free(at, device, self.methods[*id].pin.expose(), &window, Some(**id))
-                };
-                match of_place.iter().find(fits).copied() {
-                    Some(id) => self.join(at.now, id, device),
-                    None => left.push(device),
-                }
-            }
-            if window.is_over(at.now) {
-                continue;
-            }
-            let wish = of_place.first().and_then(|id| self.methods[id].wish.clone());
-            self.place(at, grant, place, wish.as_ref(), left);
-        }
+        self.serve(at, grant);
         self.settle_grant(at, grant);
     }
 
@@ -192,6 +243,16 @@ impl Book {
             return;
         }
         own.deleted_at = Some(at.now);
+        let (grant, place, declined) = (own.grant, own.place, own.devices.clone());
+        let others = self.live_methods(grant).into_iter().any(|id| self.methods[&id].place == place);
+        if let Some(own) = self.grants.get_mut(&grant) {
+            // Nobody who takes a code back wants the next look at the grant to make another one.
+            if !others {
+                own.requests.remove(&place);
+            } else if let Some(request) = own.requests.get_mut(&place) {
+                request.declined.extend(declined);
+            }
+        }
         let devices: Vec<_> = self.slots_of(method).map(|(device, _)| device).collect();
         for device in devices {
             self.want(at.now, device, method, None);
@@ -225,6 +286,15 @@ impl Book {
             self.settle(at, id);
             self.judge_lateness(at.now, id);
         }
+        let lacking: Vec<_> = self
+            .grants
+            .iter()
+            .filter(|(_, own)| own.lacks().any(|lack| !lack.devices.is_empty()))
+            .map(|(id, _)| *id)
+            .collect();
+        for grant in lacking {
+            self.serve(at, grant);
+        }
     }
 
     /// Its window is over: nothing should be in the devices any more. Whether it was handed out stays as it was.
@@ -255,16 +325,21 @@ impl Book {
         }
         let Some(method) = self.methods.get_mut(&id) else { return };
         method.devices.retain(|own| *own != device);
+        method.joining.remove(&device);
         self.want(at.now, device, id, None);
         if let Some(pin) = self.draw_but(at, &[device], &window, None, refused.expose()) {
             self.make(at, of, place, pin, wish, vec![device]);
         }
+        self.note_lack(at.now, of, place);
         self.settle(at, id);
     }
 
     fn join(&mut self, now: Timestamp, id: AccessMethodId, device: DeviceId) {
         let Some(method) = self.methods.get_mut(&id) else { return };
         method.devices.push(device);
+        if method.is_issued {
+            method.joining.insert(device);
+        }
         self.asked(now, id);
         let Some(method) = self.methods.get(&id) else { return };
         if !method.has_ended
@@ -308,13 +383,9 @@ impl Book {
     }
 
     fn takes_codes(&self, device: DeviceId) -> bool {
-        self.devices.get(&device).is_some_and(|lock| {
-            let takes = |rules: &PinRules| {
-                let is_told = rules.constraints.contains(&PinConstraint::CannotSpecifyPinCode);
-                !is_told && !pin::lengths(&[rules]).is_empty()
-            };
-            lock.is_here && lock.pins.as_ref().is_some_and(takes)
-        })
+        self.devices
+            .get(&device)
+            .is_some_and(|lock| lock.is_here && lock.pins.as_ref().is_some_and(pin::can_be_given))
     }
 
     /// Whether a PIN suits a device and nobody else has it there at any instant of the window.
@@ -339,13 +410,12 @@ impl Book {
             self.slots.iter().filter(|((on, id), _)| *on == device && Some(*id) != but).any(|(_, slot)| {
                 let wanted = slot.desired.content.as_ref();
                 let is_wanted = wanted.is_some_and(|(pin, other)| pin.expose() == text && meets(other));
-                let held =
-                    [slot.observed.holds, slot.observed.doubt.and_then(|doubt| doubt.before), slot.may_put()];
                 // Until it is seen to be gone, it is there, whatever its window was.
                 is_wanted
-                    || held
-                        .into_iter()
-                        .flatten()
+                    || slot
+                        .observed
+                        .contents()
+                        .chain(slot.may_put())
                         .chain(slot.work.earlier.iter().map(|(_, content)| *content))
                         .any(|content| {
                             content.mark == Some(mark)
@@ -400,7 +470,7 @@ impl Book {
 
 /// When a code may be in a device: a lock takes no PIN that another of its slots has, whatever their windows.
 fn presence(window: &Window, lock: &Lock) -> Window {
-    let early = lock.lead.saturating_add(SLACK);
+    let early = lock.lead.saturating_add(REMOVAL_TAKES);
     let from = window.starts_at().saturating_sub(early).unwrap_or(Timestamp::MIN);
     Window::new(from, window.ends_at()).unwrap_or(*window)
 }

@@ -12,7 +12,7 @@ use super::{
 /// The pause after a first refusal; each further one doubles it.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
 /// The longest pause: what a person mends at the site shows within it.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(30);
+pub(super) const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(30);
 /// The agent removes what has ended; this long after the end nobody counts on it any more.
 const REMOVED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 /// A code that is not read back this long after it should have been put is late.
@@ -86,7 +86,8 @@ impl Book {
                 }
             }
         }
-        self.slots.retain(|(_, method), slot| self.methods.contains_key(method) || !slot.is_done_with());
+        // What is over leaves nothing behind: else a lock's slots would grow with everybody who ever had a code there.
+        self.slots.retain(|_, slot| !slot.is_done_with());
         self.settle_all(at);
         orders
     }
@@ -114,7 +115,14 @@ impl Book {
         });
         let late =
             self.methods.keys().filter_map(|id| self.lateness(*id)).flat_map(|(late, failed)| [late, failed]);
-        ends.chain(slots).chain(late).filter(|due| *due > now).min()
+        let lacks = self.grants.values().filter(|grant| !grant.window.is_over(now)).filter_map(|grant| {
+            // A device that takes codes at last tells of itself.
+            let since = grant.lacks().filter(|lack| !lack.devices.is_empty()).map(|lack| lack.since).min()?;
+            // Every so often somebody else's code is gone by then.
+            let pauses = now.duration_since(since).as_secs() / LONGEST_PAUSE.as_secs() + 1;
+            since.checked_add(LONGEST_PAUSE.saturating_mul(i32::try_from(pauses).unwrap_or(i32::MAX))).ok()
+        });
+        ends.chain(slots).chain(late).chain(lacks).filter(|due| *due > now).min()
     }
 
     fn need(&self, now: Timestamp, device: DeviceId, method: AccessMethodId, slot: &Slot) -> Need {
@@ -165,7 +173,7 @@ impl Book {
         }
         let until = slot.observed.holds.and_then(|content| content.until);
         let is_at_rest = slot.work.under_way.is_none() && slot.work.earlier.is_empty();
-        let is_the_agents = has_ended && ends_in_time(until) && slot.observed.doubt.is_none() && is_at_rest;
+        let is_the_agents = has_ended && ends_in_time(until) && slot.observed.doubts.is_empty() && is_at_rest;
         let by_agent = until
             .filter(|_| is_the_agents)
             .map(|until| until.saturating_add(REMOVED_WITHIN).unwrap_or(until));
@@ -236,10 +244,19 @@ impl Book {
             let slot = self.slots.get(&(*device, id));
             slot.is_some_and(|slot| slot.desired.content.is_some() && slot.is_settled())
         };
-        let complete = !method.devices.is_empty() && method.devices.iter().all(is_in);
+        let joined: Vec<_> = method.joining.iter().copied().filter(is_in).collect();
+        let is_waited_for = |device: &&DeviceId| !method.joining.contains(device);
+        let complete =
+            method.devices.iter().any(is_in) && method.devices.iter().filter(is_waited_for).all(is_in);
         match (complete, method.is_issued) {
             (true, false) => self.issue(at.now, id),
             (false, true) => self.revoke(id),
+            (true, true) if !joined.is_empty() => {
+                if let Some(method) = self.methods.get_mut(&id) {
+                    method.joining.retain(|device| !joined.contains(device));
+                }
+                self.opens(grant, joined);
+            }
             _ => {}
         }
     }
@@ -265,6 +282,11 @@ impl Book {
         let event = Event::method(kind, id, method.grant).with_code(method.pin.clone());
         let (devices, grant) = (method.devices.clone(), method.grant);
         self.events.push(event);
+        self.opens(grant, devices);
+    }
+
+    /// Codes of a grant were read back from these devices.
+    fn opens(&mut self, grant: AccessGrantId, devices: Vec<DeviceId>) {
         let Some(own) = self.grants.get_mut(&grant) else { return };
         let before = own.opened.len();
         own.opened.extend(devices);
@@ -278,6 +300,7 @@ impl Book {
     pub(super) fn revoke(&mut self, id: AccessMethodId) {
         let Some(method) = self.methods.get_mut(&id).filter(|method| method.is_issued) else { return };
         method.is_issued = false;
+        method.joining.clear();
         let event = Event::method("access_method.revoked", id, method.grant);
         self.events.push(event);
     }

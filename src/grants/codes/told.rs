@@ -69,6 +69,22 @@ impl Book {
         self.settle(at, method);
     }
 
+    /// The doubt about a job is over, sooner or later. Where something newer is known of its slot since, it changes
+    /// nothing: the slot may have been written and read back many times.
+    pub fn resolved(
+        &mut self,
+        at: &Moment<'_>,
+        device: DeviceId,
+        method: AccessMethodId,
+        job: JobId,
+        deed: Deed,
+        told: &Told,
+    ) {
+        if self.slots.get(&(device, method)).is_some_and(|slot| slot.awaits(job)) {
+            self.reported(at, device, method, job, deed, told);
+        }
+    }
+
     /// The bridge has lost its memory of a job: nobody will ever say how it ended.
     pub fn lost(
         &mut self,
@@ -112,7 +128,7 @@ impl Book {
 
     /// A person at the site put something else into a slot.
     pub fn filled(&mut self, at: &Moment<'_>, device: DeviceId, method: AccessMethodId) {
-        let Some(slot) = self.slots.get_mut(&(device, method)) else { return };
+        let slot = self.slots.entry((device, method)).or_default();
         slot.observed.hold(at.now, Content { generation: 0, mark: None, until: None });
         self.settle(at, method);
     }
@@ -139,46 +155,56 @@ impl Slot {
         })
     }
 
+    /// Whether it is open what became of a job.
+    fn awaits(&self, job: JobId) -> bool {
+        self.work.under_way.is_some_and(|way| way.job == job)
+            || self.work.earlier.iter().any(|(earlier, _)| *earlier == job)
+            || self.observed.doubts.iter().any(|doubt| doubt.job == job)
+    }
+
     fn observe(&mut self, now: Timestamp, job: JobId, deed: Deed, told: &Told) {
-        match (told, deed) {
-            (Told::Done, Deed::Put(content)) => self.observed.hold(now, content),
-            (Told::Done, Deed::Remove) => self.observed = Observed::default(),
-            (Told::NotDone { .. }, _) => {
-                if let Some(doubt) = self.observed.doubt.filter(|doubt| doubt.job == job) {
-                    self.observed.doubt = None;
-                    self.observed.holds = doubt.before;
-                    self.observed.since = self.observed.since.filter(|_| doubt.before.is_some());
+        let observed = &mut self.observed;
+        let doubted = observed.doubts.iter().position(|doubt| doubt.job == job);
+        match told {
+            Told::Done => {
+                // What was in doubt before it is over; what came after it is not.
+                let later = doubted.map(|place| observed.doubts.split_off(place + 1)).unwrap_or_default();
+                match deed {
+                    Deed::Put(content) => observed.hold(now, content),
+                    Deed::Remove => *observed = Observed::default(),
+                }
+                observed.doubts = later;
+            }
+            Told::NotDone { .. } => {
+                if let Some(place) = doubted {
+                    observed.doubts.remove(place);
                 }
             }
-            (Told::Doubt, deed) => {
-                let before = match self.observed.doubt {
-                    // The older doubt is not settled by a newer one; what was there first may still be there.
-                    Some(doubt) => doubt.before.or(self.observed.holds),
-                    None => self.observed.holds,
-                };
-                self.observed.doubt = Some(Doubt { job, before });
-                if let Deed::Put(content) = deed {
-                    self.observed.holds = Some(content);
-                    self.observed.since = self.observed.since.or(Some(now));
-                }
-            }
+            Told::Doubt if doubted.is_none() => observed.doubts.push(Doubt { job, deed }),
+            Told::Doubt => {}
         }
+        let may_hold = observed.contents().next().is_some();
+        observed.since = observed.since.or(Some(now)).filter(|_| may_hold);
     }
 
     fn compare(&mut self, now: Timestamp, shown: Option<&SlotSeen>) {
-        match (shown, self.observed.holds) {
-            (None, _) => self.observed = Observed::default(),
-            (Some(shown), Some(held)) if shown.generation == held.generation => self.observed.doubt = None,
-            // It is told of in a moment by its own report.
-            (Some(shown), _) if self.may_put().is_some_and(|put| put.generation == shown.generation) => {}
-            (Some(shown), _) => {
-                if self.desired.generation <= shown.generation {
-                    self.outgrow(now, shown.generation);
-                }
-                let content = Content { generation: shown.generation, mark: None, until: None };
-                self.observed.hold(now, content);
-            }
+        let Some(shown) = shown else {
+            self.observed = Observed::default();
+            return;
+        };
+        let held = self.observed.contents().find(|content| content.generation == shown.generation);
+        if let Some(held) = held {
+            self.observed.hold(now, held);
+            return;
         }
+        // It is told of in a moment by its own report.
+        if self.may_put().is_some_and(|put| put.generation == shown.generation) {
+            return;
+        }
+        if self.desired.generation <= shown.generation {
+            self.outgrow(now, shown.generation);
+        }
+        self.observed.hold(now, Content { generation: shown.generation, mark: None, until: None });
     }
 }
 
@@ -186,6 +212,6 @@ impl Observed {
     fn hold(&mut self, now: Timestamp, content: Content) {
         self.holds = Some(content);
         self.since = self.since.or(Some(now));
-        self.doubt = None;
+        self.doubts.clear();
     }
 }

@@ -11,6 +11,7 @@ use std::{
 /// is such a file once it has been folded back for the first time.
 pub struct Disk {
     file: File,
+    size: usize,
     block: u64,
 }
 
@@ -19,19 +20,24 @@ const BLOCKS: u64 = 1024;
 
 impl Disk {
     pub fn new(folder: &Path) -> anyhow::Result<Self> {
+        Self::of(folder, BLOCK)
+    }
+
+    /// One whose writes are of another size.
+    pub fn of(folder: &Path, size: usize) -> anyhow::Result<Self> {
         let file =
             File::options().create(true).truncate(true).read(true).write(true).open(folder.join("floor"))?;
         for block in 0..BLOCKS {
-            file.write_all_at(&[1; BLOCK], block * BLOCK as u64)?;
+            file.write_all_at(&vec![1; size], block * size as u64)?;
         }
         file.sync_all()?;
-        Ok(Self { file, block: 0 })
+        Ok(Self { file, size, block: 0 })
     }
 
     /// One durable write.
     pub fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         self.block = (self.block + 1) % BLOCKS;
-        self.file.write_all_at(bytes, self.block * BLOCK as u64)?;
+        self.file.write_all_at(bytes, self.block * self.size as u64)?;
         // Through the C library, where a preload can slow it down.
         self.file.sync_data()?;
         Ok(())
@@ -39,7 +45,7 @@ impl Disk {
 
     /// How long each of so many durable writes of a block takes.
     pub fn block(&mut self, writes: usize) -> anyhow::Result<Vec<Duration>> {
-        let bytes = [2; BLOCK];
+        let bytes = vec![2; self.size];
         let mut took = Vec::with_capacity(writes);
         for _ in 0..writes {
             let began = Instant::now();

@@ -93,7 +93,7 @@ pub fn commit<T>(
 ) -> anyhow::Result<T> {
     queue.connection().prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     let done = work(queue)?;
-    queue.connection().prepare_cached("COMMIT")?.execute([])?;
+    queue.commit()?;
     Ok(done)
 }
 

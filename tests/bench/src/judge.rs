@@ -25,6 +25,10 @@ impl Samples {
         self.0.len()
     }
 
+    pub fn durations(&self) -> impl Iterator<Item = Duration> + '_ {
+        self.0.iter().copied()
+    }
+
     /// In microseconds; `percent` of the samples are at most this.
     pub fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
@@ -59,6 +63,21 @@ pub struct Paired {
 impl Paired {
     pub fn round(&mut self, floor: Samples, candidate: Samples) {
         self.rounds.push((floor, candidate));
+    }
+
+    /// Everything that was measured of the candidate.
+    pub fn candidate(&self) -> Samples {
+        let mut all = Samples::default();
+        self.rounds.iter().for_each(|round| all.extend(round.1.durations()));
+        all
+    }
+
+    /// The check that the candidate takes at most so many milliseconds more than the floor.
+    pub fn above(&self, row: &'static str, what: impl Into<String>, goal: Goal) -> Check {
+        let more: Vec<f64> =
+            self.rounds.iter().map(|(floor, candidate)| (candidate.p50() - floor.p50()) / 1000.0).collect();
+        let both = self.check(row, what, goal);
+        Check { value: median(&more), unit: "ms", range: range(&more), ..both }
     }
 
     /// The check that the candidate takes at most `goal` times as long as the floor.

@@ -5,6 +5,7 @@ mod bound;
 mod cloud;
 mod device;
 mod floor;
+mod http;
 mod jobs;
 mod judge;
 mod preload;
@@ -69,6 +70,8 @@ enum Name {
     Start,
     /// TLS from the beginning and resumed, heartbeats beside an echo, and signatures.
     Link,
+    /// The HTTP API with 1,000, 10,000 and 100,000 grants: a new one above a durable commit, and lists.
+    Api,
     /// Other queues on the same work.
     Peers,
     /// One after the other, with the settings that the goals name.
@@ -146,6 +149,7 @@ fn scenarios(name: Name, options: &Options) -> anyhow::Result<bool> {
             Name::Idle,
             Name::Start,
             Name::Link,
+            Name::Api,
         ] {
             verdicts.push(one(name, options)?);
         }
@@ -174,6 +178,7 @@ fn one(name: Name, options: &Options) -> anyhow::Result<Verdict> {
         Name::Idle => attempts("idle", || scenarios::idle::run(options)),
         Name::Start => attempts("start", || scenarios::start::run(options)),
         Name::Link => attempts("link", || scenarios::trust::run(options)),
+        Name::Api => scenarios::api::run(options),
         Name::Peers => scenarios::peers::run(options),
         Name::All => unreachable!("all are run one by one"),
     }

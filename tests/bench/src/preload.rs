@@ -16,12 +16,21 @@ const SOURCE: &str = include_str!("preload.c");
 pub struct Preload {
     library: PathBuf,
     counts: PathBuf,
-    delay_us: u64,
+    delay_us: i64,
 }
 
 impl Preload {
     /// Compiles it into a folder. The file of counts lies there too, so one folder serves one process.
     pub fn new(folder: &Path, delay_us: u64) -> anyhow::Result<Self> {
+        Self::with(folder, i64::try_from(delay_us)?)
+    }
+
+    /// One under which nothing is synced: for filling a database whose fate nobody minds.
+    pub fn unsynced(folder: &Path) -> anyhow::Result<Self> {
+        Self::with(folder, -1)
+    }
+
+    fn with(folder: &Path, delay_us: i64) -> anyhow::Result<Self> {
         let (source, library, counts) =
             (folder.join("preload.c"), folder.join("libpreload.so"), folder.join("syncs"));
         fs::write(&source, SOURCE)?;

@@ -80,7 +80,7 @@ impl Desk {
     }
 
     /// A workspace by its id or its name.
-    async fn find_workspace(&self, wanted: &str) -> Result<WorkspaceId, Fault> {
+    pub(super) async fn find_workspace(&self, wanted: &str) -> Result<WorkspaceId, Fault> {
         let rows = self.db.run(Db::workspaces).await?;
         let found = rows.iter().find(|row| row.name == wanted || row.id.to_string() == wanted);
         match found {

@@ -196,7 +196,7 @@ async fn unlock(request: Request) -> Answer {
     let attempt = request.ask(move |tenant| tenant.unlock_door(now, method, door.0)).await?;
     request.api.signals.orders_queued();
     request.api.signals.state_changed();
-    one("action_attempt", answers::attempt(request.workspace, &attempt, None))
+    feed::ordered(&request, attempt.id).await
 }
 
 async fn scan(request: Request) -> Answer {

@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::Map;
 
 use super::{
-    Answer, Answers, Call, PAGED, Request, feed, one,
+    Answer, Answers, Call, Listed, PAGED, Request, feed, one,
     people::{PERSON, person},
 };
 use crate::{
@@ -311,19 +311,9 @@ async fn create_method(request: Request) -> Answer {
     let wanted: AccessGrantId = request.args.the_id("access_grant_id")?;
     let requested = requested(std::slice::from_ref(&request.args))?;
     let now = request.api.clock.now();
-    let grant = request.ask(move |tenant| tenant.request_methods(now, wanted, &requested)).await?;
+    let made = request.ask(move |tenant| tenant.create_method(now, wanted, &requested)).await?;
     changed(&request);
-    let place = u32::try_from(grant.requested.len().saturating_sub(1)).unwrap_or(u32::MAX);
-    let made = grant.methods.iter().find(|method| method.place == place);
-    let made = made.ok_or_else(|| {
-        let why = grant.errors.last().map(|(_, message, _)| message.clone());
-        Problem::new(
-            hyper::StatusCode::BAD_REQUEST,
-            "cannot_create_requested_access_methods",
-            why.unwrap_or_else(|| "No targeted door supports it".into()),
-        )
-    })?;
-    one("access_method", answers::method(request.workspace, made, now))
+    one("access_method", answers::method(request.workspace, &made, now))
 }
 
 /// Something was ordered, or is shown otherwise.
@@ -377,11 +367,10 @@ async fn list_methods(request: Request) -> Answer {
                 let Some(grant) = tenant.grant(name)? else { return Ok(None) };
                 filter.grant = Some(grant.id);
             }
-            let mut listed = tenant.methods(&filter, page)?;
             if no_code {
-                (listed.rows, listed.next) = (Vec::new(), None);
+                return Ok(Some(Listed { rows: Vec::new(), next: None }));
             }
-            Ok(Some(listed))
+            tenant.methods(&filter, page).map(Some)
         })
         .await?;
     let shown =
@@ -434,7 +423,7 @@ async fn unlock_door(request: Request) -> Answer {
     let now = request.api.clock.now();
     let attempt = request.ask(move |tenant| tenant.unlock_door(now, method, door)).await?;
     changed(&request);
-    one("action_attempt", answers::attempt(request.workspace, &attempt, None))
+    feed::ordered(&request, attempt.id).await
 }
 
 async fn encode(request: Request) -> Answer {

@@ -9,6 +9,7 @@ mod people;
 mod related;
 mod simulate;
 mod spaces;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -48,6 +49,8 @@ pub(super) enum Answers {
     Nothing,
     One(&'static str, &'static str),
     All(&'static str, &'static str),
+    /// All of them, and once more under the key that older clients know.
+    AllTwice(&'static str, &'static str, &'static str),
     /// Some of them, and where the others are.
     Pages(&'static str, &'static str),
 }
@@ -135,4 +138,5 @@ pub(super) const CALLS: &[&[Call]] = &[
     people::CALLS,
     related::CALLS,
     spaces::CALLS,
+    webhooks::CALLS,
 ];

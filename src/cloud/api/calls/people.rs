@@ -1,7 +1,7 @@
 //! `user_identities`: who.
 
 use hyper::{Method, StatusCode};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::{Answer, Answers, Call, PAGED, Request, one};
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
             problem::Problem,
         },
         store::{
-            DeviceFilter, EntranceFilter, Identity, IdentityFilter, IdentityName, Page, Person, PersonChange,
+            DeviceFilter, EntranceFilter, Identity, IdentityFilter, IdentityName, NoInstantKey, Page, Person,
+            PersonChange,
         },
     },
     grants::{Refused, Resource},
@@ -127,7 +128,7 @@ pub(super) const CALLS: &[Call] = &[
         path: "/user_identities/list_accessible_devices",
         method: Method::GET,
         params: &[required("user_identity_id", Kind::Id)],
-        answers: Answers::All("devices", "device"),
+        answers: Answers::AllTwice("devices", "accessible_devices", "device"),
         run: |request| Box::pin(list_devices(request)),
     },
 ];
@@ -220,16 +221,30 @@ async fn merge(request: Request) -> Answer {
     Ok(Map::new())
 }
 
-/// A key for whatever a person may open one day would be a link that opens nothing today.
+/// The link of the person's mobile key. A key belongs to an access grant here: a link for whatever a person may open one
+/// day would be one that opens nothing today.
 async fn generate_key(request: Request) -> Answer {
     let wanted: UserIdentityId = request.args.the_id("user_identity_id")?;
-    let known = request.store(move |tenant| tenant.identity(wanted)).await?;
-    known.ok_or_else(|| Refused::not_found(Resource::UserIdentity, wanted))?;
-    Err(Problem::new(
-        StatusCode::BAD_REQUEST,
-        "instant_keys_not_supported",
-        "A key belongs to an access grant here: ask for a mobile_key in one",
-    ))
+    let now = request.api.clock.now();
+    let found = request
+        .store(move |tenant| match tenant.identity(wanted)? {
+            None => Ok(None),
+            Some(identity) => Ok(Some((identity.id, tenant.key_of_identity(now, identity.id)?))),
+        })
+        .await?;
+    let (identity, key) = found.ok_or_else(|| Refused::not_found(Resource::UserIdentity, wanted))?;
+    let refused = |kind, message: &str| Problem::new(StatusCode::BAD_REQUEST, kind, message.to_owned());
+    let key = key.map_err(|why| match why {
+        NoInstantKey::NoAddress => refused(
+            "instant_keys_not_supported",
+            "This cloud hands out no mobile keys: no address for them is configured (api.instant_key_url)",
+        ),
+        NoInstantKey::NoMobileKey => refused(
+            "no_mobile_key",
+            "No live access grant of this user identity has a mobile key: ask for a mobile_key in one",
+        ),
+    })?;
+    one("instant_key", answers::instant_key(request.workspace, identity, &key))
 }
 
 async fn list_entrances(request: Request) -> Answer {
@@ -249,5 +264,8 @@ async fn list_devices(request: Request) -> Answer {
     let page = Page { limit: u32::try_from(ids.len()).unwrap_or(u32::MAX - 1), after: 0 };
     let filter = DeviceFilter { ids: Some(ids), ..DeviceFilter::default() };
     let listed = request.store(move |tenant| tenant.devices(&filter, page)).await?;
-    one("devices", listed.rows.iter().map(|device| answers::device(request.workspace, device)).collect())
+    let shown: Value = listed.rows.iter().map(|device| answers::device(request.workspace, device)).collect();
+    let mut answer = one("devices", shown.clone())?;
+    answer.insert("accessible_devices".into(), shown);
+    Ok(answer)
 }

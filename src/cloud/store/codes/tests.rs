@@ -1,6 +1,8 @@
 //! Codes in the store, with a bridge that says what the test tells it to.
 
-use jiff::SignedDuration;
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::{
@@ -10,8 +12,9 @@ use crate::{
     },
     grants::Mode,
     model::{
-        Capabilities, DeviceName, Inventory, KeyTemplate, PinRules, ProofLevel, Success, SystemInventory,
-        SystemKind, SystemName,
+        BridgeId, Capabilities, Code, DeviceName, Inventory, JobId, KeyTemplate, Kind, LocalJob, Order,
+        Outcome, PinRules, Private, ProofLevel, Report, Resolution, SlotContent, SlotPut, SlotSeen, Success,
+        SystemInventory, SystemKind, SystemName, Verdict,
     },
     protocol::{Memory, Position},
     seal::SealKey,
@@ -55,8 +58,11 @@ impl Property {
     }
 
     fn shows(&mut self, locks: &[&str]) {
-        let inventory = inventory(locks);
-        self.db.apply_inventory(self.now, self.bridge, &inventory).unwrap();
+        self.shows_all(&inventory(locks));
+    }
+
+    fn shows_all(&mut self, inventory: &Inventory) {
+        self.db.apply_inventory(self.now, self.bridge, inventory).unwrap();
         self.db.end_overdue(self.now).unwrap();
     }
 
@@ -128,6 +134,29 @@ impl Property {
 
     fn the_grant(&mut self, grant: &Grant) -> Option<Grant> {
         self.db.tenant(self.workspace).grant(&GrantName::Id(grant.id)).unwrap()
+    }
+
+    fn later(&mut self, by: SignedDuration) {
+        self.now += by;
+        self.db.end_overdue(self.now).unwrap();
+    }
+
+    fn resolve(&mut self, job: JobId, verdict: Verdict) {
+        let report = Report {
+            job_id: job,
+            revision: 2,
+            at: self.now,
+            outcome: Outcome::unknown(Code::NoAnswer, "silence"),
+            resolution: Some(Resolution { verdict, by: "the desk".into() }),
+            rooms: Vec::new(),
+            local: None,
+        };
+        self.db.apply_report(self.now, self.bridge, &report).unwrap();
+    }
+
+    fn rows(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        self.db.one(&sql, [], |row| row.get(0)).unwrap().unwrap()
     }
 
     fn is_issued(&mut self, grant: &Grant) -> bool {
@@ -261,7 +290,7 @@ fn a_lock_that_lost_its_memory_is_found_out_and_gets_its_code_again() {
     let grant = property.grant(&["lock-1"], &[Mode::Code]);
     let (job, order) = property.ordered().remove(0);
     property.done(job);
-    property.now += READ_EVERY;
+    property.now += crate::cloud::store::devices::READ_EVERY;
     // Its window must not be over by then.
     let later = GrantChange { ends_at: Some(None), ..GrantChange::default() };
     let (now, name) = (property.now - SignedDuration::from_hours(1), GrantName::Id(grant.id));
@@ -274,7 +303,7 @@ fn a_lock_that_lost_its_memory_is_found_out_and_gets_its_code_again() {
     // It was due for a reading by then.
     property.ordered();
 
-    property.now += READ_EVERY;
+    property.now += crate::cloud::store::devices::READ_EVERY;
     property.db.end_overdue(property.now).unwrap();
     let orders = property.ordered();
     let [(read, Order::DeviceRead { .. })] = orders.as_slice() else { panic!("{orders:?}") };
@@ -404,12 +433,16 @@ fn a_device_that_leaves_its_site_takes_its_codes_issue_with_it_and_brings_it_bac
     assert_eq!((view.code.devices.len(), view.leaving.len()), (1, 1));
     assert!(property.is_issued(&grant), "the other device has it");
     property.shows(&["lock-1", "lock-2"]);
-    assert!(!property.is_issued(&grant));
+    assert!(property.is_issued(&grant), "it goes on opening the other device");
+    let coming = property.the_grant(&grant).unwrap().methods[0].code.clone().unwrap().coming;
+    assert_eq!(coming, [property.device("lock-2")]);
     let puts: Vec<_> =
         property.ordered().into_iter().filter(|(_, order)| matches!(order, Order::SlotPut(_))).collect();
     let [(job, _)] = puts.as_slice() else { panic!("{puts:?}") };
     property.done(*job);
     assert!(property.is_issued(&grant));
+    assert!(!property.told(&grant).contains(&"revoked".to_owned()));
+    assert_eq!(property.the_grant(&grant).unwrap().methods[0].code.clone().unwrap().coming, []);
 }
 
 #[test]
@@ -458,4 +491,444 @@ fn no_pin_and_no_link_is_readable_on_the_disk() {
         }
     }
     assert!(read > 0);
+}
+
+/// An inventory whose locks take no PIN.
+fn without_pins(locks: &[&str]) -> Inventory {
+    let mut inventory = inventory(locks);
+    for device in &mut inventory.systems[0].devices {
+        device.pins = None;
+    }
+    inventory
+}
+
+#[test]
+fn a_code_that_no_device_takes_is_an_error_of_the_grant_until_one_does() {
+    let mut property = Property::new();
+    property.shows_all(&without_pins(&["lock-1", "lock-2"]));
+    let grant = property.grant(&["lock-1"], &[Mode::Code, Mode::Code]);
+    assert_eq!((grant.methods.len(), grant.lacks.len(), grant.errors.len()), (0, 2, 0));
+    let told = |property: &mut Property| {
+        let told = property.told(&grant);
+        told.into_iter().filter(|kind| kind == "could_not_create_requested_access_methods").count()
+    };
+    assert_eq!(told(&mut property), 2);
+    property.later(SignedDuration::from_hours(2));
+    assert_eq!(told(&mut property), 2, "each request is told of once");
+    property.shows(&["lock-1", "lock-2"]);
+    let (made, orders) = (property.the_grant(&grant).unwrap(), property.ordered());
+    assert_eq!((made.methods.len(), made.lacks.len(), orders.len()), (2, 0, 2));
+    assert_ne!(put(&orders[0].1).content, put(&orders[1].1).content, "no code twice on a lock");
+    for (job, _) in orders {
+        property.done(job);
+    }
+    assert!(property.is_issued(&grant));
+
+    // What is taken back by name is wanted no more.
+    let (now, gone) = (property.now, made.methods[0].id);
+    property.db.tenant(property.workspace).delete_method(now, gone).unwrap().unwrap();
+    for (job, _) in property.ordered() {
+        property.done(job);
+    }
+    property.shows_all(&without_pins(&["lock-1", "lock-2"]));
+    property.shows(&["lock-1", "lock-2"]);
+    let left = property.the_grant(&grant).unwrap();
+    assert_eq!((left.methods.len(), left.lacks.len()), (1, 0));
+}
+
+#[test]
+fn a_means_that_cannot_be_made_at_once_is_refused_and_nothing_is_kept_of_it() {
+    let mut property = Property::new();
+    property.shows_all(&without_pins(&["lock-1", "lock-2"]));
+    let grant = property.grant(&["lock-1"], &[Mode::CloudKey]);
+    let before = (property.told(&grant), property.rows("code_request"), property.rows("requested_method"));
+    let wanted = [Requested { mode: Mode::Code, code: None }];
+    let now = property.now;
+    let refused = property.db.tenant(property.workspace).create_method(now, grant.id, &wanted).unwrap();
+    assert_eq!(refused.unwrap_err().name(), "cannot_create_requested_access_methods");
+    assert_eq!(
+        before,
+        (property.told(&grant), property.rows("code_request"), property.rows("requested_method"))
+    );
+    property.shows(&["lock-1", "lock-2"]);
+    assert_eq!(property.the_grant(&grant).unwrap().methods.len(), 1);
+    let made = property.db.tenant(property.workspace).create_method(now, grant.id, &wanted).unwrap().unwrap();
+    assert_eq!(made.mode, Mode::Code);
+    assert_eq!(property.rows("requested_method"), 2);
+}
+
+#[test]
+fn what_is_over_leaves_no_rows_behind() {
+    let mut property = Property::new();
+    for _ in 0..20 {
+        let grant = property.grant(&["lock-1", "lock-2"], &[Mode::Code]);
+        for (job, _) in property.ordered() {
+            property.done(job);
+        }
+        assert!(property.is_issued(&grant));
+        property.later(SignedDuration::from_hours(24));
+        property.later(SignedDuration::from_mins(3));
+        for (job, _) in property.ordered() {
+            property.done(job);
+        }
+        assert!(property.the_grant(&grant).unwrap().methods[0].code.clone().unwrap().code.has_ended);
+        let rows = ["desired_slot", "observed_slot", "slot_work"].map(|table| property.rows(table));
+        assert_eq!(rows, [0; 3]);
+    }
+    // A lock's history is no part of what a device that came or went sets in motion.
+    let due = "code_grant WHERE due_at IS NOT NULL";
+    assert_eq!(property.rows(due), 0);
+    let inventory = without_pins(&["lock-1", "lock-2"]);
+    property.db.apply_inventory(property.now, property.bridge, &inventory).unwrap();
+    assert_eq!(property.rows(due), 0);
+}
+
+#[test]
+fn one_grant_that_cannot_be_read_keeps_nobody_waiting() {
+    let mut property = Property::new();
+    let broken = property.grant(&["lock-1"], &[Mode::Code]);
+    let sound = property.grant(&["lock-2"], &[Mode::Code]);
+    let orders = property.ordered();
+    let spoil = "UPDATE code_method SET pin = x'00' WHERE access_method_id = ?1";
+    property.db.execute(spoil, [broken.methods[0].id.to_string()]).unwrap();
+    property.db.execute("UPDATE code_grant SET due_at = ?1", [ms(property.now)]).unwrap();
+    let overdue = property.db.end_overdue(property.now).unwrap();
+    assert!(overdue.next.unwrap() > property.now, "{overdue:?}");
+    let put_off = "code_grant WHERE due_at = ?1";
+    let put_off: i64 = property
+        .db
+        .one(&format!("SELECT count(*) FROM {put_off}"), [ms(property.now + PUT_OFF)], |row| row.get(0))
+        .unwrap()
+        .unwrap();
+    assert_eq!(put_off, 1);
+    // Its report is taken in, so that others are, and its device is read.
+    for (job, _) in orders {
+        property.done(job);
+    }
+    assert!(property.is_issued(&sound));
+    let is_read = |order: &Order| matches!(order, Order::DeviceRead { .. });
+    assert!(property.ordered().iter().any(|(_, order)| is_read(order)));
+}
+
+#[test]
+fn only_so_many_grants_are_looked_at_at_once_and_the_rest_at_once_after() {
+    let mut property = Property::new();
+    property.shows_all(&without_pins(&["lock-1", "lock-2"]));
+    let most = i64::from(DUE_AT_ONCE);
+    for _ in 0..=most {
+        property.grant(&["lock-1"], &[Mode::Code]);
+    }
+    property.db.execute("UPDATE code_grant SET due_at = ?1", [ms(property.now)]).unwrap();
+    let left = format!("code_grant WHERE due_at <= {}", ms(property.now));
+    let first = property.db.end_overdue(property.now).unwrap();
+    assert_eq!((property.rows(&left), first.next), (1, Some(property.now)));
+    property.db.end_overdue(property.now).unwrap();
+    assert_eq!(property.rows(&left), 0);
+}
+
+#[test]
+fn a_doubt_that_is_settled_late_changes_nothing_that_was_done_since() {
+    let mut property = Property::new();
+    let grant = property.grant(&["lock-1"], &[Mode::Code]);
+    let (old, _) = property.ordered().remove(0);
+    property.report(old, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.later(SignedDuration::from_mins(1));
+    let (again, _) = property.ordered().remove(0);
+    property.report(again, Outcome::unknown(Code::NoAnswer, "silence"));
+    // Both are in doubt: that one was not done says nothing of the other.
+    property.resolve(again, Verdict::NotDone);
+    assert!(!property.is_issued(&grant));
+    property.db.execute("DELETE FROM bridge_order", []).unwrap();
+    assert_eq!(
+        property.db.forget_ordered_slots(i64::MAX, 10).unwrap(),
+        1,
+        "the other is still to be settled"
+    );
+    let (now, name) = (property.now, GrantName::Id(grant.id));
+    let later = GrantChange { ends_at: Some(None), ..GrantChange::default() };
+    property.db.tenant(property.workspace).update_grant(now, &name, &later).unwrap().unwrap();
+    let (newest, _) = property.ordered().remove(0);
+    property.done(newest);
+    assert!(property.is_issued(&grant));
+    property.resolve(old, Verdict::Done);
+    assert!(property.is_issued(&grant));
+    assert_eq!(property.ordered(), []);
+}
+
+#[test]
+fn a_stray_that_refuses_to_go_is_tried_again() {
+    let mut property = Property::new();
+    let read_due = "UPDATE device SET read_due = ?1 WHERE name = 'lock-1'";
+    property.db.execute(read_due, [ms(property.now)]).unwrap();
+    property.later(SignedDuration::ZERO);
+    let (read, _) = property.ordered().remove(0);
+    let stray = uuid::Uuid::from_u128(9).to_string();
+    let slots = Some(vec![SlotSeen { slot: stray.clone(), generation: 4 }]);
+    property.report(read, Outcome::Succeeded(Success { slots, ..Success::default() }));
+    for _ in 0..3 {
+        let (job, order) = property.ordered().remove(0);
+        assert!(matches!(&order, Order::SlotRemove { slot, .. } if *slot == stray), "{order:?}");
+        property.report(job, Outcome::failed(Code::NoAnswer, "nobody answers"));
+        assert_eq!(property.ordered(), []);
+        property.later(SignedDuration::from_mins(31));
+    }
+    let (job, _) = property.ordered().remove(0);
+    property.done(job);
+    assert_eq!((property.rows("desired_slot"), property.rows("stray_slot")), (0, 0));
+}
+
+/// What a lock holds, slot by slot.
+type Table = BTreeMap<String, SlotPut>;
+
+/// The store beside locks that do at once what they are told, where they can be reached.
+struct House {
+    property: Property,
+    tables: BTreeMap<String, Table>,
+    away: BTreeSet<String>,
+    here: Vec<&'static str>,
+    random: Random,
+    grants: Vec<Grant>,
+}
+
+impl House {
+    const LOCKS: [&str; 3] = ["lock-1", "lock-2", "lock-3"];
+
+    fn new(seed: u64) -> Self {
+        let mut property = Property::new();
+        property.shows(&Self::LOCKS);
+        let tables = Self::LOCKS.iter().map(|lock| ((*lock).to_owned(), Table::new())).collect();
+        Self {
+            property,
+            tables,
+            away: BTreeSet::new(),
+            here: Self::LOCKS.to_vec(),
+            random: Random::seeded(seed),
+            grants: Vec::new(),
+        }
+    }
+
+    fn below(&self, n: u64) -> usize {
+        usize::try_from(self.random.below(n)).unwrap()
+    }
+
+    fn some_locks(&self) -> Vec<&'static str> {
+        let chosen = 1 + self.below(7);
+        Self::LOCKS
+            .into_iter()
+            .enumerate()
+            .filter(|(n, _)| chosen & (1 << n) != 0)
+            .map(|(_, lock)| lock)
+            .collect()
+    }
+
+    fn one_grant(&self) -> Option<GrantName> {
+        match self.grants.len() as u64 {
+            0 => None,
+            n => Some(GrantName::Id(self.grants[self.below(n)].id)),
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.property.now;
+        let hours = SignedDuration::from_hours(1 + i64::try_from(self.below(60)).unwrap());
+        match self.below(12) {
+            0..3 => {
+                let (mut locks, modes) = (self.some_locks(), vec![Mode::Code; 1 + self.below(2)]);
+                locks.retain(|lock| self.here.contains(lock));
+                if locks.is_empty() {
+                    return;
+                }
+                let grant = self.property.grant(&locks, &modes);
+                self.grants.push(grant);
+            }
+            3..5 => {
+                let Some(name) = self.one_grant() else { return };
+                let devices = self.some_locks().into_iter().map(|lock| self.property.device(lock)).collect();
+                let is_move = self.below(2) == 0;
+                let change = GrantChange {
+                    ends_at: (!is_move).then_some(Some(now + hours)),
+                    devices: is_move.then_some(devices),
+                    ..GrantChange::default()
+                };
+                // A grant that is gone refuses.
+                let _ = self.tenant().update_grant(now, &name, &change).unwrap();
+            }
+            5 => {
+                let Some(GrantName::Id(grant)) = self.one_grant() else { return };
+                let _ = self.tenant().delete_grant(now, grant).unwrap();
+            }
+            6 => {
+                let Some(name) = self.one_grant() else { return };
+                let grant = self.tenant().grant(&name).unwrap();
+                if let Some(method) = grant.and_then(|grant| grant.methods.first().map(|method| method.id)) {
+                    self.tenant().delete_method(now, method).unwrap().unwrap();
+                }
+            }
+            7 => {
+                let lock = Self::LOCKS[self.below(3)].to_owned();
+                if !self.away.remove(&lock) {
+                    self.away.insert(lock);
+                }
+            }
+            8 => {
+                self.here = self.some_locks();
+                let here = self.here.clone();
+                self.property.shows(&here);
+            }
+            9 => self.tables.get_mut(Self::LOCKS[self.below(3)]).unwrap().clear(),
+            _ => self.property.later(hours),
+        }
+        self.work();
+        self.check();
+    }
+
+    fn tenant(&mut self) -> Tenant<'_> {
+        self.property.db.tenant(self.property.workspace)
+    }
+
+    /// Locks that can be reached do what is ordered; sometimes nobody knows.
+    fn work(&mut self) {
+        for _ in 0..50 {
+            let mut orders = self.property.ordered();
+            if orders.is_empty() {
+                return;
+            }
+            for (job, order) in orders.drain(..) {
+                let lock = match &order {
+                    Order::SlotPut(put) => put.device.to_string(),
+                    Order::SlotRemove { device, .. } | Order::DeviceRead { device } => device.to_string(),
+                    order => panic!("{order:?}"),
+                };
+                if self.away.contains(&lock) {
+                    self.property.report(job, Outcome::failed(Code::NoAnswer, "away"));
+                    continue;
+                }
+                let now = self.property.now;
+                let table = self.tables.get_mut(&lock).unwrap();
+                let mut success = Success::default();
+                match order {
+                    Order::SlotPut(put) if put.window.is_over(now) => {
+                        self.property.report(job, Outcome::failed(Code::Expired, "over"));
+                        continue;
+                    }
+                    Order::SlotPut(put) => {
+                        let twin = table
+                            .values()
+                            .find(|other| other.slot != put.slot && other.content == put.content);
+                        if twin.is_some_and(|twin| !twin.window.is_over(now)) {
+                            panic!("{} is put at {lock} beside {twin:?}", put.slot);
+                        }
+                        if twin.is_some() {
+                            self.property.report(job, Outcome::failed(Code::ContentTaken, "left over"));
+                            continue;
+                        }
+                        table.insert(put.slot.clone(), put);
+                    }
+                    Order::SlotRemove { slot, .. } => drop(table.remove(&slot)),
+                    _ => {
+                        let seen =
+                            |put: &SlotPut| SlotSeen { slot: put.slot.clone(), generation: put.generation };
+                        success.slots = Some(table.values().map(seen).collect());
+                    }
+                }
+                let is_known = success.slots.is_some() || self.random.below(8) > 0;
+                let silence = Outcome::unknown(Code::NoAnswer, "silence");
+                self.property.report(job, if is_known { Outcome::Succeeded(success) } else { silence });
+            }
+        }
+        panic!("orders do not come to an end");
+    }
+
+    /// What is in a lock is wanted there, or shown as still there.
+    fn check(&mut self) {
+        for lock in Self::LOCKS {
+            let slots: Vec<_> = self.tables[lock].keys().cloned().collect();
+            let device =
+                self.property.db.one("SELECT device_id FROM device WHERE name = ?1", [lock], |row| {
+                    row.get::<_, String>("device_id")
+                });
+            for slot in slots {
+                let known = format!(
+                    "desired_slot WHERE access_method_id = '{slot}' AND device_id = '{}'",
+                    device.as_ref().unwrap().as_ref().unwrap()
+                );
+                assert_eq!(self.property.rows(&known), 1, "{slot} is in {lock} unheard of");
+            }
+        }
+    }
+
+    /// Everything can be reached, and enough time passes.
+    fn quiet(&mut self) {
+        self.away.clear();
+        self.property.shows(&Self::LOCKS);
+        for _ in 0..4 {
+            self.property.db.execute("UPDATE device SET read_due = 0", []).unwrap();
+            self.property.later(SignedDuration::from_mins(31));
+            self.work();
+        }
+        // What ended just now is left to the agent for a moment.
+        for _ in 0..2 {
+            self.property.later(SignedDuration::from_mins(3));
+            self.work();
+        }
+    }
+
+    fn check_quiet(&mut self) {
+        let now = self.property.now;
+        let mut wanted: BTreeMap<String, BTreeMap<String, (Private, Option<Timestamp>)>> = BTreeMap::new();
+        for grant in std::mem::take(&mut self.grants) {
+            let Some(grant) = self.property.the_grant(&grant) else { continue };
+            assert!(grant.deleted_at.is_none(), "{} is still being deleted", grant.id);
+            if grant.window.is_over(now) {
+                continue;
+            }
+            for method in &grant.methods {
+                let view = method.code.as_ref().unwrap();
+                // Its devices have others of the same request.
+                if view.code.devices.is_empty() {
+                    continue;
+                }
+                assert!(method.is_issued && view.coming.is_empty() && view.leaving.is_empty(), "{method:?}");
+                for device in &view.code.devices {
+                    assert!(grant.devices.contains(device));
+                    let held = (view.code.pin.clone(), grant.window.ends_at());
+                    let of_lock = wanted.entry(device.to_string()).or_default();
+                    of_lock.insert(method.id.to_string(), held);
+                }
+            }
+        }
+        for lock in Self::LOCKS {
+            let device = self.property.device(lock).to_string();
+            let holds: BTreeMap<_, _> = self.tables[lock]
+                .values()
+                .map(|put| {
+                    let SlotContent::Pin(pin) = &put.content else { panic!("{put:?}") };
+                    (put.slot.clone(), (pin.clone(), put.window.ends_at()))
+                })
+                .collect();
+            let wanted = wanted.remove(&device).unwrap_or_default();
+            assert!(holds == wanted, "{lock} holds {:?} and should hold {:?}", holds.keys(), wanted.keys());
+            let pins: BTreeSet<_> = holds.values().map(|(pin, _)| pin.expose().to_owned()).collect();
+            assert_eq!(pins.len(), holds.len(), "a PIN twice at {lock}");
+        }
+        let wanted: i64 = self.property.rows("desired_slot WHERE pin IS NOT NULL");
+        assert_eq!(self.property.rows("desired_slot"), wanted, "what is over has left rows");
+        assert_eq!(self.property.rows("stray_slot"), 0);
+    }
+}
+
+#[test]
+fn whatever_is_stored_and_reported_the_locks_end_as_it_was_asked() {
+    let cases = std::env::var("LATCHD_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    for seed in 0..cases {
+        let mut house = House::new(seed);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..40 {
+                house.step();
+            }
+            house.quiet();
+            house.check_quiet();
+        }));
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
 }

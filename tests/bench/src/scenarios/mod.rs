@@ -1,5 +1,6 @@
 //! One file a scenario, each with its floor.
 
+pub mod api;
 pub mod burst;
 pub mod cost;
 pub mod idle;

@@ -1,0 +1,275 @@
+//! What bridges say of slots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use rusqlite::params;
+
+use crate::{
+    grants::codes::{Book, Deed, Moment, Told},
+    model::{
+        AccessMethodId, BridgeId, Code, DeviceId, JobId, Kind, LocalJob, Outcome, Report, SlotSeen, Verdict,
+        WorkspaceId,
+    },
+    store::StoreError,
+};
+
+use super::{
+    super::{
+        Db, Tenant,
+        devices::READ_EVERY,
+        rows::{id, ms},
+    },
+    Known,
+    load::content,
+};
+
+/// What a job was ordered for.
+struct OrderedSlot {
+    workspace: WorkspaceId,
+    device: DeviceId,
+    method: AccessMethodId,
+    deed: Deed,
+    revision: u8,
+}
+
+impl Db {
+    /// Takes in how a job on a slot ended. False where it is no such job.
+    pub(in crate::cloud::store) fn slot_reported(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        report: &Report,
+    ) -> Result<bool, StoreError> {
+        let Some(ordered) = self.ordered_slot(bridge, report.job_id)? else {
+            return Ok(false);
+        };
+        if report.revision <= ordered.revision {
+            return Ok(true);
+        }
+        self.execute(
+            "UPDATE ordered_slot SET revision = ?2 WHERE job_id = ?1",
+            params![report.job_id.to_string(), report.revision],
+        )?;
+        let told = told(report);
+        let known = match &told {
+            Told::NotDone { code: Code::ContentTaken, .. } => Known::Pins,
+            Told::Done | Told::NotDone { .. } | Told::Doubt => Known::Slots,
+        };
+        let OrderedSlot { workspace, device, method, deed, .. } = ordered;
+        let is_noted =
+            self.tenant(workspace).with_slot(now, method, device, known, |book, at| {
+                match report.resolution {
+                    None => book.reported(at, device, method, report.job_id, deed, &told),
+                    Some(_) => book.resolved(at, device, method, report.job_id, deed, &told),
+                }
+            })?;
+        if !is_noted {
+            self.execute(
+                "UPDATE device SET read_due = ?2 WHERE device_id = ?1",
+                params![device.to_string(), ms(now)],
+            )?;
+        }
+        Ok(true)
+    }
+
+    /// A job on a slot was taken back that its bridge never heard of: what it was for is still to be done.
+    pub(in crate::cloud::store) fn slot_withdrawn(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job: JobId,
+    ) -> Result<(), StoreError> {
+        self.slot_unheard(now, bridge, job, |book, at, slot| {
+            book.withdrawn(at, slot.device, slot.method, job);
+        })
+    }
+
+    /// The bridge has forgotten a job on a slot.
+    pub(in crate::cloud::store) fn slot_lost(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job: JobId,
+    ) -> Result<(), StoreError> {
+        self.slot_unheard(now, bridge, job, |book, at, slot| {
+            book.lost(at, slot.device, slot.method, job, slot.deed);
+        })
+    }
+
+    /// Nobody will ever say how a job on a slot ended, if nobody has.
+    fn slot_unheard(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        job: JobId,
+        change: impl FnOnce(&mut Book, &Moment<'_>, &OrderedSlot),
+    ) -> Result<(), StoreError> {
+        let Some(ordered) = self.ordered_slot(bridge, job)?.filter(|ordered| ordered.revision == 0) else {
+            return Ok(());
+        };
+        let (workspace, method, device) = (ordered.workspace, ordered.method, ordered.device);
+        let change = |book: &mut Book, at: &Moment<'_>| change(book, at, &ordered);
+        self.tenant(workspace).with_slot(now, method, device, Known::Slots, change).map(drop)
+    }
+
+    fn ordered_slot(&self, bridge: BridgeId, job: JobId) -> Result<Option<OrderedSlot>, StoreError> {
+        self.one(
+            "SELECT * FROM ordered_slot WHERE job_id = ?1 AND bridge_id = ?2",
+            params![job.to_string(), bridge.to_string()],
+            |row| {
+                Ok(OrderedSlot {
+                    workspace: id(row, "workspace_id")?,
+                    device: id(row, "device_id")?,
+                    method: id(row, "access_method_id")?,
+                    deed: content(row, "generation", "mark", "opens_until")?.map_or(Deed::Remove, Deed::Put),
+                    revision: row.get("revision")?,
+                })
+            },
+        )
+    }
+
+    /// A job of the site's own changed a slot.
+    pub(in crate::cloud::store) fn slot_changed_at_site(
+        &mut self,
+        now: Timestamp,
+        workspace: WorkspaceId,
+        bridge: BridgeId,
+        report: &Report,
+        local: &LocalJob,
+    ) -> Result<(), StoreError> {
+        let (Some(device), Some(slot)) = (&local.device, &local.slot) else {
+            return Ok(());
+        };
+        let Ok(method) = slot.parse::<AccessMethodId>() else { return Ok(()) };
+        if !matches!(told(report), Told::Done) {
+            return Ok(());
+        }
+        let device = self.one(
+            "SELECT device_id FROM device JOIN acs_system s USING(acs_system_id)
+             WHERE s.bridge_id = ?1 AND s.name = ?2 AND device.name = ?3",
+            params![bridge.to_string(), local.system.as_str(), device],
+            |row| id::<DeviceId>(row, "device_id"),
+        )?;
+        let Some(device) = device else { return Ok(()) };
+        self.tenant(workspace)
+            .with_slot(now, method, device, Known::Slots, |book, at| match local.kind {
+                Kind::SlotPut => book.filled(at, device, method),
+                _ => book.emptied(at, device, method),
+            })
+            .map(drop)
+    }
+
+    /// Takes in what a reading shows. False where the job was no reading of ours.
+    pub(in crate::cloud::store) fn device_read(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        report: &Report,
+    ) -> Result<bool, StoreError> {
+        let found = self.one(
+            "SELECT device_id, device.workspace_id FROM device JOIN acs_system USING(acs_system_id)
+             WHERE read_job = ?1 AND bridge_id = ?2",
+            params![report.job_id.to_string(), bridge.to_string()],
+            |row| Ok((id::<DeviceId>(row, "device_id")?, id::<WorkspaceId>(row, "workspace_id")?)),
+        )?;
+        let Some((device, workspace)) = found else { return Ok(false) };
+        self.execute("UPDATE device SET read_job = NULL WHERE device_id = ?1", [device.to_string()])?;
+        if let Outcome::Succeeded(success) = &report.outcome
+            && let Some(seen) = &success.slots
+        {
+            self.tenant(workspace).compare_with(now, device, seen)?;
+            let again = now.saturating_add(READ_EVERY).unwrap_or(now);
+            self.execute(
+                "UPDATE device SET read_due = CASE WHEN EXISTS
+                   (SELECT 1 FROM desired_slot d WHERE d.device_id = device.device_id) THEN ?2 END
+                 WHERE device_id = ?1",
+                params![device.to_string(), ms(again)],
+            )?;
+        }
+        Ok(true)
+    }
+
+    /// Forgets what jobs on slots were ordered for, long after it could matter.
+    pub(in crate::cloud::store) fn forget_ordered_slots(
+        &self,
+        before: i64,
+        most: u32,
+    ) -> Result<usize, StoreError> {
+        self.execute(
+            "DELETE FROM ordered_slot WHERE rowid IN (
+               SELECT o.rowid FROM ordered_slot o
+               WHERE ordered_at < ?1 AND revision > 0
+                 AND NOT EXISTS (SELECT 1 FROM bridge_order b WHERE b.job_id = o.job_id)
+                 AND NOT EXISTS (SELECT 1 FROM slot_work w
+                                 WHERE w.device_id = o.device_id AND w.access_method_id = o.access_method_id
+                                   AND (w.job_id = o.job_id OR instr(w.earlier_job_ids, o.job_id) > 0))
+                 AND NOT EXISTS (SELECT 1 FROM observed_slot s
+                                 WHERE s.device_id = o.device_id AND s.access_method_id = o.access_method_id
+                                   AND instr(s.doubt_job_ids, o.job_id) > 0)
+               LIMIT ?2)",
+            params![before, most],
+        )
+    }
+}
+
+impl Tenant<'_> {
+    /// Compares a device's table with what is known of its slots.
+    fn compare_with(
+        &mut self,
+        now: Timestamp,
+        device: DeviceId,
+        seen: &[SlotSeen],
+    ) -> Result<(), StoreError> {
+        let known = self.db.all(
+            "SELECT access_method_id, o.generation, coalesce(o.doubt_job_ids, '[]') <> '[]' AS in_doubt
+             FROM desired_slot d LEFT JOIN observed_slot o USING(device_id, access_method_id)
+             WHERE d.device_id = ?1 AND d.workspace_id = ?2",
+            params![device.to_string(), self.workspace],
+            |row| {
+                Ok((
+                    id::<AccessMethodId>(row, "access_method_id")?,
+                    row.get::<_, Option<i64>>("generation")?,
+                    row.get::<_, bool>("in_doubt")?,
+                ))
+            },
+        )?;
+        let shown: BTreeMap<AccessMethodId, u64> =
+            seen.iter().filter_map(|seen| Some((seen.slot.parse().ok()?, seen.generation))).collect();
+        // What is shown and not known is a method's of before: this memory was set back, or the lock's was.
+        let mut other: BTreeSet<_> = shown.keys().copied().collect();
+        for (method, generation, in_doubt) in known {
+            let is_so = shown.get(&method).copied() == generation.and_then(|of| u64::try_from(of).ok());
+            if in_doubt || !is_so {
+                other.insert(method);
+            } else {
+                other.remove(&method);
+            }
+        }
+        for method in other {
+            self.with_slot(now, method, device, Known::Slots, |book, at| {
+                book.slots.entry((device, method)).or_default();
+                book.read(at, device, seen);
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// How a job on a slot ended, by its report; what settled a doubt counts more than the doubt.
+fn told(report: &Report) -> Told {
+    let not_done = |code: Code, message: &str| Told::NotDone { code, message: message.to_owned() };
+    if let Some(resolution) = &report.resolution {
+        return match resolution.verdict {
+            Verdict::Done => Told::Done,
+            Verdict::NotDone => not_done(Code::Rejected, "it had not been done"),
+        };
+    }
+    match &report.outcome {
+        Outcome::Succeeded(_) => Told::Done,
+        Outcome::Failed(why) | Outcome::Expired(why) => not_done(why.code, &why.message),
+        Outcome::Unknown(_) => Told::Doubt,
+        Outcome::Cancelled => not_done(Code::Cancelled, "it was taken back at the site"),
+        Outcome::Superseded => not_done(Code::Superseded, "a newer order took its place"),
+    }
+}
