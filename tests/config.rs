@@ -387,7 +387,7 @@ locks = [
 fn keypad_locks_need_names_and_addresses_and_the_rest_has_defaults() {
     let config = agent(&format!("{AGENT}{LOCKS}")).unwrap();
     let DriverConfig::SimLock(locks) = &config.systems[1].driver else { panic!("another make") };
-    assert_eq!((locks.lead.as_secs(), locks.answer_timeout.as_secs()), (900, 5));
+    assert_eq!((locks.lead.as_secs(), locks.answer_timeout.as_secs()), (72 * 3600, 5));
     assert_eq!(locks.locks[0].time_zone, None);
     assert_eq!(locks.locks[1].time_zone.as_deref(), Some("Asia/Tokyo"));
     assert_eq!(locks.locks[1].display_name.as_deref(), Some("Back"));
@@ -408,7 +408,7 @@ fn mistakes_about_keypad_locks_are_told_with_the_way_out() {
     check("10.0.0.7:4800", "10.0.0.5:9090", &["two systems share the line 10.0.0.5:9090"]);
     check("\"back door\"", "\"101\"", &["system[1].locks[1]", "listed twice"]);
     check("Asia/Tokyo", "Asia/Tokio", &["system[1].locks[1].time_zone", "did you mean \"Asia/Tokyo\"?"]);
-    check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nlead = \"2d\"", &["system[1].lead", "\"1d\""]);
+    check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nlead = \"31d\"", &["system[1].lead", "\"30d\""]);
     check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nanswer_timeout = \"0s\"", &["from \"1s\" to \"1m\""]);
     check("kind = \"sim_lock\"", "kind = \"sim_lock\"\nexclusive = true", &["exclusive: unknown setting"]);
     check("kind = \"sim_lock\"", "kind = \"sim_lok\"", &["did you mean \"sim_lock\"?"]);

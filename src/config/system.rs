@@ -277,9 +277,9 @@ impl SaltoIsConfig {
 pub struct SimLockConfig {
     /// Its locks.
     pub locks: Vec<LockConfig>,
-    /// How long before its window an entry is put into a lock; it is removed when the window ends. Longer means that a
-    /// lock which cannot be reached for a while costs nobody access; shorter, that a code that leaks is of less use.
-    /// Default 15 min.
+    /// How long before its window an entry is put into a lock, which keeps the window by itself; it is removed when the
+    /// window ends. A code is given out once it was read back, so longer means that guests have theirs earlier, and that a
+    /// lock which cannot be reached for a while costs nobody access. Default 72 h, at most 30 days.
     pub lead: Duration,
     /// How long a lock may take for each answer. Default 5 s.
     pub answer_timeout: Duration,
@@ -308,11 +308,11 @@ impl SimLockConfig {
             });
         let second = Duration::from_secs(1);
         let length = |key, bounds| section.get(key).and_then(|setting| setting.length(bounds));
-        let lead = length("lead", Duration::ZERO..=24 * 3600 * second);
+        let lead = length("lead", Duration::ZERO..=30 * 24 * 3600 * second);
         let answer_timeout = length("answer_timeout", second..=60 * second);
         Some(Self {
             locks: locks?,
-            lead: lead.unwrap_or(900 * second),
+            lead: lead.unwrap_or(72 * 3600 * second),
             answer_timeout: answer_timeout.unwrap_or(5 * second),
         })
     }

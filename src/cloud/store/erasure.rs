@@ -108,12 +108,17 @@ impl Tenant<'_> {
             })?;
         for (event, sealed) in told {
             let place = events::place(event);
-            let plain = self.db.seal.open(&place, &sealed)?;
-            let mut of_event: Map<String, Value> =
-                serde_json::from_slice(&plain).map_err(|error| StoreError::corrupt(&place, error))?;
+            let (mut of_event, is_readable) = match events::opened(&self.db.seal, event, &sealed) {
+                Ok(fields) => (fields, true),
+                // What nobody can read nobody can search either: it goes whole.
+                Err(error) => {
+                    tracing::error!(%event, error = error.chain(), "an event cannot be read, and is emptied");
+                    (Map::new(), false)
+                }
+            };
             let before = of_event.len();
             of_event.retain(|name, _| !fields.contains(&name.as_str()));
-            if of_event.len() < before {
+            if of_event.len() < before || !is_readable {
                 let sealed = self.db.seal.seal(&place, Value::Object(of_event).to_string().as_bytes());
                 self.db.execute(
                     "UPDATE event SET fields = ?2 WHERE event_id = ?1",
@@ -138,6 +143,10 @@ impl Tenant<'_> {
                      SELECT job_id FROM ordered_card WHERE access_method_id IN ({METHODS})
                      UNION ALL SELECT job_id FROM ordered_slot WHERE access_method_id IN ({METHODS}))"
             ),
+            [&own],
+        )?;
+        self.db.execute(
+            &format!("UPDATE slot_work SET message = NULL WHERE access_method_id IN ({METHODS})"),
             [&own],
         )?;
         for table in ["action_attempt", "unlock_attempt"] {
@@ -208,10 +217,10 @@ impl Db {
                  WHERE m.access_grant_id = g.access_grant_id AND (
                    coalesce(c.in_doubt, 0) = 1
                    OR (coalesce(c.may_exist, 0) = 1 AND (c.opens_until IS NULL OR c.opens_until > ?2))
-                   OR EXISTS (SELECT 1 FROM observed_slot o WHERE o.access_method_id = m.access_method_id
-                                AND (o.generation IS NOT NULL OR o.doubt_job IS NOT NULL))
-                   OR EXISTS (SELECT 1 FROM slot_work w WHERE w.access_method_id = m.access_method_id
-                                AND w.job_id IS NOT NULL)
+                   -- A slot that nothing is in, may be in or is on its way to has no rows.
+                   OR EXISTS (SELECT 1 FROM desired_slot d WHERE d.access_method_id = m.access_method_id)
+                   OR EXISTS (SELECT 1 FROM observed_slot o WHERE o.access_method_id = m.access_method_id)
+                   OR EXISTS (SELECT 1 FROM slot_work w WHERE w.access_method_id = m.access_method_id)
                    OR EXISTS (SELECT 1 FROM action_attempt a WHERE a.access_method_id = m.access_method_id
                                 AND a.status = 'pending')
                    OR EXISTS (SELECT 1 FROM unlock_attempt a WHERE a.access_method_id = m.access_method_id

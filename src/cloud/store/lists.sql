@@ -26,12 +26,10 @@ CREATE INDEX event_by_space ON event(space_id, occurred_at) WHERE space_id IS NO
 CREATE INDEX event_by_device ON event(device_id, occurred_at) WHERE device_id IS NOT NULL;
 
 -- What was ordered for a card, and the cards of a system that still open.
-CREATE INDEX ordered_card_of_method ON ordered_card(access_method_id);
 CREATE INDEX acs_credential_of_system ON acs_credential(acs_system_id, ends_at);
 CREATE INDEX acs_credential_by_issue ON acs_credential(issued_at);
 
 -- What a job or a stay is still needed for.
 CREATE INDEX slot_work_of_job ON slot_work(job_id) WHERE job_id IS NOT NULL;
-CREATE INDEX observed_slot_doubt ON observed_slot(doubt_job) WHERE doubt_job IS NOT NULL;
 CREATE INDEX ordered_checkout_of_stay ON ordered_checkout(workspace_id, reservation_key);
 CREATE INDEX bridge_order_cancels ON bridge_order(bridge_id, job_id) WHERE what = 'cancel' AND over_at IS NULL;

@@ -119,6 +119,12 @@ impl Store for Db {
     fn disk_is_full(&mut self, full: bool) {
         self.disk_is_full = full;
     }
+
+    /// What was forgotten on the way has to be forgotten again.
+    fn undone(&mut self) {
+        self.people_looked_at = 0;
+        self.codes_forgotten = (i64::MIN, i64::MIN);
+    }
 }
 
 impl Db {

@@ -5,7 +5,7 @@
 //! resource only the oldest owed event is due; the next one is when that was taken. So the order holds for each
 //! resource, and an event that its receiver refuses holds up nothing but its own resource.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Row, params};
@@ -25,7 +25,8 @@ use super::{
 
 /// How many webhooks a workspace may have.
 const MOST: u32 = 32;
-/// How long after a failure the next try is; after the last of them the webhook is disabled.
+/// How long after a failure the next try is: of one event, and of any where every event would have failed. When such a
+/// round fails after the last of them, with nothing taken in between, the webhook is disabled.
 const WAITS: [Duration; 7] = [
     Duration::from_secs(5),
     Duration::from_secs(5 * 60),
@@ -225,6 +226,9 @@ struct Waiting {
     retry_at: Option<Timestamp>,
 }
 
+/// How many places one workspace takes at most, so that its slow receivers leave some to others.
+const OF_ONE_WORKSPACE: usize = 8;
+
 /// An event that is owed.
 struct Owed {
     n: i64,
@@ -305,6 +309,11 @@ impl Db {
                 })
             },
         )?;
+        let mut places: BTreeMap<WorkspaceId, usize> = BTreeMap::new();
+        for Waiting { sealed, workspace, .. } in &waiting {
+            let own = busy.iter().filter(|(webhook, _)| *webhook == sealed.id).count();
+            *places.entry(*workspace).or_default() += own;
+        }
         for Waiting { sealed, workspace, is_failing, retry_at } in waiting {
             if let Some(at) = retry_at.filter(|at| *at > now && ms(*at) <= latest) {
                 due.next = due.next.into_iter().chain([at]).min();
@@ -314,7 +323,11 @@ impl Db {
             let under_way: Vec<_> =
                 busy.iter().filter(|(webhook, _)| *webhook == own).map(|(_, n)| *n).collect();
             let most = if is_failing { 1 } else { each };
-            let room = room.saturating_sub(due.deliveries.len()).min(most.saturating_sub(under_way.len()));
+            let taken = places.entry(workspace).or_default();
+            let room = room
+                .saturating_sub(due.deliveries.len())
+                .min(most.saturating_sub(under_way.len()))
+                .min(OF_ONE_WORKSPACE.saturating_sub(*taken));
             let soon = self.one(
                 "SELECT MIN(due_at) AS due_at FROM webhook_delivery
                  WHERE webhook_id = ?1 AND due_at > ?2 AND due_at <= ?3",
@@ -330,13 +343,15 @@ impl Db {
                  FROM webhook_delivery d JOIN event e ON e.n = d.event_n
                  WHERE d.webhook_id = ?1 AND d.due_at IS NOT NULL AND (d.due_at <= ?2 OR d.due_at > ?3)
                    AND d.event_n NOT IN (SELECT value FROM json_each(?4))
-                 ORDER BY d.event_n LIMIT ?5",
+                 ORDER BY CASE WHEN ?6 THEN d.tries ELSE 0 END, d.event_n LIMIT ?5",
                 params![
                     own.to_string(),
                     ms(now),
                     latest,
                     serde_json::Value::from(under_way).to_string(),
-                    i64::try_from(room).unwrap_or(i64::MAX)
+                    i64::try_from(room).unwrap_or(i64::MAX),
+                    // Another event may be taken where this one never is.
+                    is_failing
                 ],
                 |row| {
                     Ok(Owed {
@@ -351,6 +366,7 @@ impl Db {
             if owed.is_empty() {
                 continue;
             }
+            *taken += owed.len();
             // A row that cannot be read must not stop the others.
             let webhook = match self.webhook(sealed) {
                 Ok(webhook) => webhook,
@@ -391,7 +407,7 @@ impl Db {
                 Delivered::Taken => {
                     self.no_longer_owed(now, *webhook, *n)?;
                     self.execute(
-                        "UPDATE webhook SET delivered_at = ?2, failing_since = NULL, trouble = NULL, retry_at = NULL
+                        "UPDATE webhook SET delivered_at = ?2, failures = 0, failing_since = NULL, trouble = NULL, retry_at = NULL
                          WHERE webhook_id = ?1",
                         params![webhook.to_string(), ms(now)],
                     )?;
@@ -412,27 +428,40 @@ impl Db {
         why: &str,
         whatever_it_was: bool,
     ) -> Result<(), StoreError> {
-        let tries = self.one(
-            "SELECT tries FROM webhook_delivery WHERE event_n = ?2 AND webhook_id = ?1",
-            params![webhook.to_string(), n],
-            |row| row.get::<_, u32>("tries"),
+        let known = self.one(
+            "SELECT d.tries, w.failures, w.retry_at IS NOT NULL AND w.retry_at > ?3 AS is_over
+             FROM webhook_delivery d JOIN webhook w USING(webhook_id)
+             WHERE d.event_n = ?2 AND d.webhook_id = ?1",
+            params![webhook.to_string(), n, ms(now)],
+            |row| {
+                Ok((
+                    row.get::<_, u32>("tries")?,
+                    row.get::<_, u32>("failures")?,
+                    row.get::<_, bool>("is_over")?,
+                ))
+            },
         )?;
         // Neither is there any more when somebody deleted the webhook meanwhile.
-        let Some(tries) = tries else { return Ok(()) };
-        let Some(wait) = WAITS.get(tries as usize) else {
-            tracing::warn!(%webhook, why, "a webhook is disabled: it has failed too often");
-            return self.disable(now, webhook, why);
+        let Some((tries, failures, is_over)) = known else { return Ok(()) };
+        let after = |failures: u32| {
+            let wait = WAITS.get(failures as usize).copied();
+            now.saturating_add(wait.unwrap_or(WAITS[WAITS.len() - 1])).unwrap_or(Timestamp::MAX)
         };
-        let again = now.saturating_add(*wait).unwrap_or(Timestamp::MAX);
         self.execute(
             "UPDATE webhook_delivery SET tries = tries + 1, due_at = ?3 WHERE event_n = ?2 AND webhook_id = ?1",
-            params![webhook.to_string(), n, ms(again)],
+            params![webhook.to_string(), n, ms(after(tries))],
         )?;
+        // What failed beside the one that ended a round is of that round.
+        let ends_round = whatever_it_was && !is_over;
+        if ends_round && failures as usize >= WAITS.len() {
+            tracing::warn!(%webhook, why, "a webhook is disabled: it has failed too often");
+            return self.disable(now, webhook, why);
+        }
         self.execute(
             "UPDATE webhook SET failing_since = COALESCE(failing_since, ?2), trouble = ?3,
-               retry_at = CASE WHEN ?4 THEN ?5 ELSE retry_at END
+               failures = failures + ?4, retry_at = CASE WHEN ?4 THEN ?5 ELSE retry_at END
              WHERE webhook_id = ?1",
-            params![webhook.to_string(), ms(now), shortened(why), whatever_it_was, ms(again)],
+            params![webhook.to_string(), ms(now), shortened(why), ends_round, ms(after(failures))],
         )?;
         Ok(())
     }
@@ -479,7 +508,7 @@ impl Db {
         let gone = self.all(
             "DELETE FROM webhook_delivery WHERE (webhook_id, resource, event_n) IN (
                SELECT d.webhook_id, d.resource, d.event_n
-               FROM webhook w JOIN webhook_delivery d USING(webhook_id) JOIN event e ON e.n = d.event_n
+               FROM workspace CROSS JOIN event e USING(workspace_id) CROSS JOIN webhook_delivery d ON d.event_n = e.n
                WHERE e.occurred_at < ?1 LIMIT ?2)
              RETURNING webhook_id, resource",
             params![before, slice],
@@ -533,7 +562,7 @@ impl Db {
     /// Those of the database.
     pub fn enable_webhook(&mut self, now: Timestamp, webhook: WebhookId) -> Result<bool, StoreError> {
         let there = self.execute(
-            "UPDATE webhook SET disabled_at = NULL, failing_since = NULL, trouble = NULL, retry_at = NULL
+            "UPDATE webhook SET disabled_at = NULL, failures = 0, failing_since = NULL, trouble = NULL, retry_at = NULL
              WHERE webhook_id = ?1",
             [webhook.to_string()],
         )?;

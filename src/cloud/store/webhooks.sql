@@ -10,7 +10,9 @@ CREATE TABLE webhook(
     event_types TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     delivered_at INTEGER,
-    -- Since when tries have failed, and the last reason.
+    -- Rounds in a row in which nothing was taken for a reason that any event would have met, since when tries have failed,
+    -- and the last reason.
+    failures INTEGER NOT NULL DEFAULT 0,
     failing_since INTEGER,
     trouble TEXT,
     -- Nothing is tried before, where the last reason would meet every event.

@@ -128,14 +128,17 @@ impl Reach {
                 let [a, b, ..] = ip.octets();
                 // Link-local addresses are where clouds keep their machines' credentials; 0.0.0.0/8 is this machine.
                 let nowhere = a == 0 || ip.is_link_local() || ip.is_multicast() || a >= 240;
+                let is_of_tests = a == 198 && (18..20).contains(&b);
                 // RFC 6598 is the private side of a carrier.
-                (nowhere, ip.is_private() || (a == 100 && (64..128).contains(&b)))
+                (nowhere, ip.is_private() || is_of_tests || (a == 100 && (64..128).contains(&b)))
             }
             IpAddr::V6(ip) => {
                 let first = ip.segments()[0];
                 let site_local = first & 0xffc0 == 0xfec0;
+                // RFC 8215: translated to whatever the network's own translator says.
+                let translated = ip.segments()[..3] == [0x64, 0xff9b, 1];
                 let nowhere = ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local();
-                (nowhere, ip.is_unique_local() || site_local)
+                (nowhere, ip.is_unique_local() || site_local || translated)
             }
         };
         match (nowhere, private) {
@@ -236,6 +239,8 @@ mod tests {
             "[::ffff:10.0.0.1]",
             "[2002:c0a8:101::1]",
             "[::10.0.0.1]",
+            "[64:ff9b:1::a9fe:a9fe]",
+            "198.18.0.1",
         ];
         for host in private {
             assert_eq!(read(&format!("https://{host}/"), PUBLIC), Err(NoTarget::Private), "{host}");

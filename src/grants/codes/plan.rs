@@ -200,9 +200,23 @@ impl Book {
             let Some(method) = self.methods.get_mut(&id) else { continue };
             method.updating_from = method.updating_from.or(Some(before));
             method.has_ended = false;
+            let (devices, place) = (method.devices.clone(), method.place);
+            let is_forgotten = method.pin.expose().is_empty();
             self.asked(at.now, id);
             self.revoke(id);
-            let devices = self.methods.get(&id).map(|method| method.devices.clone()).unwrap_or_default();
+            // A PIN that was forgotten after the former end has a new one in its place, the same in all devices.
+            if is_forgotten {
+                let Some(pin) = self.draw_but(at, &devices, &window, Some(id), "") else {
+                    for device in devices {
+                        self.want(at.now, device, id, None);
+                    }
+                    self.note_lack(at.now, grant, place);
+                    continue;
+                };
+                if let Some(method) = self.methods.get_mut(&id) {
+                    method.pin = pin;
+                }
+            }
             self.want_all(at.now, id);
             for device in devices {
                 let pin = self.methods[&id].pin.clone();

@@ -135,7 +135,6 @@ fn a_receiver_that_is_down_is_tried_with_one_event_and_ever_less_often_until_it_
     }
     let due = feed.due();
     assert_eq!(due.deliveries.len(), 4);
-    let oldest = due.deliveries[0].n;
     for delivery in &due.deliveries {
         feed.end(delivery, failed(true));
     }
@@ -149,7 +148,7 @@ fn a_receiver_that_is_down_is_tried_with_one_event_and_ever_less_often_until_it_
             feed.now = next;
             continue;
         };
-        assert_eq!((due.deliveries.len(), delivery.n), (1, oldest));
+        assert_eq!(due.deliveries.len(), 1);
         feed.end(delivery, failed(true));
     }
     assert_eq!(waits, [5, 300, 1800, 7200, 18_000, 36_000, 36_000]);
@@ -168,6 +167,57 @@ fn a_receiver_that_is_down_is_tried_with_one_event_and_ever_less_often_until_it_
         taken += 1;
     }
     assert_eq!(taken, 11);
+}
+
+#[test]
+fn one_event_at_which_the_receiver_breaks_neither_stops_the_others_nor_disables_it() {
+    let mut feed = Feed::new(8);
+    feed.webhook(&["*"]);
+    let poison = feed.grant();
+    feed.tell("access_grant.created", poison);
+    let mut taken = 0;
+    for _ in 0..60 {
+        feed.tell("access_grant.created", feed.grant());
+        feed.pass(3600);
+        loop {
+            let due = feed.due();
+            let Some(delivery) = due.deliveries.first() else {
+                match due.next.filter(|next| next.duration_since(feed.now) < SignedDuration::from_secs(60)) {
+                    Some(next) => feed.now = next,
+                    None => break,
+                }
+                continue;
+            };
+            let is_poison = delivery.event.fields["access_grant_id"] == serde_json::json!(poison);
+            feed.end(delivery, if is_poison { failed(true) } else { Delivered::Taken });
+            taken += u32::from(!is_poison);
+        }
+    }
+    assert_eq!(taken, 60);
+    let row = &feed.db.every_webhook().unwrap()[0];
+    assert_eq!((row.owed, row.disabled_at), (1, None));
+}
+
+/// Receivers of one workspace that never answer leave places for those of another.
+#[test]
+fn a_workspace_takes_only_so_many_places() {
+    let mut feed = Feed::new(9);
+    for _ in 0..8 {
+        feed.webhook(&["*"]);
+    }
+    let other = feed.db.add_workspace(feed.now, "Elsewhere").unwrap();
+    let (now, url) = (feed.now, Private::new("https://example.com/"));
+    let theirs = feed.db.tenant(other).create_webhook(now, &url, &["*".into()]).unwrap().unwrap().id;
+    for _ in 0..8 {
+        feed.tell("access_grant.created", feed.grant());
+    }
+    let grant = feed.grant();
+    feed.db.tenant(other).tell(now, &[Event::grant("access_grant.created", grant)]).unwrap();
+    let due = feed.due();
+    assert_eq!(due.deliveries.len(), OF_ONE_WORKSPACE + 1);
+    assert_eq!(due.deliveries.last().unwrap().webhook, theirs);
+    let busy: Vec<_> = due.deliveries.iter().map(|one| (one.webhook, one.n)).collect();
+    assert!(feed.db.deliveries_due(feed.now, &busy, 32, 4).unwrap().deliveries.is_empty());
 }
 
 #[test]
