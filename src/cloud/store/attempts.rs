@@ -230,10 +230,11 @@ impl Tenant<'_> {
             card.card_number.as_ref().map(|number| self.db.seal.seal(&number_place(own), number.as_bytes()));
         let kept = self.db.execute(
             "INSERT INTO acs_credential
-             SELECT ?1, workspace_id, access_method_id, acs_system_id, user_identity_id, ?4, ?5, ?6, ?7, ?8, ?8
-             FROM access_method JOIN (SELECT access_grant_id, user_identity_id FROM access_grant)
-               USING(access_grant_id)
-             WHERE access_method_id = ?2 AND workspace_id = ?3
+             SELECT ?1, m.workspace_id, access_method_id, acs_system_id, user_identity_id, ?4, ?5,
+               CASE WHEN i.erased_at IS NULL THEN ?6 END, ?7, ?8, ?8
+             FROM access_method m JOIN (SELECT access_grant_id, user_identity_id FROM access_grant)
+               USING(access_grant_id) JOIN user_identity i USING(user_identity_id)
+             WHERE access_method_id = ?2 AND m.workspace_id = ?3
              ON CONFLICT(acs_credential_id) DO UPDATE SET starts_at = excluded.starts_at, ends_at = excluded.ends_at,
                card_number = excluded.card_number, proven = excluded.proven, issued_at = excluded.issued_at",
             params![
@@ -262,8 +263,11 @@ impl Tenant<'_> {
             Err(error) => ("error", Some(error.kind), Some(self.seal_error(attempt, &error.message)), None),
         };
         let ended = self.db.execute(
-            "UPDATE action_attempt SET status = ?3, error_type = ?4, error_sealed = ?5, acs_credential_id = ?6,
-               ended_at = ?7
+            "UPDATE action_attempt SET status = ?3, error_type = ?4, acs_credential_id = ?6, ended_at = ?7,
+               error_sealed = CASE WHEN EXISTS (
+                 SELECT 1 FROM access_method m JOIN access_grant g USING(access_grant_id) JOIN user_identity i USING(user_identity_id)
+                 WHERE m.access_method_id = action_attempt.access_method_id AND i.erased_at IS NOT NULL)
+               THEN NULL ELSE ?5 END
              WHERE action_attempt_id = ?1 AND workspace_id = ?2 AND status = 'pending'",
             params![attempt.to_string(), self.workspace, status, kind, message, card, ms(now)],
         )?;

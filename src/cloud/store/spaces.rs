@@ -232,7 +232,11 @@ impl Tenant<'_> {
                 self.sealed_customer(before.id, customer_data.as_ref()),
             ],
         )?;
-        let led_to = self.led_to(now, before.id)?;
+        // A new name leads nobody elsewhere.
+        let led_to = match (&devices, &change.entrances) {
+            (None, None) => Vec::new(),
+            _ => self.led_to(now, before.id)?,
+        };
         let mut changed = 0;
         if let Some(devices) = devices {
             let held = self.devices_of_space(before.id)?;

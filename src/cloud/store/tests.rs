@@ -971,6 +971,32 @@ fn a_stay_that_moves_on_frees_every_room_it_left_and_none_that_it_came_back_to()
     assert!(property.leaving().is_empty());
 }
 
+/// The bridge is away: it makes the card for the old room before it frees that room.
+#[test]
+fn a_stay_that_moves_also_frees_the_room_for_which_a_first_card_is_on_its_way() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    property.order(grant.methods[0].id);
+    property.moves(&grant, &["102"]);
+    assert_eq!(property.leaving(), ["101"]);
+}
+
+#[test]
+fn what_is_told_of_a_card_after_its_owner_was_erased_says_nothing_of_the_owner() {
+    for outcome in [written(), Outcome::failed(Code::Rejected, "the card of Jane Quicksilver is worn")] {
+        let mut property = Property::new();
+        let grant = property.grant("stay-1", &["101"], 24);
+        let (_, job) = property.encode(grant.methods[0].id);
+        let now = property.now;
+        property.tenant().delete_grant(now, grant.id).unwrap().unwrap();
+        property.tenant().delete_identity(now, grant.user_identity).unwrap().unwrap();
+        property.report(job, outcome);
+        let left = "SELECT (SELECT COUNT(*) FROM acs_credential WHERE card_number IS NOT NULL) +
+                      (SELECT COUNT(*) FROM action_attempt WHERE error_sealed IS NOT NULL) AS n";
+        assert_eq!(property.db.one(left, [], |row| row.get::<_, i64>("n")).unwrap(), Some(0));
+    }
+}
+
 #[test]
 fn a_freed_room_takes_no_card_along_that_opens_another_one() {
     let mut property = Property::new();

@@ -245,12 +245,10 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    /// Whether a bridge has a job of a method that has not ended.
-    fn is_being_written(&mut self, method: AccessMethodId) -> Result<bool, StoreError> {
-        match self.pending_job(method)? {
-            Some((_, job)) => self.db.was_handed(job),
-            None => Ok(false),
-        }
+    /// Whether a job of a method has not ended. One that no bridge has heard of counts too: it stands before whatever is
+    /// ordered now, and may still be made.
+    fn is_being_written(&self, method: AccessMethodId) -> Result<bool, StoreError> {
+        Ok(self.pending_job(method)?.is_some())
     }
 
     /// Cards cannot be told from afar: one whose times or doors changed asks to be written again.
