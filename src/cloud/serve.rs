@@ -3,13 +3,12 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
-use rustls::{ClientConfig, RootCertStore, crypto::ring::default_provider};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -30,7 +29,6 @@ use super::{
 };
 use crate::{
     config::{CloudConfig, RetentionConfig, TlsFiles},
-    link::{self, LinkError},
     seal::{SealError, SealKey},
     seams::{self, Clock, Listener, Net, Random, Storage, SystemNet},
     store::{self, FolderLock, Reserve, StoreError, Writer, WriterHandle, make_folder},
@@ -88,9 +86,6 @@ pub enum CloudError {
     /// The certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The certificates that receivers of events may show.
-    #[error("webhooks.ca_file")]
-    Receivers(#[source] LinkError),
     /// The socket for administration.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -223,7 +218,8 @@ pub async fn start(
         lifetimes,
     );
     let reach = Reach { private: config.webhooks.private, loopback: config.webhooks.loopback };
-    let post = Post { net: Arc::new(SystemNet), tls: receivers(config.webhooks.ca_file.as_deref())?, reach };
+    let post =
+        Post { net: Arc::new(SystemNet), tls: tls::receivers(config.webhooks.ca_file.as_deref())?, reach };
     let deliveries =
         webhooks::deliver(handle.clone(), signals.clone(), clock.clone(), Arc::new(post), stop.clone());
     let parts = Parts {
@@ -435,22 +431,6 @@ impl Certificates {
         };
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
-}
-
-/// TLS towards the receivers of events: who their certificates have to convince is the machine, and whom the operator
-/// names beside it.
-fn receivers(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, CloudError> {
-    // A machine may trust nobody; then nothing is delivered by https but to whom the operator names.
-    let mut roots = link::system_roots().unwrap_or_else(|_| RootCertStore::empty());
-    if let Some(file) = ca_file {
-        roots.extend(link::roots(file).map_err(CloudError::Receivers)?.roots.iter().cloned());
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| CloudError::Receivers(LinkError::Tls(error)))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// Sleeps until the next deadline, or until something changed that may have brought a nearer one.

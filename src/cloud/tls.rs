@@ -19,7 +19,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::ring::{default_provider, sign::any_supported_type},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     server::{
@@ -382,6 +382,28 @@ fn refuse_exposed(path: &Path) -> Result<(), TlsError> {
 
 fn write_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_new(path, bytes, 0o644)
+}
+
+/// TLS towards receivers of events, whose certificates have to convince this machine, or whom the operator names beside
+/// it.
+///
+/// # Errors
+/// When the named file holds no certificate that can be used.
+pub(super) fn receivers(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    // A machine may trust nobody; then only whom the operator names is believed.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(file) = ca_file {
+        let pem = |source| TlsError::Pem { path: file.into(), what: "certificate", source };
+        for certificate in CertificateDer::pem_file_iter(file).map_err(pem)? {
+            roots.add(certificate.map_err(pem)?)?;
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 #[cfg(test)]

@@ -50,7 +50,6 @@ pub use proxy::ask_proxy;
 pub use route::{Proxy, Route};
 #[cfg(test)]
 pub(crate) use settings::of_nobody;
-pub(crate) use settings::system_roots;
 pub use settings::{LinkError, Settings, roots};
 pub use task::start;
 pub use trust::Trust;

@@ -181,8 +181,7 @@ pub(super) fn read_roots(path: &Path, text: &[u8]) -> Result<RootCertStore, Link
     }
 }
 
-/// Whom this machine trusts.
-pub(crate) fn system_roots() -> Result<RootCertStore, LinkError> {
+pub(super) fn system_roots() -> Result<RootCertStore, LinkError> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "a root certificate of the system cannot be read");

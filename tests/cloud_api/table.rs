@@ -385,6 +385,8 @@ pub(super) fn required(own: &Furnished, path: &str) -> Map<String, Value> {
             ("is_managed", _) => json!(true),
             ("card_number", _) => json!("04A1B2C3"),
             ("mode", _) => json!("card"),
+            ("url", _) => json!("https://example.com/events"),
+            ("event_types", _) => json!(["*"]),
             // No card was written yet.
             ("acs_credential_id", _) => json!(FOREIGN.replace("ff", "cc")),
             ("requested_access_methods", _) => json!([{"mode": "card"}]),
