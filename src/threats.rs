@@ -168,6 +168,10 @@
 //! - **A cloud and a bridge that are both set back, the cloud behind its own back.** What the bridge did since both moments,
 //!   nobody remembers: the cloud orders it as if it had never gone out. Put the cloud's copy back with `latchd cloud
 //!   restore`: then it takes what was open for handed out, and asks.
+//! - **A snapshot of a whole machine with the running agent in it.** Where it is resumed, and the agent is restarted before
+//!   it met its cloud, nothing shows that its memory is an old one, and it is not recognised.
+//! - **A cancel that a very old copy of the cloud repeats.** For a job that this side has forgotten it is answered
+//!   `cancelled` at once, also where the job was done in its time.
 //! - **The clock of a host that starts while the cloud is away.** Until the cloud has said its time, deadlines go by the
 //!   host's clock: whoever sets it back, restarts the agent and keeps the cloud away can have an order begun that had
 //!   expired.

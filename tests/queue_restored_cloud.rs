@@ -6,9 +6,9 @@ mod queue_support;
 
 use latchd::{
     cloud::store::{Cancel, Db, Standing},
-    model::{BridgeId, Job, JobState, Origin},
+    model::{BridgeId, Code, Job, JobId, JobState, Origin, Refusal},
     protocol::{Memory, Message, Position},
-    queue::{LocalOrder, Queue},
+    queue::{Accepted, LocalOrder, Queue},
     seal::SealKey,
     seams::{Random, Storage},
     store::Store,
@@ -24,6 +24,8 @@ struct Both {
     connection: u64,
     /// When orders arrive.
     now: i64,
+    /// What its driver refuses by now.
+    refused: Option<JobId>,
 }
 
 fn open_cloud(folder: &std::path::Path) -> (Db, BridgeId) {
@@ -51,7 +53,7 @@ impl Both {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (db, bridge) = open_cloud(folder.path());
-        Self { site: Site::new(), folder, db, bridge, connection: 0, now: 1 }
+        Self { site: Site::new(), folder, db, bridge, connection: 0, now: 1, refused: None }
     }
 
     /// A copy of what the cloud knows.
@@ -95,9 +97,14 @@ impl Both {
             let position = order.position.unwrap();
             match order.message().unwrap() {
                 Message::Job(job) => {
-                    let (admission, now) = (admission(&job.order), at(self.now));
-                    let accept =
-                        |queue: &mut Queue| queue.accept(now, Some(position), job, Ok(admission), true);
+                    let admission = match self.refused {
+                        Some(refused) if refused == job.job_id => {
+                            Err(Refusal::new(Code::RoomUnknown, "there is no such room"))
+                        }
+                        _ => Ok(admission(&job.order)),
+                    };
+                    let now = at(self.now);
+                    let accept = |queue: &mut Queue| queue.accept(now, Some(position), job, admission, true);
                     self.site.commit(accept).unwrap();
                 }
                 Message::Cancel { job_id } => {
@@ -200,9 +207,10 @@ fn an_order_that_comes_again_after_this_side_forgot_it_is_not_called_expired() {
     both.db.enqueue_job(at(1), both.bridge, &job(1, card(&["101"], "guest"))).unwrap();
     both.order(2);
     both.db.enqueue_job(at(1), both.bridge, &job(3, card(&["102"], "other"))).unwrap();
+    both.db.enqueue_job(at(1), both.bridge, &job(5, card(&["103"], "third"))).unwrap();
     let backup = both.backup();
-    both.orders_arrive(3);
-    for number in [1, 2, 3] {
+    both.orders_arrive(4);
+    for number in [1, 2, 3, 5] {
         both.site.commit(|queue| queue.finish(at(2), id(number), written())).unwrap();
     }
     both.reports_arrive();
@@ -215,10 +223,15 @@ fn an_order_that_comes_again_after_this_side_forgot_it_is_not_called_expired() {
     both.restart();
     both.meet();
     both.now = 200_000;
+    // What would end these today says nothing of what was done in their time.
+    both.refused = Some(id(3));
+    both.site.commit(|queue| queue.cancel(at(200_000), None, id(5))).unwrap();
     both.orders_arrive(100);
     both.reports_arrive();
     assert_eq!(both.site.claim(200_000), None, "nothing is done again");
-    assert_eq!((both.ended(1), both.ended(3)), (JobState::Unknown, JobState::Unknown));
+    for number in [1, 3, 5] {
+        assert_eq!(both.ended(number), JobState::Unknown, "{number}");
+    }
     assert_eq!(both.ended(2), JobState::Expired, "to read a card once more, or not, is all the same");
     // What it cannot have forgotten, it calls by its name.
     let late = Job { expires_at: at(200_000), ..job(4, card(&["101"], "late")) };
@@ -226,6 +239,26 @@ fn an_order_that_comes_again_after_this_side_forgot_it_is_not_called_expired() {
     both.orders_arrive(100);
     both.reports_arrive();
     assert_eq!(both.ended(4), JobState::Expired);
+}
+
+#[test]
+fn a_clock_that_ran_ahead_while_no_job_was_purged_makes_no_order_doubtful() {
+    let mut site = Site::new();
+    site.commit(|queue| queue.cancel(at(1), None, id(9))).unwrap();
+    site.done(1, job(1, read()));
+    assert_eq!(site.commit(|queue| queue.purge(at(90_000))).unwrap(), 1, "only the cancel that came ahead");
+    assert_eq!(
+        site.commit(|queue| queue.purge(at(500_000))).unwrap(),
+        1,
+        "the job, whose deadline was at 100 000"
+    );
+    let late = |number, deadline| Job { expires_at: at(deadline), ..job(number, card(&["101"], "guest")) };
+    let ended = |accepted| match accepted {
+        Accepted::Ended(outcome) => outcome.state(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ended(site.accept(200_000, late(2, 100_001), true)), JobState::Expired);
+    assert_eq!(ended(site.accept(200_000, late(3, 100_000), true)), JobState::Unknown);
 }
 
 #[test]

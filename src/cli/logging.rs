@@ -35,9 +35,7 @@ pub enum LogFormat {
 /// # Errors
 /// When the environment's filter cannot be understood.
 pub(super) fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
-    let wanted = env::var(FILTER).ok().filter(|wanted| !wanted.is_empty());
-    let wanted = wanted.unwrap_or_else(|| default.into());
-    let filter: Targets = wanted.parse().with_context(|| format!("understand {FILTER}={wanted:?}"))?;
+    let filter = filter_of(&env::var(FILTER).unwrap_or_default(), default)?;
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -54,10 +52,40 @@ pub(super) fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is logged where the environment asks for `wanted`. The parser takes an empty part for one that wishes for errors
+/// only, so a comma too many must not reach it.
+fn filter_of(wanted: &str, default: &str) -> anyhow::Result<Targets> {
+    let parts: Vec<_> = wanted.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return default.parse().with_context(|| format!("understand the filter {default:?}"));
+    }
+    parts.join(",").parse().with_context(|| format!("understand {FILTER}={wanted:?}"))
+}
+
 /// Whether a line may be written at all, whatever the filter says: what libraries tell below `info` can hold requests
 /// with their tokens, or bodies with guests' names.
 fn keeps_secrets(line: &Metadata<'_>) -> bool {
     let ours = ["latchd", "wire"];
     let root = line.target().split("::").next().unwrap_or_default();
     ours.contains(&root) || *line.level() <= tracing::Level::INFO
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_too_many_silences_nothing() {
+        let filter = |wanted: &str| filter_of(wanted, "warn").unwrap();
+        for (wanted, meant) in [
+            ("info,", "info"),
+            (",info", "info"),
+            (" info , latchd=debug,, ", "info,latchd=debug"),
+            ("", "warn"),
+            (" , ,", "warn"),
+        ] {
+            assert_eq!(filter(wanted), meant.parse::<Targets>().unwrap(), "{wanted:?}");
+        }
+        assert!(filter_of("latchd=much,", "warn").is_err());
+    }
 }

@@ -404,6 +404,12 @@ impl Queue {
         if self.disk_is_full {
             return Err(StoreError::DiskFull);
         }
+        // Whatever would be said of it today, it may have been done in its time.
+        if self.is_forgotten(now, &job, origin)? {
+            let row = self.received_row(job, admission.ok(), origin, retries, None)?;
+            self.forget_cancelled_ahead(job_id)?;
+            return self.end_in_doubt(now, &row);
+        }
         let admission = match admission {
             Ok(admission) => admission,
             Err(refusal) => {
@@ -422,10 +428,7 @@ impl Queue {
             return self.end_cancelled_ahead(now, &row);
         }
         if let Some(outcome) = self.refuse(now, &row)? {
-            return match self.is_forgotten(&row, &outcome)? {
-                true => self.end_in_doubt(now, &row),
-                false => self.end_early(now, &row, outcome),
-            };
+            return self.end_early(now, &row, outcome);
         }
         let is_held = self.lacks_confirmation(&row);
         let may_send = may_send && due_at.is_none() && !is_held && !self.has_ready(now, &lane)?;
@@ -484,11 +487,11 @@ impl Queue {
 
     /// Whether a job that comes too late may be one that was done in its time: a cloud that was set back orders again what
     /// it has forgotten the end of, and this side may have purged it.
-    fn is_forgotten(&self, row: &Row, outcome: &Outcome) -> Result<bool, StoreError> {
-        let (Some(body), Outcome::Expired(_)) = (&row.body, outcome) else { return Ok(false) };
-        Ok(row.origin == Origin::Cloud
-            && !body.job.order.kind().is_repeatable()
-            && self.may_be_forgotten(body.job.expires_at)?)
+    fn is_forgotten(&self, now: Timestamp, job: &Job, origin: Origin) -> Result<bool, StoreError> {
+        Ok(origin == Origin::Cloud
+            && !job.order.kind().is_repeatable()
+            && too_late(now, job).is_some()
+            && self.may_be_forgotten(job.expires_at)?)
     }
 
     fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
@@ -847,13 +850,8 @@ impl Queue {
     /// Why a job that has just arrived is not even queued, if so.
     fn refuse(&mut self, now: Timestamp, row: &Row) -> Result<Option<Outcome>, StoreError> {
         let Some(body) = &row.body else { return Ok(None) };
-        if body.job.expires_at <= now {
-            return Ok(Some(expired()));
-        }
-        if let Order::SlotPut(put) = &body.job.order
-            && put.window.ends_at().is_some_and(|end| end <= now)
-        {
-            return Ok(Some(window_over()));
+        if let Some(outcome) = too_late(now, &body.job) {
+            return Ok(Some(outcome));
         }
         // Whatever the site forbids, what was put there is removed at its end.
         if row.origin != Origin::Timer
@@ -1119,6 +1117,15 @@ impl Row {
             ..Success::default()
         })
     }
+}
+
+/// How a job ends that nobody may begin any more.
+fn too_late(now: Timestamp, job: &Job) -> Option<Outcome> {
+    if job.expires_at <= now {
+        return Some(expired());
+    }
+    let Order::SlotPut(put) = &job.order else { return None };
+    put.window.ends_at().filter(|end| *end <= now).map(|_| window_over())
 }
 
 fn expired() -> Outcome {

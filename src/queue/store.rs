@@ -218,10 +218,8 @@ impl Queue {
     /// Those of the database.
     pub fn purge(&mut self, before: Timestamp) -> Result<usize, StoreError> {
         let before = before.as_millisecond();
-        let mut gone = 0;
+        let (mut gone, forgotten) = self.purge_jobs(before)?;
         for sql in [
-            "DELETE FROM job WHERE id IN (SELECT id FROM job INDEXED BY job_over \
-             WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) < ?1 AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2)",
             "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 LIMIT ?2)",
             "DELETE FROM slot WHERE slot IN (SELECT slot FROM slot WHERE empty AND changed_at < ?1 AND NOT EXISTS \
              (SELECT 1 FROM job WHERE job.slot = slot.slot AND job.ended_at IS NULL) LIMIT ?2)",
@@ -229,12 +227,29 @@ impl Queue {
         ] {
             gone += self.connection.prepare_cached(sql)?.execute([before, PURGED_AT_ONCE])?;
         }
-        if 0 < gone {
+        // Only as far as what is really gone: it never goes back, even where the clock was ahead.
+        if let Some(latest) = forgotten {
             self.connection
                 .prepare_cached("UPDATE memory SET purged_before = ?1 WHERE purged_before < ?1")?
-                .execute([before])?;
+                .execute([latest.saturating_add(1)])?;
         }
         Ok(gone)
+    }
+
+    /// How many jobs went, and the latest deadline among those that somebody could deliver again.
+    fn purge_jobs(&mut self, before: i64) -> Result<(usize, Option<i64>), StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM job WHERE id IN (SELECT id FROM job INDEXED BY job_over \
+             WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) < ?1 AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2) \
+             RETURNING CASE origin WHEN 'timer' THEN NULL ELSE expires_at END",
+        )?;
+        let mut rows = statement.query([before, PURGED_AT_ONCE])?;
+        let (mut gone, mut latest) = (0, None);
+        while let Some(row) = rows.next()? {
+            gone += 1;
+            latest = latest.max(row.get::<_, Option<i64>>(0)?);
+        }
+        Ok((gone, latest))
     }
 
     /// Whether a job with this deadline may have been here, have ended and be forgotten.
