@@ -175,8 +175,8 @@ impl Tenant<'_> {
         Ok(made)
     }
 
-    /// Changes a slot of the grant that a method is of, or of a method that is gone. False where its rows cannot be read:
-    /// then nothing is changed, and everything behind it goes on. What is in the device shows by a later reading.
+    /// Changes a slot of the grant that a method is of, or of a method that is gone. False where its rows cannot be read or
+    /// written: then nothing is changed, and everything behind it goes on.
     fn with_slot(
         &mut self,
         now: Timestamp,
@@ -185,31 +185,42 @@ impl Tenant<'_> {
         known: Known,
         change: impl FnOnce(&mut Book, &Moment<'_>),
     ) -> Result<bool, StoreError> {
+        let workspace = self.id;
+        let changed =
+            self.db.apart(|db| db.tenant(workspace).try_slot(now, method, device, known, change))?;
+        if let Err(error) = &changed {
+            tracing::error!(
+                %method,
+                %device,
+                error = error as &dyn std::error::Error,
+                "what is known of a slot cannot be read or written, and what was said of it is not noted"
+            );
+        }
+        Ok(changed.is_ok())
+    }
+
+    fn try_slot(
+        &mut self,
+        now: Timestamp,
+        method: AccessMethodId,
+        device: DeviceId,
+        known: Known,
+        change: impl FnOnce(&mut Book, &Moment<'_>),
+    ) -> Result<(), StoreError> {
         let grant = self.db.one(
             "SELECT access_grant_id FROM access_method WHERE access_method_id = ?1 AND workspace_id = ?2",
             params![method.to_string(), self.workspace],
             |row| id::<AccessGrantId>(row, "access_grant_id"),
         )?;
         let of = grant.map_or(Of::Stray(device, method), Of::Grant);
-        let loaded = match of {
-            Of::Grant(grant) => self.load_book(now, grant, known),
-            Of::Stray(device, method) => self.load_stray(now, device, method).map(Some),
+        let book = match of {
+            Of::Grant(grant) => self.load_book(now, grant, known)?,
+            Of::Stray(device, method) => Some(self.load_stray(now, device, method)?),
         };
-        match loaded {
-            Ok(Some(book)) => self.change(now, book, of, change)?,
-            Ok(None) => {}
-            Err(error) if is_of_rows(&error) => {
-                tracing::error!(
-                    %method,
-                    %device,
-                    error = &error as &dyn std::error::Error,
-                    "what is known of a slot cannot be read, and what was said of it is not noted"
-                );
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
+        match book {
+            Some(book) => self.change(now, book, of, change),
+            None => Ok(()),
         }
-        Ok(true)
     }
 
     fn load_stray(

@@ -10,14 +10,18 @@ CREATE TABLE code_request(
     PRIMARY KEY(access_grant_id, place)
 ) STRICT;
 
--- What has no method now, and no error says why, was taken back.
+-- What has no method now, and no error of codes says why, was taken back.
 INSERT INTO code_request
 SELECT access_grant_id, r.workspace_id, r.place, '[]', NULL, NULL
 FROM requested_method r JOIN access_grant g USING(access_grant_id)
 WHERE r.mode = 'code' AND g.deleted_at IS NULL
   AND (EXISTS (SELECT 1 FROM access_method m JOIN code_method k USING(access_method_id)
                WHERE m.access_grant_id = r.access_grant_id AND m.place = r.place AND k.deleted_at IS NULL)
-       OR EXISTS (SELECT 1 FROM grant_error e WHERE e.access_grant_id = r.access_grant_id));
+       OR EXISTS (SELECT 1 FROM grant_error e
+                  WHERE e.access_grant_id = r.access_grant_id
+                    AND (e.message = 'No PIN is left that every targeted device would take'
+                         OR e.message || ',' LIKE 'No targeted door supports: code,%'
+                         OR e.message || ',' LIKE 'No targeted door supports: %, code,%')));
 
 -- That there is no code is said of the request from now on.
 DELETE FROM grant_error

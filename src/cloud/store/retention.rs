@@ -62,7 +62,7 @@ impl Db {
             )?,
             self.forget_ordered_slots(before(ORDERS_KEPT), SLICE)?,
             self.forget_unlocks(attempts, SLICE)?,
-            self.forget_attempts(attempts)?,
+            self.forget_attempts(now, attempts)?,
             self.forget_scans(attempts)?,
             self.forget_local_jobs(attempts, SLICE)?,
             self.execute(
@@ -80,17 +80,22 @@ impl Db {
     }
 
     /// An attempt goes with what its job was ordered for, unless its card is still in doubt: then what settles the
-    /// doubt must find its way to the method, however late it comes.
-    fn forget_attempts(&self, ended_before: i64) -> Result<usize, StoreError> {
+    /// doubt must find its way to the method, however late it comes. What wrote a card that may still open is kept as well:
+    /// it says which doors that card opens.
+    fn forget_attempts(&self, now: Timestamp, ended_before: i64) -> Result<usize, StoreError> {
         let jobs = self.all(
             "DELETE FROM action_attempt WHERE rowid IN (
                SELECT a.rowid FROM action_attempt a
                WHERE ended_at < ?1
                  AND NOT EXISTS (SELECT 1 FROM card_state c
-                                 WHERE c.access_method_id = a.access_method_id AND c.in_doubt = 1)
+                                 WHERE c.access_method_id = a.access_method_id
+                                   AND (c.in_doubt = 1
+                                        OR ((a.status = 'success' OR a.error_type = 'encoding_interrupted')
+                                            AND c.may_exist = 1
+                                            AND (c.opens_until IS NULL OR c.opens_until > ?3))))
                LIMIT ?2)
              RETURNING job_id",
-            params![ended_before, SLICE],
+            params![ended_before, SLICE, ms(now)],
             |row| row.get::<_, String>("job_id"),
         )?;
         for job in &jobs {

@@ -610,6 +610,22 @@ fn what_is_long_over_is_forgotten_in_slices_and_what_still_matters_is_not() {
 }
 
 #[test]
+fn what_says_which_doors_a_card_opens_is_kept_as_long_as_it_may_open_them() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (attempt, job) = property.encode(grant.methods[0].id);
+    property.report(job, written());
+    let later = property.now + HOUR * 24 * 91;
+    for (opens_until, is_kept) in [(None, true), (Some(ms(later) + 1), true), (Some(ms(later)), false)] {
+        property.db.execute("UPDATE card_state SET opens_until = ?1", [opens_until]).unwrap();
+        property.db.forget(later).unwrap();
+        assert_eq!(property.tenant().attempt(attempt).unwrap().is_some(), is_kept, "{opens_until:?}");
+        let ordered = property.db.one("SELECT 1 FROM ordered_card", [], |_| Ok(())).unwrap();
+        assert_eq!(ordered.is_some(), is_kept);
+    }
+}
+
+#[test]
 fn links_of_grants_that_are_over_go_first_and_then_the_grants_unless_something_of_them_is_left() {
     let mut property = Property::new();
     let template = KeyTemplate::new("https://keys.example/{token}").unwrap();

@@ -191,6 +191,10 @@ impl Book {
         is_put: bool,
     ) -> Option<SlotOrder> {
         let slot = self.slots.get_mut(&(device, method))?;
+        // A PIN that was forgotten is nothing to put.
+        if is_put && slot.desired.content.as_ref().is_some_and(|(pin, _)| pin.expose().is_empty()) {
+            return None;
+        }
         let job = JobId(at.random.uuid());
         let (deed, action) = match &slot.desired.content {
             Some((pin, window)) if is_put => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 
 use crate::{
@@ -23,6 +23,10 @@ use super::{
     Known,
     load::content,
 };
+
+/// What could not be noted of a slot is not ordered anew before: where its rows refuse only what is reported, it would go
+/// round and round.
+const ONCE_MORE: SignedDuration = SignedDuration::from_mins(1);
 
 /// What a job was ordered for.
 struct OrderedSlot {
@@ -57,20 +61,78 @@ impl Db {
             Told::Done | Told::NotDone { .. } | Told::Doubt => Known::Slots,
         };
         let OrderedSlot { workspace, device, method, deed, .. } = ordered;
-        let is_noted =
-            self.tenant(workspace).with_slot(now, method, device, known, |book, at| {
-                match report.resolution {
-                    None => book.reported(at, device, method, report.job_id, deed, &told),
-                    Some(_) => book.resolved(at, device, method, report.job_id, deed, &told),
-                }
-            })?;
-        if !is_noted {
-            self.execute(
-                "UPDATE device SET read_due = ?2 WHERE device_id = ?1",
-                params![device.to_string(), ms(now)],
-            )?;
+        let noted = self.tenant(workspace).with_slot(now, method, device, known, |book, at| match report
+            .resolution
+        {
+            None => book.reported(at, device, method, report.job_id, deed, &told),
+            Some(_) => book.resolved(at, device, method, report.job_id, deed, &told),
+        })?;
+        if !noted {
+            let is_newly_in_doubt =
+                report.resolution.is_none() || self.is_at_work(report.job_id, &ordered)?;
+            self.not_noted(now, report.job_id, &ordered, is_newly_in_doubt)?;
         }
         Ok(true)
+    }
+
+    /// Whether a slot still waits for the end of a job.
+    fn is_at_work(&self, job: JobId, ordered: &OrderedSlot) -> Result<bool, StoreError> {
+        let found = self.one(
+            "SELECT 1 FROM slot_work WHERE device_id = ?1 AND access_method_id = ?2
+               AND (job_id = ?3 OR instr(earlier_job_ids, ?3) > 0)",
+            params![ordered.device.to_string(), ordered.method.to_string(), job.to_string()],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// The end of a job on a slot cannot be noted, and will not be told again. Nothing waits for it any more: its slot is
+    /// in doubt, and is looked at and read again. Nothing that may be what cannot be read is looked at for that.
+    fn not_noted(
+        &self,
+        now: Timestamp,
+        job: JobId,
+        ordered: &OrderedSlot,
+        is_in_doubt: bool,
+    ) -> Result<(), StoreError> {
+        let (device, method, job) = (ordered.device.to_string(), ordered.method.to_string(), job.to_string());
+        if is_in_doubt {
+            let may_hold_since = matches!(ordered.deed, Deed::Put(_)).then(|| ms(now));
+            self.execute(
+                "UPDATE observed_slot SET doubt_job_ids = json_insert(doubt_job_ids, '$[#]', ?3),
+                   since = coalesce(since, ?4)
+                 WHERE device_id = ?1 AND access_method_id = ?2
+                   AND CASE WHEN json_valid(doubt_job_ids) THEN instr(doubt_job_ids, ?3) = 0 ELSE 0 END",
+                params![device, method, job, may_hold_since],
+            )?;
+            let once_more = now.saturating_add(ONCE_MORE).unwrap_or(now);
+            self.execute(
+                "UPDATE slot_work SET failures = failures + 1, not_before = max(coalesce(not_before, 0), ?4)
+                 WHERE device_id = ?1 AND access_method_id = ?2 AND job_id = ?3",
+                params![device, method, job, ms(once_more)],
+            )?;
+        }
+        self.execute(
+            "UPDATE slot_work SET job_id = nullif(job_id, ?3),
+               earlier_job_ids = CASE WHEN json_valid(earlier_job_ids)
+                 THEN (SELECT json_group_array(e.value) FROM json_each(earlier_job_ids) e WHERE e.value <> ?3)
+                 ELSE earlier_job_ids END
+             WHERE device_id = ?1 AND access_method_id = ?2",
+            params![device, method, job],
+        )?;
+        self.execute(
+            "UPDATE code_grant SET due_at = ?2 WHERE access_grant_id =
+               (SELECT access_grant_id FROM access_method WHERE access_method_id = ?1)",
+            params![method, ms(now)],
+        )?;
+        self.execute(
+            "INSERT INTO stray_slot SELECT ?1, ?2, ?3, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM access_method WHERE access_method_id = ?2)
+             ON CONFLICT(device_id, access_method_id) DO UPDATE SET due_at = excluded.due_at",
+            params![device, method, ordered.workspace.to_string(), ms(now)],
+        )?;
+        self.execute("UPDATE device SET read_due = ?2 WHERE device_id = ?1", params![device, ms(now)])?;
+        Ok(())
     }
 
     /// A job on a slot was taken back that its bridge never heard of: what it was for is still to be done.
@@ -80,7 +142,7 @@ impl Db {
         bridge: BridgeId,
         job: JobId,
     ) -> Result<(), StoreError> {
-        self.slot_unheard(now, bridge, job, |book, at, slot| {
+        self.slot_unheard(now, bridge, job, false, |book, at, slot| {
             book.withdrawn(at, slot.device, slot.method, job);
         })
     }
@@ -92,7 +154,7 @@ impl Db {
         bridge: BridgeId,
         job: JobId,
     ) -> Result<(), StoreError> {
-        self.slot_unheard(now, bridge, job, |book, at, slot| {
+        self.slot_unheard(now, bridge, job, true, |book, at, slot| {
             book.lost(at, slot.device, slot.method, job, slot.deed);
         })
     }
@@ -103,14 +165,17 @@ impl Db {
         now: Timestamp,
         bridge: BridgeId,
         job: JobId,
+        is_in_doubt: bool,
         change: impl FnOnce(&mut Book, &Moment<'_>, &OrderedSlot),
     ) -> Result<(), StoreError> {
         let Some(ordered) = self.ordered_slot(bridge, job)?.filter(|ordered| ordered.revision == 0) else {
             return Ok(());
         };
         let (workspace, method, device) = (ordered.workspace, ordered.method, ordered.device);
-        let change = |book: &mut Book, at: &Moment<'_>| change(book, at, &ordered);
-        self.tenant(workspace).with_slot(now, method, device, Known::Slots, change).map(drop)
+        let noted = self.tenant(workspace).with_slot(now, method, device, Known::Slots, |book, at| {
+            change(book, at, &ordered);
+        })?;
+        if noted { Ok(()) } else { self.not_noted(now, job, &ordered, is_in_doubt) }
     }
 
     fn ordered_slot(&self, bridge: BridgeId, job: JobId) -> Result<Option<OrderedSlot>, StoreError> {

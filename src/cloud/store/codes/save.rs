@@ -126,6 +126,11 @@ impl Tenant<'_> {
             )?;
         }
         let seal = &self.db.seal;
+        // One that was forgotten shows without being opened.
+        let pin = match own.pin.expose() {
+            "" => Vec::new(),
+            pin => seal.seal(&pin_place(method), pin.as_bytes()),
+        };
         let wish = own.wish.as_ref().map(|wish| seal.seal(&wish_place(method), wish.expose().as_bytes()));
         self.db.execute(
             "INSERT INTO code_method VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
@@ -138,7 +143,7 @@ impl Tenant<'_> {
             params![
                 method.to_string(),
                 self.workspace,
-                seal.seal(&pin_place(method), own.pin.expose().as_bytes()),
+                pin,
                 wish,
                 json!(own.devices).to_string(),
                 ms(own.asked_at),

@@ -611,6 +611,86 @@ fn one_grant_that_cannot_be_read_keeps_nobody_waiting() {
 }
 
 #[test]
+fn what_was_said_of_a_slot_that_could_not_be_read_is_in_doubt_until_it_can_and_is_ordered_again() {
+    let mut property = Property::new();
+    let grant = property.grant(&["lock-1"], &[Mode::Code]);
+    let (put, _) = property.ordered().remove(0);
+    property.done(put);
+    let (now, method) = (property.now, grant.methods[0].id.to_string());
+    property.db.tenant(property.workspace).delete_grant(now, grant.id).unwrap().unwrap();
+    let (remove, _) = property.ordered().remove(0);
+    let sound: Option<Vec<u8>> =
+        property.db.one("SELECT pin FROM code_method", [], |row| row.get(0)).unwrap();
+    let pin = "UPDATE code_method SET pin = ?2 WHERE access_method_id = ?1";
+    property.db.execute(pin, params![method, [0_u8]]).unwrap();
+    property.report(remove, Outcome::failed(Code::NoAnswer, "nobody answers"));
+    assert_eq!(property.rows("slot_work WHERE job_id IS NULL"), 1);
+    let doubt = format!("observed_slot WHERE doubt_job_ids = '[\"{remove}\"]'");
+    assert_eq!(property.rows(&doubt), 1);
+    let removes = |property: &mut Property| -> Vec<JobId> {
+        let orders = property.ordered().into_iter();
+        orders.filter(|(_, order)| matches!(order, Order::SlotRemove { .. })).map(|(job, _)| job).collect()
+    };
+    property.later(SignedDuration::from_hours(1));
+    assert_eq!(removes(&mut property), []);
+    property.db.execute(pin, params![method, sound]).unwrap();
+    property.later(PUT_OFF);
+    let again = removes(&mut property);
+    assert_eq!(again.len(), 1);
+    // So it is where the bridge forgets it: nothing else would ever end it.
+    property.db.execute(pin, params![method, [0_u8]]).unwrap();
+    property.db.orders_lost(property.now, property.bridge, &again).unwrap();
+    property.db.execute(pin, params![method, sound]).unwrap();
+    property.later(PUT_OFF);
+    let again = removes(&mut property);
+    assert_eq!(again.len(), 1);
+    property.done(again[0]);
+    assert!(property.the_grant(&grant).is_none());
+    assert_eq!(property.rows("observed_slot"), 0);
+}
+
+#[test]
+fn a_report_that_cannot_be_stored_is_taken_in_and_its_slot_is_seen_to_after_a_pause() {
+    let mut property = Property::new();
+    let grant = property.grant(&["lock-1"], &[Mode::Code]);
+    let (put, _) = property.ordered().remove(0);
+    let refuse =
+        "CREATE TEMP TRIGGER refuse BEFORE INSERT ON event WHEN new.event_type = 'access_method.issued'
+                  BEGIN SELECT raise(ABORT, 'no'); END";
+    property.db.connection.execute_batch(refuse).unwrap();
+    property.done(put);
+    assert!(!property.is_issued(&grant));
+    let puts = |property: &mut Property| -> Vec<JobId> {
+        let orders = property.ordered().into_iter();
+        orders.filter(|(_, order)| matches!(order, Order::SlotPut(_))).map(|(job, _)| job).collect()
+    };
+    assert_eq!(puts(&mut property), []);
+    property.db.connection.execute_batch("DROP TRIGGER refuse").unwrap();
+    property.later(SignedDuration::from_mins(1));
+    let again = puts(&mut property);
+    assert_eq!(again.len(), 1);
+    property.done(again[0]);
+    assert!(property.is_issued(&grant));
+}
+
+#[test]
+fn a_persons_pin_that_cannot_be_read_stands_in_no_other_grants_way() {
+    let mut property = Property::new();
+    let [first, second, third] = [(); 3].map(|()| property.grant(&["lock-1"], &[Mode::Code]));
+    let same = "UPDATE access_grant SET user_identity_id = (SELECT min(user_identity_id) FROM access_grant)";
+    property.db.execute(same, []).unwrap();
+    let mut habits = |spoilt: &Grant, pin: &[u8]| {
+        let spoil = "UPDATE code_method SET pin = ?2 WHERE access_method_id = ?1";
+        property.db.execute(spoil, params![spoilt.methods[0].id.to_string(), pin]).unwrap();
+        let now = property.now;
+        let book = property.db.tenant(property.workspace).load_book(now, third.id, Known::Pins).unwrap();
+        book.unwrap().grants[&third.id].habits.len()
+    };
+    assert_eq!(habits(&first, &[0]), 1);
+    assert_eq!(habits(&second, &[]), 0);
+}
+
+#[test]
 fn only_so_many_grants_are_looked_at_at_once_and_the_rest_at_once_after() {
     let mut property = Property::new();
     property.shows_all(&without_pins(&["lock-1", "lock-2"]));
