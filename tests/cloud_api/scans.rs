@@ -35,6 +35,8 @@ const FEW: &[&str] = &[
     "site",
     "site_condition",
     "sqlite_schema",
+    // At most 32 for a workspace.
+    "webhook",
     "workspace",
 ];
 

@@ -314,6 +314,9 @@ impl Furnished {
         let method = grant["access_method_ids"][0].clone();
         let order = json!({"access_method_id": method, "acs_encoder_id": encoder["acs_encoder_id"]});
         let attempt = post("/access_methods/encode", order)["action_attempt"].clone();
+        // Of what never happens: nothing leaves for anywhere.
+        let hook = json!({"url": "https://receiver.invalid/events", "event_types": ["never.told"]});
+        let webhook = post("/webhooks/create", hook)["webhook"].clone();
         let events = post("/events/list", json!({"since": "2020-01-01T00:00:00Z"}))["events"].clone();
         let ids = [
             ("acs_entrance_id", &door),
@@ -327,6 +330,7 @@ impl Furnished {
             ("user_identity_id", &grant["user_identity_id"]),
             ("action_attempt_id", &attempt["action_attempt_id"]),
             ("event_id", &events[0]["event_id"]),
+            ("webhook_id", &webhook["webhook_id"]),
         ];
         let ids = ids.into_iter().map(|(name, id)| (name, text(id))).collect();
         Self { key: key.to_owned(), ids }
@@ -385,7 +389,7 @@ pub(super) fn required(own: &Furnished, path: &str) -> Map<String, Value> {
             ("is_managed", _) => json!(true),
             ("card_number", _) => json!("04A1B2C3"),
             ("mode", _) => json!("card"),
-            ("url", _) => json!("https://example.com/events"),
+            ("url", _) => json!("https://receiver.invalid/events"),
             ("event_types", _) => json!(["*"]),
             // No card was written yet.
             ("acs_credential_id", _) => json!(FOREIGN.replace("ff", "cc")),
