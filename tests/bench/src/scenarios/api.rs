@@ -108,7 +108,7 @@ impl Cloud {
             while n < size {
                 let kind = if n % 10 == 9 { New::Code } else { New::Card };
                 let (made, _) = client.call("/access_grants/create", &grant(n, kind, &rooms, &locks)).await?;
-                if n % 20 == 0 {
+                if n.is_multiple_of(20) {
                     let method = &made["access_grant"]["access_method_ids"][0];
                     let order = json!({"access_method_id": method, "acs_encoder_id": encoder});
                     client.call("/access_methods/encode", &order).await?;
