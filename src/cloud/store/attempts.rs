@@ -16,7 +16,7 @@ use super::{
     Db, Listed, Overdue, Page, Tenant,
     grants::window,
     question::Question,
-    rows::{id, id_list, maybe_id, ms, time},
+    rows::{id, id_list, maybe_id, maybe_time, ms, time},
 };
 
 /// An attempt.
@@ -279,7 +279,6 @@ struct PendingAttempt {
     attempt: ActionAttemptId,
     workspace: WorkspaceId,
     job: JobId,
-    unsent_at: Timestamp,
     silent_at: Timestamp,
 }
 
@@ -299,29 +298,32 @@ impl Db {
         let (unlocks_changed, next_unlock) = self.end_overdue_unlocks(now)?;
         changed |= scans_ended | unlocks_changed;
         next = [next, scan_due, next_unlock].into_iter().flatten().min();
+        // Those whose first deadline is still to come may be many, and this runs after every change.
+        let first = self.one(
+            "SELECT min(unsent_at) AS unsent_at FROM action_attempt WHERE status = 'pending' AND unsent_at > ?1",
+            [ms(now)],
+            |row| maybe_time(row, "unsent_at"),
+        )?;
+        next = next.into_iter().chain(first.flatten()).min();
         let pending = self.all(
-            "SELECT * FROM action_attempt WHERE status = 'pending' ORDER BY unsent_at, rowid",
-            [],
+            "SELECT * FROM action_attempt WHERE status = 'pending' AND unsent_at <= ?1 ORDER BY unsent_at, rowid",
+            [ms(now)],
             |row: &Row<'_>| {
                 Ok(PendingAttempt {
                     attempt: id(row, "action_attempt_id")?,
                     workspace: id(row, "workspace_id")?,
                     job: id(row, "job_id")?,
-                    unsent_at: time(row, "unsent_at")?,
                     silent_at: time(row, "silent_at")?,
                 })
             },
         )?;
         for pending in pending {
-            let due = if pending.unsent_at > now {
-                pending.unsent_at
-            } else if !self.was_handed(pending.job)? {
+            if !self.was_handed(pending.job)? {
                 let mut tenant = self.tenant(pending.workspace);
                 changed |= tenant.end_attempt(now, pending.attempt, &Err(AttemptError::bridge_away()))?;
                 tenant.cancel(now, pending.job)?;
-                continue;
             } else if pending.silent_at > now {
-                pending.silent_at
+                next = next.into_iter().chain([pending.silent_at]).min();
             } else {
                 self.tenant(pending.workspace).doubt(
                     now,
@@ -329,9 +331,7 @@ impl Db {
                     "the bridge has not said how it ended",
                 )?;
                 changed = true;
-                continue;
-            };
-            next = Some(next.map_or(due, |next| next.min(due)));
+            }
         }
         // What somebody waits for has been told by now.
         let (codes_changed, next_codes) = self.run_due_codes(now)?;
