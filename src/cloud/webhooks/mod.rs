@@ -8,12 +8,12 @@ mod post;
 mod sign;
 mod target;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, iter, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{self, JoinError, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
 
@@ -22,7 +22,10 @@ pub(crate) use sign::new_secret;
 pub use target::Reach;
 pub(crate) use target::Target;
 
-use super::{Signals, store::Db};
+use super::{
+    Signals,
+    store::{Db, Delivered},
+};
 use crate::{
     model::WebhookId,
     seams::{self, Clock},
@@ -47,51 +50,38 @@ pub(super) async fn deliver(
 ) {
     let mut owed = signals.deliveries();
     let mut under_way = JoinSet::new();
-    let mut busy: HashSet<(WebhookId, i64)> = HashSet::new();
+    let mut busy: HashMap<task::Id, (WebhookId, i64)> = HashMap::new();
     while !*stop.borrow() {
         owed.mark_unchanged();
         let now = clock.now();
-        let known: Vec<_> = busy.iter().copied().collect();
+        let known: Vec<_> = busy.values().copied().collect();
         let room = AT_ONCE.saturating_sub(busy.len());
         let due = match db.run(move |db| db.deliveries_due(now, &known, room, TO_ONE)).await {
             Ok(due) => due,
             Err(StoreError::Stopped) => return,
             Err(error) => {
-                trouble(&error);
-                tokio::select! {
-                    biased;
-                    _ = stop.changed() => {}
-                    () = sleep(AFTER_TROUBLE) => {}
-                }
+                recover(&error, &mut stop).await;
                 continue;
             }
         };
         for delivery in due.deliveries {
-            busy.insert((delivery.webhook, delivery.n));
+            let place = (delivery.webhook, delivery.n);
             let (post, clock) = (Arc::clone(&post), clock.clone());
-            under_way.spawn(seams::task(async move {
-                let end = post.deliver(&clock, &delivery).await;
-                (delivery.webhook, delivery.n, end)
-            }));
+            let delivered = seams::task(async move { post.deliver(&clock, &delivery).await });
+            busy.insert(under_way.spawn(delivered).id(), place);
         }
         let wake = Instant::now() + pause(now, due.next);
         tokio::select! {
             biased;
             _ = stop.changed() => {}
-            Some(ended) = under_way.join_next(), if !under_way.is_empty() => {
-                let mut ends = Vec::from_iter(ended.ok());
-                while let Some(ended) = under_way.try_join_next() {
-                    ends.extend(ended.ok());
-                }
-                let (now, over) = (clock.now(), ends.clone());
-                let noted = db.run(move |db| db.delivered(now, &over)).await;
-                for (webhook, n, _) in &ends {
-                    busy.remove(&(*webhook, *n));
-                }
-                if let Err(error) = noted {
+            Some(ended) = under_way.join_next_with_id(), if !under_way.is_empty() => {
+                let mut all = vec![ended];
+                all.extend(iter::from_fn(|| under_way.try_join_next_with_id()));
+                let ends: Vec<_> = all.into_iter().filter_map(|ended| end_of(ended, &mut busy)).collect();
+                let now = clock.now();
+                if let Err(error) = db.run(move |db| db.delivered(now, &ends)).await {
                     // They are due as before, and made again.
-                    trouble(&error);
-                    sleep(AFTER_TROUBLE).await;
+                    recover(&error, &mut stop).await;
                 }
             }
             changed = owed.changed() => if changed.is_err() { return },
@@ -100,11 +90,48 @@ pub(super) async fn deliver(
     }
 }
 
+/// How a delivery ended, and which one it was. One that panicked has failed, and is tried again like any other.
+fn end_of(
+    ended: Result<(task::Id, Delivered), JoinError>,
+    busy: &mut HashMap<task::Id, (WebhookId, i64)>,
+) -> Option<(WebhookId, i64, Delivered)> {
+    let (id, end) = ended.unwrap_or_else(|error| {
+        let why = "the delivery broke off in the cloud itself".to_owned();
+        (error.id(), Delivered::Failed { why, whatever_it_was: false })
+    });
+    let (webhook, n) = busy.remove(&id)?;
+    Some((webhook, n, end))
+}
+
 fn pause(now: Timestamp, next: Option<Timestamp>) -> Duration {
     let left = next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO));
     left.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
 }
 
-fn trouble(error: &StoreError) {
+/// The database refused; it is asked again when it had some time.
+async fn recover(error: &StoreError, stop: &mut watch::Receiver<bool>) {
     tracing::error!(error = error.chain(), "the database does not tell what is owed to webhooks");
+    tokio::select! {
+        biased;
+        _ = stop.changed() => {}
+        () = sleep(AFTER_TROUBLE) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_that_panics_has_failed_and_takes_no_place_any_more() {
+        let place = (WebhookId(uuid::Uuid::from_u128(1)), 7);
+        let (mut under_way, mut busy) = (JoinSet::new(), HashMap::new());
+        let broken = async { panic!("the delivery's own fault") };
+        busy.insert(under_way.spawn(broken).id(), place);
+        let ended = under_way.join_next_with_id().await.unwrap();
+        let (webhook, n, end) = end_of(ended, &mut busy).unwrap();
+        assert_eq!((webhook, n), place);
+        assert!(matches!(end, Delivered::Failed { whatever_it_was: false, .. }), "{end:?}");
+        assert!(busy.is_empty());
+    }
 }
