@@ -137,9 +137,9 @@ pub fn plan_encode(facts: EncodeFacts<'_>, now: Timestamp, random: &Random) -> R
         card_wait_seconds: u16::try_from(CARD_WAIT.as_secs()).unwrap_or(u16::MAX),
     });
     Ok(Encode::New {
-        attempt: ActionAttemptId(random.uuid()),
+        attempt: ActionAttemptId(random.uuid_at(now)),
         job: Box::new(Job {
-            job_id: JobId(random.uuid()),
+            job_id: JobId(random.uuid_at(now)),
             system: facts.system.name.clone(),
             priority: Priority::Desk,
             created_at: now,

@@ -225,7 +225,7 @@ impl Tenant<'_> {
             params![method, self.workspace],
             |row| id(row, "acs_credential_id"),
         )?;
-        let own = known.unwrap_or_else(|| AcsCredentialId(self.db.random.uuid()));
+        let own = known.unwrap_or_else(|| AcsCredentialId(self.db.random.uuid_at(now)));
         let number =
             card.card_number.as_ref().map(|number| self.db.seal.seal(&number_place(own), number.as_bytes()));
         let kept = self.db.execute(

@@ -265,7 +265,7 @@ impl Db {
         found: &Found,
         fields: &Value,
     ) -> Result<(), StoreError> {
-        let id = EventId(self.random.uuid());
+        let id = EventId(self.random.uuid_at(now));
         let sealed = self.seal.seal(&place(id), fields.to_string().as_bytes());
         let workspace = workspace.to_string();
         self.execute(
