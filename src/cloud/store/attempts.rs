@@ -248,7 +248,12 @@ impl Tenant<'_> {
                 ms(now)
             ],
         )?;
-        Ok((kept > 0).then_some(own))
+        if kept == 0 {
+            return Ok(None);
+        }
+        let kind = if known.is_some() { "acs_credential.reissued" } else { "acs_credential.issued" };
+        self.tell_of_card(now, kind, card.method)?;
+        Ok(Some(own))
     }
 
     /// Ends an attempt, if it has not ended; a finished one never changes. Says whether it did.

@@ -86,6 +86,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("webhooks.sql"),
     include_str!("lists.sql"),
     include_str!("erasure.sql"),
+    include_str!("credentials.sql"),
 ];
 
 /// The cloud's database.
