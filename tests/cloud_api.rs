@@ -32,6 +32,8 @@ use tokio::sync::oneshot;
 
 #[path = "cloud_api/erasure.rs"]
 mod erasure;
+#[path = "cloud_api/locks.rs"]
+mod locks;
 #[path = "cloud_api/people.rs"]
 mod people;
 #[path = "cloud_api/scans.rs"]
@@ -219,7 +221,8 @@ impl Cloud {
         let job: String = reader
             .query_row(
                 "SELECT job_id FROM action_attempt WHERE action_attempt_id = ?1
-                 UNION ALL SELECT job_id FROM scan_attempt WHERE action_attempt_id = ?1",
+                 UNION ALL SELECT job_id FROM scan_attempt WHERE action_attempt_id = ?1
+                 UNION ALL SELECT job_id FROM unlock_attempt WHERE action_attempt_id = ?1",
                 [text(&attempt["action_attempt_id"])],
                 |row| row.get(0),
             )

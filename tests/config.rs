@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use latchd::config::{
     AgentConfig, AnyConfig, Checkout, CloudConfig, ConfigErrors, DriverConfig, LrcConfig, ProxyAt,
-    SaltoIsConfig, SpkiPin,
+    RetentionConfig, SaltoIsConfig, SpkiPin,
 };
 
 const AGENT: &str = r#"
@@ -104,6 +107,36 @@ fn relative_paths_begin_at_the_folder_of_the_file() {
     assert_eq!(config.cloud.ca_file, Some(PathBuf::from("/etc/latchd/ca.pem")));
     assert_eq!(config.storage.folder, PathBuf::from("/etc/latchd/state"));
     assert_eq!(config.admin.socket, PathBuf::from("/run/latchd/latchd.sock"));
+}
+
+#[test]
+fn what_is_kept_for_how_long_is_said_key_by_key_and_the_rest_has_defaults() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let kept = |text: &str| cloud(&format!("{CLOUD}[retention]\n{text}")).unwrap().retention;
+    let otherwise = cloud(CLOUD).unwrap().retention;
+    let defaults = RetentionConfig {
+        identities: None,
+        grants: days(365),
+        codes: days(30),
+        events: days(90),
+        attempts: days(90),
+    };
+    assert_eq!((&otherwise, &kept("")), (&defaults, &defaults));
+    assert_eq!(kept("identities = \"30 d\"").identities, Some(days(30)));
+    assert_eq!(kept("grants = \"48 h\"").grants, days(2));
+    assert_eq!(kept("codes = \"1 d\"").codes, days(1));
+    assert_eq!(kept("events = \"3650 d\"").events, days(3650));
+    let attempts = kept("attempts = \"7 d\"");
+    assert_eq!(attempts, RetentionConfig { attempts: days(7), ..defaults });
+
+    for key in ["identities", "grants", "codes", "events", "attempts"] {
+        for wrong in ["\"23 h\"", "\"3651 d\"", "\"soon\"", "30", "\"-1 d\""] {
+            let told = told(cloud(&format!("{CLOUD}[retention]\n{key} = {wrong}")));
+            assert!(told.contains(&format!("retention.{key}: ")), "{told}");
+        }
+    }
+    let told = told(cloud(&format!("{CLOUD}[retention]\nattempt = \"7 d\"")));
+    assert!(told.contains("retention.attempt: unknown setting") && told.contains("`attempts`"), "{told}");
 }
 
 #[test]
