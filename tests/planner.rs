@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use latchd::{
     grants::{
         Event, PinMark, Subject,
-        codes::{Action, Book, CodeGrant, Content, Deed, Lock, Moment, Slot, SlotOrder, Told},
+        codes::{Action, Book, CodeGrant, Content, Deed, Lock, MOST_DOUBTS, Moment, Slot, SlotOrder, Told},
         pin,
     },
     model::{
@@ -1079,6 +1079,55 @@ fn one_doubt_that_is_settled_does_not_settle_another() {
     desk.is_settled_late(&second, not_done(Code::Rejected));
     assert!(desk.book.slots[&(device(0), first.method)].observed.contents().next().is_none());
     assert!(!desk.is_issued());
+}
+
+/// A lock that never says how an order ended is ordered anew for ever; what is known of it does not grow for ever.
+#[test]
+fn of_a_slot_that_is_in_doubt_for_days_the_newest_doubts_and_what_is_certain_are_kept() {
+    let mut desk = Desk::new(1);
+    desk.request();
+    let first = desk.next_order();
+    desk.ends(&first, Told::Done);
+    let (grant, slot) = (desk.grant, (device(0), first.method));
+    let certain = desk.book.slots[&slot].observed.holds;
+    let window = Window::new(desk.now, Some(desk.now + SignedDuration::from_hours(72))).unwrap();
+    desk.change(|book, at| book.retime(at, grant, window));
+    let mut doubtful = Vec::new();
+    while doubtful.len() < MOST_DOUBTS + 5 {
+        let order = desk.next_order();
+        desk.ends(&order, Told::Doubt);
+        doubtful.push(order);
+        desk.passes(SignedDuration::from_mins(31));
+    }
+    let observed = |desk: &Desk| desk.book.slots[&slot].observed.clone();
+    let kept: Vec<_> = observed(&desk).doubts.iter().map(|doubt| doubt.job).collect();
+    let newest: Vec<_> = doubtful[5..].iter().map(|order| order.job).collect();
+    assert_eq!((kept, observed(&desk).holds), (newest, certain));
+    // That the kept ones were not done says nothing of those that are forgotten.
+    for order in &doubtful {
+        desk.is_settled_late(order, not_done(Code::Rejected));
+    }
+    assert!(!desk.is_issued() && !observed(&desk).doubts.is_empty());
+    desk.change(|book, at| book.delete_grant(at, grant));
+    assert!(desk.book.methods.contains_key(&slot.1), "the code may be there, and is shown");
+    // What is known to be done is all there is.
+    while !desk.orders.is_empty() {
+        desk.all_done();
+    }
+    assert!(desk.book.slots.is_empty() && desk.methods().is_empty());
+}
+
+#[test]
+fn a_deleted_grant_that_lacked_a_code_is_not_looked_at_again() {
+    let mut desk = Desk::new(1);
+    let always = Window::new(Timestamp::UNIX_EPOCH, None).unwrap();
+    let all = (0..10_000).map(|pin| (mark(&format!("{pin:04}")), always)).collect();
+    desk.book.devices.get_mut(&device(0)).unwrap().taken = all;
+    desk.request();
+    assert!(desk.book.due(desk.now).is_some() && desk.lack().is_some());
+    let grant = desk.grant;
+    desk.change(|book, at| book.delete_grant(at, grant));
+    assert_eq!(desk.book.due(desk.now), None);
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::{Event, PinMark};
 
 pub use plan::MOST_SLOTS;
 pub use reconcile::{Action, SlotOrder};
-pub use told::Told;
+pub use told::{MOST_DOUBTS, Told};
 
 /// When a change happens, and what it draws on.
 pub struct Moment<'a> {
@@ -191,7 +191,7 @@ pub struct Observed {
     pub holds: Option<Content>,
     /// Since when it has held something, or may have.
     pub since: Option<Timestamp>,
-    /// Jobs of which nobody knows whether they were done, oldest first.
+    /// Jobs of which nobody knows whether they were done, oldest first; the last [`MOST_DOUBTS`] of them.
     pub doubts: Vec<Doubt>,
 }
 

@@ -6,7 +6,7 @@ use crate::model::{AccessGrantId, AccessMethodId, DeviceId, JobId, Private, Wind
 
 use super::{
     super::{Event, PinMark},
-    Book, Content, Deed, Moment, Slot, UnderWay,
+    Book, CodeGrant, Content, Deed, Moment, Slot, UnderWay,
 };
 
 /// The pause after a first refusal; each further one doubles it.
@@ -115,7 +115,8 @@ impl Book {
         });
         let late =
             self.methods.keys().filter_map(|id| self.lateness(*id)).flat_map(|(late, failed)| [late, failed]);
-        let lacks = self.grants.values().filter(|grant| !grant.window.is_over(now)).filter_map(|grant| {
+        let wants = |grant: &&CodeGrant| grant.deleted_at.is_none() && !grant.window.is_over(now);
+        let lacks = self.grants.values().filter(wants).filter_map(|grant| {
             // A device that takes codes at last tells of itself.
             let since = grant.lacks().filter(|lack| !lack.devices.is_empty()).map(|lack| lack.since).min()?;
             // Every so often somebody else's code is gone by then.

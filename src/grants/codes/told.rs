@@ -9,6 +9,10 @@ use super::{Book, Content, Deed, Doubt, Moment, Observed, Slot, Trouble};
 /// The agent's clock may be ahead of this one by so much: what it removes so shortly before the end has ended.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(60);
 
+/// Jobs in doubt that are remembered of a slot. A lock that never says how an order ended is ordered anew for days; what
+/// such an order would put is the same each time.
+pub const MOST_DOUBTS: usize = 16;
+
 /// How a job on a slot ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
@@ -175,12 +179,19 @@ impl Slot {
                 }
                 observed.doubts = later;
             }
+            // Where older ones may be forgotten, the rest of them says nothing of what is there: an order that is known to
+            // be done does, and a reading.
+            Told::NotDone { .. } if observed.doubts.len() >= MOST_DOUBTS => {}
             Told::NotDone { .. } => {
                 if let Some(place) = doubted {
                     observed.doubts.remove(place);
                 }
             }
-            Told::Doubt if doubted.is_none() => observed.doubts.push(Doubt { job, deed }),
+            Told::Doubt if doubted.is_none() => {
+                observed.doubts.push(Doubt { job, deed });
+                let forgotten = observed.doubts.len().saturating_sub(MOST_DOUBTS);
+                observed.doubts.drain(..forgotten);
+            }
             Told::Doubt => {}
         }
         let may_hold = observed.contents().next().is_some();

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 
 use crate::{
-    grants::codes::{Book, Deed, Moment, Told},
+    grants::codes::{Book, Deed, MOST_DOUBTS, Moment, Told},
     model::{
         AccessMethodId, BridgeId, Code, DeviceId, JobId, Kind, LocalJob, Outcome, Report, SlotSeen, Verdict,
         WorkspaceId,
@@ -98,12 +98,14 @@ impl Db {
         let (device, method, job) = (ordered.device.to_string(), ordered.method.to_string(), job.to_string());
         if is_in_doubt {
             let may_hold_since = matches!(ordered.deed, Deed::Put(_)).then(|| ms(now));
+            let most = i64::try_from(MOST_DOUBTS).unwrap_or(i64::MAX);
             self.execute(
-                "UPDATE observed_slot SET doubt_job_ids = json_insert(doubt_job_ids, '$[#]', ?3),
-                   since = coalesce(since, ?4)
+                "UPDATE observed_slot SET since = coalesce(since, ?4), doubt_job_ids = json_insert(
+                   CASE WHEN json_array_length(doubt_job_ids) >= ?5 THEN json_remove(doubt_job_ids, '$[0]')
+                        ELSE doubt_job_ids END, '$[#]', ?3)
                  WHERE device_id = ?1 AND access_method_id = ?2
                    AND CASE WHEN json_valid(doubt_job_ids) THEN instr(doubt_job_ids, ?3) = 0 ELSE 0 END",
-                params![device, method, job, may_hold_since],
+                params![device, method, job, may_hold_since, most],
             )?;
             let once_more = now.saturating_add(ONCE_MORE).unwrap_or(now);
             self.execute(
@@ -217,12 +219,20 @@ impl Db {
             |row| id::<DeviceId>(row, "device_id"),
         )?;
         let Some(device) = device else { return Ok(()) };
-        self.tenant(workspace)
-            .with_slot(now, method, device, Known::Slots, |book, at| match local.kind {
+        let noted = self.tenant(workspace).with_slot(now, method, device, Known::Slots, |book, at| {
+            match local.kind {
                 Kind::SlotPut => book.filled(at, device, method),
                 _ => book.emptied(at, device, method),
-            })
-            .map(drop)
+            }
+        })?;
+        // The site says it once: what it did is to be read from the device.
+        if !noted {
+            self.execute(
+                "UPDATE device SET read_due = ?2 WHERE device_id = ?1",
+                params![device.to_string(), ms(now)],
+            )?;
+        }
+        Ok(())
     }
 
     /// Takes in what a reading shows. False where the job was no reading of ours.

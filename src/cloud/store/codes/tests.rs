@@ -649,6 +649,43 @@ fn what_was_said_of_a_slot_that_could_not_be_read_is_in_doubt_until_it_can_and_i
     assert_eq!(property.rows("observed_slot"), 0);
 }
 
+/// The agent emptied a slot at its end, and says it once.
+#[test]
+fn what_a_site_did_to_a_slot_that_cannot_be_read_is_read_from_the_device() {
+    let mut property = Property::new();
+    let grant = property.grant(&["lock-1"], &[Mode::Code]);
+    let (put, _) = property.ordered().remove(0);
+    property.done(put);
+    let sound: Option<Vec<u8>> =
+        property.db.one("SELECT pin FROM code_method", [], |row| row.get(0)).unwrap();
+    property.db.execute("UPDATE code_method SET pin = x'00'", []).unwrap();
+    let report = Report {
+        job_id: JobId(uuid::Uuid::from_u128(5)),
+        revision: 1,
+        at: property.now,
+        outcome: Outcome::Succeeded(Success::default()),
+        resolution: None,
+        rooms: Vec::new(),
+        local: Some(LocalJob {
+            origin: crate::model::Origin::Timer,
+            system: SystemName::new("annex").unwrap(),
+            kind: Kind::SlotRemove,
+            device: Some("lock-1".into()),
+            slot: Some(grant.methods[0].id.to_string()),
+            created_at: property.now,
+            retries: None,
+        }),
+    };
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    property.db.execute("UPDATE code_method SET pin = ?1", [sound]).unwrap();
+    property.later(SignedDuration::ZERO);
+    let orders = property.ordered();
+    let [(read, Order::DeviceRead { .. })] = orders.as_slice() else { panic!("{orders:?}") };
+    let nothing = Success { slots: Some(Vec::new()), ..Success::default() };
+    property.report(*read, Outcome::Succeeded(nothing));
+    assert!(!property.is_issued(&grant), "it is known to be empty");
+}
+
 #[test]
 fn a_report_that_cannot_be_stored_is_taken_in_and_its_slot_is_seen_to_after_a_pause() {
     let mut property = Property::new();
