@@ -1,4 +1,4 @@
-//! A grant is asked for, or the doors behind one change.
+//! A grant is asked for.
 
 use jiff::Timestamp;
 
@@ -146,7 +146,7 @@ pub fn plan_more_methods(
     Ok(methods(grant, first_place, modes, targets, means, now, random))
 }
 
-fn methods(
+pub(super) fn methods(
     grant: AccessGrantId,
     first_place: u32,
     modes: &[Mode],
@@ -218,7 +218,8 @@ pub(super) fn join_reservation(
     }
 }
 
-fn unsupported(modes: &[Mode], targets: &Targets, means: &Means) -> Option<GrantProblem> {
+/// What no door and no device supports, so far as nothing else says so.
+pub(super) fn unsupported(modes: &[Mode], targets: &Targets, means: &Means) -> Option<GrantProblem> {
     let is_missing = |mode: &&Mode| match mode {
         Mode::Card => targets.systems.is_empty(),
         // Its book says so, and no more once a device takes it.
@@ -231,37 +232,8 @@ fn unsupported(modes: &[Mode], targets: &Targets, means: &Means) -> Option<Grant
     (!missing.is_empty()).then(|| problem(format!("No targeted door supports: {}", missing.join(", "))))
 }
 
-fn problem(message: String) -> GrantProblem {
+pub(super) fn problem(message: String) -> GrantProblem {
     GrantProblem { code: "cannot_create_requested_access_methods", message }
-}
-
-/// What follows for a grant when the doors of its spaces have changed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SpaceChange {
-    /// What is wrong with the grant now; nothing means that it is fine.
-    pub problem: Option<GrantProblem>,
-    /// What the feed tells.
-    pub events: Vec<Event>,
-}
-
-/// Judges a grant with cards by its doors after a change of a space. `had_problem`: it could not be made before
-/// either, so the feed does not tell it again.
-#[must_use]
-pub fn plan_space_change(
-    grant: AccessGrantId,
-    window: &Window,
-    reservation_key: Option<&ReservationKey>,
-    targets: &Targets,
-    had_problem: bool,
-) -> SpaceChange {
-    let refused =
-        targets.systems.iter().find_map(|system| targets.check_card(system, window, reservation_key).err());
-    let Some(refused) = refused else {
-        return SpaceChange::default();
-    };
-    let problem = problem(refused.to_string());
-    let event = Event::could_not_create(grant, problem.message.clone());
-    SpaceChange { problem: Some(problem), events: if had_problem { Vec::new() } else { vec![event] } }
 }
 
 #[cfg(test)]
@@ -395,19 +367,5 @@ mod tests {
         );
         assert_eq!(created.methods.iter().map(|method| method.place).collect::<Vec<_>>(), [1, 2]);
         assert!(created.problems[0].message.ends_with("card"), "{:?}", created.problems);
-    }
-
-    #[test]
-    fn a_space_that_outgrows_the_card_is_told_once() {
-        let key = ReservationKey::new("stay-1").unwrap();
-        let window = Window::new(at(0), Some(at(100))).unwrap();
-        let grant = AccessGrantId(uuid::Uuid::nil());
-        let change =
-            |doors: &[&str], had| plan_space_change(grant, &window, Some(&key), &property(doors), had);
-        assert_eq!(change(&["101", "102"], false), SpaceChange::default());
-        let grown = change(&["101", "102", "103"], false);
-        assert!(grown.problem.is_some());
-        assert_eq!(grown.events.len(), 1);
-        assert!(change(&["101", "102", "103"], true).events.is_empty());
     }
 }

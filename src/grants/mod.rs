@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod encode;
 mod event;
+mod follow;
 mod outcome;
 pub mod pin;
 mod refused;
@@ -18,14 +19,14 @@ mod unlock;
 mod update;
 
 pub use create::{
-    Created, GrantRequest, Means, MoreMethods, NewMethod, ReservationFacts, SpaceChange, plan_create,
-    plan_more_methods, plan_space_change,
+    Created, GrantRequest, Means, MoreMethods, NewMethod, ReservationFacts, plan_create, plan_more_methods,
 };
 pub use delete::{
     CardFate, Checkout, DeleteFacts, Deleted, MethodFacts, PendingJob, plan_checkouts, plan_delete,
 };
 pub use encode::{CARD_WAIT, Encode, EncodeFacts, plan_encode};
 pub use event::{Event, Subject};
+pub use follow::{FollowFacts, Followed, HeldMethod, Request, plan_follow, wanted_modes};
 pub use outcome::{AttemptError, CardEnd, attempt_end, card_end};
 pub use pin::PinMark;
 pub use refused::{Class, Refused, Resource};

@@ -97,8 +97,7 @@ impl Targets {
     /// The doors of one system, rooms first: the first room is a card's main one.
     #[must_use]
     pub fn doors_of(&self, system: AcsSystemId) -> Vec<&TargetDoor> {
-        let of_kind = |kind| self.doors.iter().filter(move |door| door.system == system && door.kind == kind);
-        of_kind(DoorKind::Room).chain(of_kind(DoorKind::Common)).collect()
+        in_card_order(&self.doors, system)
     }
 
     /// Why one card of a system cannot be what the grant says, if so.
@@ -130,6 +129,12 @@ impl Targets {
         }
         Ok(())
     }
+}
+
+/// Of these doors, those of one system, rooms first.
+pub(super) fn in_card_order(doors: &[TargetDoor], system: AcsSystemId) -> Vec<&TargetDoor> {
+    let of_kind = |kind| doors.iter().filter(move |door| door.system == system && door.kind == kind);
+    of_kind(DoorKind::Room).chain(of_kind(DoorKind::Common)).collect()
 }
 
 /// Something that is wrong with a grant, as the API shows it.

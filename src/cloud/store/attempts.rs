@@ -339,10 +339,11 @@ impl Db {
             }
         }
         // What somebody waits for has been told by now.
+        let (grants_changed, next_grant) = self.run_due_grants(now)?;
         let (codes_changed, next_codes) = self.run_due_codes(now)?;
         let next_read = self.read_devices(now)?;
-        next = [next, next_codes, next_read].into_iter().flatten().min();
-        changed |= codes_changed | std::mem::take(&mut self.has_ordered);
+        next = [next, next_grant, next_codes, next_read].into_iter().flatten().min();
+        changed |= grants_changed | codes_changed | std::mem::take(&mut self.has_ordered);
         Ok(Overdue { changed, next })
     }
 }

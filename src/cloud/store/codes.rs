@@ -34,7 +34,7 @@ const ONCE_THERE_IS_ROOM: SignedDuration = SignedDuration::from_mins(1);
 /// How many grants whose time has come are looked at in one go: nobody at a desk waits behind a whole house.
 const DUE_AT_ONCE: u32 = 64;
 /// A grant whose rows cannot be read is looked at again after this long: somebody may have mended them.
-const PUT_OFF: SignedDuration = SignedDuration::from_mins(30);
+pub(super) const PUT_OFF: SignedDuration = SignedDuration::from_mins(30);
 
 /// Whose slots are changed.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +96,7 @@ impl Db {
 
     /// Makes a change that leaves nothing behind where it fails for rows that it cannot read or write; the outer result
     /// is for faults of the whole database.
-    fn apart<T>(
+    pub(super) fn apart<T>(
         &mut self,
         change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
     ) -> Result<Result<T, StoreError>, StoreError> {

@@ -93,13 +93,13 @@ pub(super) struct Reached {
 }
 
 impl Tenant<'_> {
-    /// Makes a system's devices those that the picture shows.
+    /// Makes a system's devices those that the picture shows. Says whether one has come back, or is another than it was.
     pub(super) fn keep_devices(
         &mut self,
         now: Timestamp,
         system: AcsSystemId,
         picture: &[Device],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut known: BTreeMap<String, (DeviceId, bool, String)> = self
             .db
             .all(
@@ -114,6 +114,7 @@ impl Tenant<'_> {
             .into_iter()
             .collect();
         let mut seen = std::collections::BTreeSet::new();
+        let mut has_changed = false;
         for device in picture.iter().filter(|device| seen.insert(device.name.clone())) {
             let before = known.remove(device.name.as_str());
             let own = before.as_ref().map_or_else(|| DeviceId(self.db.random.uuid()), |(id, ..)| *id);
@@ -122,6 +123,7 @@ impl Tenant<'_> {
             if before.as_ref().is_some_and(|(_, here, known)| *here && *known == declared) {
                 continue;
             }
+            has_changed |= before.is_some();
             self.db.execute(
                 "INSERT INTO device(device_id, workspace_id, acs_system_id, name, display_name, declared, connected,
                                     created_at)
@@ -151,7 +153,7 @@ impl Tenant<'_> {
             self.tell(now, &[Event::new("device.removed", Subject::Device(gone, system))])?;
             self.codes_of_device_due(now, gone)?;
         }
-        Ok(())
+        Ok(has_changed)
     }
 
     /// Grants that lead to a device, or have left a code there, are looked at again.

@@ -195,6 +195,9 @@ impl Tenant<'_> {
         for space in &spaces {
             devices.extend(self.devices_of_space(*space)?);
         }
+        if let Some(key) = &command.reservation_key {
+            self.follow_stay(now, key)?;
+        }
         let reservation = self.reservation(command.reservation_key.as_ref())?;
         let request = GrantRequest {
             reservation_key: command.reservation_key.clone(),
@@ -284,14 +287,10 @@ impl Tenant<'_> {
         self.write_requests(now, plan.id, 0, &command.requested)?;
         self.write_problems(now, plan.id, &plan.problems)?;
         self.write_methods(now, plan.id, &plan.methods)?;
-        let key = command.reservation_key.as_ref().map(ReservationKey::as_str);
-        for room in &plan.reservation_rooms {
-            db.execute(
-                "INSERT OR IGNORE INTO reservation_entrance VALUES(?1, ?2, ?3)",
-                params![workspace, key, room.to_string()],
-            )?;
+        match &command.reservation_key {
+            Some(key) => self.write_stay_rooms(key, &plan.reservation_rooms),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn write_requests(
@@ -640,10 +639,7 @@ impl Tenant<'_> {
     }
 
     fn try_delete_grant(&mut self, now: Timestamp, wanted: AccessGrantId) -> Result<(), Fault> {
-        let grant = self
-            .grant(&GrantName::Id(wanted))?
-            .filter(|grant| grant.deleted_at.is_none())
-            .ok_or_else(|| Refused::not_found(Resource::AccessGrant, wanted))?;
+        let grant = self.live_grant(now, &GrantName::Id(wanted))?;
         let has_codes = grant.methods.iter().any(|method| method.mode == Mode::Code);
         let mut methods = Vec::new();
         // One that is being deleted was told of already.
@@ -696,12 +692,24 @@ impl Tenant<'_> {
         split(self.try_delete_method(now, method))
     }
 
-    pub(super) fn try_delete_method(&mut self, now: Timestamp, wanted: AccessMethodId) -> Result<(), Fault> {
+    fn try_delete_method(&mut self, now: Timestamp, wanted: AccessMethodId) -> Result<(), Fault> {
         let method =
             self.method(wanted)?.ok_or_else(|| Refused::not_found(Resource::AccessMethod, wanted))?;
-        if method.deleted.is_some() {
-            return Ok(());
+        if method.mode != Mode::Code && method.deleted.is_none() {
+            self.decline(&method)?;
         }
+        Ok(self.take_back_method(now, wanted)?)
+    }
+
+    /// Takes a method back that need not be wanted less for it.
+    pub(super) fn take_back_method(
+        &mut self,
+        now: Timestamp,
+        wanted: AccessMethodId,
+    ) -> Result<(), StoreError> {
+        let Some(method) = self.method(wanted)?.filter(|method| method.deleted.is_none()) else {
+            return Ok(());
+        };
         if method.mode == Mode::Code {
             self.with_book(now, method.grant, |book, at| book.delete_method(at, wanted))?;
             return Ok(());
@@ -942,7 +950,7 @@ const GOING: &str = "
     CROSS JOIN access_method m USING(access_method_id)";
 
 /// Every door that a grant names, and those of its spaces, in its order.
-const DOORS_OF_GRANT: &str = "
+pub(super) const DOORS_OF_GRANT: &str = "
     SELECT 0 AS part, place, 0 AS member, acs_entrance_id FROM grant_entrance WHERE access_grant_id = ?1
     UNION ALL
     SELECT 1, place, s.rowid, s.acs_entrance_id FROM grant_space JOIN space_entrance s USING(space_id)

@@ -13,6 +13,7 @@ mod devices;
 mod encode;
 mod erasure;
 mod events;
+mod follow;
 mod grants;
 mod keys;
 mod local;
@@ -87,6 +88,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("lists.sql"),
     include_str!("erasure.sql"),
     include_str!("credentials.sql"),
+    include_str!("follow.sql"),
 ];
 
 /// The cloud's database.

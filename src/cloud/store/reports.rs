@@ -252,7 +252,7 @@ impl Tenant<'_> {
                 )?;
                 if !is_current {
                     // The grant changed while the card was being written: it asks to be written again.
-                    return self.note_written_for(now, method, card.window);
+                    return self.note_written_for(now, method.id, card.window);
                 }
                 self.db.execute(
                     "DELETE FROM card_update WHERE access_method_id = ?1",

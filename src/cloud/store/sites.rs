@@ -220,7 +220,7 @@ impl Db {
             return Ok(());
         };
         for system in &inventory.systems {
-            let id = self.tenant(workspace).keep_system(now, bridge, system)?;
+            let (id, mut has_changed) = self.tenant(workspace).keep_system(now, bridge, system)?;
             let doors = system.doors.iter().map(|door| {
                 let kind = match door.kind {
                     DoorKind::Room => "room",
@@ -232,9 +232,13 @@ impl Db {
                 .encoders
                 .iter()
                 .map(|encoder| (encoder.name.as_str(), encoder.display_name.as_deref(), None));
-            self.tenant(workspace).keep(now, id, &ENTRANCES, doors.collect())?;
-            self.tenant(workspace).keep(now, id, &ENCODERS, encoders.collect())?;
-            self.tenant(workspace).keep_devices(now, id, &system.devices)?;
+            let mut tenant = self.tenant(workspace);
+            has_changed |= tenant.keep(now, id, &ENTRANCES, doors.collect())?;
+            tenant.keep(now, id, &ENCODERS, encoders.collect())?;
+            has_changed |= tenant.keep_devices(now, id, &system.devices)?;
+            if has_changed {
+                tenant.system_has_changed(now, id)?;
+            }
         }
         let named: BTreeSet<_> = inventory.systems.iter().map(|system| system.name.as_str()).collect();
         let known = self.all(
@@ -288,18 +292,20 @@ impl Db {
 }
 
 impl Tenant<'_> {
+    /// The system, and whether it can by now what it could not.
     fn keep_system(
         &mut self,
         now: Timestamp,
         bridge: BridgeId,
         system: &SystemInventory,
-    ) -> Result<AcsSystemId, StoreError> {
+    ) -> Result<(AcsSystemId, bool), StoreError> {
         let known = self.db.one(
-            "SELECT acs_system_id FROM acs_system WHERE workspace_id = ?1 AND bridge_id = ?2 AND name = ?3",
+            "SELECT acs_system_id, capabilities FROM acs_system
+             WHERE workspace_id = ?1 AND bridge_id = ?2 AND name = ?3",
             params![self.workspace, bridge.to_string(), system.name.as_str()],
-            |row| id::<AcsSystemId>(row, "acs_system_id"),
+            |row| Ok((id::<AcsSystemId>(row, "acs_system_id")?, row.get::<_, String>("capabilities")?)),
         )?;
-        let key = known.unwrap_or_else(|| AcsSystemId(self.db.random.uuid()));
+        let key = known.as_ref().map_or_else(|| AcsSystemId(self.db.random.uuid()), |(key, _)| *key);
         let kind = system.kind.as_str();
         let capabilities = serde_json::to_string(&system.capabilities)
             .map_err(|error| StoreError::corrupt("acs_system.capabilities", error))?;
@@ -324,17 +330,17 @@ impl Tenant<'_> {
         if known.is_none() {
             self.tell(now, &[Event::new("acs_system.added", Subject::System(key))])?;
         }
-        Ok(key)
+        Ok((key, known.is_some_and(|(_, before)| before != capabilities)))
     }
 
-    /// Makes a system's doors or encoders those that the picture shows.
+    /// Makes a system's doors or encoders those that the picture shows. Says whether one has come back.
     fn keep(
         &mut self,
         now: Timestamp,
         system: AcsSystemId,
         kept: &Kept,
         picture: Vec<(&str, Option<&str>, Option<&str>)>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let Kept { table, key, .. } = kept;
         let mut known: std::collections::BTreeMap<String, (uuid::Uuid, bool)> = self
             .db
@@ -357,12 +363,14 @@ impl Tenant<'_> {
             _ => "",
         };
         let mut seen = BTreeSet::new();
+        let mut came_back = false;
         for (name, display_name, kind) in picture {
             // A lock system's list may name a door twice; it is one door all the same.
             if !seen.insert(name) {
                 continue;
             }
             let before = known.remove(name);
+            came_back |= before.is_some_and(|(_, here)| !here);
             let own = before.map_or_else(|| self.db.random.uuid(), |(id, _)| id);
             let sql = format!(
                 "INSERT INTO {table}({key}, workspace_id, acs_system_id, name, display_name, {kind_column}created_at)
@@ -394,7 +402,7 @@ impl Tenant<'_> {
                 self.tell(now, &[Event::new(kept.removed, (kept.subject)(gone, system))])?;
             }
         }
-        Ok(())
+        Ok(came_back)
     }
 
     /// What keeps a system from working now.

@@ -5,13 +5,13 @@ use rusqlite::{Row, params};
 use serde_json::Value;
 
 use crate::{
-    grants::{Mode, Refused, Resource, Targets, Updated, plan_space_change},
+    grants::{Refused, Resource},
     model::{AccessGrantId, AcsEntranceId, DeviceId, SpaceId},
     store::StoreError,
 };
 
 use super::{
-    Fault, GrantName, Listed, Page, Tenant,
+    Fault, Listed, Page, Tenant,
     question::Question,
     rows::{id, maybe_id, ms, time},
     split,
@@ -92,6 +92,18 @@ pub(crate) enum Members {
     RemoveDevices(Vec<DeviceId>),
 }
 
+/// What comes into a space, and what leaves it.
+#[derive(Debug)]
+struct Moved {
+    /// The table of such members, and its column for them.
+    table: (&'static str, &'static str),
+    put: Vec<String>,
+    drop: Vec<String>,
+}
+
+const DOORS: (&str, &str) = ("space_entrance", "acs_entrance_id");
+const DEVICES: (&str, &str) = ("space_device", "device_id");
+
 /// How deep spaces may lie in each other.
 const DEEPEST: usize = 32;
 
@@ -129,8 +141,8 @@ impl Tenant<'_> {
                 ms(now)
             ],
         )?;
-        self.put_members(own, &new.entrances)?;
-        self.put_devices(own, &devices)?;
+        self.write_members(own, &self.moved(own, DOORS, &new.entrances, &[])?)?;
+        self.write_members(own, &self.moved(own, DEVICES, &devices, &[])?)?;
         let space = self.the_space(&SpaceName::Id(own))?;
         self.tell_space(now, "space.created", &space)?;
         Ok(space)
@@ -232,25 +244,14 @@ impl Tenant<'_> {
                 self.sealed_customer(before.id, customer_data.as_ref()),
             ],
         )?;
-        // A new name leads nobody elsewhere.
-        let led_to = match (&devices, &change.entrances) {
-            (None, None) => Vec::new(),
-            _ => self.led_to(now, before.id)?,
-        };
-        let mut changed = 0;
+        let mut moved = Vec::new();
         if let Some(devices) = devices {
-            let held = self.devices_of_space(before.id)?;
-            let gone: Vec<_> = held.into_iter().filter(|device| !devices.contains(device)).collect();
-            changed += self.drop_devices(before.id, &gone)? + self.put_devices(before.id, &devices)?;
+            moved.push(self.replaced(before.id, DEVICES, &devices)?);
         }
         if let Some(doors) = change.entrances {
-            let held = self.doors_of_space(before.id)?.unwrap_or_default();
-            let gone: Vec<_> = held.iter().copied().filter(|door| !doors.contains(door)).collect();
-            changed += self.drop_members(before.id, &gone)? + self.put_members(before.id, &doors)?;
+            moved.push(self.replaced(before.id, DOORS, &doors)?);
         }
-        if changed > 0 {
-            self.members_changed(now, before.id, &led_to)?;
-        }
+        self.move_members(now, before.id, &moved)?;
         self.the_space(&SpaceName::Id(before.id))
     }
 
@@ -322,92 +323,118 @@ impl Tenant<'_> {
 
     fn try_change_members(&mut self, now: Timestamp, space: SpaceId, members: &Members) -> Result<(), Fault> {
         self.the_space(&SpaceName::Id(space))?;
-        let led_to = self.led_to(now, space)?;
-        let changed = match members {
+        let moved = match members {
             Members::Add(doors) => {
                 self.targets(doors)?;
-                self.put_members(space, doors)?
+                self.moved(space, DOORS, doors, &[])?
             }
             Members::Remove(doors) => {
-                for door in doors {
-                    // Also one that the site no longer has.
-                    let known = self.db.one(
-                        "SELECT 1 FROM acs_entrance WHERE acs_entrance_id = ?1 AND workspace_id = ?2",
-                        params![door.to_string(), self.workspace],
-                        |_| Ok(()),
-                    )?;
-                    known.ok_or_else(|| Refused::not_found(Resource::AcsEntrance, door))?;
-                }
-                self.drop_members(space, doors)?
+                self.were_there("acs_entrance", DOORS.1, Resource::AcsEntrance, doors)?;
+                self.moved(space, DOORS, &[], doors)?
             }
             Members::AddDevices(devices) => {
                 let devices = self.known_devices(devices)?;
-                self.put_devices(space, &devices)?
+                self.moved(space, DEVICES, &devices, &[])?
             }
             Members::RemoveDevices(devices) => {
-                for device in devices {
-                    let known = self.db.one(
-                        "SELECT 1 FROM device WHERE device_id = ?1 AND workspace_id = ?2",
-                        params![device.to_string(), self.workspace],
-                        |_| Ok(()),
-                    )?;
-                    known.ok_or_else(|| Refused::not_found(Resource::Device, device))?;
-                }
-                self.drop_devices(space, devices)?
+                self.were_there("device", DEVICES.1, Resource::Device, devices)?;
+                self.moved(space, DEVICES, &[], devices)?
             }
         };
-        if changed > 0 {
-            self.members_changed(now, space, &led_to)?;
+        self.move_members(now, space, &[moved])
+    }
+
+    /// Refuses what no site ever had; what its site no longer has may be taken out all the same.
+    fn were_there<T: ToString>(
+        &self,
+        table: &str,
+        column: &str,
+        resource: Resource,
+        wanted: &[T],
+    ) -> Result<(), Fault> {
+        for id in wanted {
+            let known = self.db.one(
+                &format!("SELECT 1 FROM {table} WHERE {column} = ?1 AND workspace_id = ?2"),
+                params![id.to_string(), self.workspace],
+                |_| Ok(()),
+            )?;
+            known.ok_or_else(|| Refused::not_found(resource, id.to_string()))?;
         }
         Ok(())
     }
 
-    /// Says how many came in.
-    fn put_members(&self, space: SpaceId, doors: &[AcsEntranceId]) -> Result<usize, StoreError> {
-        let mut put = 0;
-        for door in doors {
-            put += self.db.execute(
-                "INSERT INTO space_entrance VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                params![self.workspace, space.to_string(), door.to_string()],
-            )?;
-        }
-        Ok(put)
+    /// These come in, as far as they are not members yet, and those leave, as far as they are.
+    fn moved<T: ToString>(
+        &self,
+        space: SpaceId,
+        table: (&'static str, &'static str),
+        put: &[T],
+        drop: &[T],
+    ) -> Result<Moved, StoreError> {
+        let held = self.members(space, table)?;
+        let texts = |ids: &[T]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (mut put, mut drop) = (texts(put), texts(drop));
+        put.retain(|id| !held.contains(id));
+        drop.retain(|id| held.contains(id));
+        Ok(Moved { table, put, drop })
     }
 
-    /// Says how many went out.
-    fn drop_members(&self, space: SpaceId, doors: &[AcsEntranceId]) -> Result<usize, StoreError> {
-        let mut dropped = 0;
-        for door in doors {
-            dropped += self.db.execute(
-                "DELETE FROM space_entrance WHERE workspace_id = ?1 AND space_id = ?2 AND acs_entrance_id = ?3",
-                params![self.workspace, space.to_string(), door.to_string()],
-            )?;
-        }
-        Ok(dropped)
+    /// The members become these and no others.
+    fn replaced<T: ToString>(
+        &self,
+        space: SpaceId,
+        table: (&'static str, &'static str),
+        by: &[T],
+    ) -> Result<Moved, StoreError> {
+        let moved = self.moved(space, table, by, &[])?;
+        let kept: Vec<_> = by.iter().map(ToString::to_string).collect();
+        let mut drop = self.members(space, table)?;
+        drop.retain(|id| !kept.contains(id));
+        Ok(Moved { drop, ..moved })
     }
 
-    /// Says how many came in.
-    fn put_devices(&self, space: SpaceId, devices: &[DeviceId]) -> Result<usize, StoreError> {
-        let mut put = 0;
-        for device in devices {
-            put += self.db.execute(
-                "INSERT INTO space_device VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                params![self.workspace, space.to_string(), device.to_string()],
-            )?;
-        }
-        Ok(put)
+    /// The ids of the members, also of those that their sites no longer have.
+    fn members(
+        &self,
+        space: SpaceId,
+        (table, column): (&'static str, &'static str),
+    ) -> Result<Vec<String>, StoreError> {
+        self.db.all(
+            &format!("SELECT {column} FROM {table} WHERE space_id = ?1 AND workspace_id = ?2"),
+            params![space.to_string(), self.workspace],
+            |row| row.get(0),
+        )
     }
 
-    /// Says how many went out.
-    fn drop_devices(&self, space: SpaceId, devices: &[DeviceId]) -> Result<usize, StoreError> {
-        let mut dropped = 0;
-        for device in devices {
-            dropped += self.db.execute(
-                "DELETE FROM space_device WHERE workspace_id = ?1 AND space_id = ?2 AND device_id = ?3",
-                params![self.workspace, space.to_string(), device.to_string()],
+    fn write_members(&self, space: SpaceId, moved: &Moved) -> Result<(), StoreError> {
+        let (table, column) = moved.table;
+        for id in &moved.drop {
+            self.db.execute(
+                &format!("DELETE FROM {table} WHERE workspace_id = ?1 AND space_id = ?2 AND {column} = ?3"),
+                params![self.workspace, space.to_string(), id],
             )?;
         }
-        Ok(dropped)
+        for id in &moved.put {
+            self.db.execute(
+                &format!("INSERT INTO {table} VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING"),
+                params![self.workspace, space.to_string(), id],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Moves members, and lets the grants that name the space follow.
+    fn move_members(&mut self, now: Timestamp, space: SpaceId, moved: &[Moved]) -> Result<(), Fault> {
+        if moved.iter().all(|moved| moved.put.is_empty() && moved.drop.is_empty()) {
+            return Ok(());
+        }
+        self.space_is_changing(now, space)?;
+        for moved in moved {
+            self.write_members(space, moved)?;
+        }
+        let changed = self.the_space(&SpaceName::Id(space))?;
+        self.tell_space(now, "space.device_membership_changed", &changed)?;
+        Ok(self.follow_space(now, space)?)
     }
 
     fn tell_space(&mut self, now: Timestamp, kind: &'static str, space: &Space) -> Result<(), StoreError> {
@@ -439,56 +466,6 @@ impl Tenant<'_> {
             params![grant.to_string(), self.workspace],
             |row| id(row, "acs_entrance_id"),
         )
-    }
-
-    /// The live grants that name a space, and where each of them leads. What is over follows nothing; should it begin anew,
-    /// it finds the members of then.
-    fn led_to(&self, now: Timestamp, space: SpaceId) -> Result<Vec<(AccessGrantId, Targets)>, Fault> {
-        let live = self.db.all(
-            "SELECT access_grant_id FROM grant_space JOIN access_grant g USING(access_grant_id)
-             WHERE space_id = ?1 AND g.workspace_id = ?2 AND deleted_at IS NULL AND (ends_at IS NULL OR ends_at > ?3)
-             ORDER BY g.rowid",
-            params![space.to_string(), self.workspace, ms(now)],
-            |row| id(row, "access_grant_id"),
-        )?;
-        live.into_iter().map(|grant| Ok((grant, self.targets_of(grant)?))).collect()
-    }
-
-    fn members_changed(
-        &mut self,
-        now: Timestamp,
-        space: SpaceId,
-        led_to: &[(AccessGrantId, Targets)],
-    ) -> Result<(), Fault> {
-        let changed = self.the_space(&SpaceName::Id(space))?;
-        self.tell_space(now, "space.device_membership_changed", &changed)?;
-        led_to.iter().try_for_each(|(grant, before)| self.space_changed(now, *grant, before))
-    }
-
-    fn space_changed(&mut self, now: Timestamp, grant: AccessGrantId, before: &Targets) -> Result<(), Fault> {
-        self.follow_devices(now, grant)?;
-        let Some(known) = self.grant(&GrantName::Id(grant))? else { return Ok(()) };
-        if known.methods.iter().all(|method| method.mode != Mode::Card) {
-            return Ok(());
-        }
-        let targets = self.targets_of(grant)?;
-        let key = known.reservation_key.as_ref();
-        let change = plan_space_change(grant, &known.window, key, &targets, !known.errors.is_empty());
-        match change.problem {
-            Some(problem) => {
-                self.db.execute(
-                    "INSERT INTO grant_error VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-                    params![self.workspace, grant.to_string(), problem.code, problem.message, ms(now)],
-                )?;
-            }
-            // Nobody writes a card for what is over.
-            None if known.window.is_over(now) => {}
-            None => {
-                let as_before = Updated { window: known.window, reservation_rooms: None };
-                self.update_cards(now, &known, &as_before, before, &targets)?;
-            }
-        }
-        Ok(self.tell(now, &change.events)?)
     }
 
     pub(super) fn space_by_key(&self, key: &str) -> Result<Option<SpaceId>, StoreError> {

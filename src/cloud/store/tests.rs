@@ -1,5 +1,7 @@
 //! The store's rules, with a bridge that says what the test tells it to.
 
+mod follow;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{rows::ms, *};
@@ -58,7 +60,13 @@ impl Property {
     }
 
     fn grant(&mut self, stay: &str, doors: &[&str], hours: i64) -> Grant {
-        let command = GrantCommand {
+        let command = self.command(stay, doors, hours);
+        let now = self.now;
+        self.tenant().create_grant(now, &command).unwrap().unwrap()
+    }
+
+    fn command(&mut self, stay: &str, doors: &[&str], hours: i64) -> GrantCommand {
+        GrantCommand {
             identity: IdentityRef::New(Person {
                 full_name: Some("Jane Quicksilver".into()),
                 user_identity_key: Some(self.db.random.uuid().to_string()),
@@ -74,9 +82,7 @@ impl Property {
             spaces: Vec::new(),
             space_keys: Vec::new(),
             requested: vec![Requested { mode: Mode::Card, code: None }],
-        };
-        let now = self.now;
-        self.tenant().create_grant(now, &command).unwrap().unwrap()
+        }
     }
 
     /// Orders the card, and hands the job to the bridge.

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use crate::{
     grants::{
-        Event, Mode, MoreMethods, Refused, ReservationFacts, Resource, Targets, UpdateFacts, Updated,
-        plan_checkouts, plan_more_methods, plan_update,
+        Event, Mode, MoreMethods, Refused, ReservationFacts, Resource, UpdateFacts, Updated,
+        plan_more_methods, plan_update, wanted_modes,
     },
-    model::{AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, DeviceId, SpaceId, Window},
+    model::{AccessGrantId, AccessMethodId, AcsEntranceId, DeviceId, SpaceId},
     store::StoreError,
 };
 
@@ -37,7 +37,7 @@ impl Tenant<'_> {
         name: &GrantName,
         change: &GrantChange,
     ) -> Result<(), Fault> {
-        let grant = self.live_grant(name)?;
+        let grant = self.live_grant(now, name)?;
         let spaces = match &change.spaces {
             Some(spaces) => none_twice(spaces),
             None => grant.spaces.clone(),
@@ -63,7 +63,7 @@ impl Tenant<'_> {
         let here = self.doors_still_there(&own_doors)?;
         let targets = self.targets(&[here, doors].concat())?;
         let others = self.others_of_stay(&grant)?;
-        let modes: Vec<_> = grant.requested.iter().map(|(mode, ..)| *mode).collect();
+        let modes = wanted_modes(&self.wishes(&grant)?);
         let facts = UpdateFacts {
             window: grant.window,
             reservation_key: grant.reservation_key.as_ref(),
@@ -74,13 +74,18 @@ impl Tenant<'_> {
         };
         let updated = plan_update(&facts, change.starts_at, change.ends_at, now)?;
 
-        let before = self.targets_of(grant.id)?;
+        let before = self.doors_before(grant.id)?;
         let rooms_before = match &grant.reservation_key {
             Some(key) => self.reservation_rooms(key)?,
             None => Vec::new(),
         };
         self.write_change(&grant, change, &updated)?;
-        self.leave_rooms(now, &grant, &updated, rooms_before)?;
+        // Where it alone decides about the rooms of its stay, it was the last grant in those that it leads to no more.
+        if let (Some(key), Some(rooms)) = (&grant.reservation_key, &updated.reservation_rooms) {
+            let mut left = rooms_before;
+            left.retain(|room| !rooms.contains(room));
+            self.leave_rooms(now, key, &left)?;
+        }
         if change.entrances.is_some() || change.devices.is_some() || change.spaces.is_some() {
             self.write_targets(&grant, &own_doors, &own_devices, &spaces)?;
         }
@@ -91,7 +96,7 @@ impl Tenant<'_> {
             });
             self.tell_more(now, &Event::grant("access_grant.access_times_changed", grant.id), more)?;
         }
-        self.update_cards(now, &grant, &updated, &before, &targets)?;
+        self.follow_methods(now, &grant, updated.window, &before, &targets)?;
         if updated.window != grant.window {
             self.update_keys(now, &grant)?;
         }
@@ -109,12 +114,19 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    fn live_grant(&mut self, name: &GrantName) -> Result<Grant, Fault> {
+    /// A grant that may be changed: it is not deleted, and has followed whatever was changed before.
+    pub(super) fn live_grant(&mut self, now: Timestamp, name: &GrantName) -> Result<Grant, Fault> {
         let shown = match name {
             GrantName::Id(id) => id.to_string(),
             GrantName::Key(key) => key.clone(),
         };
-        let grant = self.grant(name)?.filter(|grant| grant.deleted_at.is_none());
+        let mut grant = self.grant(name)?;
+        if let Some(known) = &grant
+            && self.follow(now, known.id)?
+        {
+            grant = self.grant(name)?;
+        }
+        let grant = grant.filter(|grant| grant.deleted_at.is_none());
         Ok(grant.ok_or_else(|| Refused::not_found(Resource::AccessGrant, shown))?)
     }
 
@@ -177,12 +189,7 @@ impl Tenant<'_> {
                 "DELETE FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2",
                 params![self.workspace, key.as_str()],
             )?;
-            for room in rooms {
-                self.db.execute(
-                    "INSERT OR IGNORE INTO reservation_entrance VALUES(?1, ?2, ?3)",
-                    params![self.workspace, key.as_str(), room.to_string()],
-                )?;
-            }
+            self.write_stay_rooms(key, rooms)?;
         }
         Ok(())
     }
@@ -209,135 +216,6 @@ impl Tenant<'_> {
                 )?;
             }
         }
-        Ok(())
-    }
-
-    /// Where a grant alone decides about the rooms of its stay, the stay leaves those that it leads to no more: there
-    /// it was the stay's last grant.
-    fn leave_rooms(
-        &mut self,
-        now: Timestamp,
-        grant: &Grant,
-        updated: &Updated,
-        rooms_before: Vec<AcsEntranceId>,
-    ) -> Result<(), Fault> {
-        let (Some(key), Some(rooms)) = (&grant.reservation_key, &updated.reservation_rooms) else {
-            return Ok(());
-        };
-        let mut left = rooms_before;
-        left.retain(|room| !rooms.contains(room));
-        // A room that it comes back to is not freed any more.
-        self.keep_rooms(now, key)?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        let mut systems = self.earlier_cards(now, key)?;
-        for card in grant.methods.iter().filter(|method| method.mode == Mode::Card) {
-            if card.card.may_open(now) || self.is_being_written(card.id)? {
-                systems.push(card.system);
-            }
-        }
-        let left = self.still_there(&left)?;
-        let random = self.db.random.clone();
-        for checkout in plan_checkouts(key, &left, &systems, now, &random) {
-            self.order_checkout(now, &checkout, Some(key))?;
-        }
-        Ok(())
-    }
-
-    /// Whether a job of a method has not ended. One that no bridge has heard of counts too: it stands before whatever is
-    /// ordered now, and may still be made.
-    fn is_being_written(&self, method: AccessMethodId) -> Result<bool, StoreError> {
-        Ok(self.pending_job(method)?.is_some())
-    }
-
-    /// Cards cannot be told from afar: one whose times or doors changed asks to be written again.
-    pub(super) fn update_cards(
-        &mut self,
-        now: Timestamp,
-        grant: &Grant,
-        updated: &Updated,
-        before: &Targets,
-        after: &Targets,
-    ) -> Result<(), Fault> {
-        let doors = |targets: &Targets, system: AcsSystemId| -> Vec<_> {
-            targets.doors_of(system).iter().map(|door| door.id).collect()
-        };
-        let cards: Vec<_> = grant
-            .methods
-            .iter()
-            .filter(|method| method.mode == Mode::Card && method.deleted.is_none())
-            .collect();
-        for card in &cards {
-            let (was, is) = (doors(before, card.system), doors(after, card.system));
-            if is.is_empty() && !was.is_empty() {
-                self.try_delete_method(now, card.id)?;
-                continue;
-            }
-            if updated.window == grant.window && was == is {
-                continue;
-            }
-            if !card.is_issued {
-                continue;
-            }
-            self.db.execute(
-                "UPDATE card_state SET is_issued = 0 WHERE access_method_id = ?1",
-                [card.id.to_string()],
-            )?;
-            self.note_written_for(now, card, grant.window)?;
-            self.tell(
-                now,
-                &[
-                    Event::method("access_method.revoked", card.id, grant.id),
-                    Event::method("access_method.card_encoding_required", card.id, grant.id),
-                ],
-            )?;
-        }
-        let new: Vec<_> = after
-            .systems
-            .iter()
-            .filter(|system| !cards.iter().any(|card| card.system == system.id))
-            .cloned()
-            .collect();
-        let asked = (0_u32..).zip(&grant.requested).filter(|(_, (mode, ..))| *mode == Mode::Card);
-        for (place, _) in asked {
-            let only = Targets { systems: new.clone(), doors: after.doors.clone() };
-            let key = grant.reservation_key.as_ref();
-            let random = self.db.random.clone();
-            let more = plan_more_methods(
-                grant.id,
-                &updated.window,
-                key,
-                place,
-                if new.is_empty() { &[] } else { &[Mode::Card] },
-                &only,
-                &crate::grants::Means::default(),
-                now,
-                &random,
-            )?;
-            self.write_methods(now, grant.id, &more.methods)?;
-            self.tell(now, &more.events)?;
-        }
-        Ok(())
-    }
-
-    /// A card is out there that was written for a window which its grant no longer has.
-    pub(super) fn note_written_for(
-        &self,
-        now: Timestamp,
-        card: &Method,
-        window: Window,
-    ) -> Result<(), StoreError> {
-        self.db.execute(
-            "INSERT INTO card_update VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-            params![
-                card.id.to_string(),
-                self.workspace,
-                ms(window.starts_at()),
-                window.ends_at().map(ms),
-                ms(now)
-            ],
-        )?;
         Ok(())
     }
 
@@ -408,7 +286,7 @@ impl Tenant<'_> {
         wanted: AccessGrantId,
         requested: &[Requested],
     ) -> Result<Grant, Fault> {
-        let grant = self.live_grant(&GrantName::Id(wanted))?;
+        let grant = self.live_grant(now, &GrantName::Id(wanted))?;
         if grant.window.is_over(now) {
             return Err(Refused::EndsInPast.into());
         }

@@ -1,0 +1,329 @@
+//! Grants follow their spaces and their sites.
+
+use crate::{grants::TargetDoor, model::SpaceId};
+
+use super::*;
+
+impl Property {
+    fn space(&mut self, doors: &[&str]) -> SpaceId {
+        let new = NewSpace {
+            name: "Unit".into(),
+            space_key: None,
+            customer_key: None,
+            customer_data: None,
+            entrances: doors.iter().map(|door| self.door(door)).collect(),
+            devices: Vec::new(),
+        };
+        let now = self.now;
+        self.tenant().create_space(now, new).unwrap().unwrap().id
+    }
+
+    fn becomes(&mut self, space: SpaceId, doors: &[&str]) {
+        let entrances = Some(doors.iter().map(|door| self.door(door)).collect());
+        let (now, change) = (self.now, SpaceChange { entrances, ..SpaceChange::default() });
+        self.tenant().change_space(now, &SpaceName::Id(space), change).unwrap().unwrap();
+    }
+
+    /// A grant of a stay for everything in a space.
+    fn guest(&mut self, stay: &str, space: SpaceId) -> Grant {
+        let command = GrantCommand { spaces: vec![space], ..self.command(stay, &[], 24) };
+        let now = self.now;
+        self.tenant().create_grant(now, &command).unwrap().unwrap()
+    }
+
+    fn write_card(&mut self, grant: &Grant) {
+        let (_, job) = self.encode(grant.methods[0].id);
+        self.report(job, written());
+    }
+
+    fn again(&mut self, grant: &Grant) -> Grant {
+        self.tenant().grant(&GrantName::Id(grant.id)).unwrap().unwrap()
+    }
+
+    /// The cards of a grant that are not being deleted.
+    fn cards(&mut self, grant: &Grant) -> usize {
+        self.again(grant).methods.iter().filter(|method| method.deleted.is_none()).count()
+    }
+
+    fn names(&mut self, doors: &[AcsEntranceId]) -> Vec<String> {
+        let all = self.entrances();
+        let name = |id| all.iter().find(|door| door.id == id).unwrap().name.clone();
+        let mut names: Vec<_> = doors.iter().map(|id| name(*id)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn rooms_of(&mut self, stay: &str) -> Vec<String> {
+        let key = ReservationKey::new(stay).unwrap();
+        let rooms = self.tenant().reservation_rooms(&key).unwrap();
+        self.names(&rooms)
+    }
+
+    /// The rooms that are to be freed.
+    fn freed(&mut self) -> Vec<String> {
+        let sql = "SELECT acs_entrance_id FROM ordered_checkout";
+        let rooms = self.db.all(sql, [], |row| rows::id(row, "acs_entrance_id")).unwrap();
+        self.names(&rooms)
+    }
+
+    fn rows(&self, table: &str) -> u32 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        self.db.one(&sql, [], |row| row.get(0)).unwrap().unwrap()
+    }
+
+    fn shows(&mut self, inventory: &Inventory) {
+        self.db.apply_inventory(self.now, self.bridge, inventory).unwrap();
+        self.later(SignedDuration::ZERO);
+    }
+
+    fn delete_by_name(&mut self, method: AccessMethodId) {
+        let now = self.now;
+        self.tenant().delete_method(now, method).unwrap().unwrap();
+    }
+
+    fn extend(&mut self, grant: &Grant) {
+        let ends_at = Some(grant.window.ends_at().map(|end| end + HOUR));
+        let (now, change) = (self.now, GrantChange { ends_at, ..GrantChange::default() });
+        self.tenant().update_grant(now, &GrantName::Id(grant.id), &change).unwrap().unwrap();
+    }
+}
+
+/// The property with a second system, which has room 201.
+fn with_an_annex(rooms: &[&str]) -> Inventory {
+    let mut all = inventory(rooms);
+    let mut annex = inventory(&["201"]).systems.remove(0);
+    annex.name = SystemName::new("annex").unwrap();
+    annex.doors.truncate(1);
+    annex.encoders.clear();
+    all.systems.push(annex);
+    all
+}
+
+const ROOMS: [&str; 3] = ["101", "102", "103"];
+
+#[test]
+fn a_stay_moves_with_its_space_and_frees_the_room_that_it_leaves() {
+    let mut property = Property::new();
+    let space = property.space(&["101", "lobby"]);
+    let grant = property.guest("stay-1", space);
+    property.write_card(&grant);
+    property.becomes(space, &["102", "lobby"]);
+    assert_eq!(property.rooms_of("stay-1"), ["102"]);
+    assert_eq!(property.freed(), ["101"]);
+    assert!(!property.again(&grant).methods[0].is_issued, "it opens another room");
+
+    // Whoever joins the stay is judged by the room that it is in.
+    let now = property.now;
+    let command = property.command("stay-1", &["101"], 24);
+    let refused = property.tenant().create_grant(now, &command).unwrap().unwrap_err();
+    assert_eq!(refused, Refused::ReservationElsewhere);
+    let joiner = property.grant("stay-1", &["102"], 24);
+    property.delete(&joiner);
+    property.delete(&grant);
+    assert_eq!(property.freed(), ["101", "102"]);
+}
+
+#[test]
+fn a_room_is_not_freed_while_another_grant_of_the_stay_leads_there_nor_without_a_card() {
+    let mut property = Property::new();
+    let space = property.space(&["101"]);
+    let (moves, stays) = (property.guest("stay-1", space), property.grant("stay-1", &["101"], 24));
+    property.write_card(&moves);
+    property.becomes(space, &["102"]);
+    assert_eq!(property.rooms_of("stay-1"), ["101", "102"]);
+    assert!(property.freed().is_empty());
+    property.delete(&moves);
+    property.delete(&stays);
+    assert_eq!(property.freed(), ["101", "102"]);
+
+    let mut property = Property::new();
+    let space = property.space(&["101"]);
+    property.guest("stay-1", space);
+    property.becomes(space, &["102"]);
+    assert_eq!((property.rooms_of("stay-1"), property.freed().len()), (vec!["102".to_owned()], 0));
+}
+
+#[test]
+fn a_room_that_the_site_does_not_let_us_free_is_left_all_the_same() {
+    let mut property = Property::new();
+    let mut never = inventory(&ROOMS);
+    never.systems[0].checkout_on_last_grant = false;
+    property.shows(&never);
+    let space = property.space(&["101"]);
+    let grant = property.guest("stay-1", space);
+    property.write_card(&grant);
+    property.becomes(space, &["102"]);
+    assert_eq!((property.rooms_of("stay-1"), property.freed().len()), (vec!["102".to_owned()], 0));
+}
+
+#[test]
+fn a_stay_that_comes_back_to_its_room_keeps_it() {
+    let mut property = Property::new();
+    let space = property.space(&["101"]);
+    let grant = property.guest("stay-1", space);
+    property.write_card(&grant);
+    property.becomes(space, &[]);
+    assert_eq!(property.freed(), ["101"]);
+    property.becomes(space, &["101"]);
+    assert_eq!((property.rooms_of("stay-1"), property.freed().len()), (vec!["101".to_owned()], 0));
+}
+
+#[test]
+fn a_card_goes_with_the_last_door_of_its_system_and_comes_back_with_the_first() {
+    let mut property = Property::new();
+    let space = property.space(&["101"]);
+    let grant = property.guest("stay-1", space);
+    let before = property.again(&grant).methods[0].id;
+    property.becomes(space, &[]);
+    assert_eq!(property.cards(&grant), 0);
+    assert_eq!(property.again(&grant).errors.len(), 1, "no door takes it");
+    property.becomes(space, &["101"]);
+    let again = property.again(&grant);
+    assert_eq!((again.methods.len(), again.errors.len()), (1, 0));
+    assert_ne!(again.methods[0].id, before);
+    property.write_card(&again);
+}
+
+#[test]
+fn a_card_that_was_taken_back_by_name_is_not_made_again() {
+    let mut property = Property::new();
+    property.shows(&with_an_annex(&ROOMS));
+    let space = property.space(&["101", "201"]);
+    let (both, one) = (property.guest("stay-1", space), property.guest("stay-2", space));
+    assert_eq!(property.cards(&both), 2);
+    property.delete_by_name(one.methods[0].id);
+    for method in &both.methods {
+        property.delete_by_name(method.id);
+    }
+    let doors: [&[&str]; 4] = [&["101", "201", "lobby"], &["201"], &[], &["101", "201"]];
+    for doors in doors {
+        property.becomes(space, doors);
+        if !doors.is_empty() {
+            property.extend(&both);
+        }
+        let (none, left) = (property.again(&both), property.again(&one));
+        assert_eq!((none.methods.len(), none.errors.len()), (0, 0), "{doors:?}");
+        assert!(left.methods.iter().all(|method| method.system == one.methods[1].system), "{doors:?}");
+    }
+    assert_eq!(property.cards(&one), 1, "the other system's was never taken back");
+    let card = Requested { mode: Mode::Card, code: None };
+    let now = property.now;
+    property.tenant().request_methods(now, both.id, &[card]).unwrap().unwrap();
+    assert_eq!(property.cards(&both), 2, "it may be asked for anew");
+}
+
+#[test]
+fn an_error_of_a_grant_goes_when_its_cards_can_be_made_again() {
+    let mut property = Property::new();
+    let many = ["101", "102", "103", "104", "105"];
+    property.shows(&with_an_annex(&many));
+    let space = property.space(&many[..4]);
+    let grant = property.guest("stay-1", space);
+    property.write_card(&grant);
+    let problems_of = |property: &mut Property, grant: &Grant| property.again(grant).errors.len();
+    let problems = |property: &mut Property| problems_of(property, &grant);
+    property.becomes(space, &many);
+    assert_eq!(problems(&mut property), 1);
+    property.becomes(space, &many[..4]);
+    assert_eq!(problems(&mut property), 0);
+    assert!(property.again(&grant).methods[0].is_issued, "it opens what it was written for");
+
+    // The system learns to carry more.
+    property.becomes(space, &many);
+    let mut better = with_an_annex(&many);
+    better.systems[0].capabilities.max_rooms = 5;
+    property.shows(&better);
+    assert_eq!(problems(&mut property), 0);
+    assert!(!property.again(&grant).methods[0].is_issued, "it has a fifth room to carry");
+
+    // Its system is away, and comes back.
+    let wing = property.space(&["201"]);
+    let guest = property.guest("stay-2", wing);
+    property.shows(&inventory(&many));
+    let (now, lobby) = (property.now, property.door("lobby"));
+    for members in [Members::Add(vec![lobby]), Members::Remove(vec![lobby])] {
+        property.tenant().change_members(now, wing, &members).unwrap().unwrap();
+    }
+    assert_eq!((property.cards(&guest), problems_of(&mut property, &guest)), (1, 1));
+    property.shows(&with_an_annex(&many));
+    assert_eq!((property.cards(&guest), problems_of(&mut property, &guest)), (1, 0));
+}
+
+#[test]
+fn a_card_that_no_system_carried_comes_with_the_system_that_does() {
+    let mut property = Property::new();
+    property.shows(&with_an_annex(&ROOMS));
+    let space = property.space(&["201", "lobby"]);
+    property.shows(&inventory(&ROOMS));
+    let command =
+        GrantCommand { spaces: vec![space], reservation_key: None, ..property.command("x", &[], 24) };
+    let now = property.now;
+    let grant = property.tenant().create_grant(now, &command).unwrap().unwrap();
+    assert_eq!(grant.methods.len(), 1);
+    property.extend(&grant);
+    assert_eq!(property.cards(&grant), 1, "nobody can write the other one");
+    let mut back = with_an_annex(&ROOMS);
+    back.systems[1].doors[0].kind = DoorKind::Common;
+    property.shows(&back);
+    assert_eq!(property.cards(&grant), 2);
+}
+
+#[test]
+fn a_space_with_many_grants_is_followed_a_slice_at_a_time_and_also_after_a_crash() {
+    let mut property = Property::new();
+    let space = property.space(&["101"]);
+    let slice = super::super::follow::AT_ONCE;
+    let grants: Vec<_> = (0..2 * slice + 1).map(|n| property.guest(&format!("stay-{n}"), space)).collect();
+    property.db.execute("INSERT INTO card_state SELECT access_method_id, workspace_id, 1, 1, 0, 1, NULL FROM access_method", []).unwrap();
+    property.becomes(space, &["102"]);
+    assert_eq!(property.rows("grant_due"), slice + 1);
+    assert_eq!(property.rows("card_state WHERE is_issued = 1"), slice + 1);
+    assert_eq!(property.rows("ordered_checkout"), slice);
+
+    // Whoever is asked for meanwhile is there already.
+    let (last, now) = (&grants[2 * slice as usize], property.now);
+    property.delete(last);
+    assert_eq!(property.rows("ordered_checkout"), slice + 2, "both rooms of it");
+    let before_last = &grants[2 * slice as usize - 1];
+    property.grant(&format!("stay-{}", 2 * slice - 1), &["102"], 24);
+    assert!(!property.again(before_last).methods[0].is_issued);
+
+    let Property { db, folder, .. } = property;
+    drop(db);
+    let random = Random::seeded(2);
+    let seal = SealKey::new([7; 32], random.clone());
+    let mut db = Db::open(&Storage::folder(folder.path()), seal, random).unwrap();
+    while db.end_overdue(now).unwrap().next.is_some_and(|next| next <= now) {}
+    let rows = |sql: &str| db.one(sql, [], |row| row.get::<_, u32>(0)).unwrap().unwrap();
+    assert_eq!(rows("SELECT count(*) FROM grant_due"), 0);
+    assert_eq!(rows("SELECT count(*) FROM ordered_checkout"), 2 * slice + 2);
+    assert_eq!(rows("SELECT count(*) FROM card_state WHERE is_issued = 1"), 0);
+}
+
+#[test]
+fn a_grant_that_cannot_be_read_keeps_nobody_else_from_following() {
+    let mut property = Property::new();
+    let space = property.space(&["101"]);
+    let (broken, sound) = (property.guest("stay-1", space), property.guest("stay-2", space));
+    let garble = "UPDATE access_grant SET name = x'00' WHERE access_grant_id = ?1";
+    property.db.execute(garble, [broken.id.to_string()]).unwrap();
+    property.becomes(space, &["102"]);
+    assert_eq!(property.rooms_of("stay-1"), ["101"]);
+    assert_eq!(property.rooms_of("stay-2"), ["102"]);
+    assert!(property.still_there(&sound));
+    let mend = "UPDATE access_grant SET name = NULL WHERE access_grant_id = ?1";
+    property.db.execute(mend, [broken.id.to_string()]).unwrap();
+    property.later(HOUR);
+    assert_eq!(property.rooms_of("stay-1"), ["102"]);
+}
+
+#[test]
+fn a_door_that_its_site_no_longer_has_is_remembered_as_a_door() {
+    let mut property = Property::new();
+    let space = property.space(&["101"]);
+    let grant = property.guest("stay-1", space);
+    property.shows(&inventory(&["102", "103"]));
+    let doors: Vec<TargetDoor> = property.tenant().doors_before(grant.id).unwrap();
+    assert_eq!(doors.iter().map(|door| door.name.as_str()).collect::<Vec<_>>(), ["101"]);
+    assert_eq!(property.cards(&grant), 1, "its card waits for the room");
+}
