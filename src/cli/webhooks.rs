@@ -71,7 +71,10 @@ fn listed(webhooks: &[WebhookLine]) -> String {
             line.webhook_id.to_string(),
             line.origin.clone(),
             line.event_types.join(" "),
-            line.owed.to_string(),
+            match line.owed {
+                WebhookLine::MOST_COUNTED.. => format!("{}+", WebhookLine::MOST_COUNTED),
+                owed => owed.to_string(),
+            },
             moment(line.delivered_at),
             match &line.trouble {
                 Some(trouble) => format!("{state}: {trouble}"),

@@ -463,6 +463,11 @@ pub struct WebhookLine {
     /// Since when nothing is tried any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_at: Option<Timestamp>,
-    /// How many events it is owed.
+    /// How many events it is owed, counted up to [`Self::MOST_COUNTED`].
     pub owed: u64,
+}
+
+impl WebhookLine {
+    /// No more events than this are counted.
+    pub const MOST_COUNTED: u64 = super::store::WebhookRow::MOST_COUNTED;
 }

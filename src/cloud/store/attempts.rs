@@ -342,7 +342,8 @@ impl Db {
         let (grants_changed, next_grant) = self.run_due_grants(now)?;
         let (codes_changed, next_codes) = self.run_due_codes(now)?;
         let next_read = self.read_devices(now)?;
-        next = [next, next_grant, next_codes, next_read].into_iter().flatten().min();
+        let next_drop = self.drop_deleted_webhooks()?.then_some(now);
+        next = [next, next_grant, next_codes, next_read, next_drop].into_iter().flatten().min();
         changed |= grants_changed | codes_changed | std::mem::take(&mut self.has_ordered);
         Ok(Overdue { changed, next })
     }

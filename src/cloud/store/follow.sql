@@ -1,4 +1,4 @@
--- Grants that follow their spaces and their sites, and methods that nobody wants again.
+-- Grants that follow their spaces and their sites, methods that nobody wants again, and webhooks that go.
 
 -- Grants that have still to follow a change of a space or of a site. `doors`: where they led before the first of the
 -- changes. Without `due_at` their cards wait until one can be what the grant says; then these doors are what they were
@@ -29,3 +29,6 @@ WHERE r.mode IN ('card', 'cloud_key') AND g.deleted_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM access_method m
                   WHERE m.access_grant_id = r.access_grant_id AND m.place = r.place
                     AND NOT EXISTS (SELECT 1 FROM method_end o WHERE o.access_method_id = m.access_method_id));
+
+-- A deleted webhook stays, without anything of it, until what it was owed has gone.
+ALTER TABLE webhook ADD COLUMN deleted_at INTEGER;

@@ -36,6 +36,8 @@ const WAITS: [Duration; 7] = [
     Duration::from_secs(10 * 3600),
     Duration::from_secs(10 * 3600),
 ];
+/// What is owed to a deleted webhook goes so much at a time: some milliseconds.
+const DROPPED_AT_ONCE: usize = 500;
 /// No try is due later than this, unless the clock was put back since.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(11);
 /// Longest reason that is kept, in characters.
@@ -69,8 +71,13 @@ pub struct WebhookRow {
     pub trouble: Option<String>,
     /// Since when nothing is tried any more.
     pub disabled_at: Option<Timestamp>,
-    /// How many events it is owed.
+    /// How many events it is owed, counted up to [`Self::MOST_COUNTED`].
     pub owed: u64,
+}
+
+impl WebhookRow {
+    /// No more events than this are counted: whoever looks must not keep the others waiting.
+    pub const MOST_COUNTED: u64 = 10_000;
 }
 
 /// One event for one webhook.
@@ -123,7 +130,7 @@ impl Tenant<'_> {
         kinds: &[String],
     ) -> Result<Webhook, Fault> {
         let there = self.db.one(
-            "SELECT COUNT(*) FROM webhook WHERE workspace_id = ?1",
+            "SELECT COUNT(*) FROM webhook WHERE workspace_id = ?1 AND deleted_at IS NULL",
             [&self.workspace],
             |row| row.get::<_, u32>(0),
         )?;
@@ -150,7 +157,7 @@ impl Tenant<'_> {
     /// All of them, oldest first: there are never many.
     pub(crate) fn webhooks(&mut self) -> Result<Vec<Webhook>, StoreError> {
         let rows = self.db.all(
-            "SELECT * FROM webhook WHERE workspace_id = ?1 ORDER BY created_at, rowid",
+            "SELECT * FROM webhook WHERE workspace_id = ?1 AND deleted_at IS NULL ORDER BY created_at, rowid",
             [&self.workspace],
             Sealed::read,
         )?;
@@ -159,7 +166,7 @@ impl Tenant<'_> {
 
     pub(crate) fn webhook(&mut self, wanted: WebhookId) -> Result<Result<Webhook, Refused>, StoreError> {
         let row = self.db.one(
-            "SELECT * FROM webhook WHERE webhook_id = ?1 AND workspace_id = ?2",
+            "SELECT * FROM webhook WHERE webhook_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL",
             params![wanted.to_string(), self.workspace],
             Sealed::read,
         )?;
@@ -176,18 +183,25 @@ impl Tenant<'_> {
         kinds: &[String],
     ) -> Result<Result<(), Refused>, StoreError> {
         let changed = self.db.execute(
-            "UPDATE webhook SET event_types = ?3 WHERE webhook_id = ?1 AND workspace_id = ?2",
+            "UPDATE webhook SET event_types = ?3 WHERE webhook_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL",
             params![wanted.to_string(), self.workspace, serde_json::Value::from(kinds).to_string()],
         )?;
         Ok(found(changed, wanted))
     }
 
-    /// Nothing is delivered to it any more.
-    pub(crate) fn delete_webhook(&mut self, wanted: WebhookId) -> Result<Result<(), Refused>, StoreError> {
+    /// Nothing is delivered to it any more. What it is owed goes by and by: it may be months of events.
+    pub(crate) fn delete_webhook(
+        &mut self,
+        now: Timestamp,
+        wanted: WebhookId,
+    ) -> Result<Result<(), Refused>, StoreError> {
         let changed = self.db.execute(
-            "DELETE FROM webhook WHERE webhook_id = ?1 AND workspace_id = ?2",
-            params![wanted.to_string(), self.workspace],
+            "UPDATE webhook SET deleted_at = ?3, disabled_at = coalesce(disabled_at, ?3), event_types = '[]',
+               url = x'', secret = x'', trouble = NULL
+             WHERE webhook_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL",
+            params![wanted.to_string(), self.workspace, ms(now)],
         )?;
+        self.db.drop_deleted_webhooks()?;
         Ok(found(changed, wanted))
     }
 }
@@ -520,15 +534,36 @@ impl Db {
         Ok(gone.len())
     }
 
+    /// Drops some of what is owed to webhooks that are deleted, and then them. Says whether more is left.
+    pub(super) fn drop_deleted_webhooks(&self) -> Result<bool, StoreError> {
+        let going = self.all("SELECT webhook_id FROM webhook WHERE deleted_at IS NOT NULL", [], |row| {
+            row.get::<_, String>("webhook_id")
+        })?;
+        let mut room = DROPPED_AT_ONCE;
+        for webhook in &going {
+            room -= self.execute(
+                "DELETE FROM webhook_delivery WHERE (webhook_id, resource, event_n) IN (
+                   SELECT webhook_id, resource, event_n FROM webhook_delivery WHERE webhook_id = ?1 LIMIT ?2)",
+                params![webhook, i64::try_from(room).unwrap_or(i64::MAX)],
+            )?;
+            if room == 0 {
+                return Ok(true);
+            }
+            self.execute("DELETE FROM webhook WHERE webhook_id = ?1", [webhook])?;
+        }
+        Ok(false)
+    }
+
     /// Every webhook of every workspace, oldest first.
     ///
     /// # Errors
     /// Those of the database.
     pub fn every_webhook(&self) -> Result<Vec<WebhookRow>, StoreError> {
         let rows = self.all(
-            "SELECT *, (SELECT COUNT(*) FROM webhook_delivery d WHERE d.webhook_id = w.webhook_id) AS owed
-             FROM webhook w ORDER BY created_at, rowid",
-            [],
+            "SELECT *, (SELECT COUNT(*) FROM (SELECT 1 FROM webhook_delivery d
+                                              WHERE d.webhook_id = w.webhook_id LIMIT ?1)) AS owed
+             FROM webhook w WHERE deleted_at IS NULL ORDER BY created_at, rowid",
+            [i64::try_from(WebhookRow::MOST_COUNTED).unwrap_or(i64::MAX)],
             |row| {
                 Ok((
                     Sealed::read(row)?,
@@ -563,13 +598,15 @@ impl Db {
     pub fn enable_webhook(&mut self, now: Timestamp, webhook: WebhookId) -> Result<bool, StoreError> {
         let there = self.execute(
             "UPDATE webhook SET disabled_at = NULL, failures = 0, failing_since = NULL, trouble = NULL, retry_at = NULL
-             WHERE webhook_id = ?1",
+             WHERE webhook_id = ?1 AND deleted_at IS NULL",
             [webhook.to_string()],
         )?;
-        self.execute(
-            "UPDATE webhook_delivery SET tries = 0, due_at = ?2 WHERE webhook_id = ?1 AND due_at IS NOT NULL",
-            params![webhook.to_string(), ms(now)],
-        )?;
+        if there > 0 {
+            self.execute(
+                "UPDATE webhook_delivery SET tries = 0, due_at = ?2 WHERE webhook_id = ?1 AND due_at IS NOT NULL",
+                params![webhook.to_string(), ms(now)],
+            )?;
+        }
         Ok(there > 0)
     }
 
@@ -579,7 +616,7 @@ impl Db {
     /// Those of the database.
     pub fn disable_webhook(&mut self, now: Timestamp, webhook: WebhookId) -> Result<bool, StoreError> {
         let there = self.execute(
-            "UPDATE webhook SET disabled_at = COALESCE(disabled_at, ?2) WHERE webhook_id = ?1",
+            "UPDATE webhook SET disabled_at = COALESCE(disabled_at, ?2) WHERE webhook_id = ?1 AND deleted_at IS NULL",
             params![webhook.to_string(), ms(now)],
         )?;
         Ok(there > 0)

@@ -87,7 +87,10 @@ async fn update(request: Request) -> Answer {
 
 async fn delete(request: Request) -> Answer {
     let wanted: WebhookId = request.args.the_id("webhook_id")?;
-    request.ask(move |tenant| tenant.delete_webhook(wanted)).await?;
+    let now = request.api.clock.now();
+    request.ask(move |tenant| tenant.delete_webhook(now, wanted)).await?;
+    // What it was owed may go on going.
+    request.api.signals.state_changed();
     Ok(Map::new())
 }
 

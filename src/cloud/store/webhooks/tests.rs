@@ -237,13 +237,50 @@ fn a_webhook_that_is_deleted_is_owed_nothing_and_a_late_end_changes_nothing() {
     let webhook = feed.webhook(&["*"]);
     feed.tell("access_grant.created", feed.grant());
     let due = feed.due();
+    let now = feed.now;
     let mut tenant = feed.db.tenant(feed.workspace);
-    assert_eq!(tenant.delete_webhook(webhook).unwrap(), Ok(()));
+    assert_eq!(tenant.delete_webhook(now, webhook).unwrap(), Ok(()));
     assert!(tenant.webhook(webhook).unwrap().is_err());
     feed.end(&due.deliveries[0], failed(true));
     feed.end(&due.deliveries[0], Delivered::Taken);
     let due = feed.due();
     assert!(due.deliveries.is_empty() && due.next.is_none());
+}
+
+#[test]
+fn a_long_backlog_of_a_deleted_webhook_goes_a_slice_at_a_time_and_nothing_of_it_is_seen() {
+    let mut feed = Feed::new(10);
+    let (gone, kept) = (feed.webhook(&["*"]), feed.webhook(&["access_grant.created"]));
+    let most = DROPPED_AT_ONCE;
+    for _ in 0..2 * most {
+        feed.tell("access_grant.deleted", feed.grant());
+    }
+    feed.tell("access_grant.created", feed.grant());
+    let owed = |feed: &Feed| {
+        let sql = "SELECT count(*) FROM webhook_delivery";
+        usize::try_from(feed.db.one(sql, [], |row| row.get::<_, i64>(0)).unwrap().unwrap()).unwrap()
+    };
+    assert_eq!(owed(&feed), 2 * most + 2);
+    let now = feed.now;
+    assert_eq!(feed.db.tenant(feed.workspace).delete_webhook(now, gone).unwrap(), Ok(()));
+    assert_eq!(owed(&feed), most + 2, "one slice is gone");
+
+    let mut tenant = feed.db.tenant(feed.workspace);
+    assert!(tenant.webhook(gone).unwrap().is_err());
+    assert!(tenant.update_webhook(gone, &["*".into()]).unwrap().is_err());
+    assert!(tenant.delete_webhook(now, gone).unwrap().is_err());
+    assert_eq!(tenant.webhooks().unwrap().iter().map(|webhook| webhook.id).collect::<Vec<_>>(), [kept]);
+    assert!(!feed.db.enable_webhook(now, gone).unwrap() && !feed.db.disable_webhook(now, gone).unwrap());
+    assert_eq!(feed.db.every_webhook().unwrap().len(), 1);
+    feed.tell("access_grant.deleted", feed.grant());
+    let told: Vec<_> = feed.due().deliveries.iter().map(|delivery| delivery.webhook).collect();
+    assert_eq!(told, [kept]);
+
+    // The clock does the rest, also after a crash.
+    while feed.db.end_overdue(now).unwrap().next.is_some_and(|next| next <= now) {}
+    assert_eq!(owed(&feed), 1);
+    let rows = feed.db.one("SELECT count(*) FROM webhook", [], |row| row.get::<_, u32>(0)).unwrap();
+    assert_eq!(rows, Some(1), "and then the webhook itself");
 }
 
 #[test]
