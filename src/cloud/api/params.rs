@@ -130,6 +130,14 @@ impl Args {
         }
     }
 
+    /// The same of texts.
+    pub(super) fn one_or_more_texts(&self, one: &str, more: &str) -> Option<Vec<String>> {
+        match (self.text(one), self.texts(more)) {
+            (None, None) => None,
+            (one, more) => Some(one.into_iter().chain(more.into_iter().flatten()).collect()),
+        }
+    }
+
     pub(super) fn texts(&self, name: &str) -> Option<Vec<String>> {
         let list = self.0.get(name)?.as_array()?;
         Some(list.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect())

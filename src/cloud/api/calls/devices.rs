@@ -47,14 +47,10 @@ pub(super) const CALLS: &[Call] = &[
 
 async fn list(request: Request) -> Answer {
     let args = &request.args;
-    let types = match (args.text("device_type"), args.texts("device_types")) {
-        (None, None) => None,
-        (one, more) => Some(one.into_iter().chain(more.into_iter().flatten()).collect()),
-    };
     let filter = DeviceFilter {
         ids: args.ids("device_ids"),
         accounts: args.one_or_more("connected_account_id", "connected_account_ids"),
-        types,
+        types: args.one_or_more_texts("device_type", "device_types"),
         manufacturer: args.text("manufacturer"),
         space: args.id_text("space_id"),
         search: args.text("search"),

@@ -116,15 +116,11 @@ async fn list_events(request: Request) -> Answer {
     if NEVER_CARRIED.iter().any(|param| args.has(param.name)) {
         return one("events", Value::Array(Vec::new()));
     }
-    let kinds = match (args.text("event_type"), args.texts("event_types")) {
-        (None, None) => None,
-        (one, more) => Some(one.into_iter().chain(more.into_iter().flatten()).collect()),
-    };
     let filter = EventFilter {
         since,
         until,
         ids,
-        kinds,
+        kinds: args.one_or_more_texts("event_type", "event_types"),
         grants: args.one_or_more("access_grant_id", "access_grant_ids"),
         methods: args.one_or_more("access_method_id", "access_method_ids"),
         systems: args.one_or_more("acs_system_id", "acs_system_ids"),
