@@ -20,13 +20,13 @@ use crate::{
         codes::{Book, Moment},
         pin,
     },
-    model::{AccessGrantId, AccessMethodId, Device, DeviceId, WorkspaceId},
+    model::{AccessGrantId, AccessMethodId, Capabilities, Device, DeviceId, WorkspaceId},
     store::StoreError,
 };
 
 use super::{
     Db, Tenant,
-    rows::{id, json as json_of, maybe_time, ms},
+    rows::{id, maybe_time, ms},
 };
 
 /// On a full disk nothing is ordered; what is missing is looked for again after this long.
@@ -317,16 +317,8 @@ impl Tenant<'_> {
 
     /// Whether a device that is there can be given codes.
     pub(super) fn takes_codes(&self, device: DeviceId) -> Result<bool, StoreError> {
-        let found = self.db.one(
-            "SELECT declared, capabilities FROM device JOIN acs_system USING(acs_system_id)
-             WHERE device_id = ?1 AND device.workspace_id = ?2 AND device.removed_at IS NULL",
-            params![device.to_string(), self.workspace],
-            |row| {
-                let capabilities: crate::model::Capabilities = json_of(row, "capabilities")?;
-                Ok(json_of::<Device>(row, "declared")?.pins.filter(|_| capabilities.slots.is_some()))
-            },
-        )?;
-        Ok(found.flatten().as_ref().is_some_and(pin::can_be_given))
+        let rules = |(device, can): (Device, Capabilities)| device.pins.filter(|_| can.slots.is_some());
+        Ok(self.declared(device)?.and_then(rules).as_ref().is_some_and(pin::can_be_given))
     }
 
     /// The devices that a grant leads to, as its site has them now.

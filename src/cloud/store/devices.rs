@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::{
     grants::{Event, Refused, Resource, Subject},
     model::{
-        AcsSystemId, BridgeId, ConnectedAccountId, Device, DeviceId, DeviceName, Job, JobId, Order, Priority,
-        SpaceId, SystemName, WorkspaceId,
+        AcsSystemId, BridgeId, Capabilities, ConnectedAccountId, Device, DeviceId, DeviceName, Job, JobId,
+        Order, Priority, SpaceId, SystemName, WorkspaceId,
     },
     store::StoreError,
 };
@@ -283,6 +283,16 @@ impl Tenant<'_> {
         )
     }
 
+    /// What a device that is there declares of itself, and what its system can.
+    pub(super) fn declared(&self, device: DeviceId) -> Result<Option<(Device, Capabilities)>, StoreError> {
+        self.db.one(
+            "SELECT declared, capabilities FROM device JOIN acs_system USING(acs_system_id)
+             WHERE device_id = ?1 AND device.workspace_id = ?2 AND device.removed_at IS NULL",
+            params![device.to_string(), self.workspace],
+            |row| Ok((json(row, "declared")?, json(row, "capabilities")?)),
+        )
+    }
+
     pub(super) fn reached(&self, device: DeviceId) -> Result<Option<Reached>, StoreError> {
         self.db.one(
             "SELECT d.name AS device, s.name AS system, s.bridge_id FROM device d JOIN acs_system s USING(acs_system_id)
@@ -399,7 +409,7 @@ impl Db {
 }
 
 fn device(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
-    let capabilities: crate::model::Capabilities = json(row, "capabilities")?;
+    let capabilities: Capabilities = json(row, "capabilities")?;
     Ok(DeviceRow {
         id: id(row, "device_id")?,
         account: id(row, "connected_account_id")?,

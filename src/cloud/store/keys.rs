@@ -11,15 +11,15 @@ use crate::{
         unlock_end,
     },
     model::{
-        AccessGrantId, AccessMethodId, AcsSystemId, ActionAttemptId, BridgeId, Device, DeviceId, JobId,
-        KeyLink, KeyTemplate, Outcome, Private, Report, UserIdentityId, WorkspaceId,
+        AccessGrantId, AccessMethodId, AcsSystemId, ActionAttemptId, BridgeId, DeviceId, JobId, KeyLink,
+        KeyTemplate, Outcome, Private, Report, UserIdentityId, WorkspaceId,
     },
     store::StoreError,
 };
 
 use super::{
     Attempt, Db, Fault, GrantName, Tenant,
-    rows::{id, json as json_of, maybe_time, ms, time},
+    rows::{id, maybe_time, ms, time},
     split,
 };
 
@@ -214,17 +214,8 @@ impl Tenant<'_> {
 
     /// Whether a device can be opened from afar, should its site allow it.
     pub(super) fn can_be_opened(&self, device: DeviceId) -> Result<bool, StoreError> {
-        let found = self.db.one(
-            "SELECT capabilities, declared FROM device JOIN acs_system USING(acs_system_id)
-             WHERE device_id = ?1 AND device.workspace_id = ?2 AND device.removed_at IS NULL",
-            params![device.to_string(), self.workspace],
-            |row| {
-                let capabilities: crate::model::Capabilities = json_of(row, "capabilities")?;
-                let declared: Device = json_of(row, "declared")?;
-                Ok(capabilities.unlock.is_some() && declared.remote_unlock.is_some())
-            },
-        )?;
-        Ok(found == Some(true))
+        let declared = self.declared(device)?;
+        Ok(declared.is_some_and(|(device, can)| can.unlock.is_some() && device.remote_unlock.is_some()))
     }
 
     /// Ends an attempt to open a door, if it has not ended; tells the feed.

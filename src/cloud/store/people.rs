@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     grants::{Refused, Resource},
@@ -402,24 +403,8 @@ impl Tenant<'_> {
         now: Timestamp,
         wanted: UserIdentityId,
     ) -> Result<Result<Vec<AcsEntranceId>, Refused>, StoreError> {
-        let Some(identity) = self.identity(wanted)? else {
-            return Ok(Err(Refused::not_found(Resource::UserIdentity, wanted)));
-        };
-        let doors = self.db.all(
-            "WITH live AS (
-               SELECT access_grant_id FROM access_grant
-               WHERE user_identity_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL
-                 AND (ends_at IS NULL OR ends_at > ?3))
-             SELECT e.acs_entrance_id FROM acs_entrance e
-             WHERE e.workspace_id = ?2 AND e.removed_at IS NULL AND e.acs_entrance_id IN (
-               SELECT acs_entrance_id FROM live JOIN grant_entrance USING(access_grant_id)
-               UNION ALL SELECT acs_entrance_id FROM live JOIN grant_space USING(access_grant_id)
-               JOIN space_entrance USING(space_id))
-             ORDER BY e.rowid",
-            params![identity.id.to_string(), self.workspace, ms(now)],
-            |row| id(row, "acs_entrance_id"),
-        )?;
-        Ok(Ok(doors))
+        let tables = ["acs_entrance", "grant_entrance", "space_entrance"];
+        self.led_to(now, wanted, "acs_entrance_id", tables)
     }
 
     /// The devices that a person's live grants lead to, those of spaces included.
@@ -428,24 +413,37 @@ impl Tenant<'_> {
         now: Timestamp,
         wanted: UserIdentityId,
     ) -> Result<Result<Vec<DeviceId>, Refused>, StoreError> {
+        self.led_to(now, wanted, "device_id", ["device", "grant_device", "space_device"])
+    }
+
+    /// What a person's live grants lead to: of one kind, by its id, its own table, and those of grants and of spaces.
+    fn led_to<T: From<Uuid>>(
+        &self,
+        now: Timestamp,
+        wanted: UserIdentityId,
+        key: &str,
+        [table, of_grants, of_spaces]: [&str; 3],
+    ) -> Result<Result<Vec<T>, Refused>, StoreError> {
         let Some(identity) = self.identity(wanted)? else {
             return Ok(Err(Refused::not_found(Resource::UserIdentity, wanted)));
         };
-        let devices = self.db.all(
-            "WITH live AS (
-               SELECT access_grant_id FROM access_grant
-               WHERE user_identity_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL
-                 AND (ends_at IS NULL OR ends_at > ?3))
-             SELECT d.device_id FROM device d
-             WHERE d.workspace_id = ?2 AND d.removed_at IS NULL AND d.device_id IN (
-               SELECT device_id FROM live JOIN grant_device USING(access_grant_id)
-               UNION ALL SELECT device_id FROM live JOIN grant_space USING(access_grant_id)
-               JOIN space_device USING(space_id))
-             ORDER BY d.rowid",
+        let found = self.db.all(
+            &format!(
+                "WITH live AS (
+                   SELECT access_grant_id FROM access_grant
+                   WHERE user_identity_id = ?1 AND workspace_id = ?2 AND deleted_at IS NULL
+                     AND (ends_at IS NULL OR ends_at > ?3))
+                 SELECT t.{key} FROM {table} t
+                 WHERE t.workspace_id = ?2 AND t.removed_at IS NULL AND t.{key} IN (
+                   SELECT {key} FROM live JOIN {of_grants} USING(access_grant_id)
+                   UNION ALL SELECT {key} FROM live JOIN grant_space USING(access_grant_id)
+                   JOIN {of_spaces} USING(space_id))
+                 ORDER BY t.rowid"
+            ),
             params![identity.id.to_string(), self.workspace, ms(now)],
-            |row| id(row, "device_id"),
+            |row| id(row, key),
         )?;
-        Ok(Ok(devices))
+        Ok(Ok(found))
     }
 
     /// Digests differ between workspaces, so that nothing is learnt across them.
