@@ -412,7 +412,7 @@ impl Tenant<'_> {
     }
 
     /// A card or a key is taken back by name: nobody who does that wants the next change of the grant to make another one.
-    pub(super) fn decline(&self, method: &Method) -> Result<(), StoreError> {
+    pub(super) fn decline(&self, now: Timestamp, method: &Method) -> Result<(), StoreError> {
         let has_others = self.db.one(
             "SELECT 1 FROM access_method m
              WHERE m.access_grant_id = ?1 AND m.place = ?2 AND m.access_method_id <> ?3
@@ -429,7 +429,12 @@ impl Tenant<'_> {
                 has_others.map(|()| method.system.to_string())
             ],
         )?;
-        Ok(())
+        // What it lacked it may lack no more.
+        self.grants_are_due(
+            now,
+            "SELECT access_grant_id FROM grant_error WHERE access_grant_id = ?3",
+            &method.grant.to_string(),
+        )
     }
 }
 

@@ -250,6 +250,21 @@ fn an_error_of_a_grant_goes_when_its_cards_can_be_made_again() {
 }
 
 #[test]
+fn what_is_wrong_with_a_card_goes_with_the_card() {
+    let mut property = Property::new();
+    let many = ["101", "102", "103", "104", "105"];
+    property.shows(&inventory(&many));
+    let space = property.space(&many[..4]);
+    let grant = property.guest("stay-1", space);
+    property.becomes(space, &many);
+    assert_eq!(property.again(&grant).errors.len(), 1);
+    property.delete_by_name(grant.methods[0].id);
+    property.later(SignedDuration::ZERO);
+    let again = property.again(&grant);
+    assert_eq!((again.methods.len(), again.errors.len()), (0, 0));
+}
+
+#[test]
 fn a_card_that_no_system_carried_comes_with_the_system_that_does() {
     let mut property = Property::new();
     property.shows(&with_an_annex(&ROOMS));
@@ -326,4 +341,58 @@ fn a_door_that_its_site_no_longer_has_is_remembered_as_a_door() {
     let doors: Vec<TargetDoor> = property.tenant().doors_before(grant.id).unwrap();
     assert_eq!(doors.iter().map(|door| door.name.as_str()).collect::<Vec<_>>(), ["101"]);
     assert_eq!(property.cards(&grant), 1, "its card waits for the room");
+}
+
+#[test]
+fn a_card_that_was_being_written_for_a_door_which_left_meanwhile_asks_to_be_written_again() {
+    let mut property = Property::new();
+    let space = property.space(&["101", "lobby"]);
+    let grant = property.guest("stay-1", space);
+    let (attempt, job) = property.encode(grant.methods[0].id);
+    property.becomes(space, &["101"]);
+    property.report(job, written());
+    assert_eq!(property.attempt(attempt), "success");
+    let card = property.again(&grant).methods.remove(0);
+    assert_eq!((card.is_issued, card.left_doors), (false, vec!["lobby".to_owned()]));
+    // A door that only its site lost is none that it has left.
+    property.write_card(&grant);
+    assert!(property.again(&grant).methods[0].is_issued);
+    property.becomes(space, &["101", "lobby"]);
+    let (_, job) = property.encode(grant.methods[0].id);
+    let mut without = inventory(&ROOMS);
+    without.systems[0].doors.retain(|door| door.name.as_str() != "lobby");
+    property.shows(&without);
+    property.report(job, written());
+    assert!(property.again(&grant).methods[0].is_issued);
+}
+
+/// Before it was noted, what was taken back by name could be told only by its absence.
+#[test]
+fn an_older_database_knows_what_was_taken_back_by_what_is_missing_without_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::folder(folder.path());
+    let step = MIGRATIONS.iter().position(|sql| sql.contains("CREATE TABLE declined_method")).unwrap();
+    let old = crate::store::open(&storage, FILE, &MIGRATIONS[..step]).unwrap();
+    let mut rows = String::from(
+        "INSERT INTO workspace VALUES('w', 'Home', 0);
+         INSERT INTO site VALUES('b', 'w', 0, 0);
+         INSERT INTO acs_system VALUES('s', 'w', 'b', 'a', 'salto', 'salto_is', 'UTC', '{}', 0, 0, 0, NULL);
+         INSERT INTO user_identity(user_identity_id, workspace_id, person, created_at) VALUES('u', 'w', x'', 0);",
+    );
+    for grant in ["whole", "bare", "lacking", "going"] {
+        rows += &format!(
+            "INSERT INTO access_grant VALUES('{grant}', 'w', 'u', NULL, NULL, NULL, 0, NULL, 0, NULL);
+             INSERT INTO requested_method VALUES('w', '{grant}', 0, 'card', NULL, 0);"
+        );
+    }
+    rows += "INSERT INTO access_method VALUES('m1', 'w', 'whole', 0, 's', 'card', 0);
+             INSERT INTO access_method VALUES('m2', 'w', 'going', 0, 's', 'card', 0);
+             INSERT INTO method_end VALUES('m2', 'w', 0);
+             INSERT INTO grant_error VALUES('w', 'lacking', 'e', 'No targeted door supports: card', 0);";
+    old.execute_batch(&rows).unwrap();
+    drop(old);
+    let new = crate::store::open(&storage, FILE, MIGRATIONS).unwrap();
+    let mut declined = new.prepare("SELECT access_grant_id FROM declined_method ORDER BY rowid").unwrap();
+    let declined = declined.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<String>, _>>();
+    assert_eq!(declined.unwrap(), ["bare", "going"]);
 }
