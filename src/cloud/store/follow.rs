@@ -191,7 +191,7 @@ impl Tenant<'_> {
     }
 
     /// The doors that a grant names, alone or with its spaces, whether their sites have them or not.
-    fn named_doors(&self, grant: AccessGrantId) -> Result<Vec<TargetDoor>, StoreError> {
+    pub(super) fn named_doors(&self, grant: AccessGrantId) -> Result<Vec<TargetDoor>, StoreError> {
         let doors = self.db.all(
             &format!(
                 "SELECT e.* FROM ({DOORS_OF_GRANT}) JOIN acs_entrance e USING(acs_entrance_id)

@@ -287,14 +287,16 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    /// Whether a card opens every door that its grant leads to by now.
+    /// Whether a card opens every door that its grant leads to by now, and none that the grant has left.
     fn has_the_doors(&self, method: &Method, card: &OrderedCard) -> Result<bool, StoreError> {
         let targets = match self.targets_of(method.grant) {
             Ok(targets) => targets,
             Err(Fault::Store(error)) => return Err(error),
             Err(Fault::Refused(_)) => return Ok(true),
         };
-        Ok(targets.doors_of(method.system).iter().all(|door| card.doors.contains(&door.id)))
+        let named = self.named_doors(method.grant)?;
+        let opens_all = targets.doors_of(method.system).iter().all(|door| card.doors.contains(&door.id));
+        Ok(opens_all && card.doors.iter().all(|door| named.iter().any(|known| known.id == *door)))
     }
 
     /// Ends the attempt of a job in doubt, and keeps its method from being written until the doubt is settled.

@@ -1,6 +1,9 @@
 //! Grants follow their spaces and their sites.
 
-use crate::{grants::TargetDoor, model::SpaceId};
+use crate::{
+    grants::TargetDoor,
+    model::{AccessGrantId, AcsSystemId, SpaceId},
+};
 
 use super::*;
 
@@ -395,4 +398,210 @@ fn an_older_database_knows_what_was_taken_back_by_what_is_missing_without_an_err
     let mut declined = new.prepare("SELECT access_grant_id FROM declined_method ORDER BY rowid").unwrap();
     let declined = declined.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<String>, _>>();
     assert_eq!(declined.unwrap(), ["bare", "going"]);
+}
+
+/// What was asked for, in plain words.
+struct Guest {
+    grant: Grant,
+    key: String,
+    space: Option<SpaceId>,
+    own: Vec<AcsEntranceId>,
+    /// Systems whose card was taken back by name.
+    declined: Vec<AcsSystemId>,
+    is_declined: bool,
+}
+
+/// A house in which spaces, sites and grants change as they please.
+struct House {
+    property: Property,
+    random: Random,
+    spaces: Vec<(SpaceId, Vec<&'static str>)>,
+    guests: Vec<Guest>,
+    /// Grants of these stays were never deleted.
+    whole: std::collections::BTreeSet<String>,
+    is_annexed: bool,
+}
+
+impl House {
+    const DOORS: [&'static str; 5] = ["101", "102", "103", "lobby", "201"];
+
+    fn new(seed: u64) -> Self {
+        let mut property = Property::new();
+        property.db.connection.execute_batch("PRAGMA synchronous = OFF").unwrap();
+        property.shows(&with_an_annex(&ROOMS));
+        let spaces = [vec!["101", "lobby"], vec!["102", "201"]];
+        let spaces = spaces.map(|doors| (property.space(&doors), doors)).to_vec();
+        let random = Random::seeded(seed);
+        let whole = (0..3).map(|n| format!("stay-{n}")).collect();
+        Self { property, random, spaces, guests: Vec::new(), whole, is_annexed: true }
+    }
+
+    fn below(&self, n: usize) -> usize {
+        usize::try_from(self.random.below(n as u64)).unwrap()
+    }
+
+    fn some_doors(&self) -> Vec<&'static str> {
+        let chosen = self.below(1 << Self::DOORS.len());
+        let is_chosen = |n: &usize| chosen & (1 << n) != 0;
+        let doors = (0..Self::DOORS.len()).filter(is_chosen).map(|n| Self::DOORS[n]);
+        doors.filter(|door| self.is_annexed || *door != "201").collect()
+    }
+
+    fn step(&mut self) {
+        match self.below(10) {
+            0..2 => self.somebody_comes(),
+            2..5 => {
+                let (which, doors) = (self.below(2), self.some_doors());
+                self.property.becomes(self.spaces[which].0, &doors);
+                self.spaces[which].1 = doors;
+            }
+            5 => {
+                self.is_annexed = !self.is_annexed;
+                self.site();
+            }
+            6 if !self.guests.is_empty() => {
+                let guest = self.guests.swap_remove(self.below(self.guests.len()));
+                self.property.delete(&guest.grant);
+                self.whole.remove(&guest.key);
+            }
+            7 if !self.guests.is_empty() => self.somebody_takes_a_card_back(),
+            8 if !self.guests.is_empty() => self.somebody_writes_a_card(),
+            _ => drop(self.property.later(SignedDuration::from_secs(1))),
+        }
+    }
+
+    fn site(&mut self) {
+        let inventory = if self.is_annexed { with_an_annex(&ROOMS) } else { inventory(&ROOMS) };
+        self.property.db.apply_inventory(self.property.now, self.property.bridge, &inventory).unwrap();
+    }
+
+    fn somebody_comes(&mut self) {
+        let key = format!("stay-{}", self.below(3));
+        let space = (self.below(3) > 0).then(|| self.spaces[self.below(2)].0);
+        let own = if space.is_none() { self.some_doors() } else { Vec::new() };
+        let mut command = self.property.command(&key, &own, 24 * 30);
+        command.spaces = space.into_iter().collect();
+        let (now, own) = (self.property.now, command.entrances.clone());
+        // Nobody who leads nowhere, or elsewhere than the stay, is let in.
+        let Ok(grant) = self.property.tenant().create_grant(now, &command).unwrap() else { return };
+        self.guests.push(Guest { grant, key, space, own, declined: Vec::new(), is_declined: false });
+    }
+
+    fn somebody_takes_a_card_back(&mut self) {
+        let which = self.below(self.guests.len());
+        let grant = self.guests[which].grant.id;
+        let cards = self.live_cards(grant);
+        if cards.is_empty() {
+            return;
+        }
+        let card = &cards[self.below(cards.len())];
+        self.property.delete_by_name(card.id);
+        let guest = &mut self.guests[which];
+        guest.declined.push(card.system);
+        guest.is_declined |= cards.len() == 1;
+    }
+
+    fn somebody_writes_a_card(&mut self) {
+        let grant = self.guests[self.below(self.guests.len())].grant.id;
+        let Some(card) = self.live_cards(grant).into_iter().find(|card| !card.is_issued) else { return };
+        let (now, encoder) = (self.property.now, self.property.encoder(0));
+        // A card of another system, or one that cannot be what the grant says, is refused.
+        let Ok(attempt) = self.property.tenant().encode(now, card.id, encoder).unwrap() else { return };
+        self.property.hand(attempt.job);
+        if self.below(2) == 0 {
+            self.step();
+        }
+        self.property.report(attempt.job, written());
+    }
+
+    fn live_cards(&mut self, grant: AccessGrantId) -> Vec<Method> {
+        let methods = self.property.tenant().methods_of(grant).unwrap();
+        methods.into_iter().filter(|method| method.deleted.is_none()).collect()
+    }
+
+    /// The doors that a guest is led to by now.
+    fn led_to(&mut self, which: usize) -> Vec<(AcsEntranceId, AcsSystemId, bool)> {
+        let guest = &self.guests[which];
+        let mut doors = guest.own.clone();
+        if let Some((_, members)) = self.spaces.iter().find(|(space, _)| Some(*space) == guest.space) {
+            let members = members.clone();
+            doors.extend(members.into_iter().map(|name| self.property.door(name)));
+        }
+        let all = self.property.entrances();
+        let known = |id: &AcsEntranceId| all.iter().find(|door| door.id == *id).unwrap();
+        doors.iter().map(known).map(|door| (door.id, door.system, door.kind == DoorKind::Room)).collect()
+    }
+
+    /// Everything is mended, and nothing is left to be done.
+    fn quiet(&mut self) {
+        self.is_annexed = true;
+        self.site();
+        while self.property.later(SignedDuration::ZERO).next.is_some_and(|next| next <= self.property.now) {}
+        assert_eq!(self.property.rows("grant_due"), 0);
+        let mut rooms: BTreeMap<String, Vec<AcsEntranceId>> = BTreeMap::new();
+        for which in 0..self.guests.len() {
+            let doors = self.led_to(which);
+            let cards = self.live_cards(self.guests[which].grant.id);
+            let again = self.property.tenant().grant(&GrantName::Id(self.guests[which].grant.id));
+            let guest = &self.guests[which];
+            let mut wanted: Vec<_> = doors.iter().map(|(_, system, _)| *system).collect();
+            wanted.retain(|system| !guest.is_declined && !guest.declined.contains(system));
+            wanted.sort_unstable();
+            wanted.dedup();
+            let mut held: Vec<_> = cards.iter().map(|card| card.system).collect();
+            held.sort_unstable();
+            assert_eq!(held, wanted, "one card for each system");
+            assert_eq!(
+                again.unwrap().unwrap().errors.len(),
+                usize::from(doors.is_empty() && !guest.is_declined)
+            );
+            let own = rooms.entry(guest.key.clone()).or_default();
+            own.extend(doors.iter().filter(|(.., is_room)| *is_room).map(|(id, ..)| *id));
+            for card in cards.iter().filter(|card| card.is_issued) {
+                let mut written = self.written(card.id);
+                let mut now: Vec<_> = doors
+                    .iter()
+                    .filter(|(_, system, _)| *system == card.system)
+                    .map(|(id, ..)| *id)
+                    .collect();
+                written.sort_unstable();
+                now.sort_unstable();
+                assert_eq!(written, now, "a card that counts opens what its grant leads to");
+            }
+        }
+        for (key, mut rooms) in rooms {
+            rooms.sort_unstable();
+            rooms.dedup();
+            let known =
+                self.property.tenant().reservation_rooms(&ReservationKey::new(&key).unwrap()).unwrap();
+            assert!(rooms.iter().all(|room| known.contains(room)), "{key} is where its grants lead");
+            assert!(!self.whole.contains(&key) || known.len() == rooms.len(), "{key} is nowhere else");
+        }
+    }
+
+    /// The doors that a card was last written for.
+    fn written(&self, card: AccessMethodId) -> Vec<AcsEntranceId> {
+        let sql = "SELECT acs_entrance_ids FROM ordered_card WHERE access_method_id = ?1 AND revision > 0
+                   ORDER BY rowid DESC LIMIT 1";
+        self.property
+            .db
+            .one(sql, [card.to_string()], |row| rows::json(row, "acs_entrance_ids"))
+            .unwrap()
+            .unwrap()
+    }
+}
+
+#[test]
+fn whatever_changes_cards_and_stays_end_where_their_grants_lead() {
+    let cases = std::env::var("LATCHD_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    for seed in 0..cases {
+        let mut house = House::new(seed);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..60 {
+                house.step();
+            }
+            house.quiet();
+        }));
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
 }
