@@ -252,7 +252,8 @@ impl From<StoreError> for Fault {
     }
 }
 
-/// A refusal writes nothing, so it may commit: every rule is checked before the first row is written.
+/// A refusal writes nothing of what was asked, so it may commit: every rule is checked before the first row of it is
+/// written. What had to follow an earlier change anyway may have followed.
 fn split<T>(result: Result<T, Fault>) -> Result<Result<T, Refused>, StoreError> {
     match result {
         Ok(value) => Ok(Ok(value)),

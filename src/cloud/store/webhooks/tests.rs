@@ -284,6 +284,25 @@ fn a_long_backlog_of_a_deleted_webhook_goes_a_slice_at_a_time_and_nothing_of_it_
 }
 
 #[test]
+fn a_backlog_is_counted_so_far_and_no_further() {
+    let mut feed = Feed::new(11);
+    let webhook = feed.webhook(&["*"]);
+    let owe = |feed: &Feed, many: u64| {
+        let sql = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                   INSERT INTO event(event_id, workspace_id, event_type, occurred_at, fields)
+                   SELECT hex(randomblob(16)), ?2, 'a.one', 0, x'' FROM n";
+        feed.db.execute(sql, params![i64::try_from(many).unwrap(), feed.workspace.to_string()]).unwrap();
+        let sql = "INSERT INTO webhook_delivery(webhook_id, resource, event_n, due_at)
+                   SELECT ?1, n, n, 0 FROM event WHERE true ON CONFLICT DO NOTHING";
+        feed.db.execute(sql, [webhook.to_string()]).unwrap();
+    };
+    owe(&feed, WebhookRow::MOST_COUNTED - 1);
+    assert_eq!(feed.db.every_webhook().unwrap()[0].owed, WebhookRow::MOST_COUNTED - 1);
+    owe(&feed, 2);
+    assert_eq!(feed.db.every_webhook().unwrap()[0].owed, WebhookRow::MOST_COUNTED);
+}
+
+#[test]
 fn a_workspace_has_no_endless_webhooks() {
     let mut feed = Feed::new(6);
     for _ in 0..MOST {
