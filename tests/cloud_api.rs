@@ -352,6 +352,7 @@ fn inventory() -> Inventory {
                 parallel_encoders: true,
             },
             checkout_on_last_grant: false,
+            override_after_deleted_card: false,
             doors: vec![
                 door("101", DoorKind::Room),
                 door("102", DoorKind::Room),

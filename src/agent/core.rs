@@ -27,7 +27,7 @@ use super::{
     uplink,
 };
 use crate::{
-    config::{AgentConfig, Checkout, SystemConfig},
+    config::{AfterDeletedCard, AgentConfig, Checkout, SystemConfig},
     dispatch::{Dispatch, Happening, LaneState, LaneView},
     drivers::{Driver, Line, salto_is::Past},
     link::{self, Link, Settings},
@@ -1201,13 +1201,18 @@ impl Core {
     }
 
     fn inventory(&self) -> Inventory {
-        let wanted = |system: &SystemName| {
-            let configured = self.config.systems.iter().find(|configured| configured.name == *system);
-            configured.is_some_and(|configured| configured.checkout == Checkout::LastGrant)
+        let configured = |system: &SystemName, wants: fn(&SystemConfig) -> bool| {
+            self.config.systems.iter().find(|configured| configured.name == *system).is_some_and(wants)
         };
         let system = |driver: &Arc<dyn Driver>| {
-            let mut system =
-                SystemInventory { checkout_on_last_grant: wanted(driver.system()), ..driver.inventory() };
+            let name = driver.system();
+            let mut system = SystemInventory {
+                checkout_on_last_grant: configured(name, |it| it.checkout == Checkout::LastGrant),
+                override_after_deleted_card: configured(name, |it| {
+                    it.after_deleted_card == AfterDeletedCard::Override
+                }),
+                ..driver.inventory()
+            };
             let unlocks = system.capabilities.unlock.is_some();
             for device in &mut system.devices {
                 device.remote_unlock = unlocks.then_some(self.config.limits.remote_unlock);

@@ -135,6 +135,7 @@ pub fn plan_encode(facts: EncodeFacts<'_>, now: Timestamp, random: &Random) -> R
         access_method_id: facts.method,
         guest_name: facts.guest_name,
         card_wait_seconds: u16::try_from(CARD_WAIT.as_secs()).unwrap_or(u16::MAX),
+        begin_again: false,
     });
     Ok(Encode::New {
         attempt: ActionAttemptId(random.uuid()),

@@ -2,8 +2,9 @@
 //!
 //! Lock systems copy "the stay in the room" as their server sees it. A card that begins a stay kills the room's older
 //! cards once it is used; a card that joins opens for whichever stay was begun last. So a join needs to know whose
-//! stay that is, and a beginning must not happen twice for one reservation. What cannot be known is refused by name,
-//! before any byte.
+//! stay that is, and a beginning must not happen twice for one reservation by itself: only a card that is ordered to
+//! begin its stay again does so, where a join would be right too. What cannot be known is refused by name, before any
+//! byte.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -138,15 +139,22 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
         return Err(key_required(&main.name));
     };
     let keeps = |door: &Door| keep(key, door, sharing, now);
+    let begins_again = matches!(order, Order::CardEncode(card) if card.begin_again);
+    let enters = |door: &Door| {
+        if is_first(key, door) {
+            return Ok(Change::Begin);
+        }
+        keeps(door).map(|()| if begins_again { Change::Begin } else { Change::Keep })
+    };
     let first = match order {
         Order::StayCheckout { .. } => keeps(main).map(|()| Change::Free)?,
         Order::StayModify(_) if others.is_empty() => keeps(main).map(|()| Change::Keep)?,
         Order::StayModify(_) => keeps(main).map(|()| Change::Free)?,
-        _ => enter(key, main, sharing, now)?,
+        _ => enters(main)?,
     };
     let mut changes = vec![first];
     for door in others {
-        changes.push(enter(key, door, sharing, now)?);
+        changes.push(enters(door)?);
     }
     let treatment = match order {
         Order::CardEncode(_) if changes.iter().any(|change| *change != first) => {
@@ -159,8 +167,7 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
         Order::CardEncode(_) => Treatment::Join,
         _ => Treatment::Plain,
     };
-    let assumed =
-        sharing == Sharing::AssumeUnchanged && changes.iter().any(|change| *change != Change::Begin);
+    let assumed = sharing == Sharing::AssumeUnchanged && !doors.iter().all(|door| is_first(key, door));
     Ok(Plan { treatment, changes, assumed })
 }
 
@@ -172,13 +179,9 @@ pub(super) fn key_required(room: &DoorName) -> Refusal {
     )
 }
 
-/// Whether a card begins or joins in one room.
-fn enter(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> Result<Change, Refusal> {
-    let is_first = !door.was_here && door.room.holder.as_ref() != Some(key);
-    if is_first {
-        return Ok(Change::Begin);
-    }
-    keep(key, door, sharing, now).map(|()| Change::Keep)
+/// Whether a card would be the reservation's first in a room.
+fn is_first(key: &ReservationKey, door: &Door) -> bool {
+    !door.was_here && door.room.holder.as_ref() != Some(key)
 }
 
 /// Whether the room certainly follows this reservation now.
@@ -418,6 +421,44 @@ mod tests {
         assert_eq!(treated(&[door(Some("a"), false, true)]), Err(Code::RoomStateUnknown));
         assert_eq!(treated(&[door(Some("b"), true, true)]), Err(Code::RoomHeldByOtherReservation));
         assert_eq!(treated(&[door(Some("b"), false, true)]), Err(Code::RoomStateUnknown));
+    }
+
+    #[test]
+    fn a_card_begins_its_stay_again_only_where_it_could_have_joined_it() {
+        let mut order = card(&["101"], "a");
+        let Order::CardEncode(encode) = &mut order else { unreachable!() };
+        encode.begin_again = true;
+        let again = |door: Door, sharing| planned(&order, &[door], sharing);
+        let alone = Sharing::Exclusive;
+        assert_eq!(again(door(Some("a"), true, true), alone), Ok(Treatment::Override));
+        assert_eq!(again(door(Some("a"), false, true), alone), Err(Code::RoomStateUnknown));
+        assert_eq!(again(door(Some("b"), true, true), alone), Err(Code::RoomHeldByOtherReservation));
+        assert_eq!(again(door(Some("b"), false, true), alone), Err(Code::RoomStateUnknown));
+        assert_eq!(again(door(None, true, false), alone), Ok(Treatment::Override));
+        assert_eq!(again(door(Some("a"), true, true), Sharing::Shared), Err(Code::RoomStateUnknown));
+        let mut read = door(Some("a"), true, true);
+        read.room.verified_at = Some(at(0));
+        assert_eq!(again(read, Sharing::Shared), Ok(Treatment::Override));
+        // Where it is the first in one room and not in the other, it begins in both.
+        let doors = [door(Some("a"), true, true), door(None, true, false)];
+        assert_eq!(planned(&order, &doors, alone), Ok(Treatment::Override));
+        let assumed = |doors: &[Door]| plan(&order, doors, Sharing::AssumeUnchanged, at(0)).unwrap().assumed;
+        assert!(assumed(&doors) && !assumed(&doors[1..]));
+    }
+
+    #[test]
+    fn a_stay_that_began_again_falls_back_to_what_it_was_if_that_was_not_done() {
+        let a = key("a");
+        let held = Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
+        let sent = held.clone().sent(id(2), &a, Change::Begin, at(3));
+        assert_eq!((sent.certain, sent.cards, sent.printed_ends.len()), (false, 0, 0));
+        assert_eq!(sent.clone().settle(id(2), &a, Settled::NotDone, at(4)), held);
+        let again = sent.clone().settle(id(2), &a, done(), at(4));
+        assert_eq!((again.holder.as_ref(), again.certain, again.cards), (Some(&a), true, 1));
+        // A card with the same end may be an earlier one: it settles nothing.
+        let mut unclear = sent.settle(id(2), &a, Settled::Unclear, at(4));
+        assert_eq!(unclear.doubted_for(at(1000)), None);
+        assert!(!unclear.prove(at(1000), at(5)) && !unclear.certain);
     }
 
     #[test]

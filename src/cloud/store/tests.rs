@@ -193,6 +193,7 @@ fn inventory(rooms: &[&str]) -> Inventory {
                 parallel_encoders: true,
             },
             checkout_on_last_grant: true,
+            override_after_deleted_card: false,
             doors: rooms
                 .iter()
                 .map(|room| door(room, DoorKind::Room))
