@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    Db, Fault, Person, Tenant,
+    Db, DeletedCard, Fault, Person, StayEndTrouble, Tenant,
     keys::KeyView,
     rows::{id, json, maybe_time, ms, parsed, time},
     sites, split,
@@ -82,6 +82,10 @@ pub(crate) struct Grant {
     pub(crate) errors: Vec<(String, String, Timestamp)>,
     /// What cannot be had of the codes that are asked for.
     pub(crate) lacks: Vec<Lack>,
+    /// Deleted cards of its stay that may still open, those of other grants among them.
+    pub(crate) deleted_cards: Vec<DeletedCard>,
+    /// Rooms whose lock system was not told until when the stay is.
+    pub(crate) stay_end_troubles: Vec<StayEndTrouble>,
 }
 
 /// A method as it stands, desired and observed.
@@ -524,6 +528,8 @@ impl Tenant<'_> {
                     methods: Vec::new(),
                     errors: Vec::new(),
                     lacks: Vec::new(),
+                    deleted_cards: Vec::new(),
+                    stay_end_troubles: Vec::new(),
                 };
                 Ok((grant, row.get::<_, Option<Vec<u8>>>("name")?))
             },
@@ -563,6 +569,10 @@ impl Tenant<'_> {
             |row| Ok((row.get("code")?, row.get("message")?, time(row, "created_at")?)),
         )?;
         grant.lacks = self.lacks(grant.id)?;
+        if let (Some(key), None) = (&grant.reservation_key, grant.deleted_at) {
+            grant.deleted_cards = self.deleted_cards(key)?;
+            grant.stay_end_troubles = self.stay_end_troubles(key)?;
+        }
         Ok(Some(grant))
     }
 
@@ -819,6 +829,7 @@ impl Tenant<'_> {
             self.order_checkout(now, checkout, last_of)?;
         }
         if let Some(key) = last_of {
+            self.forget_stay_ends(now, key)?;
             self.db.execute(
                 "DELETE FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2",
                 params![self.workspace, key.as_str()],
@@ -1005,5 +1016,6 @@ pub(super) fn target_system(row: &Row<'_>) -> rusqlite::Result<TargetSystem> {
         name: parsed(row, "name")?,
         capabilities: json(row, "capabilities")?,
         checkout_on_last_grant: row.get("checkout_on_last_grant")?,
+        override_after_deleted_card: row.get("override_after_deleted_card")?,
     })
 }

@@ -26,6 +26,7 @@ mod scan;
 mod sites;
 mod spaces;
 mod standing;
+mod stays;
 mod tenancy;
 mod trust;
 mod update;
@@ -52,6 +53,7 @@ pub(crate) use scan::{Scan, ScanState, Scanned};
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
 pub(crate) use spaces::{Members, NewSpace, Space, SpaceChange, SpaceFilter, SpaceName};
 pub use standing::Unvouched;
+pub(crate) use stays::{DeletedCard, StayEndTrouble};
 pub use tenancy::{ApiKeyRow, Workspace};
 pub use trust::{
     Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
@@ -86,6 +88,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("webhooks.sql"),
     include_str!("lists.sql"),
     include_str!("erasure.sql"),
+    include_str!("stays.sql"),
 ];
 
 /// The cloud's database.
