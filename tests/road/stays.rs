@@ -172,6 +172,31 @@ fn a_next_stay_that_is_encoded_before_the_last_one_left_kills_nobody_before_it_i
 }
 
 #[test]
+fn a_room_that_somebody_else_checked_out_is_told_and_its_stay_begins_again() {
+    let site = Site::start();
+    let (_, of_jane) = site.card("jane", "stay-1", &["101"]);
+    let (_, of_john) = site.grant("John Doe", "stay-1", &["101"]);
+    site.control("foreign-check-out 101");
+    let ended = site.ended(&site.encode(&of_john, "1"));
+    assert!(ended["error"]["message"].as_str().unwrap().contains("no_stay_to_join"), "{ended}");
+    let is_told = || {
+        let status = site.status();
+        let conditions = status["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["code"] == "room_changed_elsewhere")
+    };
+    let told = until("the operator is told", is_told);
+    assert!(told["message"].as_str().unwrap().contains("house/101"), "{told}");
+    // Latchd alone makes cards here: nobody is thrown out but the stay's own cards, which are written again.
+    site.written(&of_john, "john");
+    assert_eq!((site.frames("CN"), site.frames("CC")), (2, 1));
+    until("the room follows the stay again", || is_told().is_none().then_some(()));
+    assert!(site.opens("john", "101") && !site.opens("jane", "101"));
+    until("her card asks to be written again", || site.is_ready(&of_jane).then_some(()));
+    site.written(&of_jane, "jane");
+    assert!(site.opens("jane", "101") && site.opens("john", "101"));
+}
+
+#[test]
 fn the_cards_of_a_family_are_written_one_after_another_each_with_its_own_progress() {
     let site = Site::start();
     let family: Vec<_> = (1..=3).map(|n| site.grant(&format!("Guest {n}"), "stay-1", &["101"]).1).collect();
