@@ -305,6 +305,34 @@ fn a_stay_begins_anew_where_it_is_certain_to_be_and_its_cards_count_from_then_on
     assert_eq!(site.done(54, job(12, card_again(&["102"], "a"))).treatment, Treatment::Override);
 }
 
+#[test]
+fn a_room_of_which_the_lock_system_has_no_stay_is_noticed_and_joined_no_more() {
+    for (sharing, next) in [
+        (Sharing::Exclusive, Ok(Treatment::Override)),
+        (Sharing::AssumeUnchanged, Err(Code::RoomStateUnknown)),
+    ] {
+        let mut site = shared(sharing);
+        site.done(0, job(1, card(&["101"], "a")));
+        assert_eq!(site.queue.rooms_changed_elsewhere().unwrap(), []);
+        site.send(1, job(2, card(&["101"], "a")));
+        let lost = Outcome::failed(Code::NoStayToJoin, "the room is checked out");
+        site.commit(|queue| queue.finish(at(1), id(2), lost)).unwrap();
+        let mut site = site.crash();
+        let noticed = site.queue.rooms_changed_elsewhere().unwrap();
+        assert_eq!(noticed, [(system(), DoorName::new("101").unwrap())]);
+        assert!(site.audited().contains(&"room_changed_elsewhere".to_owned()));
+        match next {
+            Ok(treatment) => assert_eq!(site.done(2, job(3, card(&["101"], "a"))).treatment, treatment),
+            Err(code) => {
+                assert_eq!(site.refused(2, job(3, card(&["101"], "a"))), code);
+                site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+                assert_eq!(site.done(4, job(4, card(&["101"], "a"))).treatment, Treatment::Join);
+            }
+        }
+        assert_eq!(site.queue.rooms_changed_elsewhere().unwrap(), []);
+    }
+}
+
 /// What happens in the world, and what the agent hears of it.
 #[derive(Debug, Clone)]
 enum Step {

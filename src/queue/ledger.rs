@@ -38,6 +38,10 @@ pub(super) struct Room {
     pub(super) at_work: Option<JobId>,
     /// The job that may have changed whose room it is.
     pub(super) doubt: Option<Doubt>,
+    /// When the lock system said that the room has no stay although this one should hold it: somebody else checked it
+    /// out, or gave it to others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) changed_elsewhere: Option<Timestamp>,
 }
 
 /// A change that is not settled.
@@ -86,6 +90,8 @@ pub(super) enum Settled {
     Done { cards: u32, printed_end: Option<Timestamp> },
     /// It was not done, and that is certain.
     NotDone,
+    /// It was not done, because the lock system has no stay in the room.
+    NoStay,
     /// It may have been done.
     Unclear,
 }
@@ -144,7 +150,10 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
         if is_first(key, door) {
             return Ok(Change::Begin);
         }
-        keeps(door).map(|()| if begins_again { Change::Begin } else { Change::Keep })
+        keeps(door)?;
+        // Where nobody else makes cards, a stay that the lock system has lost may only begin again.
+        let begins = begins_again || door.room.changed_elsewhere.is_some();
+        Ok(if begins { Change::Begin } else { Change::Keep })
     };
     let first = match order {
         Order::StayCheckout { .. } => keeps(main).map(|()| Change::Free)?,
@@ -201,6 +210,12 @@ fn keep(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> 
              resolved"
         ));
     }
+    if room.changed_elsewhere.is_some() && sharing != Sharing::Exclusive {
+        return unknown(format!(
+            "the lock system has no stay of this reservation in room {name} any more: somebody else changed it. Read a \
+             live card of the stay, or give the guest a new reservation"
+        ));
+    }
     let is_proven = room.verified_at.is_some_and(|at| now.duration_since(at).abs() <= PROOF);
     match sharing {
         Sharing::Exclusive | Sharing::AssumeUnchanged => Ok(()),
@@ -224,6 +239,7 @@ impl Room {
             verified_at: None,
             at_work: None,
             doubt: None,
+            changed_elsewhere: None,
         }
     }
 
@@ -256,6 +272,7 @@ impl Room {
             printed_ends,
             verified_at: None,
             at_work: Some(job_id),
+            changed_elsewhere: self.changed_elsewhere.filter(|_| change == Change::Free),
             doubt: Some(Doubt { job_id, change, before: Box::new(self) }),
         }
     }
@@ -272,9 +289,17 @@ impl Room {
         if was_at_work {
             self.at_work = None;
         }
+        if settled == Settled::NoStay {
+            let mut room = self.settle(job_id, key, Settled::NotDone, now);
+            if was_at_work && room.certain && room.holder.as_ref() == Some(key) {
+                room.changed_elsewhere = Some(now);
+                room.verified_at = None;
+            }
+            return room;
+        }
         match self.doubt.take() {
             Some(doubt) if doubt.job_id == job_id => match (settled, doubt.change) {
-                (Settled::NotDone, _) => *doubt.before,
+                (Settled::NotDone | Settled::NoStay, _) => *doubt.before,
                 (Settled::Unclear, _) => Self { doubt: Some(doubt), ..self },
                 (Settled::Done { .. }, Change::Free) => Self::free(now),
                 (Settled::Done { .. }, Change::Begin | Change::Keep) => {
@@ -295,7 +320,7 @@ impl Room {
                 match settled {
                     Settled::Done { .. } if still_theirs => self.count(settled),
                     Settled::Unclear if was_at_work => self.verified_at = None,
-                    Settled::Done { .. } | Settled::Unclear | Settled::NotDone => {}
+                    Settled::Done { .. } | Settled::Unclear | Settled::NotDone | Settled::NoStay => {}
                 }
                 self
             }
@@ -321,6 +346,7 @@ impl Room {
         self.certain = true;
         self.verified_at = Some(now);
         self.doubt = None;
+        self.changed_elsewhere = None;
         true
     }
 
@@ -532,6 +558,32 @@ mod tests {
         assert!(joined.certain && joined.verified_at.is_none());
         assert_eq!(joined.cards, 1);
         assert_eq!(joined.settle(id(2), &a, done(), at(6)).cards, 2);
+    }
+
+    #[test]
+    fn a_stay_that_the_lock_system_has_lost_begins_again_where_nobody_else_makes_cards() {
+        let a = key("a");
+        let held = Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
+        let lost =
+            held.clone().sent(id(2), &a, Change::Keep, at(3)).settle(id(2), &a, Settled::NoStay, at(4));
+        assert_eq!(
+            (lost.holder.as_ref(), lost.certain, lost.changed_elsewhere),
+            (Some(&a), true, Some(at(4)))
+        );
+        let door = |room: &Room| Door { room: room.clone(), ..door(None, true, true) };
+        let next = |room: &Room, sharing| planned(&card(&["101"], "a"), &[door(room)], sharing);
+        assert_eq!(next(&held, Sharing::Exclusive), Ok(Treatment::Join));
+        assert_eq!(next(&lost, Sharing::Exclusive), Ok(Treatment::Override));
+        for shared in [Sharing::Shared, Sharing::AssumeUnchanged] {
+            assert_eq!(next(&lost, shared), Err(Code::RoomStateUnknown));
+        }
+        let sent = lost.clone().sent(id(3), &a, Change::Begin, at(5));
+        assert_eq!(sent.clone().settle(id(3), &a, Settled::NotDone, at(6)), lost);
+        assert_eq!(sent.settle(id(3), &a, done(), at(6)).changed_elsewhere, None);
+        // A live card of the stay shows that it is there after all.
+        let mut found = lost;
+        assert!(found.prove(at(1000), at(7)) && found.changed_elsewhere.is_none());
+        assert_eq!(next(&found, Sharing::AssumeUnchanged), Ok(Treatment::Join));
     }
 
     #[test]
