@@ -70,7 +70,7 @@ impl House {
         let control = site.folder.path().join("property/salto-is.ctl");
         assert!(control.exists(), "the simulator listens elsewhere");
         let text = format!(
-            "{}\n[[simulator]]\nsystem = \"house\"\ncontrol = \"{}\"\n",
+            "{}\n[webhooks]\nloopback = true\n[[simulator]]\nsystem = \"house\"\ncontrol = \"{}\"\n",
             text.replace("hold = \"1s\"", keys),
             control.display()
         );
@@ -115,6 +115,10 @@ impl House {
             "look what the lock holds" => json!(self.keypads.keys(word("lock"))),
             "unplug the lock" => self.keypads.at(word("lock"), "unplug"),
             "plug the lock in" => self.keypads.at(word("lock"), "replug"),
+            "restart the cloud" => {
+                self.site.restart_cloud();
+                Value::Null
+            }
             "switch the bridge off" => {
                 self.site.agent().kill();
                 Value::Null

@@ -1032,7 +1032,7 @@ impl Core {
     /// Takes a person's own job.
     fn add(&mut self, wanted: NewJob, by: String) -> Reply {
         let (now, queue) = (self.time.now(), self.queue.clone());
-        let job_id = wanted.job_id.unwrap_or_else(|| JobId(self.random.uuid()));
+        let job_id = wanted.job_id.unwrap_or_else(|| JobId(self.random.uuid_at(now)));
         let job = answers::new_job(now, job_id, wanted);
         let answer = self.dispatch.local(LocalOrder { job, origin: Origin::Person, retries: None });
         Box::pin(async move {

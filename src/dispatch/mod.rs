@@ -67,6 +67,7 @@ use crate::{
 
 pub use lanes::{LaneState, LaneView, Lanes, Rest};
 pub use wishes::Reply;
+use wishes::Word;
 
 /// What the rest of the agent learns from the dispatcher.
 #[derive(Debug)]
@@ -130,6 +131,8 @@ pub struct Dispatch {
     /// When deadlines and timers were looked at last.
     looked_at: Timestamp,
     held_until: Option<Instant>,
+    /// What people said meanwhile.
+    words: Vec<Word>,
     stopping: bool,
 }
 
@@ -290,6 +293,7 @@ impl Dispatch {
             next_due: Some(Timestamp::MIN),
             looked_at: Timestamp::MIN,
             held_until: past.waiting.then(|| Instant::now() + HELD),
+            words: Vec::new(),
             stopping: false,
         };
         for driver in drivers {
@@ -331,9 +335,17 @@ impl Dispatch {
 
     /// The cloud has welcomed the agent, and both remember the same past: what waits may be done.
     pub fn welcomed(&mut self) {
-        if self.held_until.take().is_some() {
-            self.ask_all();
+        if self.held_until.is_some() {
+            self.hold_no_more();
         }
+    }
+
+    fn hold_no_more(&mut self) {
+        self.held_until = None;
+        for word in std::mem::take(&mut self.words) {
+            word(self);
+        }
+        self.ask_all();
     }
 
     /// Takes a message of the orders stream. Never waits: what came of it is told by [`Dispatch::next`].
@@ -1102,8 +1114,7 @@ impl Dispatch {
         }
         let instant = Instant::now();
         if self.held_until.is_some_and(|at| at <= instant) {
-            self.held_until = None;
-            self.ask_all();
+            self.hold_no_more();
         }
         let late = self.aside.iter().filter(|(_, aside)| aside.claimed.job.expires_at <= now);
         let late: Vec<_> = late.map(|(job_id, _)| *job_id).collect();

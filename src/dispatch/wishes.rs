@@ -18,6 +18,12 @@ struct Wished {
 /// What the queue said to a wish, once it is durable.
 pub type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
 
+/// To whom it is said.
+type ReplyTo<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A word about a job, to be taken later.
+pub(super) type Word = Box<dyn FnOnce(&mut Dispatch) + Send>;
+
 impl Dispatch {
     /// Takes a job that was made at the site, on equal terms with the cloud's.
     pub fn local(&mut self, order: LocalOrder) -> Reply<Accepted> {
@@ -37,8 +43,12 @@ impl Dispatch {
 
     /// Takes a job back, if nothing of it was sent.
     pub fn cancel_local(&mut self, job_id: JobId, by: &str) -> Reply<CancelAnswer> {
-        let (reply, answered_later) = oneshot::channel();
-        let (now, by) = (self.time.now(), by.to_owned());
+        let by = by.to_owned();
+        self.once_met(move |dispatch, reply| dispatch.cancel_for(reply, job_id, by))
+    }
+
+    fn cancel_for(&mut self, reply: ReplyTo<CancelAnswer>, job_id: JobId, by: String) {
+        let now = self.time.now();
         let answer = self.queue.submit(move |queue: &mut Queue| match queue.job(job_id)? {
             // A person means a job that is here, not one that may come.
             None => Ok(CancelAnswer::NotKnown),
@@ -54,7 +64,6 @@ impl Dispatch {
             let result = answered(answer).await;
             Answer::Cancelled { position: None, job_id, result, reply: Some(reply) }
         }));
-        answered_later
     }
 
     /// Does a job again that ended without being done. Gives the new job that takes its place.
@@ -68,8 +77,20 @@ impl Dispatch {
     }
 
     fn again(&mut self, job_id: JobId, by: &str, settle: bool) -> Reply<Result<JobId, RetryRefused>> {
-        let (now, by, drivers) = (self.time.now(), by.to_owned(), self.drivers.clone());
-        self.wish(
+        let by = by.to_owned();
+        self.once_met(move |dispatch, reply| dispatch.again_for(reply, job_id, by, settle))
+    }
+
+    fn again_for(
+        &mut self,
+        reply: ReplyTo<Result<JobId, RetryRefused>>,
+        job_id: JobId,
+        by: String,
+        settle: bool,
+    ) {
+        let (now, drivers) = (self.time.now(), self.drivers.clone());
+        self.wish_for(
+            reply,
             move |queue| {
                 if settle {
                     let resolution = Resolution { verdict: Verdict::NotDone, by: by.clone() };
@@ -96,25 +117,47 @@ impl Dispatch {
                 Ok((new, lane)) => (Ok(new), Wished { lane, queued: None }),
                 Err(refused) => (Err(refused), Wished::default()),
             },
-        )
+        );
     }
 
     /// A person lets a card be made that the cloud ordered.
     pub fn confirm(&mut self, job_id: JobId, by: &str) -> Reply<Result<(), ConfirmRefused>> {
-        let (now, by) = (self.time.now(), by.to_owned());
-        self.wish(
-            move |queue| queue.confirm(now, job_id, &by),
-            move |done| match done {
-                Ok(lane) => (Ok(()), Wished { lane, queued: Some(job_id) }),
-                Err(refused) => (Err(refused), Wished::default()),
-            },
-        )
+        let by = by.to_owned();
+        self.once_met(move |dispatch, reply| {
+            let now = dispatch.time.now();
+            dispatch.wish_for(
+                reply,
+                move |queue| queue.confirm(now, job_id, &by),
+                move |done| match done {
+                    Ok(lane) => (Ok(()), Wished { lane, queued: Some(job_id) }),
+                    Err(refused) => (Err(refused), Wished::default()),
+                },
+            );
+        })
     }
 
     /// A person does not let a card be made that the cloud ordered.
     pub fn decline(&mut self, job_id: JobId, by: &str) -> Reply<Result<(), ConfirmRefused>> {
-        let (now, by) = (self.time.now(), by.to_owned());
-        self.wish(move |queue| queue.decline(now, job_id, &by), |done| (done, Wished::default()))
+        let by = by.to_owned();
+        self.once_met(move |dispatch, reply| {
+            let now = dispatch.time.now();
+            let decline = move |queue: &mut Queue| queue.decline(now, job_id, &by);
+            dispatch.wish_for(reply, decline, |done| (done, Wished::default()));
+        })
+    }
+
+    /// Takes a word that may end a job or have it done again. What is held after a start may have been done from a memory
+    /// that is gone, which the cloud tells: the word waits as long as the job does.
+    fn once_met<T: Send + 'static>(
+        &mut self,
+        word: impl FnOnce(&mut Self, ReplyTo<T>) + Send + 'static,
+    ) -> Reply<T> {
+        let (reply, answered_later) = oneshot::channel();
+        match self.held_until {
+            None => word(self, reply),
+            Some(_) => self.words.push(Box::new(move |dispatch| word(dispatch, reply))),
+        }
+        answered_later
     }
 
     /// Gives a lane no more work until it is resumed, restarts included. Says whether that is new.
@@ -174,7 +217,6 @@ impl Dispatch {
         reply
     }
 
-    /// Runs a wish on the queue. `split` parts what it gives into the reply and what follows from it here.
     fn wish<T, R>(
         &mut self,
         operation: impl FnOnce(&mut Queue) -> Result<T, StoreError> + Send + 'static,
@@ -185,6 +227,20 @@ impl Dispatch {
         R: Send + 'static,
     {
         let (reply, answered_later) = oneshot::channel();
+        self.wish_for(reply, operation, split);
+        answered_later
+    }
+
+    /// Runs a wish on the queue. `split` parts what it gives into the reply and what follows from it here.
+    fn wish_for<T, R>(
+        &mut self,
+        reply: ReplyTo<R>,
+        operation: impl FnOnce(&mut Queue) -> Result<T, StoreError> + Send + 'static,
+        split: impl FnOnce(T) -> (R, Wished) + Send + 'static,
+    ) where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
         let answer = self.queue.submit(operation);
         self.answers.push(Box::pin(async move {
             let (result, wished, failed) = match answered(answer).await {
@@ -202,6 +258,5 @@ impl Dispatch {
             let Wished { lane, queued } = wished;
             Answer::Wished { ask: lane.into_iter().collect(), queued, failed }
         }));
-        answered_later
     }
 }

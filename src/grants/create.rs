@@ -104,9 +104,9 @@ pub fn plan_create(
         None => Vec::new(),
     };
 
-    let id = AccessGrantId(random.uuid());
+    let id = AccessGrantId(random.uuid_at(now));
     let MoreMethods { methods, problems, events: told } =
-        methods(id, 0, &request.modes, targets, &request.means, random);
+        methods(id, 0, &request.modes, targets, &request.means, now, random);
     let events = [vec![Event::grant("access_grant.created", id)], told].concat();
     Ok(Created { id, window, methods, reservation_rooms, problems, events })
 }
@@ -135,6 +135,7 @@ pub fn plan_more_methods(
     modes: &[Mode],
     targets: &Targets,
     means: &Means,
+    now: Timestamp,
     random: &Random,
 ) -> Result<MoreMethods, Refused> {
     if modes.contains(&Mode::Card) {
@@ -142,7 +143,7 @@ pub fn plan_more_methods(
             targets.check_card(system, window, key)?;
         }
     }
-    Ok(methods(grant, first_place, modes, targets, means, random))
+    Ok(methods(grant, first_place, modes, targets, means, now, random))
 }
 
 fn methods(
@@ -151,6 +152,7 @@ fn methods(
     modes: &[Mode],
     targets: &Targets,
     means: &Means,
+    now: Timestamp,
     random: &Random,
 ) -> MoreMethods {
     let mut more = MoreMethods::default();
@@ -172,7 +174,7 @@ fn methods(
             Mode::CloudKey => continue,
         };
         for system in systems {
-            let id = AccessMethodId(random.uuid());
+            let id = AccessMethodId(random.uuid_at(now));
             more.events.push(Event::method("access_method.created", id, grant));
             more.events.push(Event::method(then, id, grant));
             more.methods.push(NewMethod { id, place, mode, system });

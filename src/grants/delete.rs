@@ -161,7 +161,7 @@ pub fn plan_checkouts(
                 system: system.id,
                 room: room.id,
                 job: Job {
-                    job_id: JobId(random.uuid()),
+                    job_id: JobId(random.uuid_at(now)),
                     system: system.name.clone(),
                     priority: Priority::Background,
                     created_at: now,

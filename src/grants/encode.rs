@@ -141,9 +141,9 @@ pub fn plan_encode(facts: EncodeFacts<'_>, now: Timestamp, random: &Random) -> R
         begin_again: facts.after_deleted_card && facts.system.override_after_deleted_card,
     });
     Ok(Encode::New {
-        attempt: ActionAttemptId(random.uuid()),
+        attempt: ActionAttemptId(random.uuid_at(now)),
         job: Box::new(Job {
-            job_id: JobId(random.uuid()),
+            job_id: JobId(random.uuid_at(now)),
             system: facts.system.name.clone(),
             priority: Priority::Desk,
             created_at: now,

@@ -1,7 +1,8 @@
 //! What the feed tells.
 
 use crate::model::{
-    AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, Private,
+    AccessGrantId, AccessMethodId, AcsCredentialId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId,
+    Private,
 };
 
 /// One thing that happened.
@@ -34,6 +35,8 @@ pub enum Subject {
     Entrance(AcsEntranceId, AcsSystemId),
     /// An encoder of an access system.
     Encoder(AcsEncoderId, AcsSystemId),
+    /// A card of an access system.
+    Credential(AcsCredentialId, AcsSystemId),
     /// A device of an access system.
     Device(DeviceId, AcsSystemId),
 }

@@ -79,9 +79,9 @@ pub fn plan_unlock(facts: &UnlockFacts<'_>, now: Timestamp, random: &Random) -> 
     }
     let after = |span| now.saturating_add(span).unwrap_or(now);
     Ok(Unlock::New {
-        attempt: ActionAttemptId(random.uuid()),
+        attempt: ActionAttemptId(random.uuid_at(now)),
         job: Box::new(Job {
-            job_id: JobId(random.uuid()),
+            job_id: JobId(random.uuid_at(now)),
             system: facts.system.clone(),
             priority: Priority::Desk,
             created_at: now,

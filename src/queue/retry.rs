@@ -79,7 +79,7 @@ impl Queue {
         };
         let lifetime = body.job.expires_at.duration_since(body.job.created_at).max(AT_LEAST);
         let job = Job {
-            job_id: unfinished.unwrap_or_else(|| JobId(self.random.uuid())),
+            job_id: unfinished.unwrap_or_else(|| JobId(self.random.uuid_at(now))),
             created_at: now,
             expires_at: now.saturating_add(lifetime).unwrap_or(Timestamp::MAX),
             ..body.job

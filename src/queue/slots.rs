@@ -489,7 +489,7 @@ impl Queue {
 /// A job that empties a slot.
 fn removal_of(slot: &Slot, now: Timestamp, random: &crate::seams::Random) -> Job {
     Job {
-        job_id: JobId(random.uuid()),
+        job_id: JobId(random.uuid_at(now)),
         system: slot.system.clone(),
         priority: Priority::Background,
         created_at: now,

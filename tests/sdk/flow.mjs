@@ -5,6 +5,7 @@
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { createInterface } from 'node:readline'
 
 const { PACKAGE, API: endpoint, API_KEY: apiKey } = process.env
@@ -594,6 +595,74 @@ const flows = {
       409,
       'user_identity_already_exists',
     ])
+  },
+
+  async 'what happens is told to a receiver, who believes it, over a restart of the cloud'() {
+    // It fails at first, as receivers do.
+    const came = []
+    let refuses = 1
+    const receiver = createServer((request, response) => {
+      let body = ''
+      request.on('data', (chunk) => (body += chunk))
+      request.on('end', () => {
+        came.push({ headers: request.headers, body })
+        response.writeHead(refuses-- > 0 ? 503 : 204).end()
+      })
+    })
+    await new Promise((listening) => receiver.listen(0, '127.0.0.1', listening))
+    const url = `http://127.0.0.1:${receiver.address().port}/events`
+    const { webhook_id, secret, event_types } = await call('webhooks.create', { url })
+    assert.match(secret, /^whsec_/)
+    assert.deepEqual(event_types, ['*'])
+
+    const { access_grant_id } = await call('accessGrants.create', {
+      user_identity: { full_name: 'Wil' },
+      acs_entrance_ids: [door('pool')],
+      requested_access_methods: [{ mode: 'card' }],
+      ends_at: hours(48),
+    })
+    await until('the receiver has refused', () => came.length > 0)
+    await please('restart the cloud')
+    await call('accessGrants.delete', { access_grant_id })
+
+    // Each in its order, and none more often than it was refused.
+    const events = (await call('events.list', { since: '2020-01-01T00:00:00Z', access_grant_id })).reverse()
+    const owed = ids(events, 'event_id')
+    const ours = () => came.filter(({ body }) => owed.includes(JSON.parse(body).event_id))
+    await until('all of it was told', () => new Set(ours().map(({ body }) => JSON.parse(body).event_id)).size === owed.length)
+    const told = ours().map(({ headers, body }) => {
+      const event = new client.SeamWebhook(secret).verify(body, headers)
+      assert.deepEqual(event, JSON.parse(body))
+      return event
+    })
+    const once = told.filter(({ event_id }, at) => told.findIndex((other) => other.event_id === event_id) === at)
+    assert.deepEqual(
+      once.map(({ event_type }) => event_type),
+      [
+        'access_grant.created',
+        'access_method.created',
+        'access_method.card_encoding_required',
+        'access_grant.deleted',
+        'access_method.deleted',
+      ],
+    )
+    for (const event of once) assert.deepEqual(event, events.find(({ event_id }) => event_id === event.event_id))
+    const [first] = ours()
+    const again = ours().filter(({ body }) => body === first.body)
+    assert.ok(again.length > 1, 'what was refused comes again')
+    assert.equal(new Set(again.map(({ headers }) => headers['svix-id'])).size, 1)
+
+    // Nobody else can have said it, nor said something else.
+    const verify = (key, body, headers) => () => new client.SeamWebhook(key).verify(body, headers)
+    assert.throws(verify(secret, first.body.replace('created', 'deleted'), first.headers))
+    assert.throws(verify('whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=', first.body, first.headers))
+
+    await call('webhooks.update', { webhook_id, event_types: ['access_grant.created'] })
+    const [kept] = await call('webhooks.list')
+    assert.deepEqual([kept.webhook_id, kept.event_types], [webhook_id, ['access_grant.created']])
+    await call('webhooks.delete', { webhook_id })
+    await refused(call('webhooks.get', { webhook_id }), [404, 'webhook_not_found'])
+    receiver.close()
   },
 
   async 'what goes wrong at the property'() {

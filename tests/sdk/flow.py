@@ -10,8 +10,10 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 
 import seam as client
@@ -527,6 +529,80 @@ def a_simulated_encoder_that_fails_and_one_that_does_not():
     assert len(call("action_attempts.list", limit=2)) == 2
 
 
+def what_happens_is_told_to_a_receiver_who_believes_it_over_a_restart_of_the_cloud():
+    # It fails at first, as receivers do.
+    came = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"])).decode()
+            came.append((dict(self.headers), body))
+            self.send_response(503 if len(came) == 1 else 204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    webhook = call("webhooks.create", url=f"http://127.0.0.1:{receiver.server_port}/events")
+    assert webhook.secret.startswith("whsec_") and webhook.event_types == ["*"]
+
+    grant = call(
+        "access_grants.create",
+        user_identity={"full_name": "Wil"},
+        acs_entrance_ids=[door("pool")],
+        requested_access_methods=[{"mode": "card"}],
+        ends_at=hours(48),
+    )
+    grant_id = grant.access_grant_id
+    until("the receiver has refused", lambda: came)
+    please("restart the cloud")
+    call("access_grants.delete", access_grant_id=grant_id)
+
+    # Each in its order, and none more often than it was refused.
+    events = call("events.list", since="2020-01-01T00:00:00Z", access_grant_id=grant_id)
+    owed = set(each(events, "event_id"))
+
+    def ours():
+        return [(headers, body) for headers, body in list(came) if json.loads(body)["event_id"] in owed]
+
+    until("all of it was told", lambda: {json.loads(body)["event_id"] for _, body in ours()} == owed)
+    once = {}
+    for headers, body in ours():
+        event = client.SeamWebhook(webhook.secret).verify(body, headers)
+        assert event.event_id == json.loads(body)["event_id"]
+        once.setdefault(event.event_id, event.event_type)
+    assert list(once.values()) == [
+        "access_grant.created",
+        "access_method.created",
+        "access_method.card_encoding_required",
+        "access_grant.deleted",
+        "access_method.deleted",
+    ]
+    (headers, body), *_ = ours()
+    again = [headers["svix-id"] for headers, other in ours() if other == body]
+    assert len(again) > 1, "what was refused comes again"
+    assert len(set(again)) == 1
+
+    # Nobody else can have said it, nor said something else.
+    other_secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+    for secret, said in ((webhook.secret, body.replace("created", "deleted")), (other_secret, body)):
+        try:
+            client.SeamWebhook(secret).verify(said, headers)
+        except Exception as error:
+            assert type(error).__name__ == "WebhookVerificationError", repr(error)
+        else:
+            raise AssertionError("it was believed")
+
+    call("webhooks.update", webhook_id=webhook.webhook_id, event_types=["access_grant.created"])
+    [kept] = call("webhooks.list")
+    assert (kept.webhook_id, kept.event_types) == (webhook.webhook_id, ["access_grant.created"])
+    call("webhooks.delete", webhook_id=webhook.webhook_id)
+    refused(lambda: call("webhooks.get", webhook_id=webhook.webhook_id), 404, "webhook_not_found")
+    receiver.shutdown()
+
+
 def what_is_refused_as_the_client_tells_it():
     stranger = client.Seam(api_key="seam_test1_nobody", endpoint=ENDPOINT)
     refused(stranger.devices.list, 401, "unauthorized", client.SeamHttpUnauthorizedError)
@@ -670,6 +746,7 @@ for flow in (
     people,
     page_by_page_and_what_happened,
     a_simulated_encoder_that_fails_and_one_that_does_not,
+    what_happens_is_told_to_a_receiver_who_believes_it_over_a_restart_of_the_cloud,
     what_is_refused_as_the_client_tells_it,
     what_goes_wrong_at_the_property,
 ):

@@ -225,7 +225,7 @@ impl Tenant<'_> {
             params![method, self.workspace],
             |row| id(row, "acs_credential_id"),
         )?;
-        let own = known.unwrap_or_else(|| AcsCredentialId(self.db.random.uuid()));
+        let own = known.unwrap_or_else(|| AcsCredentialId(self.db.random.uuid_at(now)));
         let number =
             card.card_number.as_ref().map(|number| self.db.seal.seal(&number_place(own), number.as_bytes()));
         let kept = self.db.execute(
@@ -248,7 +248,12 @@ impl Tenant<'_> {
                 ms(now)
             ],
         )?;
-        Ok((kept > 0).then_some(own))
+        if kept == 0 {
+            return Ok(None);
+        }
+        let kind = if known.is_some() { "acs_credential.reissued" } else { "acs_credential.issued" };
+        self.tell_of_card(now, kind, card.method)?;
+        Ok(Some(own))
     }
 
     /// Ends an attempt, if it has not ended; a finished one never changes. Says whether it did.

@@ -367,7 +367,7 @@ impl Db {
         for (device, workspace) in due {
             let reached = self.tenant(workspace).reached(device)?;
             let Some(reached) = reached else { continue };
-            let job = JobId(self.random.uuid());
+            let job = JobId(self.random.uuid_at(now));
             let job = Job {
                 job_id: job,
                 system: reached.system,

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     grants::{Event, Subject},
     model::{
-        AccessGrantId, AccessMethodId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId, EventId, SpaceId,
-        WorkspaceId,
+        AccessGrantId, AccessMethodId, AcsCredentialId, AcsEncoderId, AcsEntranceId, AcsSystemId, DeviceId,
+        EventId, SpaceId, WorkspaceId,
     },
     seal::SealKey,
     store::StoreError,
@@ -43,6 +43,7 @@ pub(crate) struct EventFilter {
     pub(crate) account: Option<String>,
     pub(crate) entrance: Option<AcsEntranceId>,
     pub(crate) encoder: Option<AcsEncoderId>,
+    pub(crate) credential: Option<AcsCredentialId>,
     pub(crate) spaces: Option<Vec<SpaceId>>,
     pub(crate) devices: Option<Vec<DeviceId>>,
     pub(crate) limit: u32,
@@ -66,6 +67,7 @@ impl EventFilter {
             )
             .among("e.acs_entrance_id = ?#", self.entrance.map(|id| id.to_string()))
             .among("e.acs_encoder_id = ?#", self.encoder.map(|id| id.to_string()))
+            .among("e.acs_credential_id = ?#", self.credential.map(|id| id.to_string()))
             .among("e.space_id IN (SELECT value FROM json_each(?#))", id_list(self.spaces.as_deref()))
             .among("e.device_id IN (SELECT value FROM json_each(?#))", id_list(self.devices.as_deref()))
             .and("e.event_type IN (SELECT value FROM json_each(?#))", id_list(self.kinds.as_deref()))
@@ -82,6 +84,7 @@ struct Found {
     system: Option<AcsSystemId>,
     entrance: Option<AcsEntranceId>,
     encoder: Option<AcsEncoderId>,
+    credential: Option<AcsCredentialId>,
     space: Option<SpaceId>,
     device: Option<DeviceId>,
 }
@@ -90,9 +93,10 @@ impl Found {
     /// What the event is about, in the widest sense whose events have an order that a receiver relies on: those of a
     /// method are in one order with those of its grant.
     fn resource(&self) -> String {
-        let Self { grant, method, system, entrance, encoder, space, device } = self;
+        let Self { grant, method, system, entrance, encoder, credential, space, device } = self;
         None.or_else(|| grant.map(|id| format!("grant/{id}")))
             .or_else(|| method.map(|id| format!("method/{id}")))
+            .or_else(|| credential.map(|id| format!("credential/{id}")))
             .or_else(|| device.map(|id| format!("device/{id}")))
             .or_else(|| encoder.map(|id| format!("encoder/{id}")))
             .or_else(|| entrance.map(|id| format!("entrance/{id}")))
@@ -122,6 +126,10 @@ impl Found {
                 found.encoder = Some(encoder);
                 found.system = Some(system);
             }
+            Subject::Credential(credential, system) => {
+                found.credential = Some(credential);
+                found.system = Some(system);
+            }
             Subject::Device(device, system) => {
                 found.device = Some(device);
                 found.system = Some(system);
@@ -137,8 +145,29 @@ impl Tenant<'_> {
         for event in events {
             let fields = self.fields(event)?;
             self.db.tell(self.id, now, event.kind, &Found::of(event.subject), &fields)?;
+            if let ("access_method.deleted", Subject::Method(method, _)) = (event.kind, event.subject) {
+                self.tell_of_card(now, "acs_credential.deleted", method)?;
+            }
         }
         Ok(())
+    }
+
+    /// Adds one event about the card that was written for a method, if one was.
+    pub(super) fn tell_of_card(
+        &mut self,
+        now: Timestamp,
+        kind: &'static str,
+        method: AccessMethodId,
+    ) -> Result<(), StoreError> {
+        let card = self.db.one(
+            "SELECT acs_credential_id, acs_system_id FROM acs_credential WHERE access_method_id = ?1 AND workspace_id = ?2",
+            params![method.to_string(), self.workspace],
+            |row| Ok(Subject::Credential(id(row, "acs_credential_id")?, id(row, "acs_system_id")?)),
+        )?;
+        match card {
+            Some(card) => self.tell(now, &[Event::new(kind, card)]),
+            None => Ok(()),
+        }
     }
 
     /// Adds one event that carries more than the fields of its subject.
@@ -206,6 +235,11 @@ impl Tenant<'_> {
                 "acs_system_id": system,
                 "connected_account_id": account(system)?,
             }),
+            Subject::Credential(credential, system) => json!({
+                "acs_credential_id": credential,
+                "acs_system_id": system,
+                "connected_account_id": account(system)?,
+            }),
             Subject::Device(device, system) => json!({
                 "device_id": device,
                 "connected_account_id": account(system)?,
@@ -265,13 +299,14 @@ impl Db {
         found: &Found,
         fields: &Value,
     ) -> Result<(), StoreError> {
-        let id = EventId(self.random.uuid());
+        let id = EventId(self.random.uuid_at(now));
         let sealed = self.seal.seal(&place(id), fields.to_string().as_bytes());
         let workspace = workspace.to_string();
         self.execute(
             "INSERT INTO event(event_id, workspace_id, event_type, occurred_at, access_grant_id, access_method_id,
-                               acs_system_id, acs_entrance_id, acs_encoder_id, fields, space_id, device_id)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                               acs_system_id, acs_entrance_id, acs_encoder_id, fields, space_id, device_id,
+                               acs_credential_id)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
                 id.to_string(),
                 workspace,
@@ -285,6 +320,7 @@ impl Db {
                 sealed,
                 found.space.map(|id| id.to_string()),
                 found.device.map(|id| id.to_string()),
+                found.credential.map(|id| id.to_string()),
             ],
         )?;
         self.owe(&workspace, now, kind, &found.resource())

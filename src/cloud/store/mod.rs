@@ -88,6 +88,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("webhooks.sql"),
     include_str!("lists.sql"),
     include_str!("erasure.sql"),
+    include_str!("credentials.sql"),
     include_str!("stays.sql"),
 ];
 

@@ -167,7 +167,7 @@ impl Tenant<'_> {
     }
 
     pub(super) fn add_person(&mut self, now: Timestamp, person: &Person) -> Result<Identity, StoreError> {
-        let own = UserIdentityId(self.db.random.uuid());
+        let own = UserIdentityId(self.db.random.uuid_at(now));
         self.db.execute(
             "INSERT INTO user_identity(user_identity_id, workspace_id, person, created_at)
              VALUES(?1, ?2, x'', ?3)",

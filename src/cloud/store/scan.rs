@@ -166,7 +166,8 @@ impl Tenant<'_> {
         if let Some(pending) = pending {
             return Ok(pending);
         }
-        let (attempt, job_id) = (ActionAttemptId(self.db.random.uuid()), JobId(self.db.random.uuid()));
+        let (attempt, job_id) =
+            (ActionAttemptId(self.db.random.uuid_at(now)), JobId(self.db.random.uuid_at(now)));
         let job = Job {
             job_id,
             system: system_name,

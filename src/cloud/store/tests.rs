@@ -238,6 +238,7 @@ fn a_written_card_ends_its_attempt_and_opens_its_doors_in_the_feed() {
             "access_grant.created",
             "access_method.created",
             "access_method.card_encoding_required",
+            "acs_credential.issued",
             "access_method.issued",
             "access_grant.access_granted_to_door",
             "access_grant.access_granted_to_door",
@@ -247,6 +248,38 @@ fn a_written_card_ends_its_attempt_and_opens_its_doors_in_the_feed() {
     property.report(job, Outcome::failed(Code::NoCard, "the same report, garbled"));
     assert_eq!(property.attempt(attempt), "success");
     assert_eq!(property.told(), told, "a report that was taken in before changes nothing");
+}
+
+#[test]
+fn what_becomes_of_a_card_is_told_by_its_credential() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let method = grant.methods[0].id;
+    let never_written = property.grant("stay-1", &["101"], 24);
+    for _ in 0..2 {
+        let (_, job) = property.encode(method);
+        property.report(job, written());
+        let (now, name) = (property.now, GrantName::Id(grant.id));
+        let change = GrantChange { ends_at: Some(Some(now + HOUR * 30)), ..GrantChange::default() };
+        property.tenant().update_grant(now, &name, &change).unwrap().unwrap();
+    }
+    let now = property.now;
+    for grant in [grant.id, never_written.id] {
+        property.tenant().delete_grant(now, grant).unwrap().unwrap();
+    }
+    let card = property.tenant().card_of_method(method).unwrap().unwrap().id;
+    let told = |filter: EventFilter, property: &mut Property| {
+        let events = property.tenant().events(&EventFilter { limit: 100, ..filter }).unwrap();
+        events
+            .into_iter()
+            .map(|event| (event.kind, event.fields["acs_credential_id"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let of_the_card = told(EventFilter { credential: Some(card), ..EventFilter::default() }, &mut property);
+    let kinds = ["acs_credential.issued", "acs_credential.reissued", "acs_credential.deleted"];
+    assert_eq!(of_the_card, kinds.map(|kind| (kind.to_owned(), serde_json::json!(card))));
+    let of_any = EventFilter { kinds: Some(kinds.map(str::to_owned).to_vec()), ..EventFilter::default() };
+    assert_eq!(told(of_any, &mut property), of_the_card, "a card that was never written was never there");
 }
 
 #[test]
@@ -819,8 +852,8 @@ fn a_card_whose_times_changed_asks_to_be_written_again_also_where_it_was_being_w
     let now_it_is = property.method(method).unwrap();
     assert!(now_it_is.is_issued && now_it_is.written_for.is_none());
     let told = property.told();
-    let told = told.iter().filter(|kind| kind.contains("issued") || kind.contains("revoked"));
-    let told: Vec<_> = told.map(|kind| kind.strip_prefix("access_method.").unwrap()).collect();
+    let told = told.iter().filter_map(|kind| kind.strip_prefix("access_method."));
+    let told: Vec<_> = told.filter(|kind| kind.contains("issued") || *kind == "revoked").collect();
     assert_eq!(told, ["issued", "revoked", "reissued"]);
 }
 

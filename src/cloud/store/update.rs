@@ -315,6 +315,7 @@ impl Tenant<'_> {
                 if new.is_empty() { &[] } else { &[Mode::Card] },
                 &only,
                 &crate::grants::Means::default(),
+                now,
                 &random,
             )?;
             self.write_methods(now, grant.id, &more.methods)?;
@@ -420,8 +421,17 @@ impl Tenant<'_> {
         let first_place = u32::try_from(grant.requested.len()).unwrap_or(u32::MAX);
         let random = self.db.random.clone();
         let key = grant.reservation_key.as_ref();
-        let MoreMethods { methods, problems, events } =
-            plan_more_methods(grant.id, &grant.window, key, first_place, &modes, &targets, &means, &random)?;
+        let MoreMethods { methods, problems, events } = plan_more_methods(
+            grant.id,
+            &grant.window,
+            key,
+            first_place,
+            &modes,
+            &targets,
+            &means,
+            now,
+            &random,
+        )?;
         self.write_requests(now, grant.id, first_place, requested)?;
         self.write_problems(now, grant.id, &problems)?;
         self.write_methods(now, grant.id, &methods)?;

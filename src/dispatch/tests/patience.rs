@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     drivers::Proof,
     model::{DeviceName, Origin, SlotContent, SlotPut},
+    protocol::EpochReason,
     queue::RetryRefused,
 };
 
@@ -457,6 +458,26 @@ async fn what_waited_before_a_restart_is_held_until_the_welcome_or_for_some_seco
         assert_eq!(job, id(1));
         assert_eq!(after.is_zero(), welcomed, "{after:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_says_of_a_held_job_counts_only_when_the_cloud_has_told_what_was_forgotten() {
+    let mut site = site().await;
+    let reply = site.dispatch.pause(&of("front"), "Ada");
+    site.reply(reply).await;
+    site.order(unlock(1, "front"));
+    site.reaches(1, JobState::Waiting).await;
+    let mut site = site.restart().await;
+    let mut said = site.dispatch.cancel_local(id(1), "Ada");
+    site.quiet_for(HELD / 2).await;
+    assert!(said.try_recv().is_err(), "nobody knows yet whether it was done");
+    assert_eq!(site.state(1).await, Some(JobState::Waiting));
+    // The cloud hands it out as one that may have been done.
+    let now = site.clock.now();
+    let behind = Some(EpochReason::ReceiverBehind);
+    assert!(site.queue.run(move |queue| queue.continue_orders(now, 2, behind)).await.unwrap());
+    site.dispatch.welcomed();
+    assert_eq!(site.reply(said).await, CancelAnswer::TooLate(JobState::Unknown));
 }
 
 #[tokio::test(start_paused = true)]

@@ -167,7 +167,7 @@ impl Book {
         wish: Option<Private>,
         devices: Vec<DeviceId>,
     ) {
-        let id = AccessMethodId(at.random.uuid());
+        let id = AccessMethodId(at.random.uuid_at(at.now));
         let method = CodeMethod {
             grant,
             place,

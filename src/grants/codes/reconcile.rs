@@ -195,7 +195,7 @@ impl Book {
         if is_put && slot.desired.content.as_ref().is_some_and(|(pin, _)| pin.expose().is_empty()) {
             return None;
         }
-        let job = JobId(at.random.uuid());
+        let job = JobId(at.random.uuid_at(at.now));
         let (deed, action) = match &slot.desired.content {
             Some((pin, window)) if is_put => {
                 let (generation, mark) = (slot.desired.generation, (at.mark)(pin.expose()));

@@ -24,11 +24,10 @@ use crate::{
 
 /// Filters by what no event carries yet. A question that names one is about none of our events: answering with all
 /// of them would tell about others' doors.
-const NEVER_CARRIED: [Param; 8] = [
+const NEVER_CARRIED: [Param; 7] = [
     optional("access_code_id", Kind::Id),
     optional("access_code_ids", IDS),
     optional("acs_access_group_id", Kind::Id),
-    optional("acs_credential_id", Kind::Id),
     optional("acs_user_id", Kind::Id),
     optional("connect_webview_id", Kind::Id),
     optional("customer_key", Kind::Text),
@@ -53,6 +52,7 @@ pub(super) const CALLS: &[Call] = &[
             optional("acs_system_ids", IDS),
             optional("acs_entrance_id", Kind::Id),
             optional("acs_encoder_id", Kind::Id),
+            optional("acs_credential_id", Kind::Id),
             optional("connected_account_id", Kind::Id),
             NEVER_CARRIED[0],
             NEVER_CARRIED[1],
@@ -61,7 +61,6 @@ pub(super) const CALLS: &[Call] = &[
             NEVER_CARRIED[4],
             NEVER_CARRIED[5],
             NEVER_CARRIED[6],
-            NEVER_CARRIED[7],
             optional("device_id", Kind::Id),
             optional("device_ids", IDS),
             optional("space_id", Kind::Id),
@@ -132,6 +131,7 @@ async fn list_events(request: Request) -> Answer {
         account: args.id_text("connected_account_id"),
         entrance: args.id("acs_entrance_id"),
         encoder: args.id("acs_encoder_id"),
+        credential: args.id("acs_credential_id"),
         spaces: args.one_or_more("space_id", "space_ids"),
         devices: args.one_or_more("device_id", "device_ids"),
         limit: args.count("limit").unwrap_or(500),
