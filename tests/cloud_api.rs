@@ -20,8 +20,8 @@ use latchd::{
     },
     model::{
         BridgeId, Capabilities, CardFacts, Code, Device, DeviceName, Door, DoorKind, DoorName, Encoder,
-        EncoderName, Inventory, JobId, Outcome, PinRules, ProofLevel, Report, Success, SystemInventory,
-        SystemKind, SystemName, Written,
+        EncoderName, Inventory, JobId, Outcome, PinRules, ProofLevel, Report, RoomState, Success,
+        SystemInventory, SystemKind, SystemName, Written,
     },
     protocol::{Memory, Position},
     seams::{Clock, Random, Storage, SystemNet},
@@ -40,6 +40,8 @@ mod people;
 mod scans;
 #[path = "cloud_api/simulate.rs"]
 mod simulate;
+#[path = "cloud_api/stays.rs"]
+mod stays;
 #[path = "cloud_api/table.rs"]
 mod table;
 
@@ -217,8 +219,8 @@ impl Cloud {
     }
 
     fn report(&self, attempt: &Value, outcome: Outcome) {
-        let reader = open_reader(&Storage::folder(self.folder.path()), "cloud.db").unwrap();
-        let job: String = reader
+        let job: String = self
+            .reader()
             .query_row(
                 "SELECT job_id FROM action_attempt WHERE action_attempt_id = ?1
                  UNION ALL SELECT job_id FROM scan_attempt WHERE action_attempt_id = ?1
@@ -227,13 +229,20 @@ impl Cloud {
                 |row| row.get(0),
             )
             .unwrap();
-        let (bridge, job_id): (_, JobId) = (self.bridge, job.parse().unwrap());
+        self.report_job(job.parse().unwrap(), outcome, Vec::new());
+    }
+
+    fn report_job(&self, job_id: JobId, outcome: Outcome, rooms: Vec<RoomState>) {
+        let bridge = self.bridge;
         self.apply(move |db| {
             let at = Timestamp::now();
-            let report =
-                Report { job_id, revision: 1, at, outcome, resolution: None, rooms: Vec::new(), local: None };
+            let report = Report { job_id, revision: 1, at, outcome, resolution: None, rooms, local: None };
             db.apply_report(at, bridge, &report)
         });
+    }
+
+    fn reader(&self) -> rusqlite::Connection {
+        open_reader(&Storage::folder(self.folder.path()), "cloud.db").unwrap()
     }
 
     fn attempt(&self, attempt: &Value) -> Value {
@@ -355,6 +364,7 @@ fn inventory() -> Inventory {
                 parallel_encoders: true,
             },
             checkout_on_last_grant: false,
+            override_after_deleted_card: false,
             doors: vec![
                 door("101", DoorKind::Room),
                 door("102", DoorKind::Room),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use latchd::config::{
-    AgentConfig, AnyConfig, Checkout, CloudConfig, ConfigErrors, DriverConfig, LrcConfig, ProxyAt,
-    RetentionConfig, SaltoIsConfig, SpkiPin,
+    AfterDeletedCard, AgentConfig, AnyConfig, Checkout, CloudConfig, ConfigErrors, DriverConfig, LrcConfig,
+    ProxyAt, RetentionConfig, SaltoIsConfig, SpkiPin,
 };
 
 const AGENT: &str = r#"
@@ -93,6 +93,7 @@ fn a_short_file_is_enough_and_the_rest_has_defaults() {
     assert_eq!(config.stop_deadline.as_secs(), 30);
     assert_eq!(config.limits.cards_per_hour, 60);
     assert_eq!(config.systems[0].checkout, Checkout::Never);
+    assert_eq!(config.systems[0].after_deleted_card, AfterDeletedCard::Join);
     let salto = salto(&config);
     assert_eq!(salto.rooms[1].display_name.as_deref(), Some("Suite"));
     assert_eq!(salto.rooms[0].name.as_str(), "0101");
@@ -385,6 +386,7 @@ fn numbers_lengths_and_texts_keep_their_bounds() {
     system("ack_timeout = \"-5s\"", &["out of bounds"]);
     system("ack_timeout = 5", &["expected a text in quotes"]);
     system("checkout = \"always\"", &["not known here", "\"never\", \"last_grant\""]);
+    system("after_deleted_card = \"kill\"", &["not known here", "\"join\", \"override\""]);
     system("assume_unchanged = true", &["nothing to assume"]);
     check("kind = \"salto_is\"", "kind = \"salto\"", &["did you mean \"salto_is\"?"]);
     let before = |setting: &str, parts: &[&str]| check("[site]", &format!("{setting}\n[site]"), parts);

@@ -272,6 +272,67 @@ fn an_order_of_an_epoch_that_was_not_announced_makes_rooms_uncertain_too() {
     assert_eq!(holder(&site, "101"), (Some("a".into()), false));
 }
 
+/// A card that begins its stay anew.
+fn card_again(doors: &[&str], reservation: &str) -> Order {
+    let mut order = card(doors, reservation);
+    let Order::CardEncode(encode) = &mut order else { unreachable!() };
+    encode.begin_again = true;
+    order
+}
+
+#[test]
+fn a_stay_begins_anew_where_it_is_certain_to_be_and_its_cards_count_from_then_on() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    assert_eq!(site.done(1, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
+    assert_eq!(site.done(2, job(3, card_again(&["101"], "a"))).treatment, Treatment::Override);
+    assert_eq!(site.room("101").cards, 1);
+    assert_eq!(site.done(3, job(4, card(&["101"], "a"))).treatment, Treatment::Join);
+    // One that comes to nothing leaves the stay as it was, also after it was in doubt.
+    site.send(4, job(5, card_again(&["101"], "a")));
+    site.queue.finish(at(4), id(5), no_card()).unwrap();
+    assert_eq!((holder(&site, "101"), site.room("101").cards), ((Some("a".into()), true), 2));
+    site.send(5, job(6, card_again(&["101"], "a")));
+    site.queue.finish(at(5), id(6), no_answer()).unwrap();
+    assert_eq!(site.refused(6, job(7, card_again(&["101"], "a"))), Code::RoomStateUnknown);
+    assert_eq!(site.refused(6, job(8, card(&["101"], "a"))), Code::RoomStateUnknown);
+    resolve(&mut site, 6, Verdict::NotDone);
+    let mut site = site.crash();
+    assert_eq!(site.done(51, job(9, card(&["101"], "a"))).treatment, Treatment::Join);
+    // Another stay's room is not begun in again.
+    site.done(52, job(10, card(&["101"], "b")));
+    assert_eq!(site.refused(53, job(11, card_again(&["101"], "a"))), Code::RoomHeldByOtherReservation);
+    assert_eq!(site.done(54, job(12, card_again(&["102"], "a"))).treatment, Treatment::Override);
+}
+
+#[test]
+fn a_room_of_which_the_lock_system_has_no_stay_is_noticed_and_joined_no_more() {
+    for (sharing, next) in [
+        (Sharing::Exclusive, Ok(Treatment::Override)),
+        (Sharing::AssumeUnchanged, Err(Code::RoomStateUnknown)),
+    ] {
+        let mut site = shared(sharing);
+        site.done(0, job(1, card(&["101"], "a")));
+        assert_eq!(site.queue.rooms_changed_elsewhere().unwrap(), []);
+        site.send(1, job(2, card(&["101"], "a")));
+        let lost = Outcome::failed(Code::NoStayToJoin, "the room is checked out");
+        site.commit(|queue| queue.finish(at(1), id(2), lost)).unwrap();
+        let mut site = site.crash();
+        let noticed = site.queue.rooms_changed_elsewhere().unwrap();
+        assert_eq!(noticed, [(system(), DoorName::new("101").unwrap())]);
+        assert!(site.audited().contains(&"room_changed_elsewhere".to_owned()));
+        match next {
+            Ok(treatment) => assert_eq!(site.done(2, job(3, card(&["101"], "a"))).treatment, treatment),
+            Err(code) => {
+                assert_eq!(site.refused(2, job(3, card(&["101"], "a"))), code);
+                site.queue.note_card_seen(at(3), &system(), &guest_card("101", CARD_END)).unwrap();
+                assert_eq!(site.done(4, job(4, card(&["101"], "a"))).treatment, Treatment::Join);
+            }
+        }
+        assert_eq!(site.queue.rooms_changed_elsewhere().unwrap(), []);
+    }
+}
+
 /// What happens in the world, and what the agent hears of it.
 #[derive(Debug, Clone)]
 enum Step {
@@ -280,6 +341,8 @@ enum Step {
         stay: u8,
         rooms: u8,
         checkout: bool,
+        /// The card is to begin its stay anew.
+        again: bool,
         end: End,
     },
     /// Somebody who knows the truth settles the oldest doubt, or the youngest.
@@ -307,9 +370,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(End::SilentAndNot),
     ];
     prop_oneof![
-        12 => (0..4_u8, 1..4_u8, prop::bool::weighted(0.15), end).prop_map(|(stay, rooms, checkout, end)| {
-            Step::Order { stay, rooms, checkout, end }
-        }),
+        12 => (0..4_u8, 1..4_u8, prop::bool::weighted(0.15), prop::bool::weighted(0.2), end).prop_map(
+            |(stay, rooms, checkout, again, end)| Step::Order { stay, rooms, checkout, again, end }
+        ),
         4 => any::<bool>().prop_map(|oldest| Step::Verdict { oldest }),
         1 => Just(Step::Crash),
     ]
@@ -346,6 +409,13 @@ impl Truth {
         for room in rooms {
             let holder = self.holders.get(&room);
             match (&claimed.job.order, claimed.treatment) {
+                (Order::CardEncode(card), Treatment::Override) if card.begin_again => {
+                    let is_first = !self.began.contains(&(room.clone(), stay.clone()));
+                    assert!(
+                        is_first || holder == Some(&stay),
+                        "{stay} would throw out {holder:?} from {room}"
+                    );
+                }
                 (Order::CardEncode(_), Treatment::Override) => {
                     assert!(
                         !self.began.contains(&(room.clone(), stay.clone())),
@@ -391,12 +461,13 @@ proptest! {
                         resolve(&mut site, job, verdict);
                     }
                 }
-                Step::Order { stay, rooms, checkout: is_checkout, end } => {
+                Step::Order { stay, rooms, checkout: is_checkout, again, end } => {
                     let stay = format!("stay {stay}");
                     let order = if is_checkout {
                         checkout(if rooms == 1 { "101" } else { "102" }, &stay)
                     } else {
-                        card(match rooms { 1 => &["101"], 2 => &["102"], _ => &["101", "102"] }, &stay)
+                        let doors: &[&str] = match rooms { 1 => &["101"], 2 => &["102"], _ => &["101", "102"] };
+                        if again { card_again(doors, &stay) } else { card(doors, &stay) }
                     };
                     let Accepted::Sent(claimed) = site.accept(now, job(number, order), true) else { continue };
                     truth.check(&claimed);

@@ -95,6 +95,38 @@ impl House {
         Self { site, keypads }
     }
 
+    /// The house on the hill, alone with its lock system, and an annex that shares it with a desk of its own.
+    fn with_an_annex() -> Self {
+        let mut site = Site::without_agent_at(&["--tcp", "127.0.0.1:0"]);
+        let keypads = Keypads::start(site.folder.path(), 1);
+        let annex = format!(
+            "checkout = \"last_grant\"\nafter_deleted_card = \"override\"\n
+             [[system]]\nname = \"annex\"\nkind = \"salto_is\"\nexclusive = false\nline = {{ tcp = \"{}\" }}\n\
+             encoders = [\"Online Encoder 1\"]\nrooms = [\"201\", \"202\", \"203\"]\n\
+             [limits]\nlongest_validity = \"30d\"\nrooms_never_issued = [\"annex/203\"]\n",
+            site.tcp.as_ref().unwrap()
+        );
+        site.configure(&annex);
+        site.start_agent();
+        site.healthy();
+        Self { site, keypads }
+    }
+
+    fn jobs(&self, state: &str) -> Vec<Value> {
+        let listed = self.site.told_json(&["jobs", "list", "--state", state]);
+        listed.as_array().unwrap().clone()
+    }
+
+    /// The one job of the site that stands so.
+    fn only_job(&self, state: &str) -> String {
+        let jobs = until("the job is there", || {
+            let jobs = self.jobs(state);
+            (!jobs.is_empty()).then_some(jobs)
+        });
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        jobs[0]["job_id"].as_str().unwrap().to_owned()
+    }
+
     /// What a script asks the people of the house for, since software alone cannot do it.
     fn does(&mut self, asked: &Value) -> Value {
         let word = |key: &str| asked[key].as_str().unwrap_or_else(|| panic!("no {key} in {asked}"));
@@ -107,6 +139,32 @@ impl House {
                 self.site.control(&format!("place {} on {}", word("card"), word("encoder")))
             }
             "take the card" => self.site.control(&format!("remove {}", word("encoder"))),
+            "lay a card of a kind down when it is asked for" => {
+                self.site.waits_for_card(word("encoder"));
+                self.site.control(&format!("place {} {} on {}", word("card"), word("kind"), word("encoder")))
+            }
+            "have the power fail when the card is asked for, and lay it down" => {
+                self.site.waits_for_card(word("encoder"));
+                self.site.agent().kill();
+                self.site.control(&format!("place {} on {}", word("card"), word("encoder")));
+                self.site.restart_agent();
+                Value::Null
+            }
+            "cancel the card that waits at the desk" => {
+                self.site.waits_for_card("1");
+                json!(self.site.told(&["jobs", "cancel", &self.only_job("waiting"), "--by", "Kari"]))
+            }
+            "say of the doubt" => {
+                let job = self.only_job("unknown");
+                json!(self.site.told(&["jobs", "resolve", &job, word("verdict"), "--by", "Kari"]))
+            }
+            "look for a complaint" => until("the site complains of it", || {
+                let status = self.site.status();
+                let mut conditions = status["conditions"].as_array().unwrap().iter();
+                conditions.find(|condition| condition["code"] == word("code")).cloned()
+            }),
+            "look what failed" => json!(self.jobs("failed")),
+            "tell the property" => self.site.control(word("line")),
             "try the card" => json!(self.site.opens(word("card"), word("door"))),
             "type the code" => json!(self.keypads.opens(word("lock"), word("code"))),
             "count how often the lock was opened from afar" => {
@@ -137,9 +195,8 @@ impl House {
 }
 
 /// Lets a script go through its flows, does by hand what it asks for, and checks every answer that it got.
-fn goes_through_its_flows(line: &str, is_current: bool, client: &mut Command) {
+fn goes_through_its_flows(line: &str, is_current: bool, mut house: House, client: &mut Command) {
     let document = published();
-    let mut house = House::start();
     let said = house.site.said.clone();
     let said = |key: &str| said[key].as_str().unwrap();
     let tap = Tap::before(said("api"), &house.site.folder.path().join("cloud"));
@@ -193,7 +250,7 @@ fn python_goes_through_its_flows(line: &str, is_current: bool) {
     if is_there("python3 with seam", Command::new(&python).args(["-c", "import seam"])) {
         let mut client = Command::new(&python);
         client.arg(sources().join("flow.py"));
-        goes_through_its_flows(&format!("python{line}"), is_current, &mut client);
+        goes_through_its_flows(&format!("python{line}"), is_current, House::start(), &mut client);
     }
 }
 
@@ -205,6 +262,16 @@ fn the_current_python_client_goes_through_whole_flows() {
 #[test]
 fn an_older_python_client_goes_through_whole_flows() {
     python_goes_through_its_flows("-older", false);
+}
+
+#[test]
+fn the_stories_of_stays_are_true_at_the_doors() {
+    let python = python("");
+    if is_there("python3 with seam", Command::new(&python).args(["-c", "import seam"])) {
+        let mut client = Command::new(&python);
+        client.arg(sources().join("stays.py"));
+        goes_through_its_flows("stays", false, House::with_an_annex(), &mut client);
+    }
 }
 
 /// The Node that was installed with the clients, in the folder where their packages are found.
@@ -220,7 +287,7 @@ fn javascript_goes_through_its_flows(package: &str, is_current: bool) {
     if is_there("node with seam", node().args(["-e", &format!("import '{package}'")])) {
         let mut client = node();
         client.arg("-e").arg(fs::read_to_string(sources().join("flow.mjs")).unwrap()).env("PACKAGE", package);
-        goes_through_its_flows(package, is_current, &mut client);
+        goes_through_its_flows(package, is_current, House::start(), &mut client);
     }
 }
 

@@ -29,6 +29,11 @@ impl Conditions {
         self.held.insert(key, Condition { code, severity, subject, message: message.into(), since });
     }
 
+    /// Whether it holds.
+    pub(super) fn holds(&self, subject: &str, code: &str) -> bool {
+        self.held.contains_key(&(subject.to_owned(), code.to_owned()))
+    }
+
     /// It holds no longer.
     pub(super) fn clear(&mut self, subject: &str, code: &str) {
         self.held.remove(&(subject.to_owned(), code.to_owned()));
@@ -78,7 +83,9 @@ mod tests {
         conditions.clear_subject("salto");
         conditions.set(at(9), "salto", "line_down", Severity::Error, "unplugged");
         assert_eq!(conditions.changed(), None);
+        assert!(conditions.holds("salto", "line_down"));
         conditions.clear("salto", "line_down");
+        assert!(!conditions.holds("salto", "line_down"));
         assert_eq!(conditions.changed(), Some(Vec::new()));
         conditions.set(at(12), "salto", "line_down", Severity::Error, "unplugged");
         assert_eq!(conditions.changed().unwrap()[0].since, at(12));

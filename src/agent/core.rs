@@ -27,11 +27,11 @@ use super::{
     uplink,
 };
 use crate::{
-    config::{AgentConfig, Checkout, SystemConfig},
+    config::{AfterDeletedCard, AgentConfig, Checkout, SystemConfig},
     dispatch::{Dispatch, Happening, LaneState, LaneView},
     drivers::{Driver, Line, salto_is::Past},
     link::{self, Link, Settings},
-    model::{Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
+    model::{DoorName, Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
     protocol::{
         Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
         Stage, Status, StreamName, Welcome,
@@ -84,6 +84,7 @@ enum Answer {
     },
     OrdersLimit(Result<u64, StoreError>),
     Unconfirmed(Result<Unconfirmed, StoreError>),
+    ChangedRooms(Result<Vec<(SystemName, DoorName)>, StoreError>),
     AskAgain,
     Purged(Result<usize, StoreError>),
     Told,
@@ -228,6 +229,7 @@ impl Core {
         };
         self.tell_of_past(&mut state, now);
         self.ask_unconfirmed(&mut state);
+        self.ask_changed_rooms(&mut state);
         state.conditions.set(
             now,
             "link",
@@ -386,6 +388,9 @@ impl Core {
                 if self.config.limits.confirm_remote_cards || !state.unconfirmed.is_empty() {
                     self.ask_unconfirmed(state);
                 }
+                if state.conditions.holds("rooms", "room_changed_elsewhere") {
+                    self.ask_changed_rooms(state);
+                }
                 // Outcomes are stored again, so the disk works.
                 state.conditions.clear("store", "store_failed");
             }
@@ -412,6 +417,7 @@ impl Core {
                 }
             }
             Happening::LinesChanged => self.lines_changed(state),
+            Happening::RoomChangedElsewhere => self.ask_changed_rooms(state),
             Happening::StoreFailed { why } => {
                 let message = format!("the queue cannot be written ({why}): free space or mend the disk");
                 state.conditions.set(self.time.now(), "store", "store_failed", Severity::Error, message);
@@ -650,6 +656,26 @@ impl Core {
         state.tasks.push(Box::pin(async move { Answer::Unconfirmed(committed(unconfirmed).await) }));
     }
 
+    fn ask_changed_rooms(&self, state: &mut State) {
+        let changed = self.queue.submit(|queue: &mut Queue| queue.rooms_changed_elsewhere());
+        state.tasks.push(Box::pin(async move { Answer::ChangedRooms(committed(changed).await) }));
+    }
+
+    /// Says of which rooms somebody else has disposed.
+    fn tell_changed_rooms(&self, state: &mut State, changed: &[(SystemName, DoorName)]) {
+        if changed.is_empty() {
+            return state.conditions.clear("rooms", "room_changed_elsewhere");
+        }
+        let rooms: Vec<_> = changed.iter().map(|(system, room)| format!("{system}/{room}")).collect();
+        let message = format!(
+            "the lock system has no stay in {} although one of ours holds it: somebody else checked it out or made cards \
+             for it. Look who is in; if other programs make cards there, say `exclusive = false`",
+            rooms.join(", ")
+        );
+        let now = self.time.now();
+        state.conditions.set(now, "rooms", "room_changed_elsewhere", Severity::Warning, message);
+    }
+
     /// Says which jobs wait for a person's word: to the site as a condition, to the cloud of each one.
     fn tell_unconfirmed(&self, state: &mut State, unconfirmed: Unconfirmed) {
         let Unconfirmed { first, count } = unconfirmed;
@@ -765,6 +791,16 @@ impl Core {
                     }
                     Err(error) => self.ask_again_later(state, &error),
                 }
+            }
+            Answer::ChangedRooms(Ok(changed)) => {
+                self.tell_changed_rooms(state, &changed);
+                self.tell_status(state);
+            }
+            Answer::ChangedRooms(Err(error)) => {
+                tracing::warn!(
+                    error = error.chain(),
+                    "which rooms others have changed could not be looked up"
+                );
             }
             Answer::Unconfirmed(result) => {
                 let wanted_again = state.asking_unconfirmed.end();
@@ -1201,13 +1237,18 @@ impl Core {
     }
 
     fn inventory(&self) -> Inventory {
-        let wanted = |system: &SystemName| {
-            let configured = self.config.systems.iter().find(|configured| configured.name == *system);
-            configured.is_some_and(|configured| configured.checkout == Checkout::LastGrant)
+        let configured = |system: &SystemName, wants: fn(&SystemConfig) -> bool| {
+            self.config.systems.iter().find(|configured| configured.name == *system).is_some_and(wants)
         };
         let system = |driver: &Arc<dyn Driver>| {
-            let mut system =
-                SystemInventory { checkout_on_last_grant: wanted(driver.system()), ..driver.inventory() };
+            let name = driver.system();
+            let mut system = SystemInventory {
+                checkout_on_last_grant: configured(name, |it| it.checkout == Checkout::LastGrant),
+                override_after_deleted_card: configured(name, |it| {
+                    it.after_deleted_card == AfterDeletedCard::Override
+                }),
+                ..driver.inventory()
+            };
             let unlocks = system.capabilities.unlock.is_some();
             for device in &mut system.devices {
                 device.remote_unlock = unlocks.then_some(self.config.limits.remote_unlock);

@@ -92,6 +92,7 @@ fn order(fields: &Fields<'_>, random: &Random) -> Option<Order> {
             window(fields);
             fields.may::<AccessMethodId>("access_method_id", "a UUID");
             fields.may::<String>("guest_name", "a text");
+            fields.may::<bool>("begin_again", "true if the card begins its stay anew, else false");
             defaults.insert("reservation_key".into(), Value::Null);
             defaults.insert("access_method_id".into(), json!(AccessMethodId(random.uuid())));
             card_wait(fields, &mut defaults);

@@ -21,8 +21,8 @@ pub use cloud::{
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
-    Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig, LineConfig, LockConfig, LrcConfig,
-    SaltoIsConfig, SimLockConfig, SystemConfig,
+    AfterDeletedCard, Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig, LineConfig,
+    LockConfig, LrcConfig, SaltoIsConfig, SimLockConfig, SystemConfig,
 };
 
 impl AgentConfig {

@@ -21,6 +21,8 @@ pub struct SystemConfig {
     pub assume_unchanged: bool,
     /// Whether the end of a reservation's last grant frees the room in the lock system.
     pub checkout: Checkout,
+    /// What the next card of a stay does once one of the stay's cards was deleted.
+    pub after_deleted_card: AfterDeletedCard,
     /// Which make (`kind`), and its own settings, beside the ones above.
     pub driver: DriverConfig,
 }
@@ -33,6 +35,17 @@ pub enum Checkout {
     Never,
     /// `last_grant`: when the last live grant of the reservation is deleted.
     LastGrant,
+}
+
+/// What the next card of a stay does once one of the stay's cards was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AfterDeletedCard {
+    /// `join`: it joins, and the deleted card opens until the end printed on it.
+    #[default]
+    Join,
+    /// `override`: it begins the stay anew. Once it is used, the deleted card is dead, and so are the stay's other cards:
+    /// they ask to be encoded again.
+    Override,
 }
 
 /// Which make, and its own settings.
@@ -114,6 +127,7 @@ impl SystemConfig {
                 exclusive: true,
                 assume_unchanged: false,
                 checkout: Checkout::Never,
+                after_deleted_card: AfterDeletedCard::Join,
                 driver: SimLockConfig::read(section).map(DriverConfig::SimLock)?,
                 name: name?,
             });
@@ -138,12 +152,16 @@ impl SystemConfig {
         let checkout = section.get("checkout").and_then(|setting| {
             setting.one_of(&[("never", Checkout::Never), ("last_grant", Checkout::LastGrant)])
         });
+        let after_deleted_card = section.get("after_deleted_card").and_then(|setting| {
+            setting.one_of(&[("join", AfterDeletedCard::Join), ("override", AfterDeletedCard::Override)])
+        });
         let driver = SaltoIsConfig::read(section).map(DriverConfig::SaltoIs);
         Some(Self {
             name: name?,
             exclusive: exclusive?,
             assume_unchanged: assume_unchanged.unwrap_or_default(),
             checkout: checkout.unwrap_or_default(),
+            after_deleted_card: after_deleted_card.unwrap_or_default(),
             driver: driver?,
         })
     }

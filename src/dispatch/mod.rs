@@ -92,6 +92,8 @@ pub enum Happening {
     },
     /// A line opened or went down, or a lane changed.
     LinesChanged,
+    /// A lock system said that a room has no stay although one of ours holds it.
+    RoomChangedElsewhere,
     /// The store refused work: somebody must look at the disk.
     StoreFailed {
         /// For a person and the log.
@@ -590,6 +592,10 @@ impl Dispatch {
             Answer::Settled { lane, end, result } => match result {
                 Ok(next) => {
                     self.taken_back.remove(&end.job_id);
+                    let is_lost = |why: &Refusal| why.code == Code::NoStayToJoin;
+                    if matches!(&end.performed, Performed::Ended(Outcome::Failed(why)) if is_lost(why)) {
+                        self.told.push_back(Happening::RoomChangedElsewhere);
+                    }
                     if matches!(end.performed, Performed::NothingSent(_)) {
                         // It waits again, and its deadline with it.
                         self.next_expiry = Some(Timestamp::MIN);

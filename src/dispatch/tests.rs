@@ -128,6 +128,7 @@ fn job(number: u128, room: &str) -> Job {
             access_method_id: AccessMethodId(uuid::Uuid::from_u128(number)),
             guest_name: None,
             card_wait_seconds: 60,
+            begin_again: false,
         }),
     }
 }

@@ -46,6 +46,9 @@ pub struct EncodeFacts<'a> {
     pub is_issued: bool,
     /// It may have been written.
     pub in_doubt: bool,
+    /// A deleted card of the stay still opens one of the rooms, and no card was written or ordered since that begins the
+    /// stay anew.
+    pub after_deleted_card: bool,
     /// The attempt that is under way.
     pub pending: Option<(ActionAttemptId, AcsEncoderId)>,
     /// For the lock system's own lists.
@@ -135,6 +138,7 @@ pub fn plan_encode(facts: EncodeFacts<'_>, now: Timestamp, random: &Random) -> R
         access_method_id: facts.method,
         guest_name: facts.guest_name,
         card_wait_seconds: u16::try_from(CARD_WAIT.as_secs()).unwrap_or(u16::MAX),
+        begin_again: facts.after_deleted_card && facts.system.override_after_deleted_card,
     });
     Ok(Encode::New {
         attempt: ActionAttemptId(random.uuid_at(now)),
@@ -159,20 +163,24 @@ mod tests {
 
     /// Plans for a card of `101` and `+lobby`, with the facts changed as the case says.
     fn plan(change: impl FnOnce(&mut EncodeFacts<'_>)) -> Result<Encode, Refused> {
-        let targets = property(&["+lobby", "101"]);
+        plan_at(&property(&["+lobby", "101"]), change)
+    }
+
+    fn plan_at(targets: &Targets, change: impl FnOnce(&mut EncodeFacts<'_>)) -> Result<Encode, Refused> {
         let key = ReservationKey::new("stay-1").unwrap();
         let desk = EncoderName::new("1").unwrap();
         let mut facts = EncodeFacts {
             method: AccessMethodId(uuid::Uuid::nil()),
             mode: Mode::Card,
             system: &targets.systems[0],
-            targets: &targets,
+            targets,
             lost_room: None,
             reservation_key: Some(&key),
             window: Window::new(at(0), Some(at(100))).unwrap(),
             deleted: false,
             is_issued: false,
             in_doubt: false,
+            after_deleted_card: false,
             pending: None,
             guest_name: None,
             encoder: AcsEncoderId(uuid::Uuid::nil()),
@@ -194,6 +202,21 @@ mod tests {
         assert_eq!(card.doors[0].as_str(), "101");
         assert_eq!(card.card_wait_seconds, 60);
         assert_eq!(card.reservation_key.unwrap().as_str(), "stay-1");
+    }
+
+    #[test]
+    fn after_a_deleted_card_the_stay_begins_anew_where_the_site_says_so() {
+        let mut targets = property(&["101"]);
+        let mut check = |site_says_so, after_deleted_card, begin_again| {
+            targets.systems[0].override_after_deleted_card = site_says_so;
+            let planned = plan_at(&targets, |facts| facts.after_deleted_card = after_deleted_card);
+            let Ok(Encode::New { job, .. }) = planned else { panic!("{planned:?}") };
+            let Order::CardEncode(card) = job.order else { panic!("a card") };
+            assert_eq!(card.begin_again, begin_again);
+        };
+        check(true, true, true);
+        check(true, false, false);
+        check(false, true, false);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod follow;
 mod outcome;
 pub mod pin;
 mod refused;
+mod stay;
 mod target;
 mod unlock;
 mod update;
@@ -30,6 +31,7 @@ pub use follow::{FollowFacts, Followed, HeldMethod, Request, plan_follow, wanted
 pub use outcome::{AttemptError, CardEnd, attempt_end, card_end};
 pub use pin::PinMark;
 pub use refused::{Class, Refused, Resource};
+pub use stay::{StayEnd, plan_stay_ends};
 pub use target::{GrantProblem, Mode, TargetDoor, TargetSystem, Targets};
 pub use unlock::{Unlock, UnlockFacts, plan_unlock, unlock_end};
 pub use update::{UpdateFacts, Updated, plan_update};

@@ -64,6 +64,8 @@ pub struct TargetSystem {
     pub capabilities: Capabilities,
     /// Whether the site lets the last grant's end free the room.
     pub checkout_on_last_grant: bool,
+    /// Whether the site wants the next card of a stay to begin it anew after one of its cards was deleted.
+    pub override_after_deleted_card: bool,
 }
 
 /// A door that a grant leads to.
@@ -184,6 +186,7 @@ pub(super) mod tests {
                     name: SystemName::new(system).unwrap(),
                     capabilities: capabilities(),
                     checkout_on_last_grant: system == "salto",
+                    override_after_deleted_card: system == "salto",
                 });
             }
             targets.doors.push(TargetDoor {

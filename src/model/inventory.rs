@@ -26,6 +26,10 @@ pub struct SystemInventory {
     /// Whether the site lets the end of a reservation's last grant free the room.
     #[serde(default)]
     pub checkout_on_last_grant: bool,
+    /// Whether the site wants the next card of a stay to begin the stay anew after one of its cards was deleted, so that
+    /// the deleted one dies once the new one is used. Otherwise it joins, and the deleted one opens until its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub override_after_deleted_card: bool,
     /// Its doors.
     pub doors: Vec<Door>,
     /// Its encoders.

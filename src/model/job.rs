@@ -103,6 +103,11 @@ pub struct CardEncode {
     pub guest_name: Option<Private>,
     /// How long a person may take to lay a card down, in seconds.
     pub card_wait_seconds: u16,
+    /// Whether the card begins its stay anew in rooms that the stay holds already: once it is used there, the stay's
+    /// earlier cards are dead, a lost one among them. Where a room does not certainly follow the stay, nothing is written.
+    /// Without it a further card joins; in a room that the stay has not begun yet it changes nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begin_again: bool,
 }
 
 /// Read the card on an encoder.

@@ -2,8 +2,9 @@
 //!
 //! Lock systems copy "the stay in the room" as their server sees it. A card that begins a stay kills the room's older
 //! cards once it is used; a card that joins opens for whichever stay was begun last. So a join needs to know whose
-//! stay that is, and a beginning must not happen twice for one reservation. What cannot be known is refused by name,
-//! before any byte.
+//! stay that is, and a beginning must not happen twice for one reservation by itself: only a card that is ordered to
+//! begin its stay again does so, where a join would be right too. What cannot be known is refused by name, before any
+//! byte.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,10 @@ pub(super) struct Room {
     pub(super) at_work: Option<JobId>,
     /// The job that may have changed whose room it is.
     pub(super) doubt: Option<Doubt>,
+    /// When the lock system said that the room has no stay although this one should hold it: somebody else checked it
+    /// out, or gave it to others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) changed_elsewhere: Option<Timestamp>,
 }
 
 /// A change that is not settled.
@@ -85,6 +90,8 @@ pub(super) enum Settled {
     Done { cards: u32, printed_end: Option<Timestamp> },
     /// It was not done, and that is certain.
     NotDone,
+    /// It was not done, because the lock system has no stay in the room.
+    NoStay,
     /// It may have been done.
     Unclear,
 }
@@ -138,15 +145,25 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
         return Err(key_required(&main.name));
     };
     let keeps = |door: &Door| keep(key, door, sharing, now);
+    let begins_again = matches!(order, Order::CardEncode(card) if card.begin_again);
+    let enters = |door: &Door| {
+        if is_first(key, door) {
+            return Ok(Change::Begin);
+        }
+        keeps(door)?;
+        // Where nobody else makes cards, a stay that the lock system has lost may only begin again.
+        let begins = begins_again || door.room.changed_elsewhere.is_some();
+        Ok(if begins { Change::Begin } else { Change::Keep })
+    };
     let first = match order {
         Order::StayCheckout { .. } => keeps(main).map(|()| Change::Free)?,
         Order::StayModify(_) if others.is_empty() => keeps(main).map(|()| Change::Keep)?,
         Order::StayModify(_) => keeps(main).map(|()| Change::Free)?,
-        _ => enter(key, main, sharing, now)?,
+        _ => enters(main)?,
     };
     let mut changes = vec![first];
     for door in others {
-        changes.push(enter(key, door, sharing, now)?);
+        changes.push(enters(door)?);
     }
     let treatment = match order {
         Order::CardEncode(_) if changes.iter().any(|change| *change != first) => {
@@ -159,8 +176,7 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
         Order::CardEncode(_) => Treatment::Join,
         _ => Treatment::Plain,
     };
-    let assumed =
-        sharing == Sharing::AssumeUnchanged && changes.iter().any(|change| *change != Change::Begin);
+    let assumed = sharing == Sharing::AssumeUnchanged && !doors.iter().all(|door| is_first(key, door));
     Ok(Plan { treatment, changes, assumed })
 }
 
@@ -172,13 +188,9 @@ pub(super) fn key_required(room: &DoorName) -> Refusal {
     )
 }
 
-/// Whether a card begins or joins in one room.
-fn enter(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> Result<Change, Refusal> {
-    let is_first = !door.was_here && door.room.holder.as_ref() != Some(key);
-    if is_first {
-        return Ok(Change::Begin);
-    }
-    keep(key, door, sharing, now).map(|()| Change::Keep)
+/// Whether a card would be the reservation's first in a room.
+fn is_first(key: &ReservationKey, door: &Door) -> bool {
+    !door.was_here && door.room.holder.as_ref() != Some(key)
 }
 
 /// Whether the room certainly follows this reservation now.
@@ -196,6 +208,12 @@ fn keep(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> 
         return unknown(format!(
             "nobody knows which stay room {name} follows: read a live card of the stay, or have the doubtful job \
              resolved"
+        ));
+    }
+    if room.changed_elsewhere.is_some() && sharing != Sharing::Exclusive {
+        return unknown(format!(
+            "the lock system has no stay of this reservation in room {name} any more: somebody else changed it. Read a \
+             live card of the stay, or give the guest a new reservation"
         ));
     }
     let is_proven = room.verified_at.is_some_and(|at| now.duration_since(at).abs() <= PROOF);
@@ -221,6 +239,7 @@ impl Room {
             verified_at: None,
             at_work: None,
             doubt: None,
+            changed_elsewhere: None,
         }
     }
 
@@ -253,6 +272,7 @@ impl Room {
             printed_ends,
             verified_at: None,
             at_work: Some(job_id),
+            changed_elsewhere: self.changed_elsewhere.filter(|_| change == Change::Free),
             doubt: Some(Doubt { job_id, change, before: Box::new(self) }),
         }
     }
@@ -269,9 +289,17 @@ impl Room {
         if was_at_work {
             self.at_work = None;
         }
+        if settled == Settled::NoStay {
+            let mut room = self.settle(job_id, key, Settled::NotDone, now);
+            if was_at_work && room.certain && room.holder.as_ref() == Some(key) {
+                room.changed_elsewhere = Some(now);
+                room.verified_at = None;
+            }
+            return room;
+        }
         match self.doubt.take() {
             Some(doubt) if doubt.job_id == job_id => match (settled, doubt.change) {
-                (Settled::NotDone, _) => *doubt.before,
+                (Settled::NotDone | Settled::NoStay, _) => *doubt.before,
                 (Settled::Unclear, _) => Self { doubt: Some(doubt), ..self },
                 (Settled::Done { .. }, Change::Free) => Self::free(now),
                 (Settled::Done { .. }, Change::Begin | Change::Keep) => {
@@ -292,7 +320,7 @@ impl Room {
                 match settled {
                     Settled::Done { .. } if still_theirs => self.count(settled),
                     Settled::Unclear if was_at_work => self.verified_at = None,
-                    Settled::Done { .. } | Settled::Unclear | Settled::NotDone => {}
+                    Settled::Done { .. } | Settled::Unclear | Settled::NotDone | Settled::NoStay => {}
                 }
                 self
             }
@@ -318,6 +346,7 @@ impl Room {
         self.certain = true;
         self.verified_at = Some(now);
         self.doubt = None;
+        self.changed_elsewhere = None;
         true
     }
 
@@ -421,6 +450,44 @@ mod tests {
     }
 
     #[test]
+    fn a_card_begins_its_stay_again_only_where_it_could_have_joined_it() {
+        let mut order = card(&["101"], "a");
+        let Order::CardEncode(encode) = &mut order else { unreachable!() };
+        encode.begin_again = true;
+        let again = |door: Door, sharing| planned(&order, &[door], sharing);
+        let alone = Sharing::Exclusive;
+        assert_eq!(again(door(Some("a"), true, true), alone), Ok(Treatment::Override));
+        assert_eq!(again(door(Some("a"), false, true), alone), Err(Code::RoomStateUnknown));
+        assert_eq!(again(door(Some("b"), true, true), alone), Err(Code::RoomHeldByOtherReservation));
+        assert_eq!(again(door(Some("b"), false, true), alone), Err(Code::RoomStateUnknown));
+        assert_eq!(again(door(None, true, false), alone), Ok(Treatment::Override));
+        assert_eq!(again(door(Some("a"), true, true), Sharing::Shared), Err(Code::RoomStateUnknown));
+        let mut read = door(Some("a"), true, true);
+        read.room.verified_at = Some(at(0));
+        assert_eq!(again(read, Sharing::Shared), Ok(Treatment::Override));
+        // Where it is the first in one room and not in the other, it begins in both.
+        let doors = [door(Some("a"), true, true), door(None, true, false)];
+        assert_eq!(planned(&order, &doors, alone), Ok(Treatment::Override));
+        let assumed = |doors: &[Door]| plan(&order, doors, Sharing::AssumeUnchanged, at(0)).unwrap().assumed;
+        assert!(assumed(&doors) && !assumed(&doors[1..]));
+    }
+
+    #[test]
+    fn a_stay_that_began_again_falls_back_to_what_it_was_if_that_was_not_done() {
+        let a = key("a");
+        let held = Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
+        let sent = held.clone().sent(id(2), &a, Change::Begin, at(3));
+        assert_eq!((sent.certain, sent.cards, sent.printed_ends.len()), (false, 0, 0));
+        assert_eq!(sent.clone().settle(id(2), &a, Settled::NotDone, at(4)), held);
+        let again = sent.clone().settle(id(2), &a, done(), at(4));
+        assert_eq!((again.holder.as_ref(), again.certain, again.cards), (Some(&a), true, 1));
+        // A card with the same end may be an earlier one: it settles nothing.
+        let mut unclear = sent.settle(id(2), &a, Settled::Unclear, at(4));
+        assert_eq!(unclear.doubted_for(at(1000)), None);
+        assert!(!unclear.prove(at(1000), at(5)) && !unclear.certain);
+    }
+
+    #[test]
     fn rooms_that_would_need_different_treatment_are_refused_together() {
         let doors = [door(Some("a"), true, true), door(None, true, false)];
         assert_eq!(treated(&doors), Err(Code::RoomStatesDiffer));
@@ -491,6 +558,32 @@ mod tests {
         assert!(joined.certain && joined.verified_at.is_none());
         assert_eq!(joined.cards, 1);
         assert_eq!(joined.settle(id(2), &a, done(), at(6)).cards, 2);
+    }
+
+    #[test]
+    fn a_stay_that_the_lock_system_has_lost_begins_again_where_nobody_else_makes_cards() {
+        let a = key("a");
+        let held = Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
+        let lost =
+            held.clone().sent(id(2), &a, Change::Keep, at(3)).settle(id(2), &a, Settled::NoStay, at(4));
+        assert_eq!(
+            (lost.holder.as_ref(), lost.certain, lost.changed_elsewhere),
+            (Some(&a), true, Some(at(4)))
+        );
+        let door = |room: &Room| Door { room: room.clone(), ..door(None, true, true) };
+        let next = |room: &Room, sharing| planned(&card(&["101"], "a"), &[door(room)], sharing);
+        assert_eq!(next(&held, Sharing::Exclusive), Ok(Treatment::Join));
+        assert_eq!(next(&lost, Sharing::Exclusive), Ok(Treatment::Override));
+        for shared in [Sharing::Shared, Sharing::AssumeUnchanged] {
+            assert_eq!(next(&lost, shared), Err(Code::RoomStateUnknown));
+        }
+        let sent = lost.clone().sent(id(3), &a, Change::Begin, at(5));
+        assert_eq!(sent.clone().settle(id(3), &a, Settled::NotDone, at(6)), lost);
+        assert_eq!(sent.settle(id(3), &a, done(), at(6)).changed_elsewhere, None);
+        // A live card of the stay shows that it is there after all.
+        let mut found = lost;
+        assert!(found.prove(at(1000), at(7)) && found.changed_elsewhere.is_none());
+        assert_eq!(next(&found, Sharing::AssumeUnchanged), Ok(Treatment::Join));
     }
 
     #[test]

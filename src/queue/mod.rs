@@ -956,6 +956,7 @@ impl Queue {
         let settled = match (row.state, outcome) {
             (JobState::Sent, Outcome::Succeeded(success)) => Some(row.done(success.card.as_ref())),
             (JobState::Sent, Outcome::Unknown(_)) => Some(Settled::Unclear),
+            (JobState::Sent, Outcome::Failed(why)) if why.code == Code::NoStayToJoin => Some(Settled::NoStay),
             (JobState::Sent, _) => Some(Settled::NotDone),
             _ => None,
         };
@@ -1014,11 +1015,17 @@ impl Queue {
         let system = &body.job.system;
         let mut states = Vec::with_capacity(row.rooms.len());
         for name in &row.rooms {
-            if settled == Settled::NotDone {
+            if matches!(settled, Settled::NotDone | Settled::NoStay) {
                 self.drop_stay_begun_by(system, name, key, row.job_id)?;
             }
             let room = self.room(system, name)?.unwrap_or_else(|| ledger::Room::unseen(now));
+            let was_changed = room.changed_elsewhere;
             let room = room.settle(row.job_id, key, settled, now);
+            if room.changed_elsewhere.is_some() && was_changed.is_none() {
+                let detail =
+                    format!("the lock system has no stay in {system}/{name} although one of ours holds it");
+                self.audit_line(now, "room_changed_elsewhere", Some(row.job_id), &detail)?;
+            }
             if room.is_free() {
                 self.drop_stays_in(system, name)?;
             }

@@ -156,7 +156,7 @@ impl Slot {
         };
         self.holds = match settled {
             Settled::Done { .. } => after,
-            Settled::NotDone => before.settled(job, false),
+            Settled::NotDone | Settled::NoStay => before.settled(job, false),
             Settled::Unclear => {
                 let before = if before.depth() < DOUBTS {
                     before

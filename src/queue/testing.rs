@@ -39,6 +39,7 @@ pub(super) fn card(doors: &[&str], reservation: &str) -> Order {
         access_method_id: AccessMethodId(uuid::Uuid::nil()),
         guest_name: None,
         card_wait_seconds: 30,
+        begin_again: false,
     })
 }
 

@@ -272,6 +272,16 @@ impl Queue {
         Ok(rooms.iter().map(|(system, name, room)| room.state(system, name)).collect())
     }
 
+    /// The rooms that should follow a stay of ours, and of which the lock system said that they have none.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn rooms_changed_elsewhere(&self) -> Result<Vec<(SystemName, DoorName)>, StoreError> {
+        let rooms = self.all_rooms(None)?.into_iter();
+        let changed = rooms.filter(|(.., room)| room.changed_elsewhere.is_some());
+        Ok(changed.map(|(system, name, _)| (system, name)).collect())
+    }
+
     /// The slots of devices, by system, device and key.
     ///
     /// # Errors

@@ -103,6 +103,10 @@ fn file_of_message(message: &Message) -> &'static str {
     }
 }
 
+/// What version 1 has come to hold since its first files were written.
+const LATER_MESSAGES: &str = "message-job-card.encode-begin-again.json";
+const LATER_FRAMES: &str = "frame-inventory-override-after-deleted-card.json";
+
 fn by_file<T>(values: Vec<T>, file: impl Fn(&T) -> &'static str) -> BTreeMap<&'static str, Vec<T>> {
     let mut files = BTreeMap::<_, Vec<T>>::new();
     for value in values {
@@ -116,6 +120,7 @@ fn frames_are_read_as_they_were_and_written_as_they_are() {
     for (file, frames) in by_file(values::frames(), file_of_frame) {
         check(file, &frames);
     }
+    check(LATER_FRAMES, &values::later_frames());
 }
 
 #[test]
@@ -123,6 +128,7 @@ fn messages_are_read_as_they_were_and_written_as_they_are() {
     for (file, messages) in by_file(values::messages(), file_of_message) {
         check(file, &messages);
     }
+    check(LATER_MESSAGES, &values::later_messages());
 }
 
 #[test]
@@ -163,7 +169,9 @@ fn fields_of_a_later_peer_are_ignored_wherever_they_stand() {
         }
     }
     check(values::frames());
+    check(values::later_frames());
     check(values::messages());
+    check(values::later_messages());
     check(values::cloud_cards());
     check(values::pair_requests());
     check(values::waitings());
@@ -225,6 +233,8 @@ fn no_file_is_left_over() {
         "fingerprints.json",
         "keys.json",
         "schema.json",
+        LATER_FRAMES,
+        LATER_MESSAGES,
     ]
     .into();
     known.extend(values::frames().iter().map(file_of_frame));

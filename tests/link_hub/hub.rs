@@ -333,6 +333,7 @@ async fn a_bridge_that_does_not_read_harms_itself_alone() {
             access_method_id: uuid::Uuid::from_u128(1).into(),
             guest_name: None,
             card_wait_seconds: 30,
+            begin_again: false,
         });
         job
     };

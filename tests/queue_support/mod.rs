@@ -208,6 +208,7 @@ pub(crate) fn card_at(encoder: &str, doors: &[&str], reservation: &str) -> Order
         access_method_id: AccessMethodId(uuid::Uuid::nil()),
         guest_name: Some(Private::new("Jane Doe")),
         card_wait_seconds: 30,
+        begin_again: false,
     })
 }
 

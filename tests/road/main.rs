@@ -25,6 +25,7 @@ mod secrets;
 mod service;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod site;
+mod stays;
 mod stop;
 mod tcp;
 mod trust;

@@ -33,7 +33,7 @@ fn trouble(site: &Site, code: &str) {
 fn a_revoked_bridge_is_gone_within_a_second_does_nothing_more_and_comes_back_by_a_new_pairing_only() {
     let mut site = Site::start();
     site.card("jane", "stay-1", &["101"]);
-    let (_, late) = site.grant("Ada Moe", "stay-2", &["102"]);
+    let (adas, late) = site.grant("Ada Moe", "stay-2", &["102"]);
     let bridge = site.paired.bridge.clone();
     assert_eq!(state(&site), "connected");
     let revoked = site.at_cloud(&["bridges", "revoke", &bridge, "--why", "the box was stolen"]);
@@ -55,6 +55,8 @@ fn a_revoked_bridge_is_gone_within_a_second_does_nothing_more_and_comes_back_by_
     assert_eq!(state(&site), "revoked");
     assert_eq!(site.writing_frames(), 1, "{answer}");
 
+    // Whoever comes back would still make her card, and await it before any other.
+    assert_eq!(site.call("/access_grants/delete", json!({ "access_grant_id": adas })).0, 200);
     site.agent = None;
     let again = site.pair_with(&["--replace", &bridge], &["--replace"]);
     assert_eq!(again.bridge, bridge, "it keeps its name");

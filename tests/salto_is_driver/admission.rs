@@ -91,12 +91,6 @@ async fn readings_check_outs_and_refreshes_are_possible_and_other_kinds_are_not(
     assert_eq!(end(&perform(&driver, refresh, async {}).await), "succeeded");
     let window = card().window;
     for order in [
-        Order::StayModify(StayModify {
-            room: door("101"),
-            to_room: None,
-            reservation_key: stay.clone(),
-            ends_at: at("2026-11-25T10:00:00Z"),
-        }),
         Order::SlotPut(SlotPut {
             device: device.clone(),
             slot: "1".into(),
@@ -119,6 +113,34 @@ async fn readings_check_outs_and_refreshes_are_possible_and_other_kinds_are_not(
 }
 
 #[tokio::test]
+async fn the_end_of_a_stay_can_be_changed_and_a_move_is_a_new_first_card() {
+    let driver = driver("");
+    let modify = |room: &str, to_room: Option<&str>, ends_at: &str| {
+        Order::StayModify(StayModify {
+            room: door(room),
+            to_room: to_room.map(door),
+            reservation_key: ReservationKey::new("stay-1").unwrap(),
+            ends_at: at(ends_at),
+        })
+    };
+    let later = "2026-11-25T10:00:00Z";
+    assert_eq!(driver.admit(&modify("101", None, later)).unwrap().rooms, [door("101")]);
+    assert_eq!(driver.admit(&modify("101", Some("101"), later)).unwrap().rooms, [door("101")]);
+    for (order, code) in [
+        (modify("999", None, later), Code::EntranceUnknown),
+        (modify("pool", None, later), Code::Unsupported),
+        (modify("101", None, "2100-01-01T00:00:00Z"), Code::BadDates),
+        (modify("101", Some("102"), later), Code::Unsupported),
+    ] {
+        assert_eq!(driver.admit(&order).unwrap_err().code, code);
+        let performed = perform(&driver, work(order, Treatment::Plain), async {}).await;
+        assert_eq!(end(&performed), format!("failed {code}"));
+    }
+    let moving = driver.admit(&modify("101", Some("102"), later)).unwrap_err();
+    assert!(moving.message.contains("grant the new room"), "{moving}");
+}
+
+#[tokio::test]
 async fn the_inventory_lists_the_site_and_how_well_each_thing_is_proven() {
     let inventory = driver("").inventory();
     assert_eq!(inventory.time_zone, "Europe/Oslo");
@@ -128,6 +150,7 @@ async fn the_inventory_lists_the_site_and_how_well_each_thing_is_proven() {
     let can = inventory.capabilities;
     assert_eq!((can.max_rooms, can.max_common), (4, 62));
     assert_eq!((can.join, can.open_end), (Some(ProofLevel::Vector), None));
+    assert_eq!(can.modify_stay, Some(ProofLevel::Vector));
     assert!(can.answer_means_written && !can.parallel_encoders);
 }
 

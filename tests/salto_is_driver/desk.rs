@@ -100,6 +100,7 @@ pub(crate) fn card() -> CardEncode {
         access_method_id: AccessMethodId(Uuid::nil()),
         guest_name: None,
         card_wait_seconds: 60,
+        begin_again: false,
     }
 }
 

@@ -15,7 +15,7 @@ use latchd::{
         Driver,
         salto_is::{Past, SaltoIs},
     },
-    model::{CardSeen, Order, ReservationKey, Treatment, Written},
+    model::{CardSeen, Order, ReservationKey, StayModify, Treatment, Written},
     protocol::Stage,
     seams::{BoxFuture, Listener, MemoryNet, Net, Random, Stream},
 };
@@ -75,6 +75,41 @@ async fn a_further_card_joins_a_card_is_read_and_a_room_is_freed_over_one_connec
     let script = server.serve(&free, "CO|0|101");
     let performed = perform(&site.driver, work(checkout, Treatment::Plain), script).await;
     assert_eq!(success(performed).written, Some(Written::Proven));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_stay_is_changed_and_what_the_server_says_of_it_is_told() {
+    /// `MC` of room 101 until 11:01 on 26 November, nothing behind the end: every byte written by hand.
+    const LONGER: &[u8] = b"\x02\xb3MC\xb3101\xb3\xb31101261126\xb3\x03\x8f";
+    let mut site = Site::open().await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let order = Order::StayModify(StayModify {
+        room: door("101"),
+        to_room: None,
+        reservation_key: ReservationKey::new("stay-1").unwrap(),
+        ends_at: at("2026-11-26T10:00:01Z"),
+    });
+    let longer = || work(order.clone(), Treatment::Plain);
+    let performed = perform(&site.driver, longer(), server.serve(LONGER, "MC|101")).await;
+    let done = success(performed);
+    assert_eq!((done.written, done.card), (Some(Written::Proven), None));
+    for (answer, told) in [
+        ("EA|101", "failed no_stay_to_join"),
+        ("TD|101", "failed room_unknown"),
+        ("EG|101|expiry lies in the past", "failed rejected"),
+        ("MX|101", "unknown no_answer"),
+    ] {
+        let performed = perform(&site.driver, longer(), server.serve(LONGER, answer)).await;
+        assert_eq!(end(&performed), told, "{answer}");
+        if told.starts_with("unknown") {
+            server.hung_up().await;
+            server = site.accept().await;
+            ready(&site.driver).await;
+        }
+    }
+    let performed = perform(&site.driver, longer(), server.take(LONGER)).await;
+    assert_eq!(end(&performed), "unknown no_answer");
 }
 
 #[tokio::test(start_paused = true)]

@@ -201,6 +201,25 @@ async fn an_encoder_waits_for_its_card_and_is_busy_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_card_that_was_to_be_taken_away_is_not_written_twice() {
+    let mut site = Site::new().await;
+    let mut peer = site.tcp().await;
+    site.say("set card-wait 0").await;
+    let eject = |command: &str| command.replacen("|R|", "|E|", 1);
+    site.say("place anna on 1").await;
+    peer.exchange(&eject(&check_in("1", "101", "")), "CN|1").await;
+    peer.exchange(&eject(&check_in("1", "102", "")), "ED|1").await;
+    peer.exchange("LT|1|R", "ED|1").await;
+    assert_eq!(site.say("cards").await["cards"]["anna"]["rooms"][0]["room"], "101");
+    site.say("remove 1").await;
+    site.say("place ben on 1").await;
+    peer.exchange(&check_in("1", "102", ""), "CN|1").await;
+    // Where it need not be taken away, it is written again.
+    peer.exchange(&check_in("1", "103", ""), "CN|1").await;
+    assert_eq!(site.say("cards").await["cards"]["ben"]["rooms"][0]["room"], "103");
+}
+
+#[tokio::test]
 async fn an_order_outlives_the_client_that_gave_it() {
     let mut site = Site::new().await;
     let mut peer = site.tcp().await;

@@ -95,11 +95,16 @@ async fn every_published_frame_is_understood_or_spoken_exactly() {
     peer.expect(ACK).await;
     peer.expect(&vectors.take(12)).await;
     peer.send(&vectors.take(37)).await;
+    // Every one of these asks for the card to be taken away.
+    site.say("place anna on 1").await;
     peer.ask(&vectors.take(27), &vectors.take(28)).await;
     site.say("clock set 2026-11-24T11:00").await;
+    site.say("place anna on 1").await;
     peer.ask(&frame("LT|1|E"), &vectors.take(39)).await;
     site.say("clock set 2026-11-21T15:00").await;
+    site.say("place anna on 1").await;
     peer.ask(&vectors.take(9), &frame("CC1|1|04A1B2C3D4E580")).await;
+    site.say("place anna on 1").await;
     peer.ask(&vectors.take(11), &frame("CN1|1")).await;
     assert_eq!(site.say("cards").await["cards"]["anna"]["rooms"].as_array().unwrap().len(), 4);
     site.say("remove 1").await;
@@ -113,9 +118,13 @@ async fn every_published_frame_is_understood_or_spoken_exactly() {
     let mut peer = site.serial();
     site.say("place anna on 1").await;
     peer.ask(&vectors.take(10), &frame("CN1|1")).await;
+    site.say("place anna on 1").await;
     peer.ask(&vectors.take(33), &frame("CN|1")).await;
+    site.say("place anna on 1").await;
     peer.ask(&vectors.take(34), &frame("CC|1")).await;
+    site.say("place anna on 1").await;
     peer.ask(&vectors.take(35), &vectors.take(36)).await;
+    site.say("place anna on 1").await;
     peer.ask(&frame("LT|1|E"), &vectors.take(38)).await;
 
     // The answer to a check-in on a phone, which is not imitated.

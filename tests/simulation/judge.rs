@@ -619,6 +619,7 @@ mod tests {
             access_method_id: AccessMethodId(Uuid::nil()),
             guest_name: None,
             card_wait_seconds: 5,
+            begin_again: false,
         });
         let orders = [(1, Ordered { job: job(1, "salto", order), local: false, held: true })].into();
         let book = Book { orders, agent_restored: vec![1], ..Book::default() };

@@ -700,6 +700,7 @@ impl World {
                     access_method_id: AccessMethodId(Uuid::from_u128(number.into())),
                     guest_name: None,
                     card_wait_seconds,
+                    begin_again: false,
                 })
             }
             80..88 => Order::CardRead(CardRead { encoder, card_wait_seconds }),

@@ -48,6 +48,7 @@ impl Driver for Scripted {
                 parallel_encoders: false,
             },
             checkout_on_last_grant: false,
+            override_after_deleted_card: false,
             doors: Vec::new(),
             encoders: Vec::new(),
             devices: Vec::new(),
@@ -127,6 +128,7 @@ fn job(number: u128, room: &str) -> Job {
             access_method_id: AccessMethodId(uuid::Uuid::from_u128(number)),
             guest_name: None,
             card_wait_seconds: 60,
+            begin_again: false,
         }),
     }
 }

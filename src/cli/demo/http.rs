@@ -61,6 +61,11 @@ impl Api {
         Ok((status, body))
     }
 
+    /// Calls a path whose success says nothing more.
+    pub(super) async fn done(&self, path: &str, body: Value) -> anyhow::Result<()> {
+        self.get(path, body, "ok").await.map(drop)
+    }
+
     /// Calls a path and gives one key of a successful answer.
     pub(super) async fn get(&self, path: &str, body: Value, key: &str) -> anyhow::Result<Value> {
         let (status, mut answer) = self.call(path, &body).await?;

@@ -1,6 +1,7 @@
 //! `latchd demo`: cloud, agent and a simulated property as three real processes on this machine, and a story.
 #![expect(clippy::print_stdout, reason = "the story is told on the terminal")]
 
+mod desk;
 mod http;
 mod property;
 mod story;
@@ -243,7 +244,8 @@ fn write_agent_config(folder: &Path, said: &CloudSaid, property: &Property) -> a
             format!("serial = \"{}\"", property.tty),
             "1",
             rooms(101),
-            "common = [{ name = \"pool\", authorisation = 1 }]\n"
+            "common = [{ name = \"pool\", authorisation = 1 }]\ncheckout = \"last_grant\"\n\
+             after_deleted_card = \"override\"\n"
         ),
         system("annex", format!("tcp = \"{}\"", property.tcp), "2", rooms(201), ""),
     );

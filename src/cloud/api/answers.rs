@@ -1,6 +1,8 @@
 //! Rows as the JSON objects that clients know: every documented field, all arrays present, times in UTC with
 //! milliseconds.
 
+mod still_open;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -8,12 +10,12 @@ use crate::{
     cloud::{
         store::{
             Attempt, AttemptState, Credential, DeviceRow, DeviceTrouble, Encoder, Entrance, Grant, Identity,
-            InstantKey, Method, Scan, ScanState, Scanned, Space, System, SystemTrouble, TimedEvent, Webhook,
-            Workspace,
+            InstantKey, Method, Scan, ScanState, Scanned, Space, StayEndTrouble, System, SystemTrouble,
+            TimedEvent, Webhook, Workspace,
         },
         time_text,
     },
-    grants::{CardFate, Mode, pin},
+    grants::{Mode, pin},
     model::{DeviceId, DoorKind, PinConstraint, Private, UserIdentityId, Window, WorkspaceId},
     protocol::Stage,
 };
@@ -385,8 +387,7 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     if let Some(deleted_at) = grant.deleted_at {
         warnings.push(warning("being_deleted", "This access grant is being deleted", deleted_at));
     }
-    warnings.extend(cards_that_still_open(grant, now));
-    warnings.extend(cards_of_left_doors(grant, now));
+    warnings.extend(still_open::of_grant(grant, now));
     warnings.extend(codes_that_are_still_there(grant, now));
     if grant.deleted_at.is_some() {
         return warnings;
@@ -395,11 +396,15 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     let updating: Vec<_> =
         methods.clone().filter_map(|method| Some((method.id, updating(method)?.1))).collect();
     if let Some(since) = updating.iter().map(|(_, since)| *since).min() {
-        let mut update =
-            warning("updating_access_times", "The new times are not in every access method yet", since);
+        let mut update = warning(
+            "updating_access_times",
+            "The new times are not in every access method yet; a card keeps the end printed on it until it is encoded again",
+            since,
+        );
         update["access_method_ids"] = updating.iter().map(|(id, _)| json!(id)).collect();
         warnings.push(update);
     }
+    warnings.extend(grant.stay_end_troubles.iter().map(stay_end_trouble));
     for method in methods {
         let Some(view) = &method.code else { continue };
         if let Some((_, since)) = coming(method) {
@@ -425,6 +430,20 @@ fn grant_warnings(grant: &Grant, now: Timestamp) -> Vec<Value> {
     warnings
 }
 
+fn stay_end_trouble(trouble: &StayEndTrouble) -> Value {
+    let (room, end) = (&trouble.room, time_text(trouble.ends_at));
+    let message = match &trouble.refused {
+        Some(code) => format!(
+            "The lock system was not told that the stay in {room} now ends at {end} ({code}): after the end that it \
+             knows it may take the room for free"
+        ),
+        None => format!(
+            "The lock system may not know that the stay in {room} now ends at {end}: look it up there"
+        ),
+    };
+    warning("underprovisioned_access", message, trouble.since)
+}
+
 /// The link of a mobile key. There are no sessions here, so its key stands for one; an open end is the last there is.
 pub(super) fn instant_key(workspace: WorkspaceId, identity: UserIdentityId, key: &InstantKey) -> Value {
     json!({
@@ -436,72 +455,6 @@ pub(super) fn instant_key(workspace: WorkspaceId, identity: UserIdentityId, key:
         "created_at": time_text(key.created_at),
         "expires_at": time_text(key.ends_at.unwrap_or(Timestamp::MAX)),
     })
-}
-
-fn cards_that_still_open(grant: &Grant, now: Timestamp) -> Option<Value> {
-    let is_gone = |method: &&Method| method.deleted.is_some();
-    let opening: Vec<_> = grant
-        .methods
-        .iter()
-        .filter(is_gone)
-        .filter_map(|method| match method.card {
-            CardFate::MayExist { opens_until } if method.card.may_open(now) => Some(opens_until),
-            _ => None,
-        })
-        .collect();
-    let since = grant.methods.iter().filter_map(|method| method.deleted).min()?;
-    if opening.is_empty() {
-        return None;
-    }
-    let until = match opening.iter().copied().collect::<Option<Vec<_>>>() {
-        Some(ends) => match ends.into_iter().max() {
-            Some(end) => format!("until {}", time_text(end)),
-            None => "until it is taken back".into(),
-        },
-        None => "until it is taken back".into(),
-    };
-    Some(warning(
-        "overprovisioned_access",
-        format!(
-            "A card of this access grant still opens {until}: offline locks cannot be told. Take the card back, have \
-             the room checked out, or let the next guest's card be used at the door"
-        ),
-        since,
-    ))
-}
-
-/// Cards that asked to be written again and open, until they are, doors that the grant leads to no more.
-fn cards_of_left_doors(grant: &Grant, now: Timestamp) -> Option<Value> {
-    let opening: Vec<_> = grant
-        .methods
-        .iter()
-        .filter(|method| {
-            method.deleted.is_none() && method.card.may_open(now) && !method.left_doors.is_empty()
-        })
-        .collect();
-    let since = opening.iter().filter_map(|method| method.written_for).map(|(_, since)| since).min()?;
-    let doors: std::collections::BTreeSet<_> =
-        opening.iter().flat_map(|method| method.left_doors.iter().map(String::as_str)).collect();
-    let ends: Option<Vec<_>> = opening
-        .iter()
-        .map(|method| match method.card {
-            CardFate::MayExist { opens_until } => opens_until,
-            CardFate::Never => None,
-        })
-        .collect();
-    let until = match ends.and_then(|ends| ends.into_iter().max()) {
-        Some(end) => format!("until {}", time_text(end)),
-        None => "until it is taken back".into(),
-    };
-    Some(warning(
-        "overprovisioned_access",
-        format!(
-            "A card of this access grant still opens {} {until}, to which it leads no more: offline locks cannot be told. \
-             Encode the same card again, or take it back",
-            doors.into_iter().collect::<Vec<_>>().join(", ")
-        ),
-        since,
-    ))
 }
 
 /// Codes that should be gone and are not known to be, by device.
@@ -605,7 +558,7 @@ pub(super) fn method(workspace: WorkspaceId, method: &Method, now: Timestamp) ->
         "is_issued": method.is_issued,
         "issued_at": maybe_time(method.issued_at),
         "errors": method_errors(method, now),
-        "warnings": method_warnings(method),
+        "warnings": method_warnings(method, now),
         "pending_mutations": method_mutations(method),
     });
     match method.mode {
@@ -655,14 +608,20 @@ fn method_errors(method: &Method, now: Timestamp) -> Vec<Value> {
     errors
 }
 
-fn method_warnings(method: &Method) -> Vec<Value> {
+fn method_warnings(method: &Method, now: Timestamp) -> Vec<Value> {
     let mut warnings = Vec::new();
     if let Some(deleted_at) = method.deleted {
-        warnings.push(warning("being_deleted", "This access method is being deleted", deleted_at));
+        let message = still_open::deleted(method, now);
+        let message = message.unwrap_or_else(|| "This access method is being deleted".into());
+        warnings.push(warning("being_deleted", message, deleted_at));
         return warnings;
     }
     if let Some((_, since)) = updating(method) {
-        warnings.push(warning("updating_access_times", "The new times are being written", since));
+        let message = match method.mode {
+            Mode::Card => "The card keeps the end printed on it until it is encoded again",
+            Mode::Code | Mode::MobileKey | Mode::CloudKey => "The new times are being written",
+        };
+        warnings.push(warning("updating_access_times", message, since));
     }
     if let Some(view) = &method.code {
         if let Some(since) = view.code.late_since {

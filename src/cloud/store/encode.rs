@@ -6,7 +6,8 @@ use rusqlite::params;
 use crate::{
     grants::{Checkout, Encode, EncodeFacts, Refused, Resource, plan_encode},
     model::{
-        AccessMethodId, AcsEncoderId, AcsSystemId, BridgeId, EncoderName, JobId, Private, ReservationKey,
+        AccessMethodId, AcsEncoderId, AcsSystemId, BridgeId, EncoderName, JobId, Order, Private,
+        ReservationKey,
     },
     store::StoreError,
 };
@@ -80,6 +81,7 @@ impl Tenant<'_> {
             deleted: grant.deleted_at.is_some(),
             is_issued: method.is_issued,
             in_doubt: method.in_doubt,
+            after_deleted_card: self.follows_a_deleted_card(now, &grant, method.system, &targets)?,
             pending,
             guest_name,
             encoder,
@@ -89,6 +91,7 @@ impl Tenant<'_> {
         let attempt = match plan_encode(facts, now, &self.db.random)? {
             Encode::Same(attempt) => attempt,
             Encode::New { attempt, job, doors, unsent_at, silent_at } => {
+                let begin_again = matches!(&job.order, Order::CardEncode(card) if card.begin_again);
                 self.db.execute(
                     "INSERT INTO action_attempt VALUES(?1, ?2, ?3, ?4, ?5, 'pending', NULL, NULL, NULL, ?6, ?7, ?8, NULL, NULL)",
                     params![
@@ -104,8 +107,8 @@ impl Tenant<'_> {
                 )?;
                 self.db.execute(
                     "INSERT INTO ordered_card(job_id, workspace_id, bridge_id, access_method_id, acs_entrance_ids,
-                                              starts_at, ends_at)
-                     VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                                              starts_at, ends_at, begin_again)
+                     VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     params![
                         job.job_id.to_string(),
                         self.workspace,
@@ -113,7 +116,8 @@ impl Tenant<'_> {
                         wanted.to_string(),
                         id_list(Some(&doors)),
                         ms(grant.window.starts_at()),
-                        grant.window.ends_at().map(ms)
+                        grant.window.ends_at().map(ms),
+                        begin_again
                     ],
                 )?;
                 self.db.enqueue_job(now, bridge, &job)?;
@@ -130,12 +134,7 @@ impl Tenant<'_> {
         checkout: &Checkout,
         key: Option<&ReservationKey>,
     ) -> Result<(), StoreError> {
-        let bridge = self.db.one(
-            "SELECT bridge_id FROM acs_system WHERE acs_system_id = ?1 AND workspace_id = ?2",
-            params![checkout.system.to_string(), self.workspace],
-            |row| id::<BridgeId>(row, "bridge_id"),
-        )?;
-        let Some(bridge) = bridge else { return Ok(()) };
+        let Some(bridge) = self.bridge_of(checkout.system)? else { return Ok(()) };
         // What became of an earlier check-out of this stay says nothing any more.
         self.db.execute(
             "DELETE FROM ordered_checkout
@@ -156,6 +155,14 @@ impl Tenant<'_> {
             ],
         )?;
         self.db.enqueue_job(now, bridge, &checkout.job)
+    }
+
+    pub(super) fn bridge_of(&self, system: AcsSystemId) -> Result<Option<BridgeId>, StoreError> {
+        self.db.one(
+            "SELECT bridge_id FROM acs_system WHERE acs_system_id = ?1 AND workspace_id = ?2",
+            params![system.to_string(), self.workspace],
+            |row| id(row, "bridge_id"),
+        )
     }
 
     /// A stay that lives again must not lose its rooms to the check-out that its former last grant ordered.

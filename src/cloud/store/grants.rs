@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    Person, Tenant,
+    DeletedCard, Person, StayEndTrouble, Tenant,
     keys::KeyView,
     rows::{id, json, maybe_time, parsed, time},
 };
@@ -84,6 +84,10 @@ pub(crate) struct Grant {
     pub(crate) errors: Vec<(String, String, Timestamp)>,
     /// What cannot be had of the codes that are asked for.
     pub(crate) lacks: Vec<Lack>,
+    /// Deleted cards of its stay that may still open, those of other grants among them.
+    pub(crate) deleted_cards: Vec<DeletedCard>,
+    /// Rooms whose lock system was not told until when the stay is.
+    pub(crate) stay_end_troubles: Vec<StayEndTrouble>,
 }
 
 /// A method as it stands, desired and observed.
@@ -188,6 +192,8 @@ impl Tenant<'_> {
                     methods: Vec::new(),
                     errors: Vec::new(),
                     lacks: Vec::new(),
+                    deleted_cards: Vec::new(),
+                    stay_end_troubles: Vec::new(),
                 };
                 Ok((grant, row.get::<_, Option<Vec<u8>>>("name")?))
             },
@@ -227,6 +233,10 @@ impl Tenant<'_> {
             |row| Ok((row.get("code")?, row.get("message")?, time(row, "created_at")?)),
         )?;
         grant.lacks = self.lacks(grant.id)?;
+        if let (Some(key), None) = (&grant.reservation_key, grant.deleted_at) {
+            grant.deleted_cards = self.deleted_cards(key)?;
+            grant.stay_end_troubles = self.stay_end_troubles(key)?;
+        }
         Ok(Some(grant))
     }
 
@@ -359,5 +369,6 @@ pub(super) fn target_system(row: &Row<'_>) -> rusqlite::Result<TargetSystem> {
         name: parsed(row, "name")?,
         capabilities: json(row, "capabilities")?,
         checkout_on_last_grant: row.get("checkout_on_last_grant")?,
+        override_after_deleted_card: row.get("override_after_deleted_card")?,
     })
 }

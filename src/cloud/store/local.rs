@@ -65,8 +65,9 @@ impl Db {
         if taken == 0 {
             return Ok(false);
         }
-        if let Some(card) = card {
-            self.card_done_by_another(now, bridge, card, report)?;
+        match card {
+            Some(card) => self.card_done_by_another(now, bridge, card, report)?,
+            None => self.tenant(workspace).stay_begun_at_site(now, bridge, report)?,
         }
         self.slot_changed_at_site(now, workspace, bridge, report, local)?;
         self.tell_local_job(now, workspace, bridge, report, local)?;

@@ -27,6 +27,7 @@ mod scan;
 mod sites;
 mod spaces;
 mod standing;
+mod stays;
 mod tenancy;
 mod trust;
 mod update;
@@ -53,6 +54,7 @@ pub(crate) use scan::{Scan, ScanState, Scanned};
 pub(crate) use sites::{Encoder, Entrance, EntranceFilter, System, SystemTrouble};
 pub(crate) use spaces::{Members, NewSpace, Space, SpaceChange, SpaceFilter, SpaceName};
 pub use standing::Unvouched;
+pub(crate) use stays::{DeletedCard, StayEndTrouble};
 pub use tenancy::{ApiKeyRow, Workspace};
 pub use trust::{
     Acceptance, Admitting, Asked, Asking, BridgeKeys, BridgeRow, CloudKeyRow, Invitation, NotAdmitted,
@@ -89,6 +91,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("erasure.sql"),
     include_str!("credentials.sql"),
     include_str!("follow.sql"),
+    include_str!("stays.sql"),
 ];
 
 /// The cloud's database.

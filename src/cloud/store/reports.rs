@@ -47,8 +47,10 @@ impl Db {
                 "UPDATE ordered_card SET revision = ?2 WHERE job_id = ?1",
                 params![report.job_id.to_string(), report.revision],
             )?;
-            self.tenant(card.workspace).card_reported(now, &card, report)?;
-        } else if let Some(local) = report.local.as_ref().filter(|local| local.origin != Origin::Cloud) {
+            self.copy_ledger(bridge, &report.rooms)?;
+            return self.tenant(card.workspace).card_reported(now, &card, report);
+        }
+        if let Some(local) = report.local.as_ref().filter(|local| local.origin != Origin::Cloud) {
             if !self.local_job_reported(now, bridge, report, local)? {
                 return Ok(());
             }
@@ -58,6 +60,7 @@ impl Db {
             && !self.unlock_reported(now, bridge, report)?
         {
             self.checkout_reported(bridge, report)?;
+            self.stay_end_reported(bridge, report)?;
         }
         self.copy_ledger(bridge, &report.rooms)
     }
@@ -113,6 +116,7 @@ impl Db {
             }
             self.slot_lost(now, bridge, job)?;
             self.unlock_lost(now, bridge, job)?;
+            self.stay_end_lost(bridge, job)?;
         }
         Ok(())
     }
@@ -215,9 +219,18 @@ impl Tenant<'_> {
             };
             self.end_attempt(now, attempt, &ended)?;
         }
-        match method {
-            Some(method) => self.move_method(now, &method, card, end, report),
-            None => Ok(()),
+        let Some(method) = method else { return Ok(()) };
+        self.move_method(now, &method, card, end, report)?;
+        if !matches!(end, CardEnd::Written { .. }) {
+            return Ok(());
+        }
+        self.catch_up_with_stay_end(now, method.id, card.window.ends_at())?;
+        let has_begun = facts(&report.outcome).is_some_and(|facts| facts.overrode == Some(true));
+        match self.stay_of(method.grant)? {
+            Some(key) if has_begun => {
+                self.stay_begun_anew(now, Some(method.id), method.system, &key, &card.doors)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -241,15 +254,21 @@ impl Tenant<'_> {
                     Some(grant) => grant.window == card.window,
                     None => true,
                 };
+                // What settles a doubt about an earlier card does not bring it back.
+                let is_overridden = report.revision > 1 && self.is_overridden(method.id)?;
                 self.observe(
                     method.id,
                     &Observed {
-                        is_issued: is_current,
+                        is_issued: is_current && !is_overridden,
                         issued_at: Some(method.issued_at.unwrap_or(now)),
                         in_doubt: false,
                         card: CardFate::MayExist { opens_until: later(method.card, window.ends_at()) },
                     },
                 )?;
+                if is_overridden {
+                    return Ok(());
+                }
+                self.forget_overridden(method.id)?;
                 if !is_current {
                     // The grant changed while the card was being written: it asks to be written again.
                     return self.note_written_for(now, method.id, card.window);
@@ -262,7 +281,10 @@ impl Tenant<'_> {
                     self.tell_issued(now, method, &card.doors)?;
                 }
             }
-            CardEnd::InDoubt => self.observe_doubt(method, card.window)?,
+            CardEnd::InDoubt => {
+                self.forget_overridden(method.id)?;
+                self.observe_doubt(method, card.window)?;
+            }
             CardEnd::NotWritten => {
                 // What a doubt had made possible did not happen; what was written before did.
                 let card = match method.issued_at {

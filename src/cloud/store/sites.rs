@@ -310,10 +310,10 @@ impl Tenant<'_> {
         let capabilities = serde_json::to_string(&system.capabilities)
             .map_err(|error| StoreError::corrupt("acs_system.capabilities", error))?;
         self.db.execute(
-            "INSERT INTO acs_system VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, NULL)
+            "INSERT INTO acs_system VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, NULL, ?11)
              ON CONFLICT(acs_system_id) DO UPDATE SET kind = excluded.kind, time_zone = excluded.time_zone,
                capabilities = excluded.capabilities, checkout_on_last_grant = excluded.checkout_on_last_grant,
-               removed_at = NULL",
+               override_after_deleted_card = excluded.override_after_deleted_card, removed_at = NULL",
             params![
                 key.to_string(),
                 self.workspace,
@@ -324,7 +324,8 @@ impl Tenant<'_> {
                 system.time_zone,
                 capabilities,
                 system.checkout_on_last_grant,
-                ms(now)
+                ms(now),
+                system.override_after_deleted_card
             ],
         )?;
         if known.is_none() {

@@ -1,6 +1,7 @@
 //! The store's rules, with a bridge that says what the test tells it to.
 
 mod follow;
+mod stays;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -199,6 +200,7 @@ fn inventory(rooms: &[&str]) -> Inventory {
                 parallel_encoders: true,
             },
             checkout_on_last_grant: true,
+            override_after_deleted_card: false,
             doors: rooms
                 .iter()
                 .map(|room| door(room, DoorKind::Room))

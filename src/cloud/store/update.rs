@@ -98,6 +98,9 @@ impl Tenant<'_> {
         self.follow_methods(now, &grant, updated.window, &before, &targets)?;
         if updated.window != grant.window {
             self.update_keys(now, &grant)?;
+            if let Some(key) = &grant.reservation_key {
+                self.follow_stay_end(now, key)?;
+            }
         }
         if grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code) {
             self.with_book(now, grant.id, |book, at| {

@@ -93,7 +93,7 @@ error_codes! {
     Ef "EF" BadCard "the card belongs to another system or is damaged; take another one";
     Td "TD" RoomUnknown "the lock server has no room of this name; leading zeros count";
     Ed "ED" NoCard "the encoder waited too long for a card";
-    Ea "EA" NoStayToJoin "the lock server holds the room for checked out, so no card can join its stay";
+    Ea "EA" NoStayToJoin "the lock server holds the room for checked out: it has no stay to join or to change";
     Os "OS" RoomBlocked "the lock server holds the room for out of service";
     Eo "EO" EncoderBusy "this guest's card is being made at another station";
     En "EN" BadCard "the card's magnetic stripe is too weak; take another one";

@@ -8,6 +8,12 @@
 //! down. A start that has come is left empty, which the lock server takes for "at once". Where an end falls into the
 //! hour that a change of clocks repeats, it may hold until the later of the two, and that is what is reported as the
 //! card's printed end.
+//!
+//! # Stays
+//! `MC` changes the end of the stay that the server knows, and with it no card: an offline lock goes by the end that
+//! is printed on the card. It could also move the stay to another room. That is refused: a room's first card must be
+//! one that begins the stay there (`CN`), else nothing says that the lock turns away the cards of whoever was there
+//! before, and after a move the first one would be a copy (`CC`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,8 +32,8 @@ use crate::{
     drivers::{Driver, Line, Performed, ProgressSink, Work},
     model::{
         Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
-        Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, Success, SystemInventory,
-        SystemKind, SystemName, Treatment, Written,
+        Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, StayModify, Success,
+        SystemInventory, SystemKind, SystemName, Treatment, Written,
     },
     protocol::Stage,
     seams::{self, BoxFuture, Clock, Net, Random, SystemNet},
@@ -122,7 +128,7 @@ impl SaltoIs {
             join: Some(ProofLevel::Vector),
             future_start: Some(ProofLevel::Vector),
             checkout: Some(ProofLevel::Vector),
-            modify_stay: None,
+            modify_stay: Some(ProofLevel::Vector),
             read_card: Some(ProofLevel::Vector),
             open_end: None,
             slots: None,
@@ -203,13 +209,17 @@ impl SaltoIs {
                 "SALTO prints an end on every card: give the access an end (`ends_at`)",
             )
         })?;
-        let printed = self.local(ends_at, RoundMode::Ceil);
+        self.end_on_the_wire(ends_at)
+    }
+
+    fn end_on_the_wire(&self, ends_at: Timestamp) -> Result<civil::DateTime, Refusal> {
+        let end = self.local(ends_at, RoundMode::Ceil);
         // The wire has two digits for the year.
-        match printed.year() {
-            2000..=2099 => Ok(printed),
+        match end.year() {
+            2000..=2099 => Ok(end),
             year => Err(Refusal::new(
                 Code::BadDates,
-                format!("SALTO's cards end between 2000 and 2099, not in {year}"),
+                format!("SALTO's cards and stays end between 2000 and 2099, not in {year}"),
             )),
         }
     }
@@ -231,13 +241,29 @@ impl SaltoIs {
                 self.check_stay_room(room)?;
                 Ok(Some(Command::CheckOut { room: room.as_str().to_owned() }))
             }
+            Order::StayModify(stay) => self.modify_stay(stay).map(Some),
             Order::InventoryRefresh => Ok(None),
-            Order::StayModify(_)
-            | Order::SlotPut(_)
+            Order::SlotPut(_)
             | Order::SlotRemove { .. }
             | Order::DeviceUnlock { .. }
             | Order::DeviceRead { .. } => Err(unsupported(&work.order)),
         }
+    }
+
+    fn modify_stay(&self, stay: &StayModify) -> Result<Command, Refusal> {
+        self.check_stay_room(&stay.room)?;
+        if stay.to_room.as_ref().is_some_and(|to| *to != stay.room) {
+            return Err(Refusal::new(
+                Code::Unsupported,
+                "a stay moves by a first card in its new room: delete the stay's access grants, and grant the new room",
+            ));
+        }
+        Ok(Command::ModifyStay {
+            room: stay.room.as_str().to_owned(),
+            to_room: String::new(),
+            expiry: self.end_on_the_wire(stay.ends_at)?,
+            auth_code: String::new(),
+        })
     }
 
     fn write_card(&self, card: &CardEncode, treatment: Treatment) -> Result<Command, Refusal> {
@@ -275,10 +301,7 @@ impl SaltoIs {
 
     fn check_stay_room(&self, room: &DoorName) -> Result<(), Refusal> {
         if self.common_door(room).is_some() && !self.is_room(room) {
-            return Err(Refusal::new(
-                Code::Unsupported,
-                format!("{room} is a common door; it has no stay to check out"),
-            ));
+            return Err(Refusal::new(Code::Unsupported, format!("{room} is a common door; it has no stay")));
         }
         if !self.is_room(room) {
             return Err(self.entrance_unknown(room));
@@ -387,9 +410,10 @@ impl SaltoIs {
                     );
                 }
             },
-            Order::StayCheckout { .. } => Success { written: Some(Written::Proven), ..Success::default() },
-            Order::StayModify(_)
-            | Order::SlotPut(_)
+            Order::StayCheckout { .. } | Order::StayModify(_) => {
+                Success { written: Some(Written::Proven), ..Success::default() }
+            }
+            Order::SlotPut(_)
             | Order::SlotRemove { .. }
             | Order::DeviceUnlock { .. }
             | Order::DeviceRead { .. }
@@ -470,6 +494,7 @@ impl Driver for SaltoIs {
         SystemInventory {
             // The site's choice, not the system's: the agent fills it in.
             checkout_on_last_grant: false,
+            override_after_deleted_card: false,
             name: self.system.clone(),
             kind: SystemKind::SaltoIs,
             time_zone: self.time_zone.iana_name().unwrap_or("Etc/Unknown").to_owned(),
@@ -501,9 +526,12 @@ impl Driver for SaltoIs {
                 self.check_stay_room(room)?;
                 vec![room.clone()]
             }
+            Order::StayModify(stay) => {
+                self.modify_stay(stay)?;
+                vec![stay.room.clone()]
+            }
             Order::InventoryRefresh => Vec::new(),
-            Order::StayModify(_)
-            | Order::SlotPut(_)
+            Order::SlotPut(_)
             | Order::SlotRemove { .. }
             | Order::DeviceUnlock { .. }
             | Order::DeviceRead { .. } => return Err(unsupported(order)),

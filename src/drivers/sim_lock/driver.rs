@@ -346,6 +346,7 @@ impl Driver for SimLock {
             time_zone: self.time_zone.iana_name().unwrap_or("Etc/Unknown").to_owned(),
             capabilities: Self::capabilities(),
             checkout_on_last_grant: false,
+            override_after_deleted_card: false,
             doors: Vec::new(),
             encoders: Vec::new(),
             devices: self.locks.iter().map(device).collect(),

@@ -32,6 +32,7 @@ pub fn card(system: &str, number: u64, now: Timestamp) -> Job {
         access_method_id: AccessMethodId(uuid::Uuid::from_u128(u128::from(number))),
         guest_name: Some(Private::new("Jane Doe")),
         card_wait_seconds: 30,
+        begin_again: false,
     });
     job(system, number, now, order)
 }

@@ -204,6 +204,7 @@ fn inventory(locks: &[&str]) -> Inventory {
                 parallel_encoders: false,
             },
             checkout_on_last_grant: false,
+            override_after_deleted_card: false,
             doors: Vec::new(),
             encoders: Vec::new(),
             devices: locks.iter().map(device).collect(),

@@ -199,6 +199,7 @@ impl Tenant<'_> {
             self.order_checkout(now, checkout, last_of)?;
         }
         if let Some(key) = last_of {
+            self.forget_stay_ends(now, key)?;
             self.db.execute(
                 "DELETE FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2",
                 params![self.workspace, key.as_str()],

@@ -22,7 +22,7 @@ pub enum Dates {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     Encode(Encode),
-    Read { encoder: String },
+    Read { encoder: String, ejects: bool },
     CheckOut { encoder: String, room: String },
     Modify(Modify),
 }
@@ -35,6 +35,8 @@ pub(super) struct Encode {
     /// Whether it joins the stay in the room (`CC`) or begins a new one (`CN`).
     pub copy: bool,
     pub encoder: String,
+    /// Whether the card has to be taken away before the encoder takes another.
+    pub ejects: bool,
     /// The main room first.
     pub rooms: Vec<String>,
     pub authorisations: BTreeSet<u8>,
@@ -68,8 +70,8 @@ pub(super) fn parse(fields: &[String], dates: Dates) -> Result<Command, Syntax> 
     match field(0) {
         "LT" => {
             at_most(3)?;
-            eject(field(2))?;
-            Ok(Command::Read { encoder: required(field(1), "no encoder")? })
+            let ejects = eject(field(2))?;
+            Ok(Command::Read { encoder: required(field(1), "no encoder")?, ejects })
         }
         "CO" => {
             at_most(3)?;
@@ -103,7 +105,7 @@ fn encode(said: &str, fields: &[String], dates: Dates) -> Result<Encode, Syntax>
     if fields.len() > 16 {
         return Err(Syntax("more fields than the command has"));
     }
-    eject(field(2))?;
+    let ejects = eject(field(2))?;
     required(field(3), "no main room")?;
     let rooms = (3..=6).map(field).filter(|room| !room.is_empty()).map(str::to_owned).collect();
     if (11..=14).any(|n| field(n).chars().count() > LINE) {
@@ -115,6 +117,7 @@ fn encode(said: &str, fields: &[String], dates: Dates) -> Result<Encode, Syntax>
         said: said.to_owned(),
         copy,
         encoder: required(field(1), "no encoder")?,
+        ejects,
         rooms,
         authorisations: granted.difference(&denied).copied().collect(),
         start: date(field(9), dates)?,
@@ -135,9 +138,10 @@ fn required(text: &str, missing: &'static str) -> Result<String, Syntax> {
     }
 }
 
-fn eject(text: &str) -> Result<(), Syntax> {
+fn eject(text: &str) -> Result<bool, Syntax> {
     match text {
-        "E" | "R" | "T" => Ok(()),
+        "E" | "T" => Ok(true),
+        "R" => Ok(false),
         _ => Err(Syntax("eject field is not E, R or T")),
     }
 }

@@ -22,6 +22,7 @@ remove ENCODER                      take away what lies there
 use CARD at DOOR                    hold a card to a lock (taking it from an encoder first)
 cards | doors | ledger              all cards; which cards open each door now; everything
 foreign-card-made ROOM [one-shot]   the hotel's own desk program makes a card, overriding the stay (one-shot joins)
+foreign-check-out ROOM              the hotel's own desk program frees the room
 room ROOM out-of-service|in-service
 wire [since N]                      what went over the wire
 wire count [KIND] | wire count sent KIND
@@ -98,6 +99,7 @@ impl Simulator {
             }
             "ledger" => Ok(self.ledger()),
             "foreign-card-made" => self.desk_card(text),
+            "foreign-check-out" => self.desk_check_out(text),
             "room" => self.room(text),
             "wire" => self.wire(words),
             "wait" => self.wait(text).await,
@@ -192,6 +194,12 @@ impl Simulator {
         let local = self.local_now();
         let made = self.change(|state, _| state.world.desk_card(room, local, one_shot))?;
         Ok(json!({ "card": made.card, "serial": made.serial, "room": room }))
+    }
+
+    fn desk_check_out(&self, text: &str) -> Answer {
+        let freed = self.change(|state, _| state.world.check_out("0", text.trim()));
+        freed.map_err(|_| HandError::Missing { what: "room", name: text.trim().to_owned() })?;
+        Ok(json!({ "room": text.trim() }))
     }
 
     fn room(&self, text: &str) -> Answer {

@@ -21,6 +21,8 @@
 //! - ENQ and frames during a card wait are answered by NAK. An acknowledged order lives on when its client hangs up:
 //!   a card laid down later is still written, and until the card wait is over the encoder answers `OV`.
 //! - `EO` is answered while another encoder waits with a card for the same room.
+//! - With eject `E` or `T` a card that was worked on has to be taken away: to the next command it is no card, until it is
+//!   laid down again. With `R` the next command works on whatever lies there.
 //!
 //! # What it does not imitate
 //! More than one card a command; cards to phones (`CNM`, `CCM`); track text (`L1`…, `P1`…); audit trails (`WF`,

@@ -94,14 +94,21 @@ const KEPT: usize = 10_000;
 #[derive(Debug)]
 pub(super) enum Waiting {
     Encode(Encode),
-    Read { encoder: String },
+    Read { encoder: String, ejects: bool },
 }
 
 impl Waiting {
     pub(super) fn encoder(&self) -> &str {
         match self {
             Self::Encode(encode) => &encode.encoder,
-            Self::Read { encoder } => encoder,
+            Self::Read { encoder, .. } => encoder,
+        }
+    }
+
+    fn ejects(&self) -> bool {
+        match self {
+            Self::Encode(encode) => encode.ejects,
+            Self::Read { ejects, .. } => *ejects,
         }
     }
 }
@@ -259,9 +266,9 @@ impl State {
                 self.world.occupy(&encode.encoder, Some(&encode.rooms));
                 Begun::Waiting(Waiting::Encode(encode))
             }),
-            Command::Read { encoder } => self.world.idle(&encoder).map(|()| {
+            Command::Read { encoder, ejects } => self.world.idle(&encoder).map(|()| {
                 self.world.occupy(&encoder, Some(&[]));
-                Begun::Waiting(Waiting::Read { encoder })
+                Begun::Waiting(Waiting::Read { encoder, ejects })
             }),
             Command::CheckOut { encoder, room } => self
                 .world
@@ -290,12 +297,15 @@ impl State {
                     silent: self.faults.strikes(Fault::WriteThenSilent),
                 }
             }),
-            Waiting::Read { encoder } => self.world.read(encoder, now).map(|fields| {
+            Waiting::Read { encoder, .. } => self.world.read(encoder, now).map(|fields| {
                 let mut answer = vec!["LT".into(), encoder.clone()];
                 answer.extend(fields);
                 End::Done { answer }
             }),
         };
+        if waiting.ejects() {
+            self.world.eject(waiting.encoder());
+        }
         end.unwrap_or_else(Into::into)
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Stay {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     pub card: Option<String>,
+    /// What lies there was worked on and is to be taken away first.
+    pub is_ejected: bool,
     /// The rooms being encoded right now; none when idle.
     pub busy: Option<BTreeSet<String>>,
 }
@@ -148,8 +150,17 @@ impl World {
         self.encoders.get(encoder).is_some_and(|it| it.busy.is_some())
     }
 
+    /// The card that an encoder can work on.
     pub(super) fn lying_on(&self, encoder: &str) -> Option<&str> {
-        self.encoders.get(encoder)?.card.as_deref()
+        let encoder = self.encoders.get(encoder)?;
+        encoder.card.as_deref().filter(|_| !encoder.is_ejected)
+    }
+
+    /// Whatever lies there has to be taken away before the encoder works again.
+    pub(super) fn eject(&mut self, encoder: &str) {
+        if let Some(encoder) = self.encoders.get_mut(encoder) {
+            encoder.is_ejected = encoder.card.is_some();
+        }
     }
 
     /// Writes the card that lies there, and only then begins or extends the stay in the database.
@@ -305,6 +316,7 @@ impl World {
         self.take_up(card);
         if let Some(encoder) = self.encoders.get_mut(encoder) {
             encoder.card = Some(card.to_owned());
+            encoder.is_ejected = false;
         }
         Ok(())
     }
@@ -458,6 +470,7 @@ mod tests {
 
     fn encode(copy: bool, rooms: &[&str], common: &[u8]) -> Encode {
         Encode {
+            ejects: false,
             said: if copy { "CC" } else { "CN" }.into(),
             copy,
             encoder: "1".into(),

@@ -241,6 +241,7 @@ fn furnish(folder: &Path) -> anyhow::Result<()> {
         time_zone: "Europe/Oslo".into(),
         capabilities: cards.clone(),
         checkout_on_last_grant: false,
+        override_after_deleted_card: false,
         doors: rooms.chain(lobby).collect::<Result<_, _>>()?,
         encoders: vec![Encoder { name: EncoderName::new("1")?, display_name: None }],
         devices: Vec::new(),

@@ -1,0 +1,255 @@
+//! What a stay's lock system is told of it, and what becomes of its other cards.
+
+use super::*;
+
+impl Property {
+    /// Another configuration of the site's one system.
+    fn configured(change: impl FnOnce(&mut SystemInventory)) -> Self {
+        let mut property = Self::new();
+        let mut inventory = inventory(&["101", "102", "103"]);
+        change(&mut inventory.systems[0]);
+        property.db.apply_inventory(property.now, property.bridge, &inventory).unwrap();
+        property
+    }
+
+    /// Orders the card of a method, and has it written by a system whose ledger then says that `room` follows the stay.
+    fn write(&mut self, method: AccessMethodId, stay: &str, room: &str, overrode: bool) {
+        let (_, job) = self.encode(method);
+        self.written_in(job, stay, room, overrode);
+    }
+
+    fn written_in(&mut self, job: JobId, stay: &str, room: &str, overrode: bool) {
+        let card = CardFacts { overrode: Some(overrode), ..CardFacts::default() };
+        let outcome = Success { written: Some(Written::Proven), card: Some(card), ..Success::default() };
+        let mut report = report(self.now, job, Outcome::Succeeded(outcome));
+        report.rooms = vec![self.holds(stay, room)];
+        self.db.apply_report(self.now, self.bridge, &report).unwrap();
+    }
+
+    fn holds(&self, stay: &str, room: &str) -> RoomState {
+        RoomState {
+            system: SystemName::new("salto").unwrap(),
+            room: DoorName::new(room).unwrap(),
+            reservation_key: Some(ReservationKey::new(stay).unwrap()),
+            certain: true,
+            since: self.now,
+            cards: 1,
+            printed_ends: Vec::new(),
+        }
+    }
+
+    fn ends_in(&mut self, grant: &Grant, hours: i64) {
+        let ends_at = Some(Some(self.now + HOUR * i32::try_from(hours).unwrap()));
+        let (now, change) = (self.now, GrantChange { ends_at, ..GrantChange::default() });
+        self.tenant().update_grant(now, &GrantName::Id(grant.id), &change).unwrap().unwrap();
+    }
+
+    /// The ends that lock systems are to be told: room, in how many hours, and how that ended.
+    fn stay_ends(&self) -> Vec<(String, i64, Option<String>)> {
+        let sql =
+            "SELECT e.name, x.ends_at, x.state FROM stay_end x JOIN acs_entrance e USING(acs_entrance_id)";
+        let all = self.db.all(sql, [], |row| {
+            let ends_at = rows::time(row, "ends_at")?;
+            Ok((row.get("name")?, ends_at.duration_since(self.now).as_hours(), row.get("state")?))
+        });
+        all.unwrap()
+    }
+
+    fn stay_end_job(&self) -> JobId {
+        self.db.one("SELECT job_id FROM stay_end", [], |row| rows::id(row, "job_id")).unwrap().unwrap()
+    }
+
+    fn look(&mut self, grant: &Grant) -> Grant {
+        self.tenant().grant(&GrantName::Id(grant.id)).unwrap().unwrap()
+    }
+
+    /// Whether the card that was ordered last was to begin its stay anew.
+    fn begins_again(&self) -> bool {
+        let sql = "SELECT begin_again FROM ordered_card ORDER BY rowid DESC LIMIT 1";
+        self.db.one(sql, [], |row| row.get("begin_again")).unwrap().unwrap()
+    }
+}
+
+fn told_ends(system: &mut SystemInventory) {
+    system.capabilities.modify_stay = Some(ProofLevel::Vector);
+}
+
+fn overriding(system: &mut SystemInventory) {
+    system.override_after_deleted_card = true;
+}
+
+#[test]
+fn a_moved_end_is_told_to_the_lock_system_that_holds_the_stay_and_to_no_other() {
+    let mut property = Property::configured(told_ends);
+    let jane = property.grant("stay-1", &["101", "lobby"], 24);
+    property.ends_in(&jane, 30);
+    assert_eq!(property.stay_ends(), [], "no card is out: the room has not heard of the stay");
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.ends_in(&jane, 48);
+    assert_eq!(property.stay_ends(), [("101".into(), 48, None)]);
+    // The stay goes on as long as its last grant does.
+    let john = property.grant("stay-1", &["101"], 40);
+    property.ends_in(&john, 36);
+    assert_eq!(property.stay_ends(), [("101".into(), 48, None)]);
+    property.ends_in(&jane, 30);
+    assert_eq!(property.stay_ends(), [("101".into(), 36, None)]);
+    let job = property.stay_end_job();
+    property.report(job, Outcome::Succeeded(Success::default()));
+    assert_eq!(property.stay_ends(), [("101".into(), 36, Some("succeeded".into()))]);
+    property.ends_in(&jane, 31);
+    assert_eq!(property.stay_end_job(), job, "nothing new to tell");
+
+    let mut property = Property::new();
+    let jane = property.grant("stay-1", &["101"], 24);
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.ends_in(&jane, 48);
+    assert_eq!(property.stay_ends(), [], "a system that takes no such word");
+}
+
+#[test]
+fn a_lock_system_that_was_not_told_is_shown_and_asked_again_with_the_next_change() {
+    for (outcome, refused) in [
+        (Outcome::failed(Code::NoStayToJoin, "checked out"), Some("no_stay_to_join")),
+        (Outcome::unknown(Code::NoAnswer, "silence"), None),
+        (Outcome::Expired(crate::model::Refusal::new(Code::Expired, "late")), Some("expired")),
+    ] {
+        let mut property = Property::configured(told_ends);
+        let jane = property.grant("stay-1", &["101"], 24);
+        property.write(jane.methods[0].id, "stay-1", "101", true);
+        property.ends_in(&jane, 48);
+        assert!(property.look(&jane).stay_end_troubles.is_empty());
+        let job = property.stay_end_job();
+        property.report(job, outcome);
+        let shown = property.look(&jane).stay_end_troubles;
+        assert_eq!((shown.len(), shown[0].room.as_str()), (1, "101"));
+        assert_eq!(shown[0].refused.as_deref(), refused);
+        property.ends_in(&jane, 49);
+        assert_ne!(property.stay_end_job(), job);
+        assert!(property.look(&jane).stay_end_troubles.is_empty());
+        // Of a stay that is gone, nothing is told any more.
+        property.delete(&jane);
+        assert_eq!(property.stay_ends(), []);
+    }
+}
+
+#[test]
+fn an_end_that_moved_while_the_first_card_was_being_written_is_told_once_it_is() {
+    let mut property = Property::configured(told_ends);
+    let jane = property.grant("stay-1", &["101"], 24);
+    let (_, job) = property.encode(jane.methods[0].id);
+    property.ends_in(&jane, 48);
+    assert_eq!(property.stay_ends(), []);
+    property.written_in(job, "stay-1", "101", true);
+    assert_eq!(property.stay_ends(), [("101".into(), 48, None)]);
+}
+
+#[test]
+fn by_default_the_next_card_joins_and_the_stay_shows_what_the_deleted_one_still_opens() {
+    let mut property = Property::new();
+    let [jane, john] = ["stay-1"; 2].map(|stay| property.grant(stay, &["101", "lobby"], 24));
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.delete(&jane);
+    let [lost] = &property.look(&john).deleted_cards[..] else { panic!("one card") };
+    assert_eq!((&lost.doors[..], lost.is_overridden), (&["101".to_owned(), "lobby".to_owned()][..], false));
+    assert!(lost.card.may_open(property.now));
+    property.write(john.methods[0].id, "stay-1", "101", false);
+    assert!(!property.begins_again());
+    let [lost] = &property.look(&john).deleted_cards[..] else { panic!("one card") };
+    assert!(!lost.is_overridden, "a join throws nobody out");
+}
+
+#[test]
+fn where_the_site_says_so_the_next_card_after_a_deleted_one_begins_the_stay_anew() {
+    let mut property = Property::configured(overriding);
+    let [jane, john, joe] = ["stay-1"; 3].map(|stay| property.grant(stay, &["101", "lobby"], 24));
+    let next_door = property.grant("stay-2", &["102"], 24);
+    let [of_jane, of_john, of_joe, of_next_door] =
+        [&jane, &john, &joe, &next_door].map(|grant| grant.methods[0].id);
+    property.write(of_jane, "stay-1", "101", true);
+    property.write(of_john, "stay-1", "101", false);
+    property.write(of_next_door, "stay-2", "102", true);
+    property.delete(&next_door);
+    let before = property.told().len();
+    let now = property.now;
+    property.tenant().delete_method(now, of_jane).unwrap().unwrap();
+    // Another stay's deleted card is none of this one's.
+    let (_, job) = property.encode(of_joe);
+    assert!(property.begins_again());
+    property.written_in(job, "stay-1", "101", true);
+
+    let john_is = property.method(of_john).unwrap();
+    assert!(!john_is.is_issued && john_is.issued_at.is_some() && john_is.written_for.is_none());
+    assert!(property.method(of_joe).unwrap().is_issued);
+    let told = property.told()[before..].to_vec();
+    let told: Vec<_> = told.iter().filter(|kind| kind.starts_with("access_method.")).collect();
+    let expected = ["deleted", "issued", "revoked", "card_encoding_required"];
+    assert_eq!(told, expected.map(|kind| format!("access_method.{kind}")).iter().collect::<Vec<_>>());
+    let [lost] = &property.look(&john).deleted_cards[..] else { panic!("one card") };
+    assert!(lost.is_overridden);
+
+    // The others join again, and nothing begins a third time.
+    let (_, job) = property.encode(of_john);
+    assert!(!property.begins_again());
+    property.written_in(job, "stay-1", "101", false);
+    assert!(property.method(of_john).unwrap().is_issued && property.method(of_joe).unwrap().is_issued);
+}
+
+#[test]
+fn while_one_card_is_to_begin_the_stay_anew_no_second_one_is() {
+    let mut property = Property::configured(overriding);
+    let [jane, john, joe] = ["stay-1"; 3].map(|stay| property.grant(stay, &["101"], 24));
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.delete(&jane);
+    let (_, first) = property.encode(john.methods[0].id);
+    assert!(property.begins_again());
+    property.encode(joe.methods[0].id);
+    assert!(!property.begins_again());
+    // It came to nothing: the next one is.
+    property.report(first, Outcome::failed(Code::NoCard, "nobody came"));
+    property.encode(john.methods[0].id);
+    assert!(property.begins_again());
+}
+
+#[test]
+fn a_card_in_doubt_that_proves_written_after_its_stay_began_anew_asks_to_be_written_again() {
+    let mut property = Property::new();
+    let [jane, john] = ["stay-1"; 2].map(|stay| property.grant(stay, &["101"], 24));
+    let of_john = john.methods[0].id;
+    let (_, doubtful) = property.encode(of_john);
+    property.report(doubtful, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.resolve(doubtful, Verdict::Done);
+    let john_is = property.method(of_john).unwrap();
+    assert!(!john_is.is_issued && !john_is.in_doubt, "it is dead once the other one is used");
+    property.write(of_john, "stay-1", "101", false);
+    assert!(property.method(of_john).unwrap().is_issued);
+}
+
+#[test]
+fn a_stay_that_the_desk_began_anew_asks_for_its_other_cards_too() {
+    let mut property = Property::new();
+    let jane = property.grant("stay-1", &["101"], 24);
+    let of_jane = jane.methods[0].id;
+    property.write(of_jane, "stay-1", "101", true);
+    let card = CardFacts { overrode: Some(true), ..CardFacts::default() };
+    let outcome = Outcome::Succeeded(Success { card: Some(card), ..Success::default() });
+    let mut report = local(&property, 7, None, outcome);
+    report.rooms = vec![property.holds("stay-1", "101"), property.holds("stay-9", "102")];
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    assert!(!property.method(of_jane).unwrap().is_issued);
+    assert_eq!(property.told().last().unwrap(), "latchd.local_job.ended");
+}
+
+#[test]
+fn a_stay_that_moves_house_shows_what_the_old_card_opens_on_its_new_grant() {
+    let mut property = Property::new();
+    let jane = property.grant("stay-1", &["101"], 24);
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.delete(&jane);
+    let moved = property.grant("stay-1", &["102"], 24);
+    let [old] = &moved.deleted_cards[..] else { panic!("one card") };
+    assert_eq!((old.grant, &old.doors[..]), (jane.id, &["101".to_owned()][..]));
+    let [freeing] = property.checkouts()[..] else { panic!("one check-out") };
+    property.report(freeing, Outcome::Succeeded(Success::default()));
+    assert!(property.look(&moved).deleted_cards.is_empty(), "the room it opens is free");
+}
