@@ -9,7 +9,8 @@ use rusqlite::{Params, Row, params};
 
 use crate::{
     grants::{
-        FollowFacts, GrantProblem, HeldMethod, Request, TargetDoor, Targets, plan_checkouts, plan_follow,
+        Event, FollowFacts, GrantProblem, HeldMethod, Request, Subject, TargetDoor, Targets, plan_checkouts,
+        plan_follow,
     },
     model::{
         AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ReservationKey, SpaceId, Window,
@@ -340,6 +341,7 @@ impl Tenant<'_> {
             self.note_written_for(now, *card, grant.window)?;
         }
         self.write_methods(now, grant.id, &plan.new)?;
+        self.tell_lost_doors(now, grant.id, facts.after)?;
         self.tell(now, &plan.events)?;
         self.keep_keys(now, grant.id, grant.user_identity, &plan.new)?;
         self.write_problem(now, grant.id, plan.problem)?;
@@ -351,6 +353,29 @@ impl Tenant<'_> {
                 )?;
             }
             false => self.has_followed(grant.id)?,
+        }
+        Ok(())
+    }
+
+    /// Tells of the doors that opened for a grant and that it leads to no more.
+    fn tell_lost_doors(
+        &mut self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        doors: &[TargetDoor],
+    ) -> Result<(), StoreError> {
+        let opened = self.db.all(
+            "SELECT acs_entrance_id FROM opened_entrance WHERE access_grant_id = ?1 ORDER BY rowid",
+            [grant.to_string()],
+            |row| id::<AcsEntranceId>(row, "acs_entrance_id"),
+        )?;
+        for lost in opened.into_iter().filter(|opened| doors.iter().all(|door| door.id != *opened)) {
+            self.db.execute(
+                "DELETE FROM opened_entrance WHERE access_grant_id = ?1 AND acs_entrance_id = ?2",
+                params![grant.to_string(), lost.to_string()],
+            )?;
+            let kind = "access_grant.access_to_door_lost";
+            self.tell(now, &[Event::new(kind, Subject::GrantAtDoor(grant, lost))])?;
         }
         Ok(())
     }

@@ -127,6 +127,33 @@ fn a_stay_moves_with_its_space_and_frees_the_room_that_it_leaves() {
 }
 
 #[test]
+fn a_door_that_opened_and_that_its_grant_has_left_is_told_once_and_so_is_its_return() {
+    let mut property = Property::new();
+    let space = property.space(&["101", "lobby"]);
+    let grant = property.guest("stay-1", space);
+    property.write_card(&grant);
+    let to_doors = |property: &mut Property| {
+        let told = property.told();
+        let kinds = told.iter().filter_map(|kind| kind.strip_prefix("access_grant."));
+        kinds
+            .filter(|kind| kind.ends_with("_door") || kind.ends_with("_lost"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    property.becomes(space, &["102", "lobby"]);
+    property.extend(&grant);
+    let (granted, lost) = ("access_granted_to_door", "access_to_door_lost");
+    assert_eq!(to_doors(&mut property), [granted, granted, lost]);
+    property.becomes(space, &["101", "lobby"]);
+    property.write_card(&grant);
+    assert_eq!(
+        to_doors(&mut property),
+        [granted, granted, lost, granted],
+        "102 was never opened, and 101 is again"
+    );
+}
+
+#[test]
 fn a_room_is_not_freed_while_another_grant_of_the_stay_leads_there_nor_without_a_card() {
     let mut property = Property::new();
     let space = property.space(&["101"]);
