@@ -98,6 +98,10 @@ fn a_moved_end_is_told_to_the_lock_system_that_holds_the_stay_and_to_no_other() 
     assert_eq!(property.stay_ends(), [("101".into(), 36, Some("succeeded".into()))]);
     property.ends_in(&jane, 31);
     assert_eq!(property.stay_end_job(), job, "nothing new to tell");
+    for (days, is_kept) in [(90, true), (93, false)] {
+        property.db.forget(property.now + HOUR * 24 * days).unwrap();
+        assert_eq!(property.stay_ends().is_empty(), !is_kept);
+    }
 
     let mut property = Property::new();
     let jane = property.grant("stay-1", &["101"], 24);
