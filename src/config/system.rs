@@ -205,7 +205,8 @@ pub struct SaltoIsConfig {
     pub lrc: LrcConfig,
     /// Shown in the lock system's audit trail; at most 24 characters. Default `LATCHD`.
     pub operator: String,
-    /// Whether to wait until the card is taken away (`E`) or not (`R`). Default yes.
+    /// Whether the encoder waits until the card is taken away (`E`) or not (`R`). Where it does not, the card that lies there
+    /// is read before the next one is written. Default yes.
     pub wait_for_removal: bool,
     /// How long the system may take for ACK. Default 5 s.
     pub ack_timeout: Duration,

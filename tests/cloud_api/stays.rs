@@ -146,6 +146,43 @@ impl Cloud {
 }
 
 #[test]
+fn one_room_in_two_systems_is_one_stay_with_a_card_for_each() {
+    let cloud = Cloud::with_property();
+    let mut inventory = super::inventory();
+    let mut annex = inventory.systems[0].clone();
+    annex.name = "annex".parse().unwrap();
+    inventory.systems.push(annex);
+    cloud.furnish_with(cloud.bridge, inventory);
+    let listed = cloud.ok("/acs/entrances/list", &json!({"search": "101"}));
+    let doors: Vec<_> =
+        listed["acs_entrances"].as_array().unwrap().iter().map(|door| &door["acs_entrance_id"]).collect();
+    let asked = |doors: &[&Value]| {
+        cloud.post(
+            "/access_grants/create",
+            &json!({
+                "user_identity": {"full_name": "Jane Doe"},
+                "acs_entrance_ids": doors,
+                "requested_access_methods": [{"mode": "card"}],
+                "reservation_key": "stay-1",
+                "ends_at": in_hours(24),
+            }),
+        )
+    };
+    let (status, both) = asked(&doors[..2]);
+    assert_eq!((status, doors.len()), (200, 2), "{both}");
+    let grant = &both["access_grant"];
+    assert_eq!(grant["access_method_ids"].as_array().unwrap().len(), 2, "one card for each system");
+    assert_eq!(asked(&doors[1..]).0, 200, "the other system's door is the stay's too");
+    // What becomes of the stay's card in one system is nothing to its card in the other.
+    cloud.write(grant, true);
+    let issued = |n: usize| {
+        let method = json!({"access_method_id": grant["access_method_ids"][n]});
+        cloud.ok("/access_methods/get", &method)["access_method"]["is_issued"].clone()
+    };
+    assert_eq!((issued(0), issued(1)), (json!(true), json!(false)));
+}
+
+#[test]
 fn what_a_deleted_card_still_opens_is_told_where_the_stay_is_looked_after() {
     let cloud = Cloud::with_property();
     let grant = |key: &str, doors: &[&str]| cloud.stay(Some(key), doors, 0, 100).1["access_grant"].clone();

@@ -12,10 +12,10 @@ use std::{
 
 use latchd::{
     drivers::{
-        Driver,
+        Driver, Performed,
         salto_is::{Past, SaltoIs},
     },
-    model::{CardSeen, Order, ReservationKey, StayModify, Treatment, Written},
+    model::{CardSeen, Code, Order, Outcome, ReservationKey, StayModify, Treatment, Written},
     protocol::Stage,
     seams::{BoxFuture, Listener, MemoryNet, Net, Random, Stream},
 };
@@ -159,6 +159,57 @@ async fn settings_change_the_frame_and_the_last_byte() {
     let performed = perform(&site.driver, read(), script).await;
     assert_eq!(end(&performed), "nothing_sent encoder_busy");
     assert_eq!(word(&site.driver.line().borrow()), "ready");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_encoder_does_not_wait_a_card_that_was_left_there_is_not_written_again() {
+    let mut site = Site::open_with("wait_for_removal = false").await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let family = |n: u128| {
+        let mut card = card();
+        card.doors = vec![door("101")];
+        card.access_method_id = latchd::model::AccessMethodId(uuid::Uuid::from_u128(n));
+        card
+    };
+    let write = |name: &str| frame(&format!("{name}|1|R|101||||||1500211126|1100241126|BRIDGE||||1"));
+    let (first, copy) = (write("CN1"), write("CC1"));
+    let look = frame("LT|1|R");
+    let left_there = "LT|1|101||||CI|0||1500211126|1100241126|BRIDGE";
+    let joining = |n: u128| work(Order::CardEncode(family(n)), Treatment::Join);
+    success(perform(&site.driver, override_with(family(1)), server.serve(&first, "CN1|1|A")).await);
+
+    // The same method's card may be written again at once; another one's waits until something else lies there.
+    success(perform(&site.driver, joining(1), server.serve(&copy, "CC1|1|A")).await);
+    let script = async {
+        server.serve(&look, left_there).await;
+        server.serve(&look, left_there).await;
+        server.serve(&look, "LT|1|LD").await;
+        server.serve(&copy, "CC1|1|B").await;
+    };
+    let performed = perform(&site.driver, joining(2), script).await;
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("B"));
+
+    // Nobody takes it away: no byte of a third card leaves, and the desk is told why.
+    let script = async {
+        for _ in 0..=60 {
+            server.serve(&look, left_there).await;
+        }
+    };
+    let performed = perform(&site.driver, joining(3), script).await;
+    let Performed::Ended(Outcome::Failed(refusal)) = performed else { panic!("{performed:?}") };
+    assert_eq!(refusal.code, Code::NoCard);
+    assert!(refusal.message.contains("take it away"), "{refusal}");
+
+    // A foreign card lies there, or nobody came: the one is tried, the other is the end.
+    let script = async {
+        server.serve(&look, "EF|1").await;
+        server.serve(&copy, "EF|1").await;
+    };
+    assert_eq!(end(&perform(&site.driver, joining(4), script).await), "failed bad_card");
+    success(perform(&site.driver, joining(5), server.serve(&copy, "CC1|1|C")).await);
+    let performed = perform(&site.driver, joining(6), server.serve(&look, "ED|1")).await;
+    assert_eq!(end(&performed), "failed no_card");
 }
 
 #[tokio::test(start_paused = true)]

@@ -331,6 +331,10 @@ fn judge_attempts(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
     }
     for method in evidence.attempts.iter().filter(|it| it.is_newest) {
         let written = method.wanted.map_or(0, |card| times_done(&evidence.ledger, card));
+        if method.wanted.is_some_and(|card| is_thrown_out(book, &evidence.ledger, card)) && !method.is_issued
+        {
+            continue;
+        }
         if method.is_issued && written == 0
             || !method.is_issued && !method.in_doubt && 0 < written && !book.cloud_restored
         {
@@ -344,6 +348,32 @@ fn judge_attempts(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
             wrong.push(format!("card {} was written, and its method is gone", method.card));
         }
     }
+}
+
+/// Whether the stay of a card that was written began anew afterwards, by another card for one of its rooms.
+fn is_thrown_out(book: &Book, ledger: &Value, number: u64) -> bool {
+    let stay_of = |number: u64| match book.desk.guest_with(number) {
+        Some(guest) => Some(&guest.stay),
+        None => match &book.orders.get(&number)?.job.order {
+            Order::CardEncode(card) => card.reservation_key.as_ref(),
+            _ => None,
+        },
+    };
+    let rooms = |order: &Value| -> BTreeSet<String> {
+        fields(order)
+            .iter()
+            .skip(3)
+            .take(4)
+            .filter(|room| !room.is_empty())
+            .map(ToString::to_string)
+            .collect()
+    };
+    let done: Vec<_> = ledger["orders"].as_array().unwrap().iter().filter(|it| was_done(it)).collect();
+    let Some(at) = done.iter().rposition(|order| card_of(order) == Some(number)) else { return false };
+    let begins =
+        |later: &&Value| fields(later)[0].starts_with("CN") && !rooms(later).is_disjoint(&rooms(done[at]));
+    let mut later = done[at + 1..].iter().copied().filter(begins).filter_map(card_of);
+    later.any(|other| stay_of(other).is_some() && stay_of(other) == stay_of(number))
 }
 
 /// A check-out carries no name on the wire, so a room's are counted.

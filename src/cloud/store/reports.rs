@@ -228,7 +228,7 @@ impl Tenant<'_> {
         let has_begun = facts(&report.outcome).is_some_and(|facts| facts.overrode == Some(true));
         match self.stay_of(method.grant)? {
             Some(key) if has_begun => {
-                self.stay_begun_anew(now, Some(method.id), method.system, &key, &card.doors)
+                self.stay_begun_anew(now, report, Some(method.id), method.system, &key, &card.doors)
             }
             _ => Ok(()),
         }

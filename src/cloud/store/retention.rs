@@ -53,6 +53,10 @@ impl Db {
                 [SLICE],
             )?,
             self.execute(
+                "DELETE FROM stay_end WHERE rowid IN (SELECT rowid FROM stay_end WHERE ends_at < ?1 LIMIT ?2)",
+                params![attempts, SLICE],
+            )?,
+            self.execute(
                 "DELETE FROM job_end WHERE rowid IN (SELECT rowid FROM job_end WHERE taken_at < ?1 LIMIT ?2)",
                 params![before(ORDERS_KEPT), SLICE],
             )?,

@@ -134,6 +134,8 @@ impl Tenant<'_> {
                 ms(now)
             ],
         )?;
+        // Also while a report is taken in, where nobody else tells the bridge.
+        self.db.has_ordered = true;
         self.db.enqueue_job(now, bridge, &end.job)
     }
 
@@ -270,16 +272,23 @@ impl Tenant<'_> {
         )
     }
 
-    /// A card has begun its stay, anew or at last, in those of these doors that are rooms. The stay's other cards that were
-    /// written for one of them open it only until the new one is used there: they ask to be encoded again.
+    /// A report says that a card has begun its stay, anew or at last, in those of these doors that are rooms. The stay's other
+    /// cards that were written for one of them before open it only until the new one is used there: they ask to be encoded
+    /// again.
     pub(super) fn stay_begun_anew(
         &mut self,
         now: Timestamp,
+        report: &Report,
         by: Option<AccessMethodId>,
         system: AcsSystemId,
         key: &ReservationKey,
         doors: &[AcsEntranceId],
     ) -> Result<(), StoreError> {
+        // Ends are reported in their order. A doubt may be settled long after newer cards were written: it is of no
+        // concern to those that were ordered after its job.
+        let is_late = report.revision > 1;
+        let made_at = report.local.as_ref().map(|local| ms(local.created_at)).filter(|_| is_late);
+        let ordered_as = (is_late && made_at.is_none()).then(|| report.job_id.to_string());
         let others = self.db.all(
             "SELECT m.access_method_id, m.access_grant_id,
                     c.is_issued AND g.deleted_at IS NULL AND t.deleted_at IS NULL AS is_in_use
@@ -292,13 +301,17 @@ impl Tenant<'_> {
                AND EXISTS (SELECT 1 FROM json_each(o.acs_entrance_ids) d
                            JOIN acs_entrance e ON e.acs_entrance_id = d.value
                            WHERE e.kind = 'room' AND d.value IN (SELECT value FROM json_each(?5)))
+               AND (?6 IS NULL OR o.rowid < (SELECT l.rowid FROM ordered_card l WHERE l.job_id = ?6))
+               AND (?7 IS NULL OR EXISTS (SELECT 1 FROM action_attempt a WHERE a.job_id = o.job_id AND a.created_at < ?7))
              ORDER BY m.rowid",
             params![
                 self.workspace,
                 key.as_str(),
                 system.to_string(),
                 by.map(|method| method.to_string()),
-                id_list(Some(doors))
+                id_list(Some(doors)),
+                ordered_as,
+                made_at
             ],
             |row| {
                 let ids: (AccessMethodId, AccessGrantId) =
@@ -355,7 +368,7 @@ impl Tenant<'_> {
                 },
             )?;
             if let (Some((door, system)), Some(key)) = (found, &room.reservation_key) {
-                self.stay_begun_anew(now, None, system, key, &[door])?;
+                self.stay_begun_anew(now, report, None, system, key, &[door])?;
             }
         }
         Ok(())

@@ -26,5 +26,6 @@ CREATE TABLE stay_end(
     code TEXT,
     PRIMARY KEY(workspace_id, reservation_key, acs_entrance_id)
 ) STRICT;
+CREATE INDEX stay_end_over ON stay_end(ends_at);
 
 CREATE INDEX door_ledger_of_stay ON door_ledger(workspace_id, reservation_key) WHERE reservation_key IS NOT NULL;

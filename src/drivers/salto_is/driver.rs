@@ -18,12 +18,16 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit, civil, tz::TimeZone};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep},
+};
 
 use super::{
     answer::{self, CardShown, CopyNumber, GuestCard},
     codec::{Trailer, carries},
     command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, symbol},
+    desk::LastCards,
     keeper::{Keeper, Request},
     session::{Conversation, Manners, Result as Came},
 };
@@ -51,7 +55,11 @@ pub struct SaltoIs {
     requests: mpsc::Sender<Box<Request>>,
     line: watch::Receiver<Line>,
     stopping: watch::Sender<bool>,
+    last_cards: LastCards,
 }
+
+/// Between two looks at an encoder on which the card that was written last still lies.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the line's past when its driver starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +115,16 @@ impl SaltoIs {
             line: line_writer,
         };
         seams::spawn(keeper.keep(Target::from_config(&config.line)));
-        Self { system, config: config.clone(), time_zone, clock, requests, line, stopping }
+        Self {
+            system,
+            config: config.clone(),
+            time_zone,
+            clock,
+            requests,
+            line,
+            stopping,
+            last_cards: LastCards::default(),
+        }
     }
 
     /// Names that this protocol cannot say, each with what to do; everything else about a configuration is judged where
@@ -348,9 +365,25 @@ impl SaltoIs {
                 "latchd is stopping; nothing new is begun",
             ));
         }
+        if let Order::CardEncode(card) = &work.order
+            && let Some(performed) = self.another_card(card, &work.order, progress).await
+        {
+            return performed;
+        }
+        if let (Order::CardEncode(card), Command::WriteCard(write)) = (&work.order, &command) {
+            self.last_cards.note(card.access_method_id, write);
+        }
         let writes = command.writes();
         let conversation = Conversation::new(command, self.manners(&work.order));
-        match self.hold(conversation, progress).await {
+        let held = self.hold(conversation, progress).await;
+        if let (
+            Order::CardEncode(card),
+            Held::Came(Came::NothingSent(_) | Came::Refused(_)) | Held::NotBegun(_),
+        ) = (&work.order, &held)
+        {
+            self.last_cards.forget(card.encoder.as_str());
+        }
+        match held {
             Held::Came(Came::NothingSent(refusal)) | Held::NotBegun(refusal) => {
                 Performed::NothingSent(refusal)
             }
@@ -371,6 +404,50 @@ impl SaltoIs {
                 Code::SystemOffline,
                 "the line's task ended while the command was under way",
             )),
+        }
+    }
+
+    /// Sees to it that the card to be written is another one than the one written last, where the encoder does not do so
+    /// by itself; how the order ends where it is not.
+    async fn another_card(
+        &self,
+        card: &CardEncode,
+        order: &Order,
+        progress: &ProgressSink,
+    ) -> Option<Performed> {
+        if self.config.wait_for_removal {
+            return None;
+        }
+        let encoder = card.encoder.as_str();
+        let last = self.last_cards.before(encoder, card.access_method_id)?;
+        let give_up = Instant::now() + Duration::from_secs(card.card_wait_seconds.into());
+        loop {
+            let read = Command::ReadCard { encoder: encoder.to_owned(), eject: Eject::DoNotWait };
+            let fields = match self.hold(Conversation::new(read, self.manners(order)), progress).await {
+                Held::Came(Came::Done(fields)) => fields,
+                Held::Came(Came::NothingSent(refusal)) | Held::NotBegun(refusal) => {
+                    return Some(Performed::NothingSent(refusal));
+                }
+                // It is of another system: whatever it is, it was not written here last.
+                Held::Came(Came::Refused(refusal)) if refusal.code == Code::BadCard => return None,
+                Held::Came(Came::Refused(refusal) | Came::Doubt(refusal)) => {
+                    return Some(Performed::Ended(Outcome::Failed(refusal)));
+                }
+                Held::Lost => {
+                    let message = "the line's task ended while the encoder was being looked at";
+                    return Some(Performed::Ended(Outcome::failed(Code::SystemOffline, message)));
+                }
+            };
+            if !CardShown::read(&fields).is_some_and(|shown| last.is(&shown)) {
+                return None;
+            }
+            if give_up <= Instant::now() {
+                let message = format!(
+                    "the card that was written last still lies on encoder {encoder}: take it away and lay down another one"
+                );
+                return Some(Performed::Ended(Outcome::failed(Code::NoCard, message)));
+            }
+            sleep(LOOK_AGAIN).await;
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod codec;
 pub mod command;
+mod desk;
 pub mod driver;
 mod keeper;
 pub mod session;

@@ -98,6 +98,10 @@ fn a_moved_end_is_told_to_the_lock_system_that_holds_the_stay_and_to_no_other() 
     assert_eq!(property.stay_ends(), [("101".into(), 36, Some("succeeded".into()))]);
     property.ends_in(&jane, 31);
     assert_eq!(property.stay_end_job(), job, "nothing new to tell");
+    for (days, is_kept) in [(90, true), (93, false)] {
+        property.db.forget(property.now + HOUR * 24 * days).unwrap();
+        assert_eq!(property.stay_ends().is_empty(), !is_kept);
+    }
 
     let mut property = Property::new();
     let jane = property.grant("stay-1", &["101"], 24);
@@ -141,6 +145,7 @@ fn an_end_that_moved_while_the_first_card_was_being_written_is_told_once_it_is()
     assert_eq!(property.stay_ends(), []);
     property.written_in(job, "stay-1", "101", true);
     assert_eq!(property.stay_ends(), [("101".into(), 48, None)]);
+    assert!(property.later(SignedDuration::ZERO).changed, "the bridge is told that there is an order for it");
 }
 
 #[test]
@@ -223,6 +228,35 @@ fn a_card_in_doubt_that_proves_written_after_its_stay_began_anew_asks_to_be_writ
     assert!(!john_is.is_issued && !john_is.in_doubt, "it is dead once the other one is used");
     property.write(of_john, "stay-1", "101", false);
     assert!(property.method(of_john).unwrap().is_issued);
+}
+
+#[test]
+fn a_doubt_that_is_settled_late_throws_out_no_card_that_was_ordered_after_it() {
+    for at_site in [false, true] {
+        let mut property = Property::new();
+        let [jane, john, joe] = ["stay-1"; 3].map(|stay| property.grant(stay, &["101"], 24));
+        let [of_jane, of_john, of_joe] = [&jane, &john, &joe].map(|grant| grant.methods[0].id);
+        property.write(of_joe, "stay-1", "101", true);
+        property.now += HOUR;
+        let mut late = if at_site {
+            local(&property, 7, None, Outcome::unknown(Code::NoAnswer, "silence"))
+        } else {
+            let (_, doubtful) = property.encode(of_jane);
+            report(property.now, doubtful, Outcome::unknown(Code::NoAnswer, "silence"))
+        };
+        property.db.apply_report(property.now, property.bridge, &late).unwrap();
+        property.now += HOUR;
+        property.write(of_john, "stay-1", "101", true);
+        property.write(of_joe, "stay-1", "101", false);
+        let card = CardFacts { overrode: Some(true), ..CardFacts::default() };
+        late.outcome = Outcome::Succeeded(Success { card: Some(card), ..Success::default() });
+        late.revision = 2;
+        late.resolution = Some(Resolution { verdict: Verdict::Done, by: "the desk".into() });
+        late.rooms = vec![property.holds("stay-1", "101")];
+        property.db.apply_report(property.now, property.bridge, &late).unwrap();
+        assert!(property.method(of_john).unwrap().is_issued && property.method(of_joe).unwrap().is_issued);
+        assert!(!property.method(of_jane).unwrap().is_issued);
+    }
 }
 
 #[test]
