@@ -13,19 +13,19 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use latchd::{
     drivers::{
-        salto_is::sim::{Line, Settings, Simulator},
+        salto_is::sim::{Settings, Simulator},
         sim_lock,
     },
     model::{Job, JobId},
-    seams::{self, Clock, Process, Random},
+    seams::{Clock, Process, Random},
     store::vfs::memory::Disk,
 };
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::{
-    desk::{self, Attempts, Desk},
-    judge::{self, Tally},
+    desk::{Attempts, Desk},
+    judge::Tally,
     mutant::Mutant,
     simulated::{
         net::{Host, Network, Road},

@@ -66,6 +66,17 @@ pub(super) enum Laid {
     Nothing,
 }
 
+impl std::fmt::Display for Laid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Card(card) => write!(f, "{card} is to be laid there"),
+            Self::Staff => write!(f, "but {STAFF} is to be laid there"),
+            Self::TakenAway(card, millis) => write!(f, "{card} is to be laid there for {millis} ms only"),
+            Self::Nothing => f.write_str("but no card is laid there"),
+        }
+    }
+}
+
 /// A card that is to be written.
 pub(super) struct Wish {
     pub(super) method: usize,
@@ -308,7 +319,7 @@ impl Desk {
             match answer.map(|answer| (answer.status, answer.body)) {
                 None => self.town.note(format_args!("{what}: no answer")),
                 Some((200, body)) => {
-                    self.town.note(format_args!("{what}: {laid:?}"));
+                    self.town.note(format_args!("{what}; {laid}"));
                     self.methods[method].attempt = Some(text(&body["action_attempt"]["action_attempt_id"]));
                 }
                 Some((_, body)) => {

@@ -31,7 +31,7 @@ use mutant::Mutant;
 use story::{Story, play};
 
 /// How many histories an ordinary run plays, and on how many threads.
-const HISTORIES: u64 = 300;
+const HISTORIES: u64 = 350;
 const THREADS: usize = 2;
 /// How many it takes to see what a broken part breaks.
 const MUTANT_HISTORIES: u64 = 100;

@@ -85,6 +85,16 @@ pub(super) enum Expected {
     Either,
 }
 
+impl std::fmt::Display for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Opens(why) => write!(f, "must open, as {why}"),
+            Self::StaysShut(why) => write!(f, "must stay shut, as {why}"),
+            Self::Either => f.write_str("nothing is promised"),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Model {
     zone: TimeZone,

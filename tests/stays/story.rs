@@ -369,7 +369,7 @@ impl House {
         let opened = held["opened"] == true;
         let why = held["why"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
         let seen = if opened { "opens" } else { "stays shut" };
-        town.note(format_args!("{} at {}: expected {expected:?}, {seen}{why}", card.1, door.1));
+        town.note(format_args!("{} at {}: {expected}; it {seen}{why}", card.1, door.1));
         match expected {
             Expected::Opens(why) if !opened => {
                 town.wrong.push(format!("{} does not open {}: {why}", card.1, door.1));

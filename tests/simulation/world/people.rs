@@ -16,8 +16,14 @@ use latchd::{
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::*;
-use crate::simulated::side::RESERVE;
+use super::{
+    AGAIN, Action, Book, ENCODERS, LANES, LOCK_COUNT, LONG_ENTRIES, Ordered, ROOMS, SLOTS, World, first_end,
+    job_id, noon, printed_end,
+};
+use crate::{
+    desk, judge,
+    simulated::{net::Host, side::RESERVE},
+};
 
 impl World {
     pub(super) fn order(&mut self) {

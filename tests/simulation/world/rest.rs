@@ -8,8 +8,12 @@ use latchd::{
     store::{self, Store},
 };
 
-use super::*;
-use crate::judge::Evidence;
+use super::{Action, LANES, ROADS, Story, World, job_id};
+use crate::{
+    desk,
+    judge::{self, Evidence},
+    simulated::{net::Road, side::doom},
+};
 
 impl World {
     pub(super) async fn heal(&mut self) {

@@ -10,21 +10,28 @@ use latchd::{
     agent,
     cloud::store::Db,
     config::AgentConfig,
+    drivers::salto_is::sim::Line,
     model::SystemName,
     protocol::Position,
     queue::{Memory, Queue, Rules},
     seal::SealKey,
-    store::{Store, StoreError},
+    seams::{self, Random},
+    store::{Store, StoreError, vfs::memory::Disk},
 };
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use super::{
+    Action, LOCKS, MOST_IN_VAIN, SALTO, World,
     site::{agent_config, drivers},
-    *,
 };
 use crate::{
-    mutant,
-    simulated::side::{AgentStart, CloudStart, End, RESERVE, address},
+    desk::Attempts,
+    mutant::{self, Mutant},
+    simulated::{
+        net::{Host, Road},
+        side::{AgentStart, CloudStart, End, MOST_STEPS, RESERVE, address, doom},
+    },
 };
 
 impl World {

@@ -15,8 +15,11 @@ use latchd::{
     seams::Net,
 };
 
-use super::*;
-use crate::mutant;
+use super::{ENCODERS, LOCK_COUNT, LOCKS, ROOMS, SALTO};
+use crate::{
+    judge,
+    mutant::{self, Mutant},
+};
 
 pub(super) fn property() -> Property {
     Property {

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use latchd::store;
+use tokio::time::Instant;
 
-use super::*;
-use crate::simulated::side::End;
+use super::{Action, LOCK_COUNT, ROADS, World};
+use crate::simulated::{
+    net::{Host, Road},
+    side::{End, doom},
+};
 
 impl World {
     pub(super) async fn trouble(&mut self) {
