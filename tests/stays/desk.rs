@@ -1,22 +1,20 @@
 //! The front desk: grants and cards asked for at the cloud's API, plastic laid on encoders, doubts settled honestly.
 
+mod doubts;
+mod tape;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime};
-use latchd::{
-    agent::admin,
-    model::{JobId, JobState, Order, Verdict},
-    queue::{JobFilter, Queue},
-};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::{
     model::{Door, Grant, Plastic},
-    simulated::{api::Answer, net::Host},
+    simulated::api::Answer,
+    site::COMMON,
     town::{Later, Town},
 };
 
@@ -25,8 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(200);
 /// The housekeeper's card, which comes to lie on an encoder now and then.
 const STAFF: &str = "staff-card";
 const A_MOMENT: Duration = Duration::from_secs(3);
-/// How long a card that was read may let others join its stay, with what a command may take on its way.
-const PROOF: SignedDuration = SignedDuration::from_mins(14);
 
 /// A card method, as the desk knows it.
 #[derive(Debug, Clone)]
@@ -125,8 +121,7 @@ impl Desk {
     /// Opens the house, and learns what its doors and encoders are called.
     pub(super) async fn open(&mut self) {
         self.town.open().await;
-        let doors: usize =
-            self.town.systems.iter().map(|it| it.rooms.len() + super::site::COMMON.len()).sum();
+        let doors: usize = self.town.systems.iter().map(|it| it.rooms.len() + COMMON.len()).sum();
         for _ in 0..100 {
             self.town.pass(A_MOMENT).await;
             let Some(systems) = self.list("/acs/systems/list", "acs_systems").await else { continue };
@@ -465,154 +460,6 @@ impl Desk {
         for grant in grants {
             self.look_at(grant).await;
         }
-    }
-
-    /// Reads what came of orders on the tapes of the lock servers.
-    pub(super) async fn read_tapes(&mut self) {
-        for place in 0..self.town.systems.len() {
-            let ledger = self.town.systems[place].say("ledger").await;
-            let noted = &mut self.town.systems[place].noted;
-            let orders = ledger["orders"].as_array().unwrap().iter();
-            let mut ended: Vec<_> = orders
-                .filter(|order| order["ended_as"].is_u64() && noted.insert(order["n"].as_u64().unwrap()))
-                .collect();
-            ended.sort_by_key(|order| order["ended_as"].as_u64());
-            for order in ended {
-                self.take_note(place, order);
-            }
-        }
-    }
-
-    fn take_note(&mut self, system: usize, order: &Value) {
-        let field = |n: usize| order["fields"][n].as_str().unwrap_or_default();
-        let at: Timestamp = order["ended_at"].as_str().unwrap().parse().unwrap();
-        match (field(0).get(..2).unwrap_or_default(), order["result"].as_str().unwrap()) {
-            ("CN" | "CC", "written") => {
-                let card = (system, text(&order["card"]));
-                let end = DateTime::strptime("%H%M%d%m%y", field(10)).unwrap();
-                self.town.note(format_args!("tape: {} {} is written until {end}", field(0), card.1));
-                let Some((grant, window)) = self.town.model.grant_by_end(end) else {
-                    let wrong = format!("{} is written until {end}, and nobody asked for that", card.1);
-                    return self.town.wrong.push(wrong);
-                };
-                self.town.model.wrote(&card, grant, window, at);
-                let of_grant = |it: &&(usize, &Method)| it.1.grant == grant && it.1.system == system;
-                let methods = self.methods.iter().enumerate().filter(|it| of_grant(&it));
-                let Some((method, it)) =
-                    methods.max_by_key(|(number, it)| (!it.is_deleted, it.attempts > 0, *number))
-                else {
-                    return;
-                };
-                let writing = Writing { card, method, attempt: it.attempts, is_claimed: false };
-                self.writings.push(writing);
-            }
-            ("CO", "done") => {
-                let room = (system, field(2).to_owned());
-                self.town.note(format_args!("tape: {} is checked out", room.1));
-                self.town.model.freed(&room);
-            }
-            ("LT", "done") => {
-                for room in order["read"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    self.town.systems[system].proven_until.insert(room.to_owned(), at + PROOF);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Has a card read on an encoder.
-    pub(super) async fn read(&mut self, card: &Plastic, encoder: usize) {
-        let system = card.0;
-        let encoder = self.town.systems[system].encoders[encoder].clone();
-        self.town.systems[system].say(&format!("remove {encoder}")).await;
-        self.town.systems[system].say(&format!("place {} on {encoder}", card.1)).await;
-        let body = json!({ "acs_encoder_id": self.encoders[&(system, encoder.clone())] });
-        let answer = self.insist("/acs/encoders/scan_credential", body).await;
-        let attempt = answer.and_then(Result::ok).map(|it| text(&it["action_attempt"]["action_attempt_id"]));
-        let mut said = "no answer".to_owned();
-        let mut waited = Duration::ZERO;
-        while let Some(attempt) = attempt.as_ref().filter(|_| waited < PATIENCE) {
-            self.town.pass(A_MOMENT).await;
-            waited += A_MOMENT;
-            let asked = json!({ "action_attempt_id": attempt });
-            let Some(answer) = self.town.ask("/action_attempts/get", asked).await else { continue };
-            let status = text(&answer.body["action_attempt"]["status"]);
-            if status != "pending" {
-                said = status;
-                break;
-            }
-        }
-        self.town.note(format_args!("{} is read at encoder {encoder}: {said}", card.1));
-        self.town.systems[system].say(&format!("remove {encoder}")).await;
-        self.look().await;
-    }
-
-    /// Whether nothing that was ordered can still come to a lock server.
-    pub(super) async fn is_quiet(&self, system: usize) -> bool {
-        let ledger = self.town.systems[system].say("ledger").await;
-        let waits = ledger["orders"].as_array().unwrap().iter().any(|order| order["result"] == "waiting");
-        !waits && self.town.network.is_quiet(Host::Agent, Host::Salto)
-    }
-
-    /// A person finds out what became of jobs in doubt, and says so.
-    pub(super) async fn settle_doubts(&mut self) {
-        let Some(queue) = self.town.agent.life.as_ref().map(|life| life.queue.clone()) else { return };
-        let filter = JobFilter { state: Some(JobState::Unknown), lane: None, limit: 50 };
-        let doubts = queue.run(move |queue: &mut Queue| queue.jobs(filter));
-        let Ok(doubts) = self.town.during(doubts).await else { return };
-        for doubt in doubts {
-            let job_id = doubt.job_id;
-            let detail = queue.run(move |queue: &mut Queue| queue.job(job_id));
-            let Ok(Some(detail)) = self.town.during(detail).await else { return };
-            let Some(Order::CardEncode(card)) = detail.job.map(|job| job.order) else { continue };
-            let method = card.access_method_id.to_string();
-            let Some(method) = self.methods.iter().position(|it| it.id == method) else { continue };
-            let system = self.methods[method].system;
-            if !self.is_quiet(system).await {
-                return;
-            }
-            self.read_tapes().await;
-            let attempts = self.methods[method].attempts;
-            let is_done = |it: &Writing| it.method == method && it.attempt == attempts;
-            let verdict = if self.writings.iter().any(is_done) { Verdict::Done } else { Verdict::NotDone };
-            self.resolve(job_id, verdict, method).await;
-        }
-        self.town.pass(A_MOMENT).await;
-        self.look().await;
-    }
-
-    async fn resolve(&mut self, job_id: JobId, verdict: Verdict, method: usize) {
-        let Some(questions) = self.town.agent.life.as_ref().map(|life| life.questions.clone()) else {
-            return;
-        };
-        let (answer, told) = oneshot::channel();
-        let request = admin::Request::Resolve { job_id, verdict, by: "night porter".into() };
-        if questions.try_send((request, answer)).is_err() {
-            return;
-        }
-        let answer = self.town.during(told).await;
-        let is_settled = matches!(answer, Ok(admin::Response::Resolved { .. }));
-        let guest = self.town.model.grants[self.methods[method].grant].guest.clone();
-        self.town.note(format_args!("the card of {guest} in doubt is said to be {verdict:?}: {is_settled}"));
-    }
-
-    // The judge.
-
-    /// Compares every card in existence with every door.
-    pub(super) async fn judge(&mut self) {
-        self.read_tapes().await;
-        let now = self.town.now();
-        for place in 0..self.town.systems.len() {
-            let doors = self.town.systems[place].say("doors").await["doors"].clone();
-            for (door, openers) in doors.as_object().unwrap() {
-                // Staff cards open everything, and nobody promised otherwise.
-                let openers = openers.as_array().unwrap().iter().map(text).filter(|it| it != STAFF).collect();
-                let wrong = self.town.model.judge(&(place, door.clone()), &openers, now);
-                self.town.wrong.extend(wrong);
-            }
-        }
-        let circles = self.town.circles();
-        self.town.wrong.extend(circles);
     }
 }
 

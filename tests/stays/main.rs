@@ -145,3 +145,8 @@ fn a_doubt_that_is_told_as_written_is_caught() {
 fn cards_that_are_good_for_longer_than_was_granted_are_caught() {
     caught(Mutant::EndsLate, "and nobody asked for that");
 }
+
+#[test]
+fn another_desks_card_with_the_end_of_ours_is_taken_for_ours_and_that_is_seen() {
+    caught(Mutant::ForeignTwins, "a card of a newer stay was used there");
+}

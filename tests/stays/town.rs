@@ -83,7 +83,7 @@ pub(super) struct Town {
     /// What broke the promise.
     pub(super) wrong: Vec<String>,
     seed: u64,
-    mutant: Mutant,
+    pub(super) mutant: Mutant,
     /// The agent's own, which all share.
     agent_clock: Clock,
     devices: Process,
