@@ -98,6 +98,8 @@ pub(super) struct Desk {
     grants: Vec<String>,
     pub(super) methods: Vec<Method>,
     writings: Vec<Writing>,
+    /// When the lock servers freed rooms last.
+    checked_out: BTreeMap<Door, Timestamp>,
     /// Printed ends that are taken: each grant has its own, by which its cards are known on the tape.
     ends: BTreeSet<DateTime>,
     plastic: u64,
@@ -113,6 +115,7 @@ impl Desk {
             grants: Vec::new(),
             methods: Vec::new(),
             writings: Vec::new(),
+            checked_out: BTreeMap::new(),
             ends: BTreeSet::new(),
             plastic: 0,
         }

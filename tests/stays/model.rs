@@ -69,6 +69,8 @@ struct Written {
     /// Its start and end in local time, as a lock compares them.
     from: DateTime,
     until: DateTime,
+    /// The same as instants.
+    window: (Timestamp, Timestamp),
     at: DateTime,
     /// The stay's place in each of its rooms.
     places: BTreeMap<Door, usize>,
@@ -186,6 +188,7 @@ impl Model {
             grant,
             from: whole_minute(self.local(window.0)),
             until: self.printed(window.1),
+            window: whole_minutes(window),
             at: self.local(at),
             places,
             is_told: false,
@@ -294,11 +297,18 @@ impl Model {
             return shut(format!("it is not a door of {}", grant.guest));
         }
         let local = self.local(now);
-        if local < written.from {
+        // Printed are minutes of local time, so in the night in which an hour comes twice a card cannot say which of both
+        // it means: there nothing is promised.
+        let begins = (written.from <= local, written.window.0 <= now);
+        let is_over = (written.until <= local, written.window.1 <= now);
+        if begins == (false, false) {
             return shut(format!("it begins at {}", written.from));
         }
-        if written.until <= local {
+        if is_over == (true, true) {
             return shut(format!("it ended at {}", written.until));
+        }
+        if begins != (true, true) || is_over != (false, false) {
+            return Expected::Either;
         }
         let place = written.places.get(door).copied();
         if is_room && is_lost {
@@ -347,6 +357,16 @@ impl Model {
         }
         wrong
     }
+}
+
+/// What is printed is rounded to it.
+const MINUTE: i64 = 60;
+
+/// The whole minutes of which a window is printed: its start rounded down, its end up.
+fn whole_minutes((from, until): (Timestamp, Timestamp)) -> (Timestamp, Timestamp) {
+    let at = |minutes: i64| Timestamp::from_second(minutes * MINUTE).unwrap();
+    let last = until.as_millisecond() + MINUTE * 1_000 - 1;
+    (at(from.as_second().div_euclid(MINUTE)), at(last.div_euclid(MINUTE * 1_000)))
 }
 
 fn whole_minute(at: DateTime) -> DateTime {

@@ -85,7 +85,7 @@ impl System {
             sharing,
             rooms,
             encoders,
-            checks_out: random.below(4) == 0,
+            checks_out: random.below(3) == 0,
             server: Simulator::new(settings).unwrap(),
             noted: BTreeSet::new(),
             proven_until: BTreeMap::new(),

@@ -109,6 +109,7 @@ impl House {
             89..93 if !doubts.is_empty() => self.settle(&doubts).await,
             93..96 => self.trouble(),
             96..98 => self.read_some_card().await,
+            98 => self.desk.settle_doubts().await,
             _ if !doubts.is_empty() => self.settle(&doubts).await,
             _ if self.stays.is_empty() => self.new_stay().await,
             _ => self.use_a_card().await,
@@ -223,9 +224,13 @@ impl House {
         if self.chance(50) {
             grants.truncate(1);
         }
+        if self.chance(35) {
+            self.trouble();
+        }
         for grant in grants {
             self.desk.delete(grant).await;
         }
+        self.desk.town.pass(Duration::from_secs(20)).await;
     }
 
     /// All grants of a stay are deleted, and another room has the stay's name from then on.

@@ -10,7 +10,7 @@ use latchd::{
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{A_MOMENT, Desk, PATIENCE, Writing, text};
+use super::{A_MOMENT, Desk, Method, PATIENCE, Writing, text};
 use crate::{model::Plastic, simulated::net::Host};
 
 impl Desk {
@@ -58,24 +58,40 @@ impl Desk {
             let job_id = doubt.job_id;
             let detail = queue.run(move |queue: &mut Queue| queue.job(job_id));
             let Ok(Some(detail)) = self.town.during(detail).await else { return };
-            let Some(Order::CardEncode(card)) = detail.job.map(|job| job.order) else { continue };
-            let method = card.access_method_id.to_string();
-            let Some(method) = self.methods.iter().position(|it| it.id == method) else { continue };
-            let system = self.methods[method].system;
+            let Some(job) = detail.job else { continue };
+            let Some(system) = self.town.systems.iter().position(|it| *it.name == *job.system.as_str())
+            else {
+                continue;
+            };
             if !self.is_quiet(system).await {
                 return;
             }
             self.read_tapes().await;
-            let attempts = self.methods[method].attempts;
-            let is_done = |it: &Writing| it.method == method && it.attempt == attempts;
-            let verdict = if self.writings.iter().any(is_done) { Verdict::Done } else { Verdict::NotDone };
-            self.resolve(job_id, verdict, method).await;
+            let (is_done, what) = match &job.order {
+                Order::CardEncode(card) => {
+                    let method = card.access_method_id.to_string();
+                    let Some(method) = self.methods.iter().position(|it| it.id == method) else { continue };
+                    let Method { grant, attempts, .. } = self.methods[method];
+                    let is_it = |it: &Writing| it.method == method && it.attempt == attempts;
+                    let guest = &self.town.model.grants[grant].guest;
+                    (self.writings.iter().any(is_it), format!("the card of {guest}"))
+                }
+                Order::StayCheckout { room, .. } => {
+                    let room = (system, room.as_str().to_owned());
+                    let done_at = self.checked_out.get(&room);
+                    let is_done = done_at.is_some_and(|at| job.created_at <= *at);
+                    (is_done, format!("the check-out of {}", room.1))
+                }
+                _ => continue,
+            };
+            let verdict = if is_done { Verdict::Done } else { Verdict::NotDone };
+            self.resolve(job_id, verdict, &what).await;
         }
         self.town.pass(A_MOMENT).await;
         self.look().await;
     }
 
-    async fn resolve(&mut self, job_id: JobId, verdict: Verdict, method: usize) {
+    async fn resolve(&mut self, job_id: JobId, verdict: Verdict, what: &str) {
         let Some(questions) = self.town.agent.life.as_ref().map(|life| life.questions.clone()) else {
             return;
         };
@@ -86,7 +102,6 @@ impl Desk {
         }
         let answer = self.town.during(told).await;
         let is_settled = matches!(answer, Ok(admin::Response::Resolved { .. }));
-        let guest = self.town.model.grants[self.methods[method].grant].guest.clone();
-        self.town.note(format_args!("the card of {guest} in doubt is said to be {verdict:?}: {is_settled}"));
+        self.town.note(format_args!("{what} in doubt is said to be {verdict:?}: {is_settled}"));
     }
 }

@@ -52,6 +52,7 @@ impl Desk {
                 let room = (system, field(2).to_owned());
                 self.town.note(format_args!("tape: {} is checked out", room.1));
                 self.town.model.freed(&room);
+                self.checked_out.insert(room, at);
             }
             ("LT", "done") => {
                 for room in order["read"].as_array().into_iter().flatten().filter_map(Value::as_str) {
