@@ -433,8 +433,9 @@ impl House {
     async fn foreign_desk(&mut self) {
         let system = self.below(self.desk.town.systems.len() as u64) as usize;
         let it = &self.desk.town.systems[system];
+        let room = self.desk.town.one(&it.rooms).clone();
+        // Where the site says that nobody else makes cards, there are copies at most.
         let copies = it.sharing == Sharing::Exclusive || self.chance(20);
-        let (room, copies) = (self.desk.town.one(&it.rooms).clone(), copies);
         self.make_a_foreign_card(&(system, room), copies).await;
     }
 

@@ -32,7 +32,10 @@ impl Desk {
             ("CN" | "CC", "written") => {
                 let card = (system, text(&order["card"]));
                 let end = DateTime::strptime("%H%M%d%m%y", field(10)).unwrap();
-                self.town.note(format_args!("tape: {} {} is written until {end}", field(0), card.1));
+                let written_at = self.town.model.local(at).strftime("%H:%M:%S");
+                let what = field(0);
+                self.town
+                    .note(format_args!("tape: {what} {} was written at {written_at}, until {end}", card.1));
                 let Some((grant, window)) = self.town.model.grant_by_end(end) else {
                     let wrong = format!("{} is written until {end}, and nobody asked for that", card.1);
                     return self.town.wrong.push(wrong);
