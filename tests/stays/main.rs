@@ -34,7 +34,7 @@ use story::{Story, play};
 const HISTORIES: u64 = 350;
 const THREADS: usize = 2;
 /// How many it takes to see what a broken part breaks.
-const MUTANT_HISTORIES: u64 = 100;
+const MUTANT_HISTORIES: u64 = 250;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|number| number.parse().unwrap())
