@@ -5,7 +5,7 @@
 
 mod herd;
 mod names;
-#[path = "../simulation/net.rs"]
+#[path = "../simulated/net.rs"]
 #[expect(dead_code, reason = "another test needs more of it")]
 mod net;
 mod peers;

@@ -8,7 +8,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use latchd::{
@@ -18,21 +17,16 @@ use latchd::{
     store::{Store, StoreError},
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+
+use super::{
+    simulated::api::call,
+    world::{Book, first_end, number_by_end, printed_end},
 };
 
-use super::world::{API, Book, first_end, number_by_end, printed_end};
-
-/// What the desk's software shows at the API.
-pub(super) const KEY: &str = "seam_simulation";
 /// The number of the first guest; jobs that are ordered otherwise have smaller ones.
 pub(super) const FIRST: u64 = 50_000;
 /// So many ends, each a minute after the other, may a grant have one after the other.
 const ENDS: u64 = 100;
-/// A client that is not answered gives up.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the desk has asked for.
 #[derive(Default)]
@@ -147,24 +141,7 @@ pub(super) async fn delete(net: Arc<dyn Net>, book: Arc<Mutex<Book>>, grant: Str
 
 /// The answer to a call; none where there is none, or a refusal.
 async fn post(net: &Arc<dyn Net>, path: &str, body: &Value) -> Option<Value> {
-    let body = body.to_string();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: cloud\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let exchange = async {
-        let mut stream = net.connect("cloud", API).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = timeout(PATIENCE, exchange).await.ok()?.ok()?;
-    let answer = String::from_utf8(answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    tracing::debug!(target: "simulation", path, body, "the API answered");
-    head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
+    call(net, path, body).await?.granted()
 }
 
 /// An attempt, what was said of its job, and how its card's method stands, as the cloud's database has it.

@@ -15,7 +15,8 @@
 mod desk;
 mod judge;
 mod mutant;
-mod net;
+#[path = "../simulated/mod.rs"]
+mod simulated;
 mod world;
 
 use std::{

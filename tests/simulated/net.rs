@@ -28,7 +28,7 @@ const WINDOW: usize = 64 * 1024;
 
 /// A machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Host {
+pub(crate) enum Host {
     Agent,
     Cloud,
     Salto,
@@ -40,7 +40,7 @@ pub(super) enum Host {
 
 /// How a line between two machines is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Road {
+pub(crate) enum Road {
     /// Bytes arrive after about this long.
     Open(Duration),
     /// Nothing arrives, nobody is told; what was sent comes through if the line is mended.
@@ -49,7 +49,7 @@ pub(super) enum Road {
 
 /// The network; all clones are one.
 #[derive(Clone)]
-pub(super) struct Network(Arc<Mutex<State>>);
+pub(crate) struct Network(Arc<Mutex<State>>);
 
 struct State {
     random: Random,
@@ -101,7 +101,7 @@ enum Chunk {
 }
 
 impl Network {
-    pub(super) fn new(random: Random) -> Self {
+    pub(crate) fn new(random: Random) -> Self {
         Self(Arc::new(Mutex::new(State {
             random,
             listeners: BTreeMap::new(),
@@ -114,11 +114,11 @@ impl Network {
     }
 
     /// The network as one machine sees it.
-    pub(super) fn at(&self, host: Host) -> Arc<dyn Net> {
+    pub(crate) fn at(&self, host: Host) -> Arc<dyn Net> {
         Arc::new(Seat { network: self.clone(), host })
     }
 
-    pub(super) fn set_road(&self, one: Host, other: Host, road: Road) {
+    pub(crate) fn set_road(&self, one: Host, other: Host, road: Road) {
         let mut state = self.lock();
         state.roads.insert(pair(one, other), road);
         if road != Road::Down {
@@ -133,22 +133,22 @@ impl Network {
     }
 
     /// Ends every connection between two machines. Their ends are told.
-    pub(super) fn reset(&self, one: Host, other: Host) {
+    pub(crate) fn reset(&self, one: Host, other: Host) {
         self.each(one, other, Connection::reset);
     }
 
     /// Every connection between two machines swallows its bytes from now on, and nobody is told.
-    pub(super) fn swallow(&self, one: Host, other: Host) {
+    pub(crate) fn swallow(&self, one: Host, other: Host) {
         self.each(one, other, |connection, _| connection.swallows = true);
     }
 
     /// Every connection between two machines ends after so many more bytes.
-    pub(super) fn cut_after(&self, one: Host, other: Host, bytes: u64) {
+    pub(crate) fn cut_after(&self, one: Host, other: Host, bytes: u64) {
         self.each(one, other, |connection, _| connection.cut_after = Some(bytes));
     }
 
     /// Whether nothing is under way any more between two machines.
-    pub(super) fn is_quiet(&self, one: Host, other: Host) -> bool {
+    pub(crate) fn is_quiet(&self, one: Host, other: Host) -> bool {
         let state = self.lock();
         let between = |it: &&Connection| pair(it.hosts[0], it.hosts[1]) == pair(one, other) && !it.swallows;
         let mut pipes = state.connections.values().filter(between).flat_map(|it| &it.pipes);
@@ -156,12 +156,12 @@ impl Network {
     }
 
     /// Connections made from now on end after some bytes, fewer than this.
-    pub(super) fn make_fragile(&self, bytes: Option<u64>) {
+    pub(crate) fn make_fragile(&self, bytes: Option<u64>) {
         self.lock().fragile = bytes;
     }
 
     /// A machine's process has ended; the power may have gone with it, then nobody is told.
-    pub(super) fn crashed(&self, host: Host, with_power: bool) {
+    pub(crate) fn crashed(&self, host: Host, with_power: bool) {
         let mut state = self.lock();
         state.listeners.retain(|_, (of, _)| *of != host);
         let now = Instant::now();

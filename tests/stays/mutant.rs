@@ -1,0 +1,190 @@
+//! Broken parts, to show that the judge sees what they break at the doors.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use jiff::SignedDuration;
+use latchd::{
+    config::{DoorConfig, SaltoIsConfig},
+    drivers::{Driver, Line, Performed, ProgressSink, Proof, Work, salto_is::SaltoIs},
+    model::{
+        Admission, CardEncode, DoorName, LaneName, Order, Outcome, Refusal, ReservationKey, Success,
+        SystemInventory, SystemName, Treatment, Window,
+    },
+    seams::BoxFuture,
+};
+use tokio::sync::watch;
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mutant {
+    /// Nothing.
+    None,
+    /// A new stay joins the one that is in the room.
+    JoinsForANewStay,
+    /// A further guest's card begins the stay anew.
+    OverridesForAGuest,
+    /// After a beginning that ended in doubt, the next card of the stay joins.
+    JoinsAfterADoubt,
+    /// Common doors are doors of the stay like rooms.
+    CommonDoorsAreRooms,
+    /// Some cards are made for another room.
+    WrongRoom,
+    /// Some doubts are reported as success.
+    CallsDoubtSuccess,
+    /// Cards are good for an hour longer than their grant.
+    EndsLate,
+    /// Nothing of ours: the hotel's own desk gives rooms of ours away until the very minute that is printed on our guests'
+    /// cards. By its end alone such a card is taken for one of ours, and what joins it opens somebody else's room. The
+    /// product does not stand that yet; ordinary histories do not have it.
+    ForeignTwins,
+}
+
+impl Mutant {
+    pub(super) const ALL: [Self; 9] = [
+        Self::None,
+        Self::JoinsForANewStay,
+        Self::OverridesForAGuest,
+        Self::JoinsAfterADoubt,
+        Self::CommonDoorsAreRooms,
+        Self::WrongRoom,
+        Self::CallsDoubtSuccess,
+        Self::EndsLate,
+        Self::ForeignTwins,
+    ];
+
+    /// By the name it has here.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+    }
+}
+
+/// The driver for a configuration, broken as asked.
+pub(super) fn spoil_driver(
+    mutant: Mutant,
+    config: &SaltoIsConfig,
+    start: impl Fn(&SaltoIsConfig) -> Arc<SaltoIs>,
+) -> Arc<dyn Driver> {
+    let driver = start(config);
+    if matches!(mutant, Mutant::None | Mutant::ForeignTwins) {
+        return driver;
+    }
+    let mut worker = Arc::clone(&driver);
+    if mutant == Mutant::CommonDoorsAreRooms {
+        let mut config = config.clone();
+        let common = config
+            .common
+            .drain(..)
+            .map(|door| DoorConfig { name: door.name, display_name: door.display_name });
+        config.rooms.extend(common);
+        worker = start(&config);
+    }
+    let rooms = config.rooms.iter().map(|room| room.name.clone()).collect();
+    Arc::new(Spoilt { mutant, driver, worker, rooms, doubted: Mutex::default(), begun: Mutex::default() })
+}
+
+struct Spoilt {
+    mutant: Mutant,
+    driver: Arc<SaltoIs>,
+    /// Which does the work.
+    worker: Arc<SaltoIs>,
+    rooms: Vec<DoorName>,
+    /// Stays that began in doubt.
+    doubted: Mutex<BTreeSet<ReservationKey>>,
+    /// Rooms in which a stay began.
+    begun: Mutex<BTreeSet<DoorName>>,
+}
+
+impl Spoilt {
+    fn spoil(&self, work: &mut Work) {
+        let Work { order: Order::CardEncode(card), treatment, .. } = work else { return };
+        match (self.mutant, *treatment) {
+            (Mutant::JoinsForANewStay, Treatment::Override) if self.was_begun(card) => {
+                *treatment = Treatment::Join;
+            }
+            (Mutant::OverridesForAGuest, Treatment::Join) => *treatment = Treatment::Override,
+            (Mutant::JoinsAfterADoubt, Treatment::Override) if self.was_doubted(card) => {
+                *treatment = Treatment::Join;
+            }
+            (Mutant::WrongRoom, _) => {
+                let other = self.rooms.iter().find(|room| !card.doors.contains(room));
+                let door = card.doors.iter_mut().find(|door| self.rooms.contains(door));
+                if let (Some(other), Some(door)) = (other, door) {
+                    *door = other.clone();
+                }
+            }
+            (Mutant::EndsLate, _) => {
+                let ends_at = card.window.ends_at().map(|end| end + SignedDuration::from_hours(1));
+                card.window = Window::new(card.window.starts_at(), ends_at).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a stay began in one of a card's rooms before. From now on it has.
+    fn was_begun(&self, card: &CardEncode) -> bool {
+        let mut begun = self.begun.lock().unwrap();
+        let rooms: BTreeSet<_> =
+            card.doors.iter().filter(|door| self.rooms.contains(door)).cloned().collect();
+        let was_begun = !begun.is_disjoint(&rooms);
+        begun.extend(rooms);
+        was_begun
+    }
+
+    fn was_doubted(&self, card: &CardEncode) -> bool {
+        let doubted = self.doubted.lock().unwrap();
+        card.reservation_key.as_ref().is_some_and(|key| doubted.contains(key))
+    }
+}
+
+impl Driver for Spoilt {
+    fn system(&self) -> &SystemName {
+        self.driver.system()
+    }
+
+    fn inventory(&self) -> SystemInventory {
+        self.driver.inventory()
+    }
+
+    fn lanes(&self) -> Vec<LaneName> {
+        self.driver.lanes()
+    }
+
+    fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
+        self.driver.admit(order)
+    }
+
+    fn line(&self) -> watch::Receiver<Line> {
+        self.worker.line()
+    }
+
+    fn perform<'a>(&'a self, mut work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
+        Box::pin(async move {
+            self.spoil(&mut work);
+            let key = match &work.order {
+                Order::CardEncode(card) => card.reservation_key.clone(),
+                _ => None,
+            };
+            let performed = self.worker.perform(work, progress).await;
+            let is_doubt = matches!(performed, Performed::Ended(Outcome::Unknown(_)));
+            if is_doubt {
+                self.doubted.lock().unwrap().extend(key);
+            }
+            if is_doubt && self.mutant == Mutant::CallsDoubtSuccess {
+                return Performed::Ended(Outcome::Succeeded(Success::default()));
+            }
+            performed
+        })
+    }
+
+    fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
+        self.driver.prove(work)
+    }
+
+    fn stop(&self) {
+        self.driver.stop();
+        self.worker.stop();
+    }
+}
