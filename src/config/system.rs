@@ -203,7 +203,8 @@ pub struct SaltoIsConfig {
     pub ack_final: bool,
     /// What stands behind ETX in our frames: the checksum, or `0D` for "do not check". Default the checksum.
     pub lrc: LrcConfig,
-    /// Shown in the lock system's audit trail; at most 24 characters. Default `LATCHD`.
+    /// Shown in the lock system's audit trail; at most 24 characters. A card that is read is known by it as one of ours, so
+    /// nobody else may make cards in this name. Default `LATCHD`.
     pub operator: String,
     /// Whether the encoder waits until the card is taken away (`E`) or not (`R`). Where it does not, the card that lies there
     /// is read before the next one is written. Default yes.

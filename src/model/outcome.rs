@@ -151,6 +151,9 @@ pub enum CardSeen {
         starts_at: Option<Timestamp>,
         /// End, likewise.
         ends_at: Option<Timestamp>,
+        /// Whether it was made in this site's own name; absent where the system does not say who made it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        made_here: Option<bool>,
     },
     /// A card of the staff.
     Staff,

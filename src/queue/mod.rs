@@ -802,9 +802,14 @@ impl Queue {
         system: &SystemName,
         seen: &CardSeen,
     ) -> Result<(), StoreError> {
-        let CardSeen::Guest { rooms, valid: true, ends_at: Some(end), .. } = seen else {
+        let CardSeen::Guest { rooms, valid: true, ends_at: Some(end), made_here, .. } = seen else {
             return Ok(());
         };
+        // Another desk's card may well end with one of ours.
+        let others_make_cards = self.rules.systems.get(system) != Some(&Sharing::Exclusive);
+        if !made_here.unwrap_or(!others_make_cards) {
+            return Ok(());
+        }
         // Validity is said of the main room only.
         let Some(main) = rooms.first().and_then(|room| DoorName::new(room.as_str()).ok()) else {
             return Ok(());

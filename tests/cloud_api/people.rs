@@ -260,6 +260,7 @@ fn seen(rooms: &[&str], ends_at: &str) -> Outcome {
         common: Vec::new(),
         starts_at: None,
         ends_at: Some(ends_at.parse().unwrap()),
+        made_here: None,
     };
     Outcome::Succeeded(Success { seen: Some(card), ..Success::default() })
 }

@@ -417,6 +417,21 @@ pub(crate) fn later_messages() -> Vec<Message> {
     vec![job(16, "salto", Priority::Desk, Order::CardEncode(CardEncode { begin_again: true, ..card }))]
 }
 
+/// The same of outcomes.
+pub(crate) fn later_outcomes() -> Vec<Message> {
+    let seen = |made_here| CardSeen::Guest {
+        rooms: vec!["101".into()],
+        valid: true,
+        original: true,
+        common: Vec::new(),
+        starts_at: None,
+        ends_at: Some(at("20:00:00")),
+        made_here: Some(made_here),
+    };
+    let read = |card| Outcome::Succeeded(Success { seen: Some(card), ..Success::default() });
+    [true, false].map(|made_here| Message::Outcome(report(read(seen(made_here))))).to_vec()
+}
+
 /// The same of frames.
 pub(crate) fn later_frames() -> Vec<Frame> {
     let mut inventory = inventories().next().unwrap();
@@ -470,6 +485,7 @@ fn outcomes() -> impl Iterator<Item = Report> {
         common: vec!["Garage".into()],
         starts_at: Some(noon()),
         ends_at: Some(at("20:00:00")),
+        made_here: None,
     };
     let vague = CardSeen::Guest {
         rooms: Vec::new(),
@@ -478,6 +494,7 @@ fn outcomes() -> impl Iterator<Item = Report> {
         common: Vec::new(),
         starts_at: None,
         ends_at: None,
+        made_here: None,
     };
     let local = |origin, kind, device: Option<&str>, retries| LocalJob {
         origin,

@@ -269,5 +269,6 @@ pub(crate) fn guest_card(room: &str, ends_at: i64) -> CardSeen {
         common: Vec::new(),
         starts_at: None,
         ends_at: Some(at(ends_at)),
+        made_here: Some(true),
     }
 }

@@ -66,6 +66,7 @@ async fn a_further_card_joins_a_card_is_read_and_a_room_is_freed_over_one_connec
             common: vec!["pool".into(), "spa".into()],
             starts_at: Some(at("2026-11-21T14:00:00Z")),
             ends_at: Some(at("2026-11-24T10:00:00Z")),
+            made_here: Some(false),
         })
     );
 

@@ -147,6 +147,6 @@ fn cards_that_are_good_for_longer_than_was_granted_are_caught() {
 }
 
 #[test]
-fn another_desks_card_with_the_end_of_ours_is_taken_for_ours_and_that_is_seen() {
-    caught(Mutant::ForeignTwins, "a card of a newer stay was used there");
+fn another_desks_card_that_is_taken_for_ours_by_its_end_is_caught() {
+    caught(Mutant::TrustsAnEnd, "a card of a newer stay was used there");
 }

@@ -147,15 +147,6 @@ impl Model {
         if minute == self.local(end) { minute } else { minute.saturating_add(1.minute()) }
     }
 
-    /// Whether some grant has or had an end that is printed as this minute or the ones beside it.
-    pub(super) fn has_printed_around(&self, end: Timestamp) -> bool {
-        let minute = whole_minute(self.local(end));
-        let around = minute.saturating_sub(1.minute())..=minute.saturating_add(1.minute());
-        let mut ends =
-            self.grants.iter().flat_map(|grant| &grant.windows).map(|(_, until)| self.printed(*until));
-        ends.any(|end| around.contains(&end))
-    }
-
     /// Whose grant has or had this printed end, and which of its windows.
     pub(super) fn grant_by_end(&self, end: DateTime) -> Option<(usize, (Timestamp, Timestamp))> {
         self.grants.iter().enumerate().find_map(|(number, grant)| {

@@ -10,8 +10,8 @@ use latchd::{
     config::{DoorConfig, SaltoIsConfig},
     drivers::{Driver, Line, Performed, ProgressSink, Proof, Work, salto_is::SaltoIs},
     model::{
-        Admission, CardEncode, DoorName, LaneName, Order, Outcome, Refusal, ReservationKey, Success,
-        SystemInventory, SystemName, Treatment, Window,
+        Admission, CardEncode, CardSeen, DoorName, LaneName, Order, Outcome, Refusal, ReservationKey,
+        Success, SystemInventory, SystemName, Treatment, Window,
     },
     seams::BoxFuture,
 };
@@ -36,10 +36,10 @@ pub(super) enum Mutant {
     CallsDoubtSuccess,
     /// Cards are good for an hour longer than their grant.
     EndsLate,
-    /// Nothing of ours: the hotel's own desk gives rooms of ours away until the very minute that is printed on our guests'
-    /// cards. By its end alone such a card is taken for one of ours, and what joins it opens somebody else's room. The
-    /// product does not stand that yet; ordinary histories do not have it.
-    ForeignTwins,
+    /// Whoever made a card that is read, it was us. The hotel's own desk gives rooms of ours away until the very minute that
+    /// is printed on our guests' cards; by its end alone such a card is one of ours, and what joins it opens somebody else's
+    /// room.
+    TrustsAnEnd,
 }
 
 impl Mutant {
@@ -52,7 +52,7 @@ impl Mutant {
         Self::WrongRoom,
         Self::CallsDoubtSuccess,
         Self::EndsLate,
-        Self::ForeignTwins,
+        Self::TrustsAnEnd,
     ];
 
     /// By the name it has here.
@@ -68,7 +68,7 @@ pub(super) fn spoil_driver(
     start: impl Fn(&SaltoIsConfig) -> Arc<SaltoIs>,
 ) -> Arc<dyn Driver> {
     let driver = start(config);
-    if matches!(mutant, Mutant::None | Mutant::ForeignTwins) {
+    if mutant == Mutant::None {
         return driver;
     }
     let mut worker = Arc::clone(&driver);
@@ -167,7 +167,13 @@ impl Driver for Spoilt {
                 Order::CardEncode(card) => card.reservation_key.clone(),
                 _ => None,
             };
-            let performed = self.worker.perform(work, progress).await;
+            let mut performed = self.worker.perform(work, progress).await;
+            if self.mutant == Mutant::TrustsAnEnd
+                && let Performed::Ended(Outcome::Succeeded(success)) = &mut performed
+                && let Some(CardSeen::Guest { made_here, .. }) = &mut success.seen
+            {
+                *made_here = Some(true);
+            }
             let is_doubt = matches!(performed, Performed::Ended(Outcome::Unknown(_)));
             if is_doubt {
                 self.doubted.lock().unwrap().extend(key);

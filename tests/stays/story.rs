@@ -98,14 +98,15 @@ impl House {
             38..62 => self.use_a_card().await,
             62..70 => self.time_passes().await,
             70..75 if !settled.is_empty() => self.change_times(&settled).await,
-            75..89 if self.desk.town.mutant == Mutant::ForeignTwins => self.foreign_twin().await,
+            75..89 if self.desk.town.mutant == Mutant::TrustsAnEnd => self.foreign_twin().await,
             75..78 => self.leave_early().await,
             78..81 => self.move_rooms().await,
             81..84 if !settled.is_empty() => {
                 let method = self.pick(&settled).unwrap();
                 self.desk.lose(method).await;
             }
-            84..89 => self.foreign_desk().await,
+            84..86 => self.foreign_twin().await,
+            86..89 => self.foreign_desk().await,
             89..93 if !doubts.is_empty() => self.settle(&doubts).await,
             93..96 => self.trouble(),
             96..98 => self.read_some_card().await,
@@ -446,11 +447,7 @@ impl House {
         // Where a stay counts as proven, the hotel's own desk keeps away for so long.
         let is_proven = it.proven_until.get(&room.1).is_some_and(|until| self.desk.town.now() < *until);
         let keeps_away = it.sharing == Sharing::Shared && (is_proven || !self.desk.is_quiet(system).await);
-        // Our cards must not end with it; see [`Mutant::ForeignTwins`].
-        let end = self.desk.town.now() + SignedDuration::from_hours(24);
-        let is_twin = !copies && self.desk.town.model.has_printed_around(end);
-        let is_twin = is_twin && self.desk.town.mutant != Mutant::ForeignTwins;
-        if copies && it.checks_out || !copies && (keeps_away || is_twin) {
+        if copies && it.checks_out || !copies && keeps_away {
             return None;
         }
         self.desk.read_tapes().await;

@@ -1093,6 +1093,7 @@ fn a_card_that_the_site_made_itself_is_not_taken_for_ours() {
             common: Vec::new(),
             starts_at: None,
             ends_at: end,
+            made_here: None,
         };
         property.report(job, Outcome::Succeeded(Success { seen: Some(seen), ..Success::default() }));
         match property.tenant().scanned(attempt).unwrap().unwrap().state {

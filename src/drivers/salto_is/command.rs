@@ -282,6 +282,11 @@ impl Command {
     }
 }
 
+/// An operator's name as far as a command carries it.
+pub(super) fn shortened(operator: &str) -> String {
+    operator.chars().take(OPERATOR_LENGTH).collect()
+}
+
 impl WriteCard {
     fn append_to(&self, fields: &mut Vec<String>) {
         if let Some(count) = self.count {
@@ -294,7 +299,7 @@ impl WriteCard {
             self.denied.clone(),
             date(self.start, self.dates),
             date(self.expiry, self.dates),
-            self.operator.chars().take(OPERATOR_LENGTH).collect(),
+            shortened(&self.operator),
         ]);
         fields.extend(self.print_lines.iter().take(3).cloned());
         match self.serials {
@@ -324,7 +329,7 @@ impl SendPhoneKey {
             self.denied.clone(),
             date(self.start, DateForm::Minutes),
             date(self.expiry, DateForm::Minutes),
-            self.operator.chars().take(OPERATOR_LENGTH).collect(),
+            shortened(&self.operator),
             // Three positions without a known meaning.
             String::new(),
             String::new(),

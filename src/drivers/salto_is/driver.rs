@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     answer::{self, CardShown, CopyNumber, GuestCard},
     codec::{Trailer, carries},
-    command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, symbol},
+    command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, shortened, symbol},
     desk::LastCards,
     keeper::{Keeper, Request},
     session::{Conversation, Manners, Result as Came},
@@ -501,31 +501,30 @@ impl SaltoIs {
 
     fn seen(&self, shown: CardShown) -> CardSeen {
         match shown {
-            CardShown::Guest(GuestCard {
-                rooms,
-                valid,
-                copy,
-                authorisations,
-                start,
-                expiry,
-                operator: _,
-            }) => CardSeen::Guest {
-                rooms,
-                valid,
-                original: copy == CopyNumber::Original,
-                common: authorisations
-                    .iter()
-                    .filter_map(|number| {
-                        let named = |common: &&CommonConfig| common.authorisation == *number;
-                        self.config.common.iter().find(named)
-                    })
-                    .map(|common| common.name.as_str().to_owned())
-                    .collect(),
-                starts_at: start.and_then(|start| {
-                    self.time_zone.to_ambiguous_zoned(start).compatible().ok().map(|zoned| zoned.timestamp())
-                }),
-                ends_at: expiry.and_then(|expiry| self.end_of(expiry)),
-            },
+            CardShown::Guest(GuestCard { rooms, valid, copy, authorisations, start, expiry, operator }) => {
+                CardSeen::Guest {
+                    rooms,
+                    valid,
+                    original: copy == CopyNumber::Original,
+                    common: authorisations
+                        .iter()
+                        .filter_map(|number| {
+                            let named = |common: &&CommonConfig| common.authorisation == *number;
+                            self.config.common.iter().find(named)
+                        })
+                        .map(|common| common.name.as_str().to_owned())
+                        .collect(),
+                    starts_at: start.and_then(|start| {
+                        self.time_zone
+                            .to_ambiguous_zoned(start)
+                            .compatible()
+                            .ok()
+                            .map(|zoned| zoned.timestamp())
+                    }),
+                    ends_at: expiry.and_then(|expiry| self.end_of(expiry)),
+                    made_here: (!operator.is_empty()).then(|| operator == shortened(&self.config.operator)),
+                }
+            }
             CardShown::Staff => CardSeen::Staff,
             CardShown::Invalid => CardSeen::Invalid,
             CardShown::Other(what) => CardSeen::Other { what },
