@@ -24,6 +24,9 @@ pub(super) struct Uplink {
     /// The last order held; acknowledged when it is newer than what was.
     held: Option<Position>,
     acknowledged: Option<Position>,
+    /// What is held of what the cloud desires, where it is one to tell it; acknowledged likewise.
+    desired: Option<Position>,
+    desired_acknowledged: Option<Position>,
     /// How far the cloud knows that it may send orders, and how far it may.
     orders_announced: u64,
     orders_limit: u64,
@@ -51,7 +54,13 @@ impl Uplink {
         self.cursor = cursor;
         self.reports_limit = reports_limit;
         self.acknowledged = None;
+        (self.desired, self.desired_acknowledged) = (None, None);
         self.reports.clear();
+    }
+
+    /// This cloud tells what it desires: up to here that is durable.
+    pub(super) fn desired_held(&mut self, position: Position) {
+        self.desired = self.desired.max(Some(position));
     }
 
     /// A connection stands on which nothing can be said but why it has to begin again.
@@ -146,6 +155,7 @@ impl Uplink {
                 || !self.reports.is_empty()
                 || self.limit_due().is_some()
                 || self.status.is_some()
+                || self.desired_due().is_some()
                 || !self.progress.is_empty())
     }
 
@@ -181,11 +191,20 @@ impl Uplink {
         if let Some(status) = self.status.take() {
             return Some(Frame::Status(status));
         }
+        if let Some(position) = self.desired_due() {
+            self.desired_acknowledged = Some(position);
+            let message = Message::Acknowledgement { stream: StreamName::Desired, position };
+            return Some(Frame::Envelope(Envelope::loose(&message)));
+        }
         self.progress.pop_front().map(Frame::Progress)
     }
 
     fn acknowledgement_due(&self) -> Option<Position> {
         self.held.filter(|held| Some(*held) > self.acknowledged)
+    }
+
+    fn desired_due(&self) -> Option<Position> {
+        self.desired.filter(|held| Some(*held) > self.desired_acknowledged)
     }
 
     /// In large steps while there is room, and in any step when the cloud is about to wait for it.
@@ -296,6 +315,32 @@ mod tests {
         assert!(!uplink.has_next());
         uplink.up(2, at(0), 10);
         assert_eq!(acknowledged(&mut uplink), [at(9)]);
+    }
+
+    #[test]
+    fn what_is_held_of_what_is_desired_is_said_once_on_each_connection_that_speaks_of_it() {
+        let of_desired = |uplink: &mut Uplink| {
+            let frames = std::iter::from_fn(|| uplink.next()).filter_map(|(_, frame)| match frame {
+                Frame::Envelope(envelope) => envelope.message().ok(),
+                _ => None,
+            });
+            let positions = frames.filter_map(|message| match message {
+                Message::Acknowledgement { stream: StreamName::Desired, position } => Some(position),
+                _ => None,
+            });
+            positions.collect::<Vec<_>>()
+        };
+        let mut uplink = up();
+        assert_eq!(of_desired(&mut uplink), []);
+        uplink.desired_held(at(0));
+        assert_eq!(of_desired(&mut uplink), [at(0)]);
+        uplink.desired_held(at(16));
+        uplink.desired_held(at(32));
+        assert_eq!(of_desired(&mut uplink), [at(32)]);
+        uplink.up(2, at(0), 10);
+        assert!(!uplink.has_next(), "a cloud of an older version");
+        uplink.desired_held(at(32));
+        assert_eq!(of_desired(&mut uplink), [at(32)]);
     }
 
     #[test]

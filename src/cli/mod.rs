@@ -156,7 +156,7 @@ pub enum Command {
     Slots(slots::SlotsArgs),
     /// Print the language between bridge and cloud as a JSON Schema.
     ///
-    /// Draft 2020-12, of version 1: every message of the websocket, what is signed inside, and the requests and answers
+    /// Draft 2020-12, of the newest version: every message of the websocket, what is signed inside, and the requests and answers
     /// of enrolment, for whoever writes another cloud or another agent. With --openapi, the HTTP API of the cloud as an
     /// OpenAPI document. The same program always prints the same bytes.
     Schema(schema::SchemaArgs),

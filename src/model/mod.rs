@@ -6,6 +6,7 @@
 mod admission;
 mod code;
 mod condition;
+mod desired;
 mod id;
 mod inventory;
 mod job;
@@ -20,6 +21,7 @@ mod window;
 pub use admission::Admission;
 pub use code::Code;
 pub use condition::{Condition, Severity};
+pub use desired::{DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant};
 pub use id::*;
 pub use inventory::{
     Capabilities, Device, Door, DoorKind, Encoder, Inventory, PinConstraint, PinRules, ProofLevel,

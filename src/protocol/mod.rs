@@ -1,10 +1,11 @@
-//! Version 1 of the language between a bridge and its cloud.
+//! The language between a bridge and its cloud, in its versions 1 and 2.
 //!
 //! This room spells messages. It opens no socket, reads no clock and stores nothing.
 //!
 //! What follows, with [`signing`], [`enrol`] and [`stream`], is the specification: whoever keeps to it can put another
 //! cloud or another agent in place of ours. `latchd schema` prints the form of every message as a JSON Schema;
 //! `tests/golden/v1` holds one file of examples for each kind, and a whole conversation; these files are never edited.
+//! `tests/golden/v2` holds what version 2 has beside them.
 //!
 //! # The conversation
 //! The bridge dials out: TLS, in which both sides show certificates, then a websocket at [`PATH`]. The cloud's answer to
@@ -23,6 +24,8 @@
 //!                      <-  envelope(acknowledgement reports)          after the commit that holds them
 //!   limit {orders}                                   ->               the cloud may send up to this number
 //!                      <-  limit {reports}
+//!   envelope(acknowledgement desired)                ->               version 2: what the bridge holds of it
+//!                      <-  desired {up_to, grants, gone, complete}    version 2
 //!   ping                                            <->  pong
 //!   beacon                                          <->
 //!   refused                                         <->               the last word
@@ -41,6 +44,7 @@
 //! | [`envelope`](Envelope) | both | carries a [`Message`] | yes |
 //! | [`progress`](Progress) | bridge | at any time; may be left out | yes |
 //! | [`limit`](Limit) | both | of the stream that the sender of the frame receives | yes |
+//! | [`desired`](Desired) | cloud | version 2, once the bridge has said what it holds of it | yes |
 //! | [`ping`](Frame::Ping) | both | when nothing came for 15 seconds | no |
 //! | [`pong`](Frame::Pong) | both | answers a ping with its number; of several that wait, the last is enough | no |
 //! | [`beacon`](Frame::Beacon) | both | when nothing signed was sent for [`signing::BEACON_AFTER`] | yes |
@@ -101,6 +105,21 @@
 //! jobs are known by their `job_id`, and what had been handed to a bridge that lost its memory ends as a doubt
 //! (`unknown`), not as a repetition.
 //!
+//! # What is desired
+//! From version 2 on the cloud also tells the bridge what it wants of the site: its grants ([`Frame::Desired`]), so that
+//! a desk can go on without the cloud. That is a state and not a list of things to do: a picture of a grant replaces
+//! the one before, and one that is outdated is never sent. Its positions grow and have gaps; a frame is taken whole or not
+//! at all.
+//!
+//! The bridge opens it: after the welcome it acknowledges in an envelope what it holds of `desired`, `(0, 0)` if nothing,
+//! and `(0, 1)` if its memory was set back. Before that the cloud says nothing of it, and it says nothing of it to a
+//! bridge of version 1. The cloud then goes on or begins a new epoch by the table above. It never has more than
+//! [`DESIRED_AHEAD`] changes under way that are not acknowledged, and orders go before them.
+//!
+//! A frame that is `complete` says that nothing is left unsaid: of a new epoch, that every grant of the site was named
+//! in it. Only then the bridge drops what was not, so that it is never without a picture. The first frames of a
+//! conversation end with one that is complete, if need be an empty one.
+//!
 //! # Envelopes
 //! A message that changes state travels as one opaque string, [`Envelope::body`], beside its position. A bridge that
 //! cannot read an order still takes its position, acknowledges it, and reports the job, if the text names one, as
@@ -145,11 +164,13 @@
 //! `standing_unknown`, whose cure is a person's word at the cloud, and `version_unknown`, whose cure is a newer program. A cloud that restarts gives each bridge a time of its own.
 //!
 //! # Versions
+//! Version 2 is version 1 with what is desired: the frame `desired`, and the stream `desired` in acknowledgements.
+//!
 //! Hello names the versions that the bridge speaks; welcome the one that both speak from then on, the newest in common.
 //! Without one the cloud says `version_unknown`. Hello, welcome, refused and packet have the same form in all versions,
 //! so that this much is understood.
 //!
-//! Within version 1 there may be added: a field that may be left out; a name in a list that the schema leaves open
+//! Within a version there may be added: a field that may be left out; a name in a list that the schema leaves open
 //! (codes and stages). So a receiver ignores fields that it does not know, and reads such a name as `other`.
 //! Everything else is another version: nothing is taken away, renamed or given another meaning, and no frame, message,
 //! order or state is added. A receiver refuses by name what it does not know: a frame ends the conversation
@@ -165,13 +186,19 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BridgeId, Condition, Inventory, Job, JobId, Report};
+use crate::model::{AccessGrantId, BridgeId, Condition, DesiredGrant, Inventory, Job, JobId, Report};
 pub use said::{NotTaken, Said};
 pub use signing::{KeyId, PublicKey, Session, SigningKey};
 pub use stream::Position;
 
 /// The versions of this language that this build speaks, newest first.
-pub const VERSIONS: &[u16] = &[1];
+pub const VERSIONS: &[u16] = &[2, 1];
+
+/// The first version in which the cloud tells what it desires.
+pub const DESIRED_SINCE: u16 = 2;
+
+/// How many changes of what is desired the cloud may have under way that are not acknowledged.
+pub const DESIRED_AHEAD: u64 = 64;
 
 /// The largest frame either side accepts, in bytes.
 ///
@@ -204,6 +231,8 @@ pub enum Frame {
     Progress(Progress),
     /// How far the other side may send.
     Limit(Limit),
+    /// What should be so, as far as it changed; since version 2.
+    Desired(Desired),
     /// Asks for a [`Frame::Pong`] with the same number.
     Ping {
         /// Any number.
@@ -231,6 +260,7 @@ impl Frame {
             Self::Status(_) => "status",
             Self::Progress(_) => "progress",
             Self::Limit(_) => "limit",
+            Self::Desired(_) => "desired",
             Self::Ping { .. } => "ping",
             Self::Beacon => "beacon",
             Self::Pong { .. } => "pong",
@@ -426,6 +456,23 @@ pub enum StreamName {
     Orders,
     /// Bridge to cloud.
     Reports,
+    /// Cloud to bridge: what should be so; since version 2, and only in acknowledgements.
+    Desired,
+}
+
+/// What should be so at a site, as far as it changed: taken whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Desired {
+    /// Where the bridge stands once it has taken this.
+    pub up_to: Position,
+    /// Grants as they are now; each takes the place of what was known of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<DesiredGrant>,
+    /// Grants that are over, or lead to the site no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<AccessGrantId>,
+    /// Whether nothing is left unsaid: what was not named in this epoch is gone.
+    pub complete: bool,
 }
 
 /// The bridge's health.

@@ -22,7 +22,8 @@
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
-//! else ever has to. `audit` says what the site refused and who decided what.
+//! else ever has to. `audit` says what the site refused and who decided what. `desired_grant` is what the cloud wants of
+//! the site, for a desk that has to go on without it.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -33,6 +34,7 @@
 //! This room sees no driver, no network and no task.
 
 mod confirm;
+mod desired;
 mod import;
 mod lanes;
 mod ledger;
@@ -58,6 +60,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
 pub use confirm::{ConfirmRefused, Unconfirmed};
+pub use desired::DesiredHeld;
 pub use import::Imported;
 pub use lanes::LanePause;
 pub use outbox::Resumed;
@@ -89,8 +92,12 @@ use crate::{
 pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] =
-    &[include_str!("queue.sql"), include_str!("second.sql"), include_str!("third.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("queue.sql"),
+    include_str!("second.sql"),
+    include_str!("third.sql"),
+    include_str!("fourth.sql"),
+];
 
 /// The schema of this version.
 pub const SCHEMA: u32 = MIGRATIONS.len() as u32;

@@ -275,6 +275,9 @@ impl Tenant<'_> {
     }
 }
 
+/// Grants that are looked at after a change for the bridges they concern.
+const DESIRED_AT_ONCE: u32 = 64;
+
 struct PendingAttempt {
     attempt: ActionAttemptId,
     workspace: WorkspaceId,
@@ -338,6 +341,10 @@ impl Db {
         let next_read = self.read_devices(now)?;
         next = [next, next_codes, next_read].into_iter().flatten().min();
         changed |= codes_changed | std::mem::take(&mut self.has_ordered);
+        changed |= !self.settle_desired(DESIRED_AT_ONCE)?.is_empty();
+        if self.has_desired_changes()? {
+            next = Some(now);
+        }
         Ok(Overdue { changed, next })
     }
 }

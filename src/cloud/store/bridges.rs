@@ -11,7 +11,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
-use super::Db;
+use super::{Db, desired::Told};
 use crate::{
     model::{BridgeId, Code, Job, JobId, JobState, Outcome, Report, WorkspaceId},
     protocol::{
@@ -30,6 +30,8 @@ pub(super) struct Live {
     connection: u64,
     /// The last order that the bridge lets us send.
     orders_limit: u64,
+    /// What it was told of what is desired.
+    desired: Told,
 }
 
 /// What came of a bridge's hello.
@@ -234,7 +236,8 @@ impl Db {
         }
         self.seen(now, bridge)?;
         self.bridge_up(now, bridge)?;
-        self.live.insert(bridge, Live { connection, orders_limit: memory.orders_limit });
+        let (orders_limit, desired) = (memory.orders_limit, Told::default());
+        self.live.insert(bridge, Live { connection, orders_limit, desired });
         Ok(Meeting { orders_resume_after, orders_epoch_reason, reports_received, lost })
     }
 
@@ -360,6 +363,12 @@ impl Db {
 
     fn speaks_for(&self, bridge: BridgeId, connection: u64) -> bool {
         self.live.get(&bridge).is_some_and(|live| live.connection == connection)
+    }
+
+    /// What the connection was told of what is desired, if it still speaks for the bridge.
+    pub(super) fn told_to(&mut self, bridge: BridgeId, connection: u64) -> Option<&mut Told> {
+        let live = self.live.get_mut(&bridge).filter(|live| live.connection == connection)?;
+        Some(&mut live.desired)
     }
 
     fn memory(&self, bridge: BridgeId) -> Result<(Sent, Position), StoreError> {
@@ -627,7 +636,7 @@ where
     id.parse().map_err(|error: T::Err| StoreError::corrupt(table, error.to_string()))
 }
 
-fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
 }
 

@@ -942,7 +942,7 @@ const GOING: &str = "
     CROSS JOIN access_method m USING(access_method_id)";
 
 /// Every door that a grant names, and those of its spaces, in its order.
-const DOORS_OF_GRANT: &str = "
+pub(super) const DOORS_OF_GRANT: &str = "
     SELECT 0 AS part, place, 0 AS member, acs_entrance_id FROM grant_entrance WHERE access_grant_id = ?1
     UNION ALL
     SELECT 1, place, s.rowid, s.acs_entrance_id FROM grant_space JOIN space_entrance s USING(space_id)

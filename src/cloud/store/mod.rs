@@ -9,6 +9,7 @@
 mod attempts;
 mod bridges;
 mod codes;
+mod desired;
 mod devices;
 mod encode;
 mod erasure;
@@ -38,6 +39,7 @@ use rusqlite::{Connection, Params, Row};
 
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
 pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
+pub use desired::DesiredTurn;
 pub(crate) use devices::{DeviceFilter, DeviceRow, DeviceTrouble};
 pub use erasure::Retention;
 pub(crate) use events::{EventFilter, TimedEvent};
@@ -86,6 +88,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("webhooks.sql"),
     include_str!("lists.sql"),
     include_str!("erasure.sql"),
+    include_str!("desired.sql"),
 ];
 
 /// The cloud's database.

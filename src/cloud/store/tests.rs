@@ -1,5 +1,7 @@
 //! The store's rules, with a bridge that says what the test tells it to.
 
+mod desired;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{rows::ms, *};

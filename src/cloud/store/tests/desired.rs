@@ -1,0 +1,280 @@
+//! What a bridge is told of what is desired of its site.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    model::{AccessGrantId, DesiredCardState, DesiredGrant, UserIdentityId},
+    protocol::{DESIRED_AHEAD, Desired},
+};
+
+/// A bridge that takes whatever it is told, or nothing.
+#[derive(Default)]
+struct Site {
+    held: Position,
+    is_whole: bool,
+    grants: BTreeMap<AccessGrantId, (u64, DesiredGrant)>,
+}
+
+impl Site {
+    fn take(&mut self, frame: Desired) {
+        let Desired { up_to, grants, gone, complete } = frame;
+        assert!(self.held <= up_to, "{:?} then {up_to:?}", self.held);
+        for grant in gone {
+            self.grants.remove(&grant);
+        }
+        for grant in grants {
+            self.grants.insert(grant.access_grant_id, (up_to.epoch, grant));
+        }
+        if complete {
+            self.grants.retain(|_, (epoch, _)| *epoch == up_to.epoch);
+        }
+        (self.held, self.is_whole) = (up_to, complete);
+    }
+
+    fn cards(&self) -> Vec<DesiredCardState> {
+        let grants = self.grants.values().flat_map(|(_, grant)| &grant.cards);
+        grants.map(|card| card.state).collect()
+    }
+}
+
+impl Property {
+    /// The next frame for a connection.
+    fn desired(&mut self, connection: u64) -> Option<Desired> {
+        loop {
+            let turn = self.db.desired_to_send(self.bridge, connection).unwrap();
+            if turn.frame.is_some() || !turn.more {
+                return turn.frame;
+            }
+        }
+    }
+
+    fn holds(&mut self, connection: u64, position: Position) -> bool {
+        self.db.desired_acknowledged(self.bridge, connection, position).unwrap()
+    }
+
+    /// Tells a site all that it lacks; gives how many frames that took.
+    fn tell_site(&mut self, site: &mut Site, connection: u64) -> usize {
+        let mut frames = 0;
+        while let Some(frame) = self.desired(connection) {
+            site.take(frame);
+            assert!(self.holds(connection, site.held));
+            frames += 1;
+        }
+        assert!(site.is_whole);
+        frames
+    }
+
+    /// The bridge connects anew, and says what it holds.
+    fn connects(&mut self, site: &Site, connection: u64) {
+        meet(&mut self.db, self.now, self.bridge, connection);
+        assert!(self.holds(connection, site.held));
+    }
+
+    fn epoch(&self) -> u64 {
+        let sql = "SELECT desired_epoch AS epoch FROM bridge";
+        self.db.one(sql, [], |row| row.get::<_, i64>("epoch")).unwrap().unwrap().cast_unsigned()
+    }
+
+    fn rows(&self) -> i64 {
+        self.db.one("SELECT count(*) AS rows FROM desired", [], |row| row.get("rows")).unwrap().unwrap()
+    }
+}
+
+fn at(epoch: u64, n: u64) -> Position {
+    Position { epoch, n }
+}
+
+#[test]
+fn a_site_is_told_each_grant_with_its_doors_its_guest_and_where_its_card_stands() {
+    let mut property = Property::new();
+    let mut site = Site::default();
+    let grant = property.grant("stay-1", &["lobby", "101"], 24);
+    assert_eq!(property.desired(1), None, "nothing before the bridge has said what it holds");
+    property.connects(&site, 2);
+    assert_eq!(property.tell_site(&mut site, 2), 1);
+    let (_, told) = &site.grants[&grant.id];
+    let doors: Vec<_> = told.doors[0].doors.iter().map(DoorName::as_str).collect();
+    assert_eq!((doors, told.window), (vec!["101", "lobby"], grant.window));
+    assert_eq!(told.guest_name.as_ref().unwrap().expose(), "Jane Quicksilver");
+    assert_eq!(told.reservation_key, grant.reservation_key);
+    assert_eq!(told.cards[0].access_method_id, grant.methods[0].id);
+
+    let required = [DesiredCardState::EncodingRequired];
+    assert_eq!(site.cards(), required);
+    let (_, job) = property.encode(grant.methods[0].id);
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.cards(), [DesiredCardState::BeingEncoded]);
+    property.report(job, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.cards(), [DesiredCardState::InDoubt]);
+    property.resolve(job, Verdict::Done);
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.cards(), [DesiredCardState::Issued]);
+    let (now, longer) = (property.now, property.now + HOUR * 48);
+    let change = GrantChange { ends_at: Some(Some(longer)), ..GrantChange::default() };
+    property.tenant().update_grant(now, &GrantName::Id(grant.id), &change).unwrap().unwrap();
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.cards(), required);
+    assert_eq!(site.grants[&grant.id].1.window.ends_at(), Some(longer));
+
+    let bridge = property.bridge;
+    property.db.apply_inventory(now, bridge, &inventory(&["102", "103"])).unwrap();
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.cards(), [DesiredCardState::NotReady]);
+    assert!(site.grants[&grant.id].1.cards[0].why.as_ref().unwrap().contains("101"));
+}
+
+#[test]
+fn a_grant_that_is_deleted_is_gone_from_the_site_and_its_row_with_the_acknowledgement() {
+    let mut property = Property::new();
+    let mut site = Site::default();
+    let grants: Vec<_> = (1..=3).map(|n| property.grant(&format!("stay-{n}"), &["101"], 24)).collect();
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    assert_eq!((site.grants.len(), property.rows()), (3, 3));
+    property.delete(&grants[1]);
+    let frame = property.desired(2).unwrap();
+    assert_eq!((frame.gone.as_slice(), frame.grants.len()), (&[grants[1].id][..], 0));
+    assert_eq!(property.rows(), 3, "the bridge may never have heard it");
+    site.take(frame);
+    assert!(property.holds(2, site.held));
+    assert_eq!((site.grants.len(), property.rows()), (2, 2));
+}
+
+#[test]
+fn what_changed_often_while_the_bridge_was_away_is_told_once_and_what_it_holds_is_not() {
+    let mut property = Property::new();
+    let mut site = Site::default();
+    let changed = property.grant("stay-1", &["101"], 24);
+    let kept = property.grant("stay-2", &["102"], 24);
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    let deleted = property.grant("stay-3", &["103"], 24);
+    property.delete(&deleted);
+    let now = property.now;
+    for hours in 1..=100 {
+        let ends_at = Some(Some(now + HOUR * (24 + hours)));
+        let change = GrantChange { ends_at, ..GrantChange::default() };
+        property.tenant().update_grant(now, &GrantName::Id(changed.id), &change).unwrap().unwrap();
+        property.later(SignedDuration::ZERO);
+    }
+    property.connects(&site, 3);
+    let frame = property.desired(3).unwrap();
+    let told: Vec<_> = frame.grants.iter().map(|grant| grant.access_grant_id).collect();
+    assert_eq!((told, frame.complete), (vec![changed.id], true));
+    site.take(frame);
+    assert_eq!(site.grants.keys().copied().collect::<BTreeSet<_>>(), [changed.id, kept.id].into());
+    assert_eq!(site.held.epoch, 1);
+}
+
+#[test]
+fn no_more_is_under_way_than_the_language_allows_and_a_cut_loses_nothing() {
+    let mut property = Property::new();
+    for n in 0..150 {
+        property.grant(&format!("stay-{n}"), &["101"], 24);
+    }
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    let mut sent = 0;
+    while let Some(frame) = property.desired(2) {
+        sent += frame.grants.len() as u64;
+        assert!(frame.grants.len() <= 16 && !frame.complete);
+        if sent == 16 {
+            // Only the first of them becomes durable before the cut.
+            site.take(frame);
+        }
+    }
+    assert_eq!(sent, DESIRED_AHEAD);
+    property.connects(&site, 3);
+    property.tell_site(&mut site, 3);
+    assert_eq!(site.grants.len(), 150);
+    assert_eq!(site.held, at(1, 150));
+}
+
+#[test]
+fn a_change_while_all_is_told_is_told_behind_it() {
+    let mut property = Property::new();
+    let grants: Vec<_> = (0..40).map(|n| property.grant(&format!("stay-{n}"), &["101"], 24)).collect();
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    site.take(property.desired(2).unwrap());
+    property.holds(2, site.held);
+    let first = site.grants.keys().next().copied().unwrap();
+    let first = grants.iter().find(|grant| grant.id == first).unwrap();
+    property.delete(first);
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.grants.len(), 39);
+    assert!(!site.grants.contains_key(&first.id));
+}
+
+#[test]
+fn a_bridge_that_lost_its_memory_is_told_everything_in_a_new_epoch() {
+    let mut property = Property::new();
+    let kept = property.grant("stay-1", &["101"], 24);
+    let gone = property.grant("stay-2", &["102"], 24);
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    property.delete(&gone);
+    property.tell_site(&mut site, 2);
+    for held in [at(1, 1), Position::LOST, Position::default()] {
+        let before = property.epoch();
+        // Whatever was restored has the grant that is gone.
+        site.grants.insert(gone.id, (site.held.epoch, site.grants[&kept.id].1.clone()));
+        site.held = held;
+        let connection = 10 + before;
+        property.connects(&site, connection);
+        property.tell_site(&mut site, connection);
+        assert_eq!(property.epoch(), before + 1);
+        assert_eq!(site.grants.keys().copied().collect::<Vec<_>>(), [kept.id]);
+    }
+}
+
+#[test]
+fn a_cloud_that_was_set_back_tells_everything_in_an_epoch_above_both() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    site.held = at(7, 3);
+    property.db.restored().unwrap();
+    property.connects(&site, 3);
+    property.tell_site(&mut site, 3);
+    assert_eq!((property.epoch(), site.held), (8, at(8, 1)));
+    assert!(site.grants.contains_key(&grant.id));
+}
+
+#[test]
+fn what_was_never_sent_cannot_be_acknowledged_and_a_fenced_connection_changes_nothing() {
+    let mut property = Property::new();
+    property.grant("stay-1", &["101"], 24);
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    assert!(!property.holds(2, at(1, 2)));
+    property.connects(&site, 3);
+    assert!(property.holds(2, at(1, 2)));
+    assert_eq!(property.desired(2), None);
+    assert!(property.desired(3).is_some_and(|frame| frame.complete && frame.up_to == at(1, 1)));
+    assert_eq!(property.desired(3), None);
+}
+
+#[test]
+fn whoever_is_erased_is_nobody_to_the_site_and_a_new_name_is_told() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    let person: UserIdentityId = grant.user_identity;
+    let rename = PersonChange { full_name: Some(Some("Jane Doe".into())), ..PersonChange::default() };
+    property.tenant().change_identity(person, rename).unwrap().unwrap();
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.grants[&grant.id].1.guest_name.as_ref().unwrap().expose(), "Jane Doe");
+    let erase = "UPDATE user_identity SET person = x'', erased_at = 1 WHERE user_identity_id = ?1";
+    property.db.execute(erase, [person.to_string()]).unwrap();
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.grants[&grant.id].1.guest_name, None);
+}
