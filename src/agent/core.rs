@@ -966,6 +966,14 @@ impl Core {
                     None => answers::no_such_job(job_id),
                 })
             }),
+            Request::Grants { name, limit } => self.looked(move |queue| {
+                let limit = usize::from(limit).min(MOST_JOBS);
+                answers::grants(queue, name.as_deref(), limit)
+            }),
+            Request::Encode { card, .. } => {
+                let encoded = self.dispatch.encode(*card, &by);
+                Box::pin(async move { Ok(answers::encoded(committed(encoded).await?)) })
+            }
             Request::Slots { system } => self.looked(move |queue| answers::slots(queue, system.as_ref())),
             Request::Lanes => {
                 let lanes = answers::lanes(self.time.now(), &self.dispatch);

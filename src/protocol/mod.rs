@@ -164,7 +164,8 @@
 //! `standing_unknown`, whose cure is a person's word at the cloud, and `version_unknown`, whose cure is a newer program. A cloud that restarts gives each bridge a time of its own.
 //!
 //! # Versions
-//! Version 2 is version 1 with what is desired: the frame `desired`, and the stream `desired` in acknowledgements.
+//! Version 2 is version 1 with what is desired: the frame `desired`, and the stream `desired` in acknowledgements. The
+//! report of a card that the site itself had written says which one it is (`card` in `local`); the access method follows it.
 //!
 //! Hello names the versions that the bridge speaks; welcome the one that both speak from then on, the newest in common.
 //! Without one the cloud says `version_unknown`. Hello, welcome, refused and packet have the same form in all versions,

@@ -41,7 +41,7 @@ pub fn schema(version: u16) -> Value {
     part_frames(&mut types);
     types.insert("HttpRefusal".into(), http_refusal());
     if version < DESIRED_SINCE {
-        take_desired_out(&mut types);
+        take_second_out(&mut types);
     }
     sorted(json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -118,7 +118,7 @@ fn part_frames(types: &mut Map<String, Value>) {
 }
 
 /// Leaves version 1: what version 2 has beside it is said nowhere.
-fn take_desired_out(types: &mut Map<String, Value>) {
+fn take_second_out(types: &mut Map<String, Value>) {
     let is_of_it = |one: &Value| one["properties"]["type"]["const"] == "desired" || one["const"] == "desired";
     for list in ["Frame", "StreamName"] {
         let Some(Value::Array(ones)) = types[list].get_mut("oneOf") else {
@@ -126,7 +126,12 @@ fn take_desired_out(types: &mut Map<String, Value>) {
         };
         ones.retain(|one| !is_of_it(one));
     }
-    types.retain(|name, _| !name.starts_with("Desired") && name != "AccessGrantId");
+    if let Some(Value::Object(members)) = types["LocalJob"].get_mut("properties") {
+        members.remove("card");
+    }
+    let is_second =
+        |name: &str| name.starts_with("Desired") || ["AccessGrantId", "LocalCard"].contains(&name);
+    types.retain(|name, _| !is_second(name));
 }
 
 fn http_refusal() -> Value {

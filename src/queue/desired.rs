@@ -164,8 +164,12 @@ impl Queue {
     /// Those of the database.
     pub fn desired_named(&self, name: &str) -> Result<Vec<DesiredGrant>, StoreError> {
         if let Ok(id) = uuid::Uuid::parse_str(name) {
-            let grant = self.grant_of_card(AccessMethodId(id))?.unwrap_or(AccessGrantId(id));
-            if let Some(grant) = self.desired_grant(grant)? {
+            let of_card = self.desired_grant_of_card(AccessMethodId(id))?;
+            let found = match of_card {
+                Some(grant) => Some(grant),
+                None => self.desired_grant(AccessGrantId(id))?,
+            };
+            if let Some(grant) = found {
                 return Ok(vec![grant]);
             }
         }
@@ -186,11 +190,18 @@ impl Queue {
         self.opened_grants(&of_stay, [self.told_stay_index(stay)])
     }
 
-    fn grant_of_card(&self, card: AccessMethodId) -> Result<Option<AccessGrantId>, StoreError> {
+    /// The grant of a card.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn desired_grant_of_card(&self, card: AccessMethodId) -> Result<Option<DesiredGrant>, StoreError> {
         let mut statement =
             self.connection.prepare_cached("SELECT grant_id FROM desired_card WHERE method_id = ?1")?;
         let grant = statement.query_row([card.0.as_bytes()], |row| row.get(0)).optional()?;
-        Ok(grant.map(|id| AccessGrantId(uuid::Uuid::from_bytes(id))))
+        match grant {
+            Some(id) => self.desired_grant(AccessGrantId(uuid::Uuid::from_bytes(id))),
+            None => Ok(None),
+        }
     }
 
     fn opened_grants(&self, which: &str, params: impl Params) -> Result<Vec<DesiredGrant>, StoreError> {

@@ -26,3 +26,10 @@ CREATE TABLE desired_card(
   grant_id BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX desired_card_of_grant ON desired_card(grant_id);
+
+-- Which jobs were about a card.
+CREATE TABLE card_job(
+  method_id BLOB NOT NULL,
+  job_id BLOB NOT NULL,
+  PRIMARY KEY(method_id, job_id)
+) STRICT, WITHOUT ROWID;

@@ -22,7 +22,8 @@
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
-//! else ever has to. `audit` says what the site refused and who decided what. `desired_grant` is what the cloud wants of
+//! else ever has to. `audit` says what the site refused and who decided what. `card_job` says which jobs were
+//! about a card, and `desired_grant` is what the cloud wants of
 //! the site, for a desk that has to go on without it.
 //!
 //! # Timers are jobs
@@ -33,6 +34,7 @@
 //!
 //! This room sees no driver, no network and no task.
 
+mod cards;
 mod confirm;
 mod desired;
 mod import;
@@ -59,6 +61,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
+pub use cards::{CardStanding, DeskCard, DeskRefused};
 pub use confirm::{ConfirmRefused, Unconfirmed};
 pub use desired::DesiredHeld;
 pub use import::Imported;
@@ -78,9 +81,9 @@ use self::{
 use crate::{
     config::{AgentConfig, Limits, SystemConfig},
     model::{
-        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, LocalJob,
-        Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, SystemName, Treatment,
-        Verdict, Written,
+        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, LocalCard,
+        LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, SystemName,
+        Treatment, Verdict, Written,
     },
     protocol::{Position, stream},
     seal::SealKey,
@@ -434,6 +437,10 @@ impl Queue {
         if arrived.is_cancelled {
             return self.end_cancelled_ahead(now, &row);
         }
+        if origin == Origin::Cloud && self.is_overtaken_at_desk(row.job()?)? {
+            return self.end_early(now, &row, Outcome::Superseded);
+        }
+        self.note_card(&row)?;
         if let Some(outcome) = self.refuse(now, &row)? {
             return self.end_early(now, &row, outcome);
         }
@@ -1094,6 +1101,14 @@ impl Row {
             slot: slots::slot_of(&job.order).map(|(_, slot)| slot.to_owned()),
             created_at: job.created_at,
             retries: self.retries,
+            card: match &job.order {
+                Order::CardEncode(card) => Some(LocalCard {
+                    access_method_id: card.access_method_id,
+                    doors: card.doors.clone(),
+                    window: card.window,
+                }),
+                _ => None,
+            },
         })
     }
 

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use latchd::{
     model::{
-        DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorName, Private, ReservationKey,
-        SystemName, Window,
+        DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorName, Kind, LocalCard, LocalJob,
+        Origin, Outcome, Private, Report, ReservationKey, Success, SystemName, Window, Written,
     },
     protocol::{Desired, Envelope, Frame, Message, Position, StreamName},
 };
@@ -82,10 +82,40 @@ fn acknowledgements() -> Vec<Message> {
         .into()
 }
 
+/// A card that the desk had written.
+fn outcomes() -> Vec<Message> {
+    let card = LocalCard {
+        access_method_id: id(80),
+        doors: vec![DoorName::new("101").unwrap(), DoorName::new("Garage").unwrap()],
+        window: Window::new(values::noon(), None).unwrap(),
+    };
+    let local = LocalJob {
+        origin: Origin::Person,
+        system: SystemName::new("salto").unwrap(),
+        kind: Kind::CardEncode,
+        device: Some("1".into()),
+        slot: None,
+        created_at: values::noon(),
+        retries: None,
+        card: Some(card),
+    };
+    let written = Success { written: Some(Written::Proven), ..Success::default() };
+    vec![Message::Outcome(Report {
+        job_id: id(17),
+        revision: 1,
+        at: values::noon(),
+        outcome: Outcome::Succeeded(written),
+        resolution: None,
+        rooms: Vec::new(),
+        local: Some(local),
+    })]
+}
+
 #[test]
 fn frames_and_messages_are_read_as_they_were_and_written_as_they_are() {
     check_of(2, "frame-desired.json", &desired());
     check_of(2, "message-acknowledgement.json", &acknowledgements());
+    check_of(2, "message-outcome.json", &outcomes());
 }
 
 #[test]

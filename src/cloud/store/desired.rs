@@ -181,6 +181,19 @@ impl Db {
         Ok(concerned)
     }
 
+    /// A door came or went: every grant that leads there may look different.
+    pub(super) fn note_door_changed(&self, door: uuid::Uuid) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT OR IGNORE INTO desired_change
+             SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = ?1
+             UNION ALL
+             SELECT g.access_grant_id FROM space_entrance s CROSS JOIN grant_space g USING(space_id)
+             WHERE s.acs_entrance_id = ?1",
+            [door.to_string()],
+        )?;
+        Ok(())
+    }
+
     pub(super) fn has_desired_changes(&self) -> Result<bool, StoreError> {
         let has =
             self.one("SELECT EXISTS (SELECT 1 FROM desired_change) AS has", [], |row| row.get("has"))?;

@@ -17,80 +17,81 @@ CREATE TABLE desired(
 CREATE INDEX desired_by_place ON desired(bridge_id, epoch, n);
 CREATE INDEX desired_of_grant ON desired(access_grant_id);
 
--- Grants whose picture may have changed, marked along with the change, whoever makes it.
+-- Grants whose picture may have changed, marked along with the change, whoever makes it. Not by `OR IGNORE`: what the
+-- statement says that fires a trigger would take its place.
 CREATE TABLE desired_change(
     access_grant_id TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 INSERT INTO desired_change SELECT access_grant_id FROM access_grant WHERE deleted_at IS NULL;
 
 CREATE TRIGGER desired_grant_made AFTER INSERT ON access_grant BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(new.access_grant_id);
+    INSERT INTO desired_change VALUES(new.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_grant_changed
 AFTER UPDATE OF user_identity_id, access_grant_key, reservation_key, starts_at, ends_at, deleted_at ON access_grant BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(new.access_grant_id);
+    INSERT INTO desired_change VALUES(new.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_grant_gone AFTER DELETE ON access_grant BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(old.access_grant_id);
+    INSERT INTO desired_change VALUES(old.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_method_made AFTER INSERT ON access_method WHEN new.mode = 'card' BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(new.access_grant_id);
+    INSERT INTO desired_change VALUES(new.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_method_gone AFTER DELETE ON access_method WHEN old.mode = 'card' BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(old.access_grant_id);
+    INSERT INTO desired_change VALUES(old.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_method_going AFTER INSERT ON method_end BEGIN
-    INSERT OR IGNORE INTO desired_change
-    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id;
+    INSERT INTO desired_change
+    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_card_seen AFTER INSERT ON card_state BEGIN
-    INSERT OR IGNORE INTO desired_change
-    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id;
+    INSERT INTO desired_change
+    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_card_moved AFTER UPDATE OF is_issued, in_doubt ON card_state
 WHEN old.is_issued <> new.is_issued OR old.in_doubt <> new.in_doubt BEGIN
-    INSERT OR IGNORE INTO desired_change
-    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id;
+    INSERT INTO desired_change
+    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_attempt_made AFTER INSERT ON action_attempt BEGIN
-    INSERT OR IGNORE INTO desired_change
-    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id;
+    INSERT INTO desired_change
+    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_attempt_moved AFTER UPDATE OF status ON action_attempt WHEN old.status <> new.status BEGIN
-    INSERT OR IGNORE INTO desired_change
-    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id;
+    INSERT INTO desired_change
+    SELECT access_grant_id FROM access_method WHERE access_method_id = new.access_method_id
+    ON CONFLICT DO NOTHING;
 END;
 
 -- Where it leads.
 CREATE TRIGGER desired_door_added AFTER INSERT ON grant_entrance BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(new.access_grant_id);
+    INSERT INTO desired_change VALUES(new.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_door_taken AFTER DELETE ON grant_entrance BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(old.access_grant_id);
+    INSERT INTO desired_change VALUES(old.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_space_added AFTER INSERT ON grant_space BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(new.access_grant_id);
+    INSERT INTO desired_change VALUES(new.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_space_taken AFTER DELETE ON grant_space BEGIN
-    INSERT OR IGNORE INTO desired_change VALUES(old.access_grant_id);
+    INSERT INTO desired_change VALUES(old.access_grant_id) ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_space_grew AFTER INSERT ON space_entrance BEGIN
-    INSERT OR IGNORE INTO desired_change SELECT access_grant_id FROM grant_space WHERE space_id = new.space_id;
+    INSERT INTO desired_change SELECT access_grant_id FROM grant_space WHERE space_id = new.space_id
+    ON CONFLICT DO NOTHING;
 END;
 CREATE TRIGGER desired_space_shrank AFTER DELETE ON space_entrance BEGIN
-    INSERT OR IGNORE INTO desired_change SELECT access_grant_id FROM grant_space WHERE space_id = old.space_id;
-END;
-CREATE TRIGGER desired_entrance_changed AFTER UPDATE OF kind, removed_at ON acs_entrance
-WHEN old.kind <> new.kind OR old.removed_at IS NOT new.removed_at BEGIN
-    INSERT OR IGNORE INTO desired_change
-    SELECT access_grant_id FROM grant_entrance WHERE acs_entrance_id = new.acs_entrance_id;
-    INSERT OR IGNORE INTO desired_change
-    SELECT g.access_grant_id FROM space_entrance s JOIN grant_space g USING(space_id)
-    WHERE s.acs_entrance_id = new.acs_entrance_id;
+    INSERT INTO desired_change SELECT access_grant_id FROM grant_space WHERE space_id = old.space_id
+    ON CONFLICT DO NOTHING;
 END;
 
 -- And whose it is.
 CREATE TRIGGER desired_person_changed AFTER UPDATE OF person, erased_at ON user_identity BEGIN
-    INSERT OR IGNORE INTO desired_change
-    SELECT access_grant_id FROM access_grant WHERE user_identity_id = new.user_identity_id;
+    INSERT INTO desired_change
+    SELECT access_grant_id FROM access_grant WHERE user_identity_id = new.user_identity_id
+    ON CONFLICT DO NOTHING;
 END;

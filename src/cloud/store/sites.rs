@@ -383,6 +383,7 @@ impl Tenant<'_> {
             };
             if before.is_none_or(|(_, here)| !here) {
                 self.tell(now, &[Event::new(kept.added, (kept.subject)(own, system))])?;
+                self.db.note_door_changed(own)?;
             }
         }
         for (gone, here) in known.into_values() {
@@ -392,6 +393,7 @@ impl Tenant<'_> {
                     params![gone.to_string(), ms(now)],
                 )?;
                 self.tell(now, &[Event::new(kept.removed, (kept.subject)(gone, system))])?;
+                self.db.note_door_changed(gone)?;
             }
         }
         Ok(())

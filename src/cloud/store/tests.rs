@@ -718,6 +718,7 @@ fn local(property: &Property, number: u128, retries: Option<JobId>, outcome: Out
             slot: None,
             created_at: property.now,
             retries,
+            card: None,
         }),
         ..report(property.now, JobId(uuid::Uuid::from_u128(number)), outcome)
     }

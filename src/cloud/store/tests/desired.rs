@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    model::{AccessGrantId, DesiredCardState, DesiredGrant, UserIdentityId},
+    grants::CardFate,
+    model::{AccessGrantId, DesiredCardState, DesiredGrant, LocalCard, UserIdentityId, Window},
     protocol::{DESIRED_AHEAD, Desired},
 };
 
@@ -277,4 +278,87 @@ fn whoever_is_erased_is_nobody_to_the_site_and_a_new_name_is_told() {
     property.db.execute(erase, [person.to_string()]).unwrap();
     property.tell_site(&mut site, 2);
     assert_eq!(site.grants[&grant.id].1.guest_name, None);
+}
+
+/// A desk had this card written, or tried to.
+fn of_desk(property: &Property, number: u128, method: AccessMethodId, outcome: Outcome) -> Report {
+    let mut report = local(property, number, None, outcome);
+    let window = Window::new(property.now, Some(property.now + HOUR * 24)).unwrap();
+    let doors = ["101", "lobby"].map(|door| DoorName::new(door).unwrap()).into();
+    report.local.as_mut().unwrap().card = Some(LocalCard { access_method_id: method, doors, window });
+    report
+}
+
+#[test]
+fn a_card_that_a_desk_wrote_issues_its_method_once_as_one_from_here_does() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101", "lobby"], 24).methods[0].id;
+    let before = property.told().len();
+    let report = of_desk(&property, 7, method, written());
+    for _ in 0..2 {
+        property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    }
+    let shown = property.method(method).unwrap();
+    assert!(shown.is_issued && shown.issued_at.is_some());
+    assert_eq!(shown.card, CardFate::MayExist { opens_until: Some(property.now + HOUR * 24) });
+    assert_eq!(
+        property.told()[before..],
+        [
+            "access_method.issued",
+            "access_grant.access_granted_to_door",
+            "access_grant.access_granted_to_door",
+            "access_grant.access_granted_to_all_doors",
+            "latchd.local_job.ended",
+        ]
+    );
+    let (now, encoder) = (property.now, property.encoder(0));
+    let refused = property.tenant().encode(now, method, encoder).unwrap().unwrap_err();
+    assert_eq!(refused.name(), "access_method_not_ready_for_encoding");
+}
+
+#[test]
+fn a_doubt_about_a_desks_card_is_its_methods_and_what_settles_it_is_told() {
+    for (verdict, issued) in [(Verdict::Done, true), (Verdict::NotDone, false)] {
+        let mut property = Property::new();
+        let method = property.grant("stay-1", &["101", "lobby"], 24).methods[0].id;
+        let mut report = of_desk(&property, 7, method, Outcome::unknown(Code::NoAnswer, "silence"));
+        property.db.apply_report(property.now, property.bridge, &report).unwrap();
+        assert!(property.method(method).unwrap().in_doubt);
+        report.revision = 2;
+        report.resolution = Some(Resolution { verdict, by: "the desk".into() });
+        for _ in 0..2 {
+            property.db.apply_report(property.now, property.bridge, &report).unwrap();
+        }
+        let shown = property.method(method).unwrap();
+        assert_eq!((shown.is_issued, shown.in_doubt), (issued, false));
+        let events = local_events(&mut property);
+        assert_eq!(events.len(), 2, "{events:?}");
+    }
+}
+
+#[test]
+fn a_desks_card_of_a_method_that_is_not_there_or_of_another_site_moves_nothing() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+    let mut other = of_desk(&property, 7, method, written());
+    other.local.as_mut().unwrap().system = SystemName::new("annex").unwrap();
+    let nobody = of_desk(&property, 8, AccessMethodId(uuid::Uuid::nil()), written());
+    for report in [other, nobody] {
+        property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    }
+    assert!(!property.method(method).unwrap().is_issued);
+}
+
+#[test]
+fn a_card_that_was_ordered_here_as_well_and_not_made_ends_its_attempt_and_is_issued_by_the_desks() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101", "lobby"], 24).methods[0].id;
+    let (attempt, job) = property.encode(method);
+    let report = of_desk(&property, 7, method, written());
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    assert!(property.method(method).unwrap().is_issued);
+    assert_eq!(property.attempt(attempt), "pending");
+    property.report(job, Outcome::Superseded);
+    assert_eq!(property.attempt(attempt), "uncategorized_error");
+    assert!(property.method(method).unwrap().is_issued);
 }

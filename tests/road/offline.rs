@@ -1,0 +1,160 @@
+//! A desk that goes on while its cloud is away: what the cloud told it is there, cards are written from it, and afterwards
+//! both sides agree.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdout, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::site::{Site, latchd, until};
+
+/// `latchd encode`, with a person at its keyboard.
+struct Encode {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
+
+impl Encode {
+    fn start(site: &Site, words: &[&str]) -> Self {
+        let mut command = latchd();
+        site.at(command.arg("encode").args(words).args(["--by", "Kari"]));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let told = BufReader::new(child.stdout.take().unwrap());
+        Self { child, told }
+    }
+
+    /// Reads on to a line that says this.
+    fn tells(&mut self, words: &str) {
+        let mut heard = String::new();
+        loop {
+            let before = heard.len();
+            assert!(self.told.read_line(&mut heard).unwrap() > 0, "never {words:?} in {heard}");
+            if heard[before..].contains(words) {
+                return;
+            }
+        }
+    }
+
+    fn enter(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    fn ended(mut self) -> Option<i32> {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap().code()
+    }
+}
+
+/// The site's own view of a stay's grants, once the cloud has told so many.
+fn grants(site: &Site, stay: &str, count: usize) -> Vec<Value> {
+    until("the grants are told", || {
+        let output = site.ask(&["grant", "show", stay, "--json"]);
+        let told: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let grants = told["grants"].as_array()?.clone();
+        (grants.len() == count && told["complete"] == true).then_some(grants)
+    })
+}
+
+fn states(grants: &[Value]) -> Vec<&Value> {
+    grants.iter().flat_map(|grant| grant["cards"].as_array().unwrap()).map(|card| &card["state"]).collect()
+}
+
+fn is_issued(site: &Site, method: &Value) -> bool {
+    let method = site.ok("/access_methods/get", json!({ "access_method_id": method }), "access_method");
+    method["is_issued"] == true
+}
+
+fn events(site: &Site, grant: &Value, kind: &str) -> usize {
+    let ask = json!({ "since": "2020-01-01T00:00:00Z", "access_grant_id": grant, "event_type": kind });
+    site.ok("/events/list", ask, "events").as_array().unwrap().len()
+}
+
+#[test]
+fn a_family_gets_its_cards_at_the_desk_while_the_cloud_is_away_and_the_cloud_knows_afterwards() {
+    let mut site = Site::start();
+    let (first, first_method) = site.grant("Jane Doe", "stay-1", &["101", "pool"]);
+    let (second, second_method) = site.grant("John Doe", "stay-1", &["101"]);
+    assert_eq!(states(&grants(&site, "stay-1", 2)), ["encoding_required", "encoding_required"]);
+    site.cloud().kill();
+
+    let mut encode = Encode::start(&site, &["stay-1", "--encoder", "1"]);
+    encode.tells("lay a card on encoder 1");
+    site.waits_for_card("1");
+    site.control("place one on 1");
+    encode.tells("written");
+    site.control("remove 1");
+    encode.tells("press Enter");
+    encode.enter();
+    encode.tells("lay a card on encoder 1");
+    site.waits_for_card("1");
+    site.control("place two on 1");
+    assert_eq!(encode.ended(), Some(0));
+    site.control("remove 1");
+    assert!(site.opens("one", "101") && site.opens("two", "101"));
+    assert_eq!(site.writing_frames(), 2);
+    assert_eq!(
+        states(&grants(&site, "stay-1", 2)),
+        ["issued", "issued"],
+        "the site knows it without the cloud"
+    );
+    let method = first_method.as_str().unwrap();
+    let refused = site.refused(&["encode", method, "--encoder", "1", "--by", "Kari"]);
+    assert!(refused.contains("card_already_written") && refused.contains("--again"), "{refused}");
+
+    site.restart_cloud();
+    until("the cloud knows", || {
+        (is_issued(&site, &first_method) && is_issued(&site, &second_method)).then_some(())
+    });
+    for grant in [&first, &second] {
+        assert_eq!(events(&site, grant, "access_method.issued"), 1);
+        assert_eq!(events(&site, grant, "access_grant.access_granted_to_all_doors"), 1);
+    }
+    assert_eq!(site.writing_frames(), 2);
+}
+
+#[test]
+fn a_card_that_the_desk_wrote_is_not_written_again_for_an_order_that_did_not_know_of_it() {
+    let mut site = Site::start();
+    let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
+    grants(&site, "stay-1", 1);
+    // The cloud orders while the site cannot hear it, and the desk goes on.
+    site.agent().kill();
+    let attempt = site.encode(&method, "2");
+    site.cloud().kill();
+    site.restart_agent();
+    until("the line is open", || (site.status()["systems"][0]["line"] == "ready").then_some(()));
+    let mut encode = Encode::start(&site, &[method.as_str().unwrap(), "--encoder", "1"]);
+    encode.tells("lay a card on encoder 1");
+    site.waits_for_card("1");
+    site.control("place jane on 1");
+    assert_eq!(encode.ended(), Some(0));
+    site.control("remove 1");
+    site.restart_cloud();
+    until("the cloud knows", || is_issued(&site, &method).then_some(()));
+    assert_eq!(site.ended(&attempt)["status"], "error");
+    assert_eq!(site.writing_frames(), 1);
+    assert!(site.opens("jane", "101"));
+}
+
+#[test]
+fn a_card_that_cannot_be_written_is_tried_again_with_another_one_and_what_is_left_is_said() {
+    let site = Site::start();
+    site.grant("Jane Doe", "stay-1", &["101"]);
+    grants(&site, "stay-1", 1);
+    site.control("fault error EF 1");
+    let mut encode = Encode::start(&site, &["stay-1", "--encoder", "1"]);
+    encode.tells("bad_card");
+    encode.tells("Lay another card down");
+    encode.enter();
+    encode.tells("lay a card on encoder 1");
+    site.waits_for_card("1");
+    site.control("place jane on 1");
+    encode.tells("written");
+    assert_eq!(encode.ended(), Some(0));
+    assert!(site.opens("jane", "101"));
+    let none = site.refused(&["encode", "stay-9", "--encoder", "1", "--by", "Kari"]);
+    assert!(none.contains("no card of this site has that name"), "{none}");
+}
