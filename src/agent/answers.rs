@@ -24,8 +24,8 @@ use crate::{
     },
     protocol::{Message, Position, Stage},
     queue::{
-        Accepted, CancelAnswer, CardStanding, ConfirmRefused, Counts, DeskRefused, JobFilter, JobView, Queue,
-        ResolveRefused, RetryRefused, SlotView,
+        Accepted, CancelAnswer, CardStanding, ConfirmRefused, Counts, DeskRefused, GrantRefused, JobFilter,
+        JobView, Queue, ResolveRefused, RetryRefused, SlotView,
     },
     store::StoreError,
 };
@@ -335,24 +335,39 @@ pub(super) fn grants(queue: &Queue, name: Option<&str>, limit: usize) -> Result<
     };
     let more = found.len() > limit;
     found.truncate(limit);
-    let card = |grant: &DesiredGrant, card: &DesiredCard| {
-        let CardStanding { state, why, job_id } = queue.card_standing(grant, card)?;
+    let grants = found.into_iter().map(|grant| grant_report(queue, grant)).collect::<Result<_, _>>()?;
+    Ok(Response::Grants { grants, more, complete: queue.desired_held()?.is_complete })
+}
+
+fn grant_report(queue: &Queue, grant: DesiredGrant) -> Result<GrantReport, StoreError> {
+    let card = |card: &DesiredCard| {
+        let CardStanding { state, why, job_id } = queue.card_standing(&grant, card)?;
         let (access_method_id, system) = (card.access_method_id, card.system.clone());
         Ok(CardReport { access_method_id, system, state, why, job_id })
     };
-    let report = |grant: DesiredGrant| {
-        Ok(GrantReport {
-            cards: grant.cards.iter().map(|of| card(&grant, of)).collect::<Result<_, StoreError>>()?,
-            access_grant_id: grant.access_grant_id,
-            access_grant_key: grant.access_grant_key,
-            reservation_key: grant.reservation_key,
-            guest_name: grant.guest_name,
-            window: grant.window,
-            doors: grant.doors,
-        })
-    };
-    let grants = found.into_iter().map(report).collect::<Result<_, StoreError>>()?;
-    Ok(Response::Grants { grants, more, complete: queue.desired_held()?.is_complete })
+    Ok(GrantReport {
+        cards: grant.cards.iter().map(card).collect::<Result<_, StoreError>>()?,
+        access_grant_id: grant.access_grant_id,
+        access_grant_key: grant.access_grant_key,
+        reservation_key: grant.reservation_key,
+        guest_name: grant.guest_name,
+        window: grant.window,
+        doors: grant.doors,
+    })
+}
+
+/// What became of a grant that a person made or took back.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn granted(
+    queue: &Queue,
+    done: Result<DesiredGrant, GrantRefused>,
+) -> Result<Response, StoreError> {
+    Ok(match done {
+        Ok(grant) => Response::Grant(Box::new(grant_report(queue, grant)?)),
+        Err(refused) => Response::refused(refused.code(), refused.to_string()),
+    })
 }
 
 /// What became of a person's wish to have a card written.

@@ -974,6 +974,17 @@ impl Core {
                 let encoded = self.dispatch.encode(*card, &by);
                 Box::pin(async move { Ok(answers::encoded(committed(encoded).await?)) })
             }
+            Request::MakeGrant { grant, .. } => {
+                let systems = self.inventory().systems;
+                self.asked(move |queue| {
+                    let made = queue.make_grant(now, *grant, &systems, &by)?;
+                    answers::granted(queue, made)
+                })
+            }
+            Request::RevokeGrant { name, .. } => self.asked(move |queue| {
+                let revoked = queue.revoke_grant(now, &name, &by)?;
+                answers::granted(queue, revoked)
+            }),
             Request::Slots { system } => self.looked(move |queue| answers::slots(queue, system.as_ref())),
             Request::Lanes => {
                 let lanes = answers::lanes(self.time.now(), &self.dispatch);

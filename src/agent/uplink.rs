@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use crate::{
     model::{Inventory, JobId},
-    protocol::{Envelope, Frame, Limit, Message, Position, Progress, Stage, Status, StreamName},
+    protocol::{
+        DESIRED_SINCE, Envelope, Frame, Limit, Message, Position, Progress, Stage, Status, StreamName,
+    },
 };
 
 /// How many orders the cloud may have on the way to us, if so many have room to wait.
@@ -129,8 +131,10 @@ impl Uplink {
         if self.wants_reports_after() != Some(after) {
             return false;
         }
-        let allowed = |(position, _): &(Position, Message)| {
-            position.epoch == after.epoch && position.n <= self.reports_limit
+        let allowed = |(position, message): &(Position, Message)| {
+            // What a cloud of an older version cannot read waits for a newer one, and so does all behind it.
+            let is_understood = message.since() < DESIRED_SINCE || self.desired.is_some();
+            position.epoch == after.epoch && position.n <= self.reports_limit && is_understood
         };
         self.reports = reports.into_iter().take_while(allowed).collect();
         true

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::{AgentAddress, other_answer, print, print_json, table::columns};
+use super::{AgentAddress, Person, other_answer, print, print_json, table::columns};
 use crate::{
-    agent::admin::{CardReport, GrantReport, Request, Response},
+    agent::admin::{CardReport, DeskGrant, GrantReport, Request, Response},
     model::{DesiredCardState, DoorName, Private, ReservationKey, Window},
 };
 
@@ -19,13 +20,81 @@ pub struct GrantArgs {
     pub what: What,
 }
 
-/// What to look at.
+/// What to look at, or to do.
 #[derive(Debug, Subcommand)]
 pub enum What {
     /// The grants that lead to this site's doors.
     List(ListArgs),
     /// A grant, or all grants of a stay: doors, times, and where each card stands.
     Show(ShowArgs),
+    /// Make a grant at the desk, with or without the cloud, which takes it over as it is.
+    ///
+    /// The rules of stays hold, judged by what this property knows: the first grant of a stay says which rooms it has, and a
+    /// further one names the same or some of them, for a time that overlaps. Where it turns out not to fit beside what
+    /// the cloud knows, the grant says so there, and nothing is undone. Then write its card with `latchd encode`.
+    Create(CreateArgs),
+    /// Take a grant back, with or without the cloud.
+    ///
+    /// A card that was written opens until its printed end: no lock can be told otherwise from afar.
+    Revoke(RevokeArgs),
+}
+
+/// A grant to be made.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// The guest's name.
+    #[arg(long)]
+    name: String,
+    /// A door: its name, or SYSTEM/DOOR where several systems have one of that name. Can be given several times.
+    #[arg(long = "door", value_name = "DOOR", required = true)]
+    doors: Vec<String>,
+    /// When it begins, like 2026-11-22T14:00:00Z [default: now].
+    #[arg(long)]
+    from: Option<Timestamp>,
+    /// When it ends.
+    #[arg(long)]
+    to: Option<Timestamp>,
+    /// The stay; needed for rooms.
+    #[arg(long, value_name = "KEY")]
+    reservation: Option<ReservationKey>,
+    /// The name by which you will ask for the grant.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    #[command(flatten)]
+    means: MeansArgs,
+    #[command(flatten)]
+    person: Person,
+    #[command(flatten)]
+    agent: AgentAddress,
+    /// The grant as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct MeansArgs {
+    /// A card for each access system.
+    #[arg(long)]
+    card: bool,
+    /// A PIN: only the cloud gives these, as it knows which are taken.
+    #[arg(long)]
+    code: bool,
+    /// A key on a phone: only the cloud hands these out.
+    #[arg(long)]
+    mobile_key: bool,
+}
+
+/// A grant to be taken back.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// The key or id of the grant, or the key of a stay that has but one.
+    #[arg(value_name = "GRANT")]
+    name: String,
+    #[command(flatten)]
+    person: Person,
+    #[command(flatten)]
+    agent: AgentAddress,
 }
 
 /// How many grants.
@@ -56,6 +125,8 @@ pub struct ShowArgs {
 
 pub(super) async fn run(args: &GrantArgs) -> anyhow::Result<()> {
     let (agent, json, request) = match &args.what {
+        What::Create(args) => return create(args).await,
+        What::Revoke(args) => return revoke(args).await,
         What::List(args) => (&args.agent, args.json, Request::Grants { name: None, limit: args.limit }),
         What::Show(args) => {
             let name = Some(args.name.clone());
@@ -69,7 +140,6 @@ pub(super) async fn run(args: &GrantArgs) -> anyhow::Result<()> {
         return print_json(&json!({ "grants": grants, "more": more, "complete": complete }));
     }
     let text = match &args.what {
-        What::List(_) => listed(&grants, more),
         What::Show(args) if grants.is_empty() => {
             anyhow::bail!(
                 "no grant of this site has that name: {}{}",
@@ -77,13 +147,58 @@ pub(super) async fn run(args: &GrantArgs) -> anyhow::Result<()> {
                 if complete { "" } else { " (the cloud has not told all of them yet)" }
             )
         }
-        What::Show(_) => grants.iter().map(told).collect::<Vec<_>>().join("\n"),
+        What::List(_) => listed(&grants, more),
+        _ => grants.iter().map(told).collect::<Vec<_>>().join("\n"),
     };
     let note = match complete {
         true => "",
         false => "The cloud has not told all of its grants yet: some may be missing, some may be over.\n",
     };
     Ok(print(&format!("{text}{note}"))?)
+}
+
+async fn create(args: &CreateArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !args.means.code && !args.means.mobile_key,
+        "a desk makes cards: PINs and mobile keys come from the cloud, which alone knows which PINs are taken and who \
+         holds a key; ask there when it is back"
+    );
+    let grant = DeskGrant {
+        access_grant_key: args.key.clone(),
+        reservation_key: args.reservation.clone(),
+        guest_name: Private::new(args.name.as_str()),
+        starts_at: args.from,
+        ends_at: args.to,
+        doors: args.doors.clone(),
+    };
+    let request = Request::MakeGrant { grant: Box::new(grant), by: args.person.name()? };
+    let Response::Grant(grant) = args.agent.ask(&request).await? else { return other_answer() };
+    if args.json {
+        return print_json(&grant);
+    }
+    let next = format!("\nWrite its card with `latchd encode {} --encoder NAME`.\n", name_of(&grant));
+    Ok(print(&(told(&grant) + &next))?)
+}
+
+async fn revoke(args: &RevokeArgs) -> anyhow::Result<()> {
+    let request = Request::RevokeGrant { name: args.name.clone(), by: args.person.name()? };
+    let Response::Grant(grant) = args.agent.ask(&request).await? else { return other_answer() };
+    let opens = |card: &&CardReport| {
+        matches!(
+            card.state,
+            DesiredCardState::Issued | DesiredCardState::InDoubt | DesiredCardState::BeingEncoded
+        )
+    };
+    let cards = grant.cards.iter().filter(opens).count();
+    let note = match cards {
+        0 => String::new(),
+        _ => format!(
+            "{cards} of its cards may be out, and open until {}: take them back, or make a card for the next stay, at \
+             whose first use they die.\n",
+            until(&grant.window)
+        ),
+    };
+    Ok(print(&format!("Taken back: {}.\n{note}", name_of(&grant)))?)
 }
 
 fn listed(grants: &[GrantReport], more: bool) -> String {

@@ -139,10 +139,10 @@ pub enum Command {
     /// What was ordered, where it stands, and why; live, too. A job that is `unknown` may have been done: read the card,
     /// or look, before anything is ordered again.
     Jobs(jobs::JobsArgs),
-    /// Look at the grants that lead to this property's doors, with or without the cloud.
+    /// Look at the grants that lead to this property's doors, and make some, with or without the cloud.
     ///
     /// The cloud tells them while it is there; the agent keeps them, sealed, so that the desk can go on without it. What is
-    /// shown of a card is what this site knows of it.
+    /// shown of a card is what this site knows of it. What is made or taken back here is told to the cloud as a fact.
     Grant(grant::GrantArgs),
     /// Write the cards of a grant at the desk, with or without the cloud.
     ///

@@ -1,5 +1,6 @@
 //! What a site's cloud wants there, as far as a desk needs it to go on without the cloud.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -89,4 +90,26 @@ impl DesiredCardState {
             Self::NotReady => "not_ready",
         }
     }
+}
+
+/// A person at a site made a grant there: a fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GrantMade {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// What, under ids of the site's.
+    pub grant: DesiredGrant,
+}
+
+/// A person at a site took a grant back: a fact. Cards that were written open until their printed end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GrantRevoked {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// Which.
+    pub access_grant_id: AccessGrantId,
 }

@@ -21,7 +21,7 @@ mod window;
 pub use admission::Admission;
 pub use code::Code;
 pub use condition::{Condition, Severity};
-pub use desired::{DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant};
+pub use desired::{DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, GrantMade, GrantRevoked};
 pub use id::*;
 pub use inventory::{
     Capabilities, Device, Door, DoorKind, Encoder, Inventory, PinConstraint, PinRules, ProofLevel,

@@ -120,6 +120,12 @@
 //! in it. Only then the bridge drops what was not, so that it is never without a picture. The first frames of a
 //! conversation end with one that is complete, if need be an empty one.
 //!
+//! A desk may make a grant itself, and take one back, while the cloud is away. It gives the grant and its cards their ids,
+//! and reports what was done ([`Message::GrantMade`], [`Message::GrantRevoked`]) in its turn among the reports, before any
+//! card of it. That is a fact to the cloud: it takes it over, and where it does not fit beside what is there, the grant
+//! says so. A bridge that has such a report for a cloud of version 1 keeps it, and what follows it, until the cloud
+//! speaks version 2.
+//!
 //! # Envelopes
 //! A message that changes state travels as one opaque string, [`Envelope::body`], beside its position. A bridge that
 //! cannot read an order still takes its position, acknowledges it, and reports the job, if the text names one, as
@@ -164,7 +170,8 @@
 //! `standing_unknown`, whose cure is a person's word at the cloud, and `version_unknown`, whose cure is a newer program. A cloud that restarts gives each bridge a time of its own.
 //!
 //! # Versions
-//! Version 2 is version 1 with what is desired: the frame `desired`, and the stream `desired` in acknowledgements. The
+//! Version 2 is version 1 with what is desired: the frame `desired`, the stream `desired` in acknowledgements, and the
+//! reports `grant_made` and `grant_revoked`. The
 //! report of a card that the site itself had written says which one it is (`card` in `local`); the access method follows it.
 //!
 //! Hello names the versions that the bridge speaks; welcome the one that both speak from then on, the newest in common.
@@ -187,7 +194,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AccessGrantId, BridgeId, Condition, DesiredGrant, Inventory, Job, JobId, Report};
+use crate::model::{
+    AccessGrantId, BridgeId, Condition, DesiredGrant, GrantMade, GrantRevoked, Inventory, Job, JobId, Report,
+};
 pub use said::{NotTaken, Said};
 pub use signing::{KeyId, PublicKey, Session, SigningKey};
 pub use stream::Position;
@@ -440,6 +449,10 @@ pub enum Message {
     Outcome(Report),
     /// Reports: what settled a doubt.
     Resolution(Report),
+    /// Reports: a grant was made at the site; since version 2.
+    GrantMade(GrantMade),
+    /// Reports: a grant was taken back at the site; since version 2.
+    GrantRevoked(GrantRevoked),
     /// Everything of this stream up to here is durable.
     Acknowledgement {
         /// Which stream.
@@ -447,6 +460,19 @@ pub enum Message {
         /// Up to where.
         position: Position,
     },
+}
+
+impl Message {
+    /// The first version of the language that has it.
+    #[must_use]
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Job(_) | Self::Cancel { .. } | Self::Outcome(_) | Self::Resolution(_) => 1,
+            Self::GrantMade(_) | Self::GrantRevoked(_) => DESIRED_SINCE,
+            Self::Acknowledgement { stream: StreamName::Orders | StreamName::Reports, .. } => 1,
+            Self::Acknowledgement { stream: StreamName::Desired, .. } => DESIRED_SINCE,
+        }
+    }
 }
 
 /// The streams of this language.

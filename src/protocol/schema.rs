@@ -119,8 +119,12 @@ fn part_frames(types: &mut Map<String, Value>) {
 
 /// Leaves version 1: what version 2 has beside it is said nowhere.
 fn take_second_out(types: &mut Map<String, Value>) {
-    let is_of_it = |one: &Value| one["properties"]["type"]["const"] == "desired" || one["const"] == "desired";
-    for list in ["Frame", "StreamName"] {
+    let is_of_it = |one: &Value| {
+        one["properties"]["type"]["const"] == "desired"
+            || one["const"] == "desired"
+            || one["properties"]["message"]["const"].as_str().is_some_and(|name| name.starts_with("grant_"))
+    };
+    for list in ["Frame", "Message", "StreamName"] {
         let Some(Value::Array(ones)) = types[list].get_mut("oneOf") else {
             unreachable!("a frame and a stream is one of several")
         };
@@ -129,8 +133,10 @@ fn take_second_out(types: &mut Map<String, Value>) {
     if let Some(Value::Object(members)) = types["LocalJob"].get_mut("properties") {
         members.remove("card");
     }
-    let is_second =
-        |name: &str| name.starts_with("Desired") || ["AccessGrantId", "LocalCard"].contains(&name);
+    let is_second = |name: &str| {
+        name.starts_with("Desired")
+            || ["AccessGrantId", "GrantMade", "GrantRevoked", "LocalCard"].contains(&name)
+    };
     types.retain(|name, _| !is_second(name));
 }
 

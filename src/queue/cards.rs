@@ -215,6 +215,13 @@ impl Queue {
         Ok(false)
     }
 
+    /// The job that is about to write a card, if there is one.
+    pub(super) fn card_job_at_work(&self, card: AccessMethodId) -> Result<Option<JobId>, StoreError> {
+        let unfinished =
+            |job: &CardJob| matches!(job.state, JobState::Received | JobState::Waiting | JobState::Sent);
+        Ok(self.card_jobs(card)?.into_iter().find(unfinished).map(|job| job.job_id))
+    }
+
     /// Remembers which card a job is about.
     pub(super) fn note_card(&mut self, row: &Row) -> Result<(), StoreError> {
         let Some(Order::CardEncode(card)) = row.body.as_ref().map(|body| &body.job.order) else {

@@ -25,9 +25,9 @@ pub struct DesiredHeld {
     pub is_complete: bool,
 }
 
-/// What counts: once all of an epoch was told, only what was told in it.
-const COUNTS: &str =
-    "EXISTS (SELECT 1 FROM desired WHERE is_complete = 0 OR desired.epoch = desired_grant.epoch)";
+/// What counts: once all of an epoch was told, only what was told in it, and what the site made and the cloud does not know.
+const COUNTS: &str = "(made_here = 1 OR EXISTS (SELECT 1 FROM desired WHERE is_complete = 0 \
+     OR desired.epoch = desired_grant.epoch))";
 
 impl Queue {
     /// How much is known of what the cloud wants.
@@ -66,7 +66,7 @@ impl Queue {
             self.forget_desired(*grant)?;
         }
         for grant in grants {
-            self.put_desired(grant, up_to.epoch)?;
+            self.put_desired(grant, up_to.epoch, false)?;
         }
         self.hold_desired(DesiredHeld { position: *up_to, is_complete })?;
         self.drop_outdated_desired()?;
@@ -88,7 +88,17 @@ impl Queue {
         Ok(())
     }
 
-    fn put_desired(&mut self, grant: &DesiredGrant, epoch: u64) -> Result<(), StoreError> {
+    /// A grant that the site made: it stays, whatever the cloud tells of others.
+    pub(super) fn put_made(&mut self, grant: &DesiredGrant) -> Result<(), StoreError> {
+        self.put_desired(grant, 0, true)
+    }
+
+    fn put_desired(
+        &mut self,
+        grant: &DesiredGrant,
+        epoch: u64,
+        is_made_here: bool,
+    ) -> Result<(), StoreError> {
         let id = grant.access_grant_id;
         self.forget_desired(id)?;
         let key = grant.access_grant_key.as_deref().map(|key| self.told_key_index(key));
@@ -96,9 +106,10 @@ impl Queue {
         let body = self.sealed(&place(id), grant);
         self.connection
             .prepare_cached(
-                "INSERT INTO desired_grant(grant_id, epoch, key, reservation, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO desired_grant(grant_id, epoch, key, reservation, made_here, body) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
-            .execute(params![id.0.as_bytes(), epoch.cast_signed(), key, reservation, body])?;
+            .execute(params![id.0.as_bytes(), epoch.cast_signed(), key, reservation, is_made_here, body])?;
         for card in &grant.cards {
             self.connection
                 .prepare_cached("INSERT OR REPLACE INTO desired_card(method_id, grant_id) VALUES (?1, ?2)")?
@@ -107,7 +118,7 @@ impl Queue {
         Ok(())
     }
 
-    fn forget_desired(&mut self, grant: AccessGrantId) -> Result<(), StoreError> {
+    pub(super) fn forget_desired(&mut self, grant: AccessGrantId) -> Result<(), StoreError> {
         for sql in
             ["DELETE FROM desired_card WHERE grant_id = ?1", "DELETE FROM desired_grant WHERE grant_id = ?1"]
         {
@@ -124,7 +135,7 @@ impl Queue {
             return Ok(0);
         }
         let outdated = self.grants(
-            "SELECT grant_id FROM desired_grant WHERE epoch < ?1 LIMIT ?2",
+            "SELECT grant_id FROM desired_grant WHERE epoch < ?1 AND made_here = 0 LIMIT ?2",
             [held.position.epoch.cast_signed(), DROPPED_AT_ONCE],
             |row| row.get(0).map(|id| AccessGrantId(uuid::Uuid::from_bytes(id))),
         )?;
@@ -173,12 +184,17 @@ impl Queue {
                 return Ok(vec![grant]);
             }
         }
-        let of_key = format!("WHERE key = ?1 AND {COUNTS} ORDER BY grant_id");
-        let by_key = self.opened_grants(&of_key, [self.told_key_index(name)])?;
+        let by_key = self.desired_by_key(name)?;
         match (by_key.is_empty(), ReservationKey::new(name)) {
             (true, Ok(stay)) => self.desired_of_stay(&stay),
             _ => Ok(by_key),
         }
+    }
+
+    /// The grants with this key: one at most, unless a desk and its cloud gave it without hearing each other.
+    pub(super) fn desired_by_key(&self, key: &str) -> Result<Vec<DesiredGrant>, StoreError> {
+        let of_key = format!("WHERE key = ?1 AND {COUNTS} ORDER BY grant_id");
+        self.opened_grants(&of_key, [self.told_key_index(key)])
     }
 
     /// The grants of a stay.

@@ -14,6 +14,8 @@ CREATE TABLE desired_grant(
   epoch INTEGER NOT NULL,
   key BLOB,
   reservation BLOB,
+  -- The site made it itself, and the cloud has not told it since.
+  made_here INTEGER NOT NULL DEFAULT 0,
   body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX desired_grant_epoch ON desired_grant(epoch);

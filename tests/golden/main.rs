@@ -116,6 +116,8 @@ fn file_of_message(message: &Message) -> &'static str {
         Message::Cancel { .. } => "message-cancel.json",
         Message::Outcome(_) => "message-outcome.json",
         Message::Resolution(_) => "message-resolution.json",
+        Message::GrantMade(_) => "message-grant_made.json",
+        Message::GrantRevoked(_) => "message-grant_revoked.json",
         Message::Acknowledgement { .. } => "message-acknowledgement.json",
     }
 }

@@ -4,8 +4,9 @@ use std::process::Command;
 
 use latchd::{
     model::{
-        DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorName, Kind, LocalCard, LocalJob,
-        Origin, Outcome, Private, Report, ReservationKey, Success, SystemName, Window, Written,
+        DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorName, GrantMade, GrantRevoked, Kind,
+        LocalCard, LocalJob, Origin, Outcome, Private, Report, ReservationKey, Success, SystemName, Window,
+        Written,
     },
     protocol::{Desired, Envelope, Frame, Message, Position, StreamName},
 };
@@ -111,11 +112,25 @@ fn outcomes() -> Vec<Message> {
     })]
 }
 
+/// What a desk did while the cloud was away.
+fn made() -> Vec<Message> {
+    let Some(Frame::Desired(desired)) = desired().into_iter().next() else { panic!("a frame") };
+    let made = |grant| GrantMade { at: values::noon(), by: "Maria, front desk".into(), grant };
+    desired.grants.into_iter().map(made).map(Message::GrantMade).collect()
+}
+
+fn revoked() -> Vec<Message> {
+    let by = "Maria, front desk".into();
+    vec![Message::GrantRevoked(GrantRevoked { at: values::noon(), by, access_grant_id: id(64) })]
+}
+
 #[test]
 fn frames_and_messages_are_read_as_they_were_and_written_as_they_are() {
     check_of(2, "frame-desired.json", &desired());
     check_of(2, "message-acknowledgement.json", &acknowledgements());
     check_of(2, "message-outcome.json", &outcomes());
+    check_of(2, "message-grant_made.json", &made());
+    check_of(2, "message-grant_revoked.json", &revoked());
 }
 
 #[test]
@@ -150,7 +165,8 @@ fn what_is_new_in_version_2_is_not_of_version_1() {
     for frame in desired() {
         assert!(!first("Frame").is_valid(&serde_json::to_value(frame).unwrap()));
     }
-    for message in acknowledgements() {
+    for message in [acknowledgements(), made(), revoked()].concat() {
+        assert_eq!(message.since(), 2);
         assert!(!first("Message").is_valid(&serde_json::to_value(message).unwrap()));
     }
     let text = Envelope::loose(&acknowledgements()[0]).body;

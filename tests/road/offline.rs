@@ -158,3 +158,110 @@ fn a_card_that_cannot_be_written_is_tried_again_with_another_one_and_what_is_lef
     let none = site.refused(&["encode", "stay-9", "--encoder", "1", "--by", "Kari"]);
     assert!(none.contains("no card of this site has that name"), "{none}");
 }
+
+/// The ids of the grants that the cloud has.
+fn at_cloud(site: &Site) -> Vec<Value> {
+    let grants = site.ok("/access_grants/list", json!({}), "access_grants");
+    sorted(grants.as_array().unwrap())
+}
+
+/// And those that the site has.
+fn at_site(site: &Site) -> Vec<Value> {
+    sorted(site.told_json(&["grant", "list"])["grants"].as_array().unwrap())
+}
+
+fn sorted(grants: &[Value]) -> Vec<Value> {
+    let mut ids: Vec<_> = grants.iter().map(|grant| grant["access_grant_id"].clone()).collect();
+    ids.sort_by_key(ToString::to_string);
+    ids
+}
+
+fn in_two_days() -> String {
+    (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(48)).to_string()
+}
+
+#[test]
+fn what_both_sides_made_and_took_back_without_hearing_each_other_is_the_same_on_both_afterwards() {
+    let mut site = Site::start();
+    let (of_desk, _) = site.grant("Ada", "stay-1", &["101"]);
+    let (of_cloud, _) = site.grant("Max", "stay-2", &["102"]);
+    grants(&site, "stay-2", 1);
+    grants(&site, "stay-1", 1);
+    // First the cloud alone, then the site alone.
+    site.agent().kill();
+    site.ok("/access_grants/delete", json!({ "access_grant_id": of_cloud }), "ok");
+    let (made_at_cloud, _) = site.grant("Eve", "stay-3", &["103"]);
+    site.cloud().kill();
+    site.restart_agent();
+    until("the line is open", || (site.status()["systems"][0]["line"] == "ready").then_some(()));
+
+    let until_then = in_two_days();
+    let words =
+        ["grant", "create", "--name", "Jane Doe", "--door", "104", "--door", "pool", "--to", &until_then];
+    let made = site.told_json(
+        &[&words[..], &["--reservation", "stay-4", "--key", "walk-in", "--card", "--by", "Kari"]].concat(),
+    );
+    site.told(&["grant", "revoke", "stay-1", "--by", "Kari"]);
+    let mut encode = Encode::start(&site, &["walk-in", "--encoder", "1"]);
+    encode.tells("lay a card on encoder 1");
+    site.waits_for_card("1");
+    site.control("place jane on 1");
+    assert_eq!(encode.ended(), Some(0));
+    site.control("remove 1");
+    assert!(site.opens("jane", "104") && site.opens("jane", "pool") && !site.opens("jane", "101"));
+    // A stay that the cloud has given to another room meanwhile.
+    let other = site.told_json(&[
+        "grant",
+        "create",
+        "--name",
+        "John",
+        "--door",
+        "105",
+        "--to",
+        &until_then,
+        "--reservation",
+        "stay-3",
+        "--card",
+        "--by",
+        "Kari",
+    ]);
+
+    site.restart_cloud();
+    let wanted = sorted(&[made.clone(), other.clone(), json!({ "access_grant_id": made_at_cloud })]);
+    until("both sides agree", || (at_cloud(&site) == wanted && at_site(&site) == wanted).then_some(()));
+    assert!(!wanted.contains(&of_desk));
+    let method = &made["cards"][0]["access_method_id"];
+    until("the card is issued", || is_issued(&site, method).then_some(()));
+    let of_key = json!({ "access_grant_key": "walk-in" });
+    let grant = site.ok("/access_grants/get", of_key, "access_grant");
+    assert_eq!((&grant["access_grant_id"], &grant["errors"]), (&made["access_grant_id"], &json!([])));
+    assert_eq!(events(&site, &made["access_grant_id"], "access_grant.created"), 1);
+    assert_eq!(events(&site, &made["access_grant_id"], "access_method.issued"), 1);
+    assert_eq!(events(&site, &of_desk, "access_grant.deleted"), 1);
+    let clash =
+        site.ok("/access_grants/get", json!({ "access_grant_id": other["access_grant_id"] }), "access_grant");
+    assert!(clash["errors"][0].to_string().contains("Made at the property"), "{clash}");
+    assert_eq!(site.writing_frames(), 1);
+}
+
+#[test]
+fn a_desk_refuses_what_the_rules_of_stays_forbid_and_what_only_the_cloud_can_give() {
+    let mut site = Site::start();
+    site.grant("Ada", "stay-1", &["101"]);
+    grants(&site, "stay-1", 1);
+    site.cloud().kill();
+    let until_then = in_two_days();
+    let create = |more: &[&str]| {
+        let words = ["grant", "create", "--name", "Jane", "--to", &until_then, "--by", "Kari"];
+        site.refused(&[&words[..], more].concat())
+    };
+    for (more, words) in [
+        (&["--door", "102", "--reservation", "stay-1", "--card"][..], "requires_cleanup"),
+        (&["--door", "102", "--card"], "reservation_key_required"),
+        (&["--door", "999", "--reservation", "stay-9", "--card"], "has a door 999"),
+        (&["--door", "102", "--reservation", "stay-9", "--code"], "PINs and mobile keys come from the cloud"),
+    ] {
+        let told = create(more);
+        assert!(told.contains(words), "{told}");
+    }
+}

@@ -31,7 +31,7 @@ use crate::{
     model::{JobId, JobState, LaneName, Order, Priority, SystemName, Verdict},
 };
 
-pub use crate::queue::DeskCard;
+pub use crate::queue::{DeskCard, DeskGrant};
 pub use client::{Watching, ask, watch};
 pub use report::{
     CardReport, GrantReport, JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport, LinkState,
@@ -158,6 +158,20 @@ pub enum Request {
         /// Who; at most [`LONGEST_NAME`] characters.
         by: String,
     },
+    /// A person makes a grant.
+    MakeGrant {
+        /// What is wanted.
+        grant: Box<DeskGrant>,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// A person takes a grant back.
+    RevokeGrant {
+        /// Which: a grant's key or id, a card's id, or the key of a stay that has but one.
+        name: String,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
     /// Which slots of devices does the agent look after? Never what they hold.
     Slots {
         /// Only those of this system.
@@ -178,6 +192,8 @@ impl Request {
             | Self::Retry { by, .. }
             | Self::Add { by, .. }
             | Self::Encode { by, .. }
+            | Self::MakeGrant { by, .. }
+            | Self::RevokeGrant { by, .. }
             | Self::PauseLane { by, .. }
             | Self::ResumeLane { by, .. } => Some(by),
             Self::Status
@@ -271,6 +287,8 @@ pub enum Response {
         /// Whether the cloud has told all of them: else some may be missing, and some may be over.
         complete: bool,
     },
+    /// To [`Request::MakeGrant`] and [`Request::RevokeGrant`]: that is durable. Cards stand as they did before.
+    Grant(Box<GrantReport>),
     /// To [`Request::Slots`].
     Slots {
         /// By system, device and key.
@@ -279,7 +297,7 @@ pub enum Response {
     /// The question could not be answered, or what was wanted not be done.
     Refused {
         /// The stable name: `no_such_job`, `no_such_lane`, `not_in_doubt`, `not_awaited`, `in_doubt`, `too_late`, `not_over`,
-        /// `no_such_card`, `card_not_ready`, `card_already_written`, `card_being_encoded`, `card_in_doubt`, `name_invalid`, `job_refused`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
+        /// `no_such_card`, `card_not_ready`, `card_already_written`, `card_being_encoded`, `card_in_doubt`, `never_told`, `no_such_grant`, `grant_unclear`, `entrance_unclear`, `name_invalid`, `job_refused`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
         /// For a person.
         message: String,

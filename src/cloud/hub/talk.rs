@@ -466,12 +466,18 @@ impl Talk<'_> {
         let db = &self.hub.db;
         let now = self.hub.clock.now();
         match (wire::message(&envelope.body)?, envelope.position) {
-            (Message::Outcome(report) | Message::Resolution(report), Some(position)) => {
+            (
+                message @ (Message::Outcome(_)
+                | Message::Resolution(_)
+                | Message::GrantMade(_)
+                | Message::GrantRevoked(_)),
+                Some(position),
+            ) if message.since() <= self.version => {
                 let limit = self.reports_limit.load(Ordering::Relaxed);
                 if position.n > limit {
                     return Err(End::LimitExceeded { n: position.n, limit });
                 }
-                let taken = db.submit(move |db| db.take_report(now, bridge, connection, position, &report));
+                let taken = db.submit(move |db| db.take_said(now, bridge, connection, position, &message));
                 Ok(Commit::Report { position, taken })
             }
             (Message::Acknowledgement { stream: StreamName::Orders, position }, None) => {

@@ -330,6 +330,34 @@ impl Db {
         Ok(true)
     }
 
+    /// Takes what a bridge says in the stream of reports if it is the next one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn take_said(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        connection: u64,
+        position: Position,
+        message: &Message,
+    ) -> Result<Taken, StoreError> {
+        match message {
+            Message::Outcome(report) | Message::Resolution(report) => {
+                self.take_report(now, bridge, connection, position, report)
+            }
+            Message::GrantMade(made) => {
+                self.take_next(bridge, connection, position, |db| db.adopt_made(now, bridge, made))
+            }
+            Message::GrantRevoked(revoked) => {
+                self.take_next(bridge, connection, position, |db| db.adopt_revoked(now, bridge, revoked))
+            }
+            Message::Job(_) | Message::Cancel { .. } | Message::Acknowledgement { .. } => {
+                Err(StoreError::corrupt("the stream of reports", "what a bridge does not report"))
+            }
+        }
+    }
+
     /// Takes a report if it is the next one.
     ///
     /// # Errors
@@ -342,6 +370,20 @@ impl Db {
         position: Position,
         report: &Report,
     ) -> Result<Taken, StoreError> {
+        self.take_next(bridge, connection, position, |db| {
+            db.apply_report(now, bridge, report)?;
+            db.end_orders(now, bridge, report.job_id)?;
+            db.keep_end(now, bridge, report.job_id, &JobEnd::of(report))
+        })
+    }
+
+    fn take_next(
+        &mut self,
+        bridge: BridgeId,
+        connection: u64,
+        position: Position,
+        apply: impl FnOnce(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<Taken, StoreError> {
         if !self.speaks_for(bridge, connection) {
             return Ok(Taken::Fenced);
         }
@@ -350,9 +392,7 @@ impl Db {
             Arrival::Duplicate => Ok(Taken::Held),
             Arrival::Gap { expected } => Ok(Taken::Gap { expected }),
             Arrival::Next => {
-                self.apply_report(now, bridge, report)?;
-                self.end_orders(now, bridge, report.job_id)?;
-                self.keep_end(now, bridge, report.job_id, &JobEnd::of(report))?;
+                apply(self)?;
                 self.connection
                     .prepare_cached("UPDATE bridge SET reports_epoch = ?, reports_n = ? WHERE id = ?")?
                     .execute(params![signed(position.epoch), signed(position.n), bridge.to_string()])?;

@@ -239,7 +239,7 @@ impl Tenant<'_> {
         Ok(spaces)
     }
 
-    fn write_grant(
+    pub(super) fn write_grant(
         &mut self,
         now: Timestamp,
         command: &GrantCommand,
@@ -465,7 +465,7 @@ impl Tenant<'_> {
         )
     }
 
-    fn reservation(&self, key: Option<&ReservationKey>) -> Result<ReservationFacts, StoreError> {
+    pub(super) fn reservation(&self, key: Option<&ReservationKey>) -> Result<ReservationFacts, StoreError> {
         let Some(key) = key else {
             return Ok(ReservationFacts::default());
         };
@@ -489,7 +489,7 @@ impl Tenant<'_> {
         )
     }
 
-    fn live_grant_by_key(&self, key: &str) -> Result<Option<AccessGrantId>, StoreError> {
+    pub(super) fn live_grant_by_key(&self, key: &str) -> Result<Option<AccessGrantId>, StoreError> {
         self.db.one(
             "SELECT access_grant_id FROM access_grant WHERE workspace_id = ?1 AND access_grant_key = ?2",
             params![self.workspace, key],

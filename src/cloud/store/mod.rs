@@ -17,6 +17,7 @@ mod events;
 mod grants;
 mod keys;
 mod local;
+mod made;
 mod people;
 mod question;
 mod reports;

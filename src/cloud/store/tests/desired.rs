@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     grants::CardFate,
-    model::{AccessGrantId, DesiredCardState, DesiredGrant, LocalCard, UserIdentityId, Window},
+    model::{
+        AccessGrantId, DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, GrantMade, GrantRevoked,
+        LocalCard, UserIdentityId, Window,
+    },
     protocol::{DESIRED_AHEAD, Desired},
 };
 
@@ -361,4 +364,124 @@ fn a_card_that_was_ordered_here_as_well_and_not_made_ends_its_attempt_and_is_iss
     property.report(job, Outcome::Superseded);
     assert_eq!(property.attempt(attempt), "uncategorized_error");
     assert!(property.method(method).unwrap().is_issued);
+}
+
+/// What a desk made: a card for these doors.
+fn made(
+    property: &Property,
+    number: u128,
+    stay: &str,
+    doors: &[&str],
+    hours: std::ops::Range<i64>,
+) -> GrantMade {
+    let salto = SystemName::new("salto").unwrap();
+    let (from, to) = (property.now + HOUR * hours.start as i32, property.now + HOUR * hours.end as i32);
+    let doors = doors.iter().map(|door| DoorName::new(*door).unwrap()).collect();
+    let grant = DesiredGrant {
+        access_grant_id: AccessGrantId(uuid::Uuid::from_u128(number)),
+        access_grant_key: Some(format!("desk-{number}")),
+        reservation_key: ReservationKey::new(stay).ok(),
+        guest_name: Some(crate::model::Private::new("Jane Quicksilver")),
+        window: Window::new(from, Some(to)).unwrap(),
+        doors: vec![DesiredDoors { system: salto.clone(), doors }],
+        cards: vec![DesiredCard {
+            access_method_id: AccessMethodId(uuid::Uuid::from_u128(number + 1_000)),
+            system: salto,
+            state: DesiredCardState::EncodingRequired,
+            why: None,
+        }],
+    };
+    GrantMade { at: property.now, by: "Kari".into(), grant }
+}
+
+impl Property {
+    fn adopts(&mut self, made: &GrantMade) -> Grant {
+        let (now, bridge) = (self.now, self.bridge);
+        self.db.adopt_made(now, bridge, made).unwrap();
+        self.tenant().grant(&GrantName::Id(made.grant.access_grant_id)).unwrap().unwrap()
+    }
+}
+
+#[test]
+fn a_grant_that_a_desk_made_is_taken_over_once_with_its_ids_and_told_as_one_from_here() {
+    let mut property = Property::new();
+    let fact = made(&property, 7, "stay-1", &["101", "lobby"], 0..24);
+    let before = property.told().len();
+    for _ in 0..2 {
+        let grant = property.adopts(&fact);
+        assert_eq!((grant.window, grant.key.as_deref()), (fact.grant.window, Some("desk-7")));
+        assert_eq!(grant.methods[0].id, fact.grant.cards[0].access_method_id);
+        assert_eq!(grant.errors, []);
+        let person = property.tenant().identity(grant.user_identity).unwrap().unwrap().person;
+        assert_eq!(person.full_name.as_deref(), Some("Jane Quicksilver"));
+    }
+    assert_eq!(
+        property.told()[before..],
+        ["access_grant.created", "access_method.created", "access_method.card_encoding_required"]
+    );
+    // The site is told the same picture, and a further grant joins the stay.
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    assert_eq!(site.grants[&fact.grant.access_grant_id].1, fact.grant);
+    property.grant("stay-1", &["101"], 24);
+    let report = of_desk(&property, 9, fact.grant.cards[0].access_method_id, written());
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    assert!(property.method(fact.grant.cards[0].access_method_id).unwrap().is_issued);
+}
+
+#[test]
+fn what_a_desk_made_and_does_not_fit_is_taken_over_and_says_so() {
+    for (stay, doors, hours, words) in [
+        ("stay-1", &["102"][..], 0..24, "entrance change"),
+        ("stay-1", &["101", "102"], 0..24, "entrance set conflict"),
+        ("stay-1", &["101"], 24..48, "must overlap"),
+        ("stay-2", &["101", "cellar"], 0..24, "no door cellar"),
+    ] {
+        let mut property = Property::new();
+        property.grant("stay-1", &["101"], 24);
+        let fact = made(&property, 7, stay, doors, hours);
+        let grant = property.adopts(&fact);
+        let (code, message, _) = &grant.errors[0];
+        assert_eq!(code, "made_at_site");
+        assert!(message.contains(words) && message.contains("could not reach this cloud"), "{message}");
+        assert_eq!(grant.methods.len(), 1);
+        let told = property.told();
+        let kind = "access_grant.could_not_create_requested_access_methods";
+        assert_eq!(told.iter().filter(|told| *told == kind).count(), 1, "{told:?}");
+    }
+}
+
+#[test]
+fn a_key_that_is_taken_stays_with_whom_it_belongs_to() {
+    let mut property = Property::new();
+    let first = made(&property, 7, "stay-1", &["101"], 0..24);
+    property.adopts(&first);
+    let mut second = made(&property, 8, "stay-2", &["102"], 0..24);
+    second.grant.access_grant_key = Some("desk-7".into());
+    let grant = property.adopts(&second);
+    assert_eq!((grant.key, grant.errors.len()), (None, 1));
+}
+
+#[test]
+fn a_grant_that_a_desk_took_back_is_gone_and_one_of_another_site_is_not() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let (now, bridge) = (property.now, property.bridge);
+    let revoked = GrantRevoked { at: now, by: "Kari".into(), access_grant_id: grant.id };
+    let other = BridgeId(uuid::Uuid::from_u128(99));
+    property.db.adopt_revoked(now, other, &revoked).unwrap();
+    assert!(property.still_there(&grant));
+    for _ in 0..2 {
+        property.db.adopt_revoked(now, bridge, &revoked).unwrap();
+        assert!(!property.still_there(&grant));
+    }
+    assert_eq!(property.told().iter().filter(|kind| *kind == "access_grant.deleted").count(), 1);
+    // What was taken back is not made again by a fact that comes late.
+    let fact = made(&property, 7, "stay-2", &["102"], 0..24);
+    property.adopts(&fact);
+    let access_grant_id = fact.grant.access_grant_id;
+    property.db.adopt_revoked(now, bridge, &GrantRevoked { access_grant_id, ..revoked }).unwrap();
+    property.db.adopt_made(now, bridge, &fact).unwrap();
+    assert!(property.tenant().grant(&GrantName::Id(access_grant_id)).unwrap().is_none());
 }
