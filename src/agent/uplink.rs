@@ -227,6 +227,7 @@ impl Uplink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{AccessGrantId, GrantRevoked};
 
     fn at(n: u64) -> Position {
         Position { epoch: 1, n }
@@ -307,6 +308,25 @@ mod tests {
         uplink.allow_reports(12);
         assert!(uplink.reports(at(10), (11..=12).map(report).collect()));
         assert_eq!(positions(&mut uplink), [11, 12]);
+    }
+
+    #[test]
+    fn what_an_older_cloud_cannot_read_waits_for_a_newer_one_with_all_behind_it() {
+        let made = Message::GrantRevoked(GrantRevoked {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            by: "Kari".into(),
+            access_grant_id: AccessGrantId(uuid::Uuid::nil()),
+        });
+        let reports = || vec![report(1), (at(2), made.clone()), report(3)];
+        let mut uplink = up();
+        assert!(uplink.reports(at(0), reports()));
+        assert_eq!(positions(&mut uplink), [1]);
+        assert!(uplink.reports(at(1), reports().split_off(1)));
+        assert_eq!(positions(&mut uplink), [] as [u64; 0]);
+        uplink.up(2, at(1), 10);
+        uplink.desired_held(at(0));
+        assert!(uplink.reports(at(1), reports().split_off(1)));
+        assert_eq!(positions(&mut uplink), [2, 3]);
     }
 
     #[test]

@@ -70,7 +70,8 @@
 //!
 //! # Streams
 //! There are two durable streams: `orders` (cloud to bridge: [`Message::Job`], [`Message::Cancel`]) and `reports` (bridge
-//! to cloud: [`Message::Outcome`], [`Message::Resolution`]). Every message of a stream has a [`Position`] `(epoch, n)`;
+//! to cloud: [`Message::Outcome`], [`Message::Resolution`], and since version 2 [`Message::GrantMade`] and
+//! [`Message::GrantRevoked`]). Every message of a stream has a [`Position`] `(epoch, n)`;
 //! `n` counts from 1 without gaps inside an epoch, and neither number is above [`stream::LARGEST`]. The receiver makes a
 //! message durable, then acknowledges it cumulatively, in an envelope without a position. What is acknowledged is never
 //! sent again, and what is not is sent again at the next connection.

@@ -225,9 +225,19 @@ impl Queue {
             self.grants(&format!("SELECT grant_id, body FROM desired_grant {which}"), params, |row| {
                 Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, Vec<u8>>(1)?))
             })?;
-        rows.into_iter()
-            .map(|(id, body)| self.unseal(&place(AccessGrantId(uuid::Uuid::from_bytes(id))), &body))
-            .collect()
+        let mut grants = Vec::new();
+        for (id, body) in rows {
+            let id = AccessGrantId(uuid::Uuid::from_bytes(id));
+            match self.unseal(&place(id), &body) {
+                Ok(grant) => grants.push(grant),
+                // Left over from a damaged file: it hides no other.
+                Err(error @ (StoreError::Sealed(_) | StoreError::Corrupt { .. })) => {
+                    tracing::warn!(grant = %id, error = error.chain(), "a grant cannot be read any more");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(grants)
     }
 
     fn grants<T>(
@@ -404,6 +414,15 @@ mod tests {
         assert_eq!(known(&queue), [1, 2]);
         queue.take_desired(&frame(5, 1, &[2], true)).unwrap();
         assert_eq!(known(&queue), [2]);
+    }
+
+    #[test]
+    fn a_grant_that_cannot_be_read_any_more_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = queue(&folder);
+        queue.take_desired(&frame(1, 2, &[11, 12], true)).unwrap();
+        queue.connection.execute("UPDATE desired_grant SET body = x'00' WHERE rowid = 1", []).unwrap();
+        assert_eq!(known(&queue), [12]);
     }
 
     #[test]

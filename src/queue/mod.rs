@@ -439,7 +439,7 @@ impl Queue {
         if arrived.is_cancelled {
             return self.end_cancelled_ahead(now, &row);
         }
-        if origin == Origin::Cloud && self.is_overtaken_at_desk(row.job()?)? {
+        if origin == Origin::Cloud && self.is_overtaken_at_desk(now, row.job()?)? {
             return self.end_early(now, &row, Outcome::Superseded);
         }
         self.note_card(&row)?;

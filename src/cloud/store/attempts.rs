@@ -341,11 +341,11 @@ impl Db {
         let next_read = self.read_devices(now)?;
         next = [next, next_codes, next_read].into_iter().flatten().min();
         changed |= codes_changed | std::mem::take(&mut self.has_ordered);
-        changed |= !self.settle_desired(DESIRED_AT_ONCE)?.is_empty();
+        let concerns_bridges = !self.settle_desired(DESIRED_AT_ONCE)?.is_empty();
         if self.has_desired_changes()? {
             next = Some(now);
         }
-        Ok(Overdue { changed, next })
+        Ok(Overdue { changed, concerns_bridges, next })
     }
 }
 

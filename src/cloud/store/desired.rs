@@ -153,32 +153,57 @@ impl Db {
         )?;
         let mut concerned = BTreeSet::new();
         for grant in changed {
-            self.execute(
-                "UPDATE desired SET epoch = 0, n = 0, gone = 1 WHERE access_grant_id = ?1",
-                [&grant],
-            )?;
-            self.execute(
-                &format!(
-                    "INSERT INTO desired
-                     SELECT DISTINCT s.bridge_id, g.access_grant_id, g.workspace_id, 0, 0, 0
-                     FROM access_grant g JOIN acs_system s ON s.acs_system_id IN (
-                         SELECT e.acs_system_id FROM ({DOORS_OF_GRANT}) JOIN acs_entrance e USING(acs_entrance_id)
-                         UNION ALL
-                         SELECT m.acs_system_id FROM access_method m
-                         WHERE m.access_grant_id = ?1 AND m.mode = 'card')
-                     WHERE g.access_grant_id = ?1 AND g.deleted_at IS NULL
-                     ON CONFLICT(bridge_id, access_grant_id) DO UPDATE SET gone = 0"
-                ),
-                [&grant],
-            )?;
-            concerned.extend(self.all(
-                "SELECT bridge_id FROM desired WHERE access_grant_id = ?1",
-                [&grant],
-                |row| id::<BridgeId>(row, "bridge_id"),
-            )?);
-            self.execute("DELETE FROM desired_change WHERE access_grant_id = ?1", [&grant])?;
+            concerned.extend(self.settle_desired_of(&grant)?);
         }
         Ok(concerned)
+    }
+
+    /// The same of one grant.
+    pub(super) fn settle_desired_of(&self, grant: &str) -> Result<Vec<BridgeId>, StoreError> {
+        self.execute("UPDATE desired SET epoch = 0, n = 0, gone = 1 WHERE access_grant_id = ?1", [grant])?;
+        self.execute(
+            &format!(
+                "INSERT INTO desired
+                 SELECT DISTINCT s.bridge_id, g.access_grant_id, g.workspace_id, 0, 0, 0
+                 FROM access_grant g JOIN acs_system s ON s.acs_system_id IN (
+                     SELECT e.acs_system_id FROM ({DOORS_OF_GRANT}) JOIN acs_entrance e USING(acs_entrance_id)
+                     UNION ALL
+                     SELECT m.acs_system_id FROM access_method m
+                     WHERE m.access_grant_id = ?1 AND m.mode = 'card')
+                 WHERE g.access_grant_id = ?1 AND g.deleted_at IS NULL
+                 ON CONFLICT(bridge_id, access_grant_id) DO UPDATE SET gone = 0"
+            ),
+            [grant],
+        )?;
+        self.execute("DELETE FROM desired_change WHERE access_grant_id = ?1", [grant])?;
+        self.all("SELECT bridge_id FROM desired WHERE access_grant_id = ?1", [grant], |row| {
+            id(row, "bridge_id")
+        })
+    }
+
+    /// Whether a grant leads to a bridge's site.
+    pub(super) fn is_desired_of(&self, bridge: BridgeId, grant: AccessGrantId) -> Result<bool, StoreError> {
+        self.settle_desired_of(&grant.to_string())?;
+        let leads = self.one(
+            "SELECT gone FROM desired WHERE bridge_id = ?1 AND access_grant_id = ?2",
+            params![bridge.to_string(), grant.to_string()],
+            |row| row.get::<_, bool>("gone"),
+        )?;
+        Ok(leads == Some(false))
+    }
+
+    /// The bridge speaks of a grant: it is told how that is, also if there is none.
+    pub(super) fn tell_desired(
+        &self,
+        bridge: BridgeId,
+        workspace: WorkspaceId,
+        grant: AccessGrantId,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT OR IGNORE INTO desired VALUES(?1, ?2, ?3, 0, 0, 1)",
+            params![bridge.to_string(), grant.to_string(), workspace.to_string()],
+        )?;
+        self.settle_desired_of(&grant.to_string()).map(drop)
     }
 
     /// A door came or went: every grant that leads there may look different.

@@ -8,7 +8,8 @@ use super::{Db, Fault, GrantCommand, GrantName, IdentityRef, Person, Requested, 
 use crate::{
     grants::{Created, Event, GrantProblem, GrantRequest, Means, Mode, NewMethod, Targets, plan_create},
     model::{
-        AcsEntranceId, AcsSystemId, BridgeId, DesiredGrant, GrantMade, GrantRevoked, SystemName, WorkspaceId,
+        AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, DesiredGrant, GrantMade, GrantRevoked,
+        SystemName,
     },
     store::StoreError,
 };
@@ -28,7 +29,8 @@ impl Db {
     ) -> Result<(), StoreError> {
         let Some(workspace) = self.workspace_of(bridge)? else { return Ok(()) };
         if self.was_adopted(&made.grant)? {
-            return Ok(());
+            // One that was set back may hold on to what is long gone.
+            return self.tell_desired(bridge, workspace, made.grant.access_grant_id);
         }
         self.tenant(workspace).adopt(now, bridge, made)
     }
@@ -41,14 +43,10 @@ impl Db {
         revoked: &GrantRevoked,
     ) -> Result<(), StoreError> {
         let grant = revoked.access_grant_id;
-        // Only of what leads to that site, as it is by now.
-        self.settle_desired(u32::MAX)?;
-        let concerned = self.one(
-            "SELECT workspace_id FROM desired WHERE bridge_id = ?1 AND access_grant_id = ?2 AND gone = 0",
-            params![bridge.to_string(), grant.to_string()],
-            |row| id::<WorkspaceId>(row, "workspace_id"),
-        )?;
-        let Some(workspace) = concerned else { return Ok(()) };
+        let Some(workspace) = self.workspace_of(bridge)? else { return Ok(()) };
+        if !self.is_desired_of(bridge, grant)? {
+            return self.tell_desired(bridge, workspace, grant);
+        }
         // One that is not there any more was taken back here as well.
         self.tenant(workspace).delete_grant(now, grant).map(drop)
     }
@@ -111,6 +109,11 @@ impl Tenant<'_> {
         let mut methods = Vec::new();
         for card in cards {
             let Some(system) = self.system_named(bridge, &card.system)? else { continue };
+            let is_new = methods.iter().all(|known: &NewMethod| known.id != card.access_method_id);
+            if !is_new || self.is_method(card.access_method_id)? {
+                problem("the id of one of its cards belongs to another".into());
+                continue;
+            }
             methods.push(NewMethod { id: card.access_method_id, place: 0, mode: Mode::Card, system });
         }
         let mut events = vec![Event::grant("access_grant.created", access_grant_id)];
@@ -171,6 +174,13 @@ impl Tenant<'_> {
             }
         }
         Ok(doors)
+    }
+
+    /// Whether there is a method with this id, whoever has it.
+    fn is_method(&self, method: AccessMethodId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM access_method WHERE access_method_id = ?1) AS known";
+        let known = self.db.one(sql, [method.to_string()], |row| row.get("known"))?;
+        Ok(known.unwrap_or(false))
     }
 
     fn system_named(&self, bridge: BridgeId, name: &SystemName) -> Result<Option<AcsSystemId>, StoreError> {

@@ -267,6 +267,8 @@ fn split<T>(result: Result<T, Fault>) -> Result<Result<T, Refused>, StoreError> 
 pub struct Overdue {
     /// Whether anything that is shown has changed.
     pub changed: bool,
+    /// Whether there is more to tell to bridges.
+    pub concerns_bridges: bool,
     /// The next deadline.
     pub next: Option<Timestamp>,
 }

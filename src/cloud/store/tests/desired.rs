@@ -484,4 +484,21 @@ fn a_grant_that_a_desk_took_back_is_gone_and_one_of_another_site_is_not() {
     property.db.adopt_revoked(now, bridge, &GrantRevoked { access_grant_id, ..revoked }).unwrap();
     property.db.adopt_made(now, bridge, &fact).unwrap();
     assert!(property.tenant().grant(&GrantName::Id(access_grant_id)).unwrap().is_none());
+    // And the site hears that it is gone, whatever it holds.
+    let mut site = Site::default();
+    site.grants.insert(access_grant_id, (1, fact.grant));
+    property.connects(&site, 2);
+    let frame = property.desired(2).unwrap();
+    assert!(frame.gone.contains(&access_grant_id), "{frame:?}");
+}
+
+#[test]
+fn a_desk_cannot_take_the_card_of_another_grant() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101"], 24);
+    let mut fact = made(&property, 7, "stay-2", &["102"], 0..24);
+    fact.grant.cards[0].access_method_id = grant.methods[0].id;
+    let adopted = property.adopts(&fact);
+    assert_eq!((adopted.methods.len(), adopted.errors.len()), (0, 1));
+    assert_eq!(property.method(grant.methods[0].id).unwrap().grant, grant.id);
 }
