@@ -3,17 +3,19 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdout, Stdio},
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
 };
 
 use serde_json::{Value, json};
 
-use crate::site::{Site, latchd, until};
+use crate::site::{PATIENCE, Site, latchd, until};
 
 /// `latchd encode`, with a person at its keyboard.
 struct Encode {
     child: Child,
-    told: BufReader<ChildStdout>,
+    told: mpsc::Receiver<String>,
 }
 
 impl Encode {
@@ -22,19 +24,22 @@ impl Encode {
         site.at(command.arg("encode").args(words).args(["--by", "Kari"]));
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let told = BufReader::new(child.stdout.take().unwrap());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (line, told) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|read| line.send(read)));
         Self { child, told }
     }
 
     /// Reads on to a line that says this.
-    fn tells(&mut self, words: &str) {
-        let mut heard = String::new();
+    fn tells(&self, words: &str) {
+        let mut heard = Vec::new();
         loop {
-            let before = heard.len();
-            assert!(self.told.read_line(&mut heard).unwrap() > 0, "never {words:?} in {heard}");
-            if heard[before..].contains(words) {
+            let line = self.told.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|error| panic!("never {words:?} in {heard:?}: {error}"));
+            if line.contains(words) {
                 return;
             }
+            heard.push(line);
         }
     }
 
@@ -42,9 +47,17 @@ impl Encode {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
+    /// Nobody types any more; waits for its end.
     fn ended(mut self) -> Option<i32> {
         drop(self.child.stdin.take());
-        self.child.wait().unwrap().code()
+        until("the command ends", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Encode {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -126,7 +139,7 @@ fn a_card_that_the_desk_wrote_is_not_written_again_for_an_order_that_did_not_kno
     site.cloud().kill();
     site.restart_agent();
     until("the line is open", || (site.status()["systems"][0]["line"] == "ready").then_some(()));
-    let mut encode = Encode::start(&site, &[method.as_str().unwrap(), "--encoder", "1"]);
+    let encode = Encode::start(&site, &[method.as_str().unwrap(), "--encoder", "1"]);
     encode.tells("lay a card on encoder 1");
     site.waits_for_card("1");
     site.control("place jane on 1");
@@ -202,7 +215,7 @@ fn what_both_sides_made_and_took_back_without_hearing_each_other_is_the_same_on_
         &[&words[..], &["--reservation", "stay-4", "--key", "walk-in", "--card", "--by", "Kari"]].concat(),
     );
     site.told(&["grant", "revoke", "stay-1", "--by", "Kari"]);
-    let mut encode = Encode::start(&site, &["walk-in", "--encoder", "1"]);
+    let encode = Encode::start(&site, &["walk-in", "--encoder", "1"]);
     encode.tells("lay a card on encoder 1");
     site.waits_for_card("1");
     site.control("place jane on 1");
