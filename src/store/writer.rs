@@ -442,8 +442,7 @@ impl<S: Store> Work<S> {
                 }
             }
             let mut taken = std::mem::take(&mut self.taken);
-            // Where time is simulated it stands still meanwhile: how quick this machine is decides nothing.
-            let started = tokio::time::Instant::now();
+            let started = Instant::now();
             self.group(|queued, so_many| {
                 if so_many == GROUP || (so_many > 0 && GATHER <= started.elapsed()) {
                     return None;
