@@ -79,6 +79,8 @@
 //! | end another bridge's job | `src/cloud/store/bridges/tests.rs`: `a_bridge_ends_no_order_of_another_bridge` |
 //! | see or touch another workspace, nor can whoever has another workspace's API key | `src/cloud/store/tests.rs`: `another_workspace_sees_and_touches_nothing` |
 //! | stay unnoticed beside the real one: the later connection ends the earlier one | `tests/link_hub/hub.rs`: `a_newer_connection_fences_the_older_one_and_takes_over_its_orders` |
+//! | make or take back a grant of another site's doors | `src/cloud/store/tests/desired.rs`: `what_a_desk_made_and_does_not_fit_is_taken_over_and_says_so`, `a_grant_that_a_desk_took_back_is_gone_and_one_of_another_site_is_not` |
+//! | take over the card of another grant | `src/cloud/store/tests/desired.rs`: `a_desk_cannot_take_the_card_of_another_grant` |
 //! | pass over a report | `tests/link_hub/hub.rs`: `a_gap_in_the_reports_and_one_above_the_limit_are_refused_by_name` |
 //! | have the cloud hold without bound what it sends | `tests/link_hub/hub.rs`: `a_gap_in_the_reports_and_one_above_the_limit_are_refused_by_name` |
 //! | go on, come back or renew once it is revoked | `tests/enrol/revoke.rs`: `a_revoked_bridge_is_gone_within_a_second_and_cannot_come_back` |
@@ -107,7 +109,8 @@
 //! | change anything without a name | `src/agent/answers.rs`: `whoever_has_no_name_that_an_audit_can_hold_is_refused` |
 //! | speak with the agent without being its owner or of its group | `tests/admin.rs`: `the_socket_is_for_owner_and_group_and_goes_with_the_agent` |
 //! | settle a doubt twice | `tests/queue_jobs.rs`: `a_doubt_is_settled_once_and_reported_as_a_second_revision` |
-//! | read names in what the program shows | `tests/road/desk.rs`: `a_person_sees_what_was_done_what_was_not_and_what_is_in_doubt_and_no_name` |
+//! | have a card written once more by not knowing that it is | `src/queue/cards.rs`: `a_card_that_is_written_or_at_work_is_refused_by_name_and_one_that_failed_is_not` |
+//! | read names in what the program shows, but those of the grants that they ask for | `tests/road/desk.rs`: `a_person_sees_what_was_done_what_was_not_and_what_is_in_doubt_and_no_name` |
 //!
 //! # A lock server that lies, breaks off, or is somebody else's too
 //! It is believed in what it says of its locks. It cannot make the agent say what it did not hear:
@@ -125,7 +128,7 @@
 //! | they cannot | shown by |
 //! | --- | --- |
 //! | find a name, an address or a key in databases, logs or output | `tests/road/secrets.rs`: `databases_logs_and_output_show_no_name_no_address_and_no_key` |
-//! | find names of guests and stays in the agent's queue | `tests/queue_jobs.rs`: `names_of_guests_and_stays_are_nowhere_in_the_files` |
+//! | find names of guests and stays in the agent's queue | `tests/queue_jobs.rs`: `names_of_guests_and_stays_are_nowhere_in_the_files`, `src/queue/desired.rs`: `no_name_lies_open_in_the_file` |
 //! | find names of guests and card numbers in the cloud's database | `src/cloud/store/tests.rs`: `names_of_guests_and_card_numbers_are_not_in_the_file` |
 //! | read an order in the cloud's database | `src/cloud/store/bridges/tests.rs`: `the_body_of_an_order_is_sealed` |
 //! | alter a sealed value, or move it to another place | `src/seal.rs`: `a_sealed_value_opens_in_its_place_only_and_shows_nothing`, `every_flipped_bit_and_every_cut_is_refused` |

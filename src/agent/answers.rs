@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     admin::{
-        JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState, LinkReport, LinkState, Moment, NewJob,
-        Pause, Response, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport,
-        TroubleReport, Watched,
+        CardReport, GrantReport, JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState, LinkReport,
+        LinkState, Moment, NewJob, Pause, Response, Rest, SlotReport, SlotState, StateCount, StatusReport,
+        Step, SystemReport, TroubleReport, Watched,
     },
     conditions::Conditions,
 };
@@ -19,13 +19,13 @@ use crate::{
     drivers::Line,
     link,
     model::{
-        BridgeId, Code, DeviceName, DoorName, EncoderName, Job, JobId, JobState, LaneName, Order, Outcome,
-        Report, Resolution, SystemKind, SystemName, Verdict,
+        BridgeId, Code, DesiredCard, DesiredGrant, DeviceName, DoorName, EncoderName, Job, JobId, JobState,
+        LaneName, Order, Outcome, Report, Resolution, SystemKind, SystemName, Verdict,
     },
     protocol::{Message, Position, Stage},
     queue::{
-        Accepted, CancelAnswer, ConfirmRefused, Counts, JobFilter, JobView, Queue, ResolveRefused,
-        RetryRefused, SlotView,
+        Accepted, CancelAnswer, CardStanding, ConfirmRefused, Counts, DeskRefused, GrantRefused, JobFilter,
+        JobView, Queue, ResolveRefused, RetryRefused, SlotView,
     },
     store::StoreError,
 };
@@ -322,6 +322,60 @@ pub(super) fn slots(queue: &Queue, system: Option<&SystemName>) -> Result<Respon
         may_outlive: slot.may_outlive,
     };
     Ok(Response::Slots { slots: shown.map(report).collect() })
+}
+
+/// The grants that the cloud told of, with where their cards stand by now.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn grants(queue: &Queue, name: Option<&str>, limit: usize) -> Result<Response, StoreError> {
+    let mut found = match name {
+        Some(name) => queue.desired_named(name)?,
+        None => queue.desired_grants(None, limit + 1)?,
+    };
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let grants = found.into_iter().map(|grant| grant_report(queue, grant)).collect::<Result<_, _>>()?;
+    Ok(Response::Grants { grants, more, complete: queue.desired_held()?.is_complete })
+}
+
+fn grant_report(queue: &Queue, grant: DesiredGrant) -> Result<GrantReport, StoreError> {
+    let card = |card: &DesiredCard| {
+        let CardStanding { state, why, job_id } = queue.card_standing(&grant, card)?;
+        let (access_method_id, system) = (card.access_method_id, card.system.clone());
+        Ok(CardReport { access_method_id, system, state, why, job_id })
+    };
+    Ok(GrantReport {
+        cards: grant.cards.iter().map(card).collect::<Result<_, StoreError>>()?,
+        access_grant_id: grant.access_grant_id,
+        access_grant_key: grant.access_grant_key,
+        reservation_key: grant.reservation_key,
+        guest_name: grant.guest_name,
+        window: grant.window,
+        doors: grant.doors,
+    })
+}
+
+/// What became of a grant that a person made or took back.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn granted(
+    queue: &Queue,
+    done: Result<DesiredGrant, GrantRefused>,
+) -> Result<Response, StoreError> {
+    Ok(match done {
+        Ok(grant) => Response::Grant(Box::new(grant_report(queue, grant)?)),
+        Err(refused) => Response::refused(refused.code(), refused.to_string()),
+    })
+}
+
+/// What became of a person's wish to have a card written.
+pub(super) fn encoded(done: Result<(JobId, Accepted), DeskRefused>) -> Response {
+    match done {
+        Ok((job_id, accepted)) => added(job_id, accepted),
+        Err(refused) => Response::refused(refused.code(), refused.to_string()),
+    }
 }
 
 /// What a watcher is told at first, and the last report that it needs not be told of any more. `cards` says since when

@@ -20,6 +20,7 @@ use super::{
     admin::{LinkState, NewJob, Question, Request, Response, Watched, Watchers},
     answers::{self, LinkView},
     conditions::Conditions,
+    desired::Inbox,
     notify::ServiceManager,
     pairing::{Own, Pairing, take_ledger},
     reload::{self, Reload},
@@ -33,8 +34,8 @@ use crate::{
     link::{self, Link, Settings},
     model::{DoorName, Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
     protocol::{
-        Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
-        Stage, Status, StreamName, Welcome,
+        DESIRED_SINCE, Desired, Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey,
+        Refused, RefusedCode, Stage, Status, StreamName, Welcome,
     },
     queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed},
     seams::{Random, Storage, TrustedTime},
@@ -83,6 +84,8 @@ enum Answer {
         result: Result<Vec<(Position, Message)>, StoreError>,
     },
     OrdersLimit(Result<u64, StoreError>),
+    /// A frame of what is desired is durable, up to here, or is not.
+    Desired(Arc<Desired>, Result<Position, StoreError>),
     Unconfirmed(Result<Unconfirmed, StoreError>),
     ChangedRooms(Result<Vec<(SystemName, DoorName)>, StoreError>),
     AskAgain,
@@ -105,6 +108,8 @@ enum Answer {
 struct Resumed {
     /// The last report that it holds.
     reports_after: Position,
+    /// What this side holds of what the cloud desires, if that cloud tells it.
+    desired: Option<Position>,
     /// What a person should know, if this side remembers less than there is to know.
     forgot: Option<(&'static str, Severity, &'static str)>,
 }
@@ -171,6 +176,8 @@ struct State {
     link: LinkView,
     /// The connection that stands, from its welcome on. The uplink speaks on it once the queue has said how.
     standing: Option<u64>,
+    /// What the cloud desires, as far as it is not durable.
+    desired: Inbox,
     asking_reports: Asking,
     asking_orders_limit: Asking,
     asking_ends: Asking,
@@ -211,6 +218,7 @@ impl Core {
                 trouble: None,
             },
             standing: None,
+            desired: Inbox::default(),
             asking_reports: Asking::default(),
             asking_orders_limit: Asking::default(),
             asking_ends: Asking::default(),
@@ -492,6 +500,7 @@ impl Core {
             link::Event::Down(trouble) | link::Event::GaveUp(trouble) => {
                 state.standing = None;
                 state.uplink.down();
+                state.desired.clear();
                 let now = self.time.now();
                 if state.link.state == LinkState::Up {
                     state.link.since = now;
@@ -512,6 +521,7 @@ impl Core {
     fn link_up(&mut self, state: &mut State, connection: u64, welcome: Welcome) {
         self.time.anchor(welcome.time);
         state.standing = Some(connection);
+        state.desired.clear();
         state.link = LinkView {
             state: LinkState::Up,
             since: self.time.now(),
@@ -531,6 +541,7 @@ impl Core {
             state.conditions.set(self.time.now(), "clock", "clock_skewed", Severity::Warning, message);
         }
         let Welcome {
+            version,
             orders_resume_after,
             orders_epoch_reason,
             reports_received,
@@ -553,7 +564,11 @@ impl Core {
                 true => ("memory_new", Severity::Warning, MEMORY_NEW),
                 false => ("memory_behind", Severity::Error, MEMORY_BEHIND),
             });
-            Ok(Resumed { reports_after: resumed.reports_after, forgot })
+            let desired = match version < DESIRED_SINCE {
+                true => None,
+                false => Some(queue.desired_held()?.position),
+            };
+            Ok(Resumed { reports_after: resumed.reports_after, desired, forgot })
         });
         state.tasks.push(Box::pin(async move {
             Answer::Resumed { connection, reports_limit, result: committed(resumed).await }
@@ -611,6 +626,10 @@ impl Core {
                 state.uplink.allow_reports(up_to);
                 self.ask_reports(state);
             }
+            Frame::Desired(desired) => {
+                state.desired.came(desired);
+                self.take_desired(state);
+            }
             Frame::Limit(_)
             | Frame::Hello(_)
             | Frame::Welcome(_)
@@ -622,6 +641,14 @@ impl Core {
             | Frame::Beacon
             | Frame::Pong { .. } => tracing::warn!("a frame that a cloud does not send was ignored"),
         }
+    }
+
+    /// Stores what the cloud desires, in a commit that no job waits for.
+    fn take_desired(&self, state: &mut State) {
+        let Some(desired) = state.desired.next() else { return };
+        let next = Arc::clone(&desired);
+        let taken = self.queue.submit(move |queue: &mut Queue| queue.take_desired(&next));
+        state.tasks.push(Box::pin(async move { Answer::Desired(desired, committed(taken).await) }));
     }
 
     fn ask_reports(&self, state: &mut State) {
@@ -739,7 +766,11 @@ impl Core {
                 // The connection may be gone already; the next one asks again.
                 let _ = reply.send(hello);
             }
-            Answer::Resumed { connection, reports_limit, result: Ok(Resumed { reports_after, forgot }) } => {
+            Answer::Resumed {
+                connection,
+                reports_limit,
+                result: Ok(Resumed { reports_after, desired, forgot }),
+            } => {
                 if let Some((code, severity, message)) = forgot {
                     state.conditions.set(self.time.now(), "memory", code, severity, message);
                 }
@@ -748,6 +779,9 @@ impl Core {
                 }
                 self.dispatch.welcomed();
                 state.uplink.up(connection, reports_after, reports_limit);
+                if let Some(held) = desired {
+                    state.uplink.desired_held(held);
+                }
                 state.uplink.inventory(self.inventory());
                 state.uplink.status(Status { conditions: state.conditions.all() });
                 self.ask_reports(state);
@@ -802,6 +836,15 @@ impl Core {
                     "which rooms others have changed could not be looked up"
                 );
             }
+            Answer::Desired(desired, result) => {
+                let counts = state.desired.stored(&desired, result.is_ok());
+                match result {
+                    Ok(held) if counts => state.uplink.desired_held(held),
+                    Ok(_) => {}
+                    Err(error) => return self.ask_again_later(state, &error),
+                }
+                self.take_desired(state);
+            }
             Answer::Unconfirmed(result) => {
                 let wanted_again = state.asking_unconfirmed.end();
                 match result {
@@ -813,6 +856,7 @@ impl Core {
                 }
             }
             Answer::AskAgain => {
+                self.take_desired(state);
                 self.ask_unconfirmed(state);
                 self.ask_reports(state);
                 self.ask_orders_limit(state);
@@ -957,6 +1001,25 @@ impl Core {
                     Some(job) => Response::Job(Box::new(job)),
                     None => answers::no_such_job(job_id),
                 })
+            }),
+            Request::Grants { name, limit } => self.looked(move |queue| {
+                let limit = usize::from(limit).min(MOST_JOBS);
+                answers::grants(queue, name.as_deref(), limit)
+            }),
+            Request::Encode { card, .. } => {
+                let encoded = self.dispatch.encode(*card, &by);
+                Box::pin(async move { Ok(answers::encoded(committed(encoded).await?)) })
+            }
+            Request::MakeGrant { grant, .. } => {
+                let systems = self.inventory().systems;
+                self.asked(move |queue| {
+                    let made = queue.make_grant(now, *grant, &systems, &by)?;
+                    answers::granted(queue, made)
+                })
+            }
+            Request::RevokeGrant { name, .. } => self.asked(move |queue| {
+                let revoked = queue.revoke_grant(now, &name, &by)?;
+                answers::granted(queue, revoked)
             }),
             Request::Slots { system } => self.looked(move |queue| answers::slots(queue, system.as_ref())),
             Request::Lanes => {

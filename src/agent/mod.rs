@@ -8,6 +8,7 @@ mod answers;
 mod backup;
 mod conditions;
 mod core;
+mod desired;
 pub mod doctor;
 pub mod enrol;
 pub mod notify;

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use crate::{
     model::{Inventory, JobId},
-    protocol::{Envelope, Frame, Limit, Message, Position, Progress, Stage, Status, StreamName},
+    protocol::{
+        DESIRED_SINCE, Envelope, Frame, Limit, Message, Position, Progress, Stage, Status, StreamName,
+    },
 };
 
 /// How many orders the cloud may have on the way to us, if so many have room to wait.
@@ -24,6 +26,9 @@ pub(super) struct Uplink {
     /// The last order held; acknowledged when it is newer than what was.
     held: Option<Position>,
     acknowledged: Option<Position>,
+    /// What is held of what the cloud desires, where it is one to tell it; acknowledged likewise.
+    desired: Option<Position>,
+    desired_acknowledged: Option<Position>,
     /// How far the cloud knows that it may send orders, and how far it may.
     orders_announced: u64,
     orders_limit: u64,
@@ -51,7 +56,13 @@ impl Uplink {
         self.cursor = cursor;
         self.reports_limit = reports_limit;
         self.acknowledged = None;
+        (self.desired, self.desired_acknowledged) = (None, None);
         self.reports.clear();
+    }
+
+    /// This cloud tells what it desires: up to here that is durable.
+    pub(super) fn desired_held(&mut self, position: Position) {
+        self.desired = self.desired.max(Some(position));
     }
 
     /// A connection stands on which nothing can be said but why it has to begin again.
@@ -120,8 +131,10 @@ impl Uplink {
         if self.wants_reports_after() != Some(after) {
             return false;
         }
-        let allowed = |(position, _): &(Position, Message)| {
-            position.epoch == after.epoch && position.n <= self.reports_limit
+        let allowed = |(position, message): &(Position, Message)| {
+            // What a cloud of an older version cannot read waits for a newer one, and so does all behind it.
+            let is_understood = message.since() < DESIRED_SINCE || self.desired.is_some();
+            position.epoch == after.epoch && position.n <= self.reports_limit && is_understood
         };
         self.reports = reports.into_iter().take_while(allowed).collect();
         true
@@ -146,6 +159,7 @@ impl Uplink {
                 || !self.reports.is_empty()
                 || self.limit_due().is_some()
                 || self.status.is_some()
+                || self.desired_due().is_some()
                 || !self.progress.is_empty())
     }
 
@@ -181,11 +195,20 @@ impl Uplink {
         if let Some(status) = self.status.take() {
             return Some(Frame::Status(status));
         }
+        if let Some(position) = self.desired_due() {
+            self.desired_acknowledged = Some(position);
+            let message = Message::Acknowledgement { stream: StreamName::Desired, position };
+            return Some(Frame::Envelope(Envelope::loose(&message)));
+        }
         self.progress.pop_front().map(Frame::Progress)
     }
 
     fn acknowledgement_due(&self) -> Option<Position> {
         self.held.filter(|held| Some(*held) > self.acknowledged)
+    }
+
+    fn desired_due(&self) -> Option<Position> {
+        self.desired.filter(|held| Some(*held) > self.desired_acknowledged)
     }
 
     /// In large steps while there is room, and in any step when the cloud is about to wait for it.
@@ -204,6 +227,7 @@ impl Uplink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{AccessGrantId, GrantRevoked};
 
     fn at(n: u64) -> Position {
         Position { epoch: 1, n }
@@ -287,6 +311,25 @@ mod tests {
     }
 
     #[test]
+    fn what_an_older_cloud_cannot_read_waits_for_a_newer_one_with_all_behind_it() {
+        let made = Message::GrantRevoked(GrantRevoked {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            by: "Kari".into(),
+            access_grant_id: AccessGrantId(uuid::Uuid::nil()),
+        });
+        let reports = || vec![report(1), (at(2), made.clone()), report(3)];
+        let mut uplink = up();
+        assert!(uplink.reports(at(0), reports()));
+        assert_eq!(positions(&mut uplink), [1]);
+        assert!(uplink.reports(at(1), reports().split_off(1)));
+        assert_eq!(positions(&mut uplink), [] as [u64; 0]);
+        uplink.up(2, at(1), 10);
+        uplink.desired_held(at(0));
+        assert!(uplink.reports(at(1), reports().split_off(1)));
+        assert_eq!(positions(&mut uplink), [2, 3]);
+    }
+
+    #[test]
     fn only_the_newest_acknowledgement_is_sent_and_again_on_a_new_connection() {
         let mut uplink = up();
         uplink.held(at(4));
@@ -296,6 +339,32 @@ mod tests {
         assert!(!uplink.has_next());
         uplink.up(2, at(0), 10);
         assert_eq!(acknowledged(&mut uplink), [at(9)]);
+    }
+
+    #[test]
+    fn what_is_held_of_what_is_desired_is_said_once_on_each_connection_that_speaks_of_it() {
+        let of_desired = |uplink: &mut Uplink| {
+            let frames = std::iter::from_fn(|| uplink.next()).filter_map(|(_, frame)| match frame {
+                Frame::Envelope(envelope) => envelope.message().ok(),
+                _ => None,
+            });
+            let positions = frames.filter_map(|message| match message {
+                Message::Acknowledgement { stream: StreamName::Desired, position } => Some(position),
+                _ => None,
+            });
+            positions.collect::<Vec<_>>()
+        };
+        let mut uplink = up();
+        assert_eq!(of_desired(&mut uplink), []);
+        uplink.desired_held(at(0));
+        assert_eq!(of_desired(&mut uplink), [at(0)]);
+        uplink.desired_held(at(16));
+        uplink.desired_held(at(32));
+        assert_eq!(of_desired(&mut uplink), [at(32)]);
+        uplink.up(2, at(0), 10);
+        assert!(!uplink.has_next(), "a cloud of an older version");
+        uplink.desired_held(at(32));
+        assert_eq!(of_desired(&mut uplink), [at(32)]);
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod check_config;
 pub mod cloud;
 pub mod demo;
 mod doctor;
+mod encode;
+mod grant;
 mod jobs;
 mod keys;
 mod lanes;
@@ -64,6 +66,8 @@ Examples:
   latchd doctor                               what is missing, and the next step
   latchd jobs list --state unknown            what a person must look at
   latchd jobs watch                           every step of every job, live
+  latchd grant show booking-7                 where a guest may go, and the cards
+  latchd encode booking-7 --encoder 1         write them, with or without the cloud
 ";
 
 /// Brings a property's access systems to the cloud: hotel locks, card encoders.
@@ -135,6 +139,18 @@ pub enum Command {
     /// What was ordered, where it stands, and why; live, too. A job that is `unknown` may have been done: read the card,
     /// or look, before anything is ordered again.
     Jobs(jobs::JobsArgs),
+    /// Look at the grants that lead to this property's doors, and make some, with or without the cloud.
+    ///
+    /// The cloud tells them while it is there; the agent keeps them, sealed, so that the desk can go on without it. What is
+    /// shown of a card is what this site knows of it. What is made or taken back here is told to the cloud as a fact.
+    Grant(grant::GrantArgs),
+    /// Write the cards of a grant at the desk, with or without the cloud.
+    ///
+    /// One card after the other, each when you say so: whatever lies on the encoder is written. The property's limits and
+    /// its door ledger hold as for any other card, and the cloud is told when it is there again. A card that is written,
+    /// or that may be, is refused. Ctrl-c takes back what was not sent. Ends with 0 if all were written, 3 if one is in
+    /// doubt, else 1.
+    Encode(encode::EncodeArgs),
     /// Copy the agent's queue to a file, while it works or not.
     ///
     /// The copy is of one moment, whole, and readable by its owner alone. It does not hold the seal key, without which
@@ -156,7 +172,7 @@ pub enum Command {
     Slots(slots::SlotsArgs),
     /// Print the language between bridge and cloud as a JSON Schema.
     ///
-    /// Draft 2020-12, of version 1: every message of the websocket, what is signed inside, and the requests and answers
+    /// Draft 2020-12, of the newest version: every message of the websocket, what is signed inside, and the requests and answers
     /// of enrolment, for whoever writes another cloud or another agent. With --openapi, the HTTP API of the cloud as an
     /// OpenAPI document. The same program always prints the same bytes.
     Schema(schema::SchemaArgs),
@@ -215,6 +231,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => return in_runtime(status::run(&args)),
         Command::Doctor(args) => return in_runtime(doctor::run(&args)),
         Command::Jobs(args) => return in_runtime(jobs::run(&args)),
+        Command::Grant(args) => in_runtime(grant::run(&args))?,
+        Command::Encode(args) => return in_runtime(encode::run(&args)),
         Command::Lanes(args) => in_runtime(lanes::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
         Command::Schema(args) => schema::run(&args)?,

@@ -443,6 +443,8 @@ async fn end_overdue(db: WriterHandle<Db>, signals: Signals, clock: Clock, mut s
             Ok(overdue) => {
                 if overdue.changed {
                     signals.state_changed();
+                }
+                if overdue.changed || overdue.concerns_bridges {
                     signals.orders_queued();
                 }
                 let left = overdue

@@ -356,7 +356,13 @@ impl Dispatch {
         match envelope.message() {
             Ok(Message::Job(job)) => self.accept(position, job),
             Ok(Message::Cancel { job_id }) => self.cancel(position, job_id),
-            Ok(Message::Outcome(_) | Message::Resolution(_) | Message::Acknowledgement { .. }) => {
+            Ok(
+                Message::Outcome(_)
+                | Message::Resolution(_)
+                | Message::GrantMade(_)
+                | Message::GrantRevoked(_)
+                | Message::Acknowledgement { .. },
+            ) => {
                 let why = Refusal::new(
                     Code::Rejected,
                     "a message of the wrong direction stood in the orders stream",

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    model::{Resolution, Verdict},
-    queue::{ConfirmRefused, ResolveRefused, RetryRefused, Rules},
+    model::{DoorKind, DoorName, Resolution, Verdict},
+    queue::{ConfirmRefused, DeskCard, DeskRefused, ResolveRefused, RetryRefused, Rules},
 };
 
 /// What follows from a wish.
@@ -118,6 +118,39 @@ impl Dispatch {
                 Err(refused) => (Err(refused), Wished::default()),
             },
         );
+    }
+
+    /// Has a card written that the cloud told of, by a person's wish.
+    pub fn encode(&mut self, wish: DeskCard, by: &str) -> Reply<Result<(JobId, Accepted), DeskRefused>> {
+        let (now, by, drivers) = (self.time.now(), by.to_owned(), self.drivers.clone());
+        self.wish(
+            move |queue| {
+                let is_room = |system: &SystemName, name: &DoorName| {
+                    let doors =
+                        drivers.get(system).map(|driver| driver.inventory().doors).unwrap_or_default();
+                    doors.iter().any(|door| door.name == *name && door.kind == DoorKind::Room)
+                };
+                let order = match queue.desk_card(now, wish, is_room)? {
+                    Ok(order) => order,
+                    Err(refused) => return Ok(Err(refused)),
+                };
+                let job_id = order.job.job_id;
+                let admission = admit(&drivers, &order.job.system, &order.job.order);
+                let accepted = queue.accept_local(now, order, admission, false)?;
+                if accepted != Accepted::Duplicate {
+                    queue.note_ordered_here(now, job_id, &by)?;
+                }
+                let lane = queue.job(job_id)?.and_then(|job| job.view.lane);
+                Ok(Ok((job_id, accepted, lane)))
+            },
+            |done| match done {
+                Ok((job_id, accepted, lane)) => {
+                    let queued = (accepted == Accepted::Waiting).then_some(job_id);
+                    (Ok((job_id, accepted)), Wished { lane, queued })
+                }
+                Err(refused) => (Err(refused), Wished::default()),
+            },
+        )
     }
 
     /// A person lets a card be made that the cloud ordered.

@@ -3,7 +3,7 @@
 //!
 //! Pure: commands and facts come in, plans go out. Nothing here does IO, reads a clock, speaks SQL or HTTP; ids are
 //! drawn from the [`Random`](crate::seams::Random) that is handed in. The cloud calls it for what is asked there; the
-//! agent will call it for what is asked at its own desk.
+//! agent calls it for what is asked at its own desk.
 
 pub mod codes;
 mod create;

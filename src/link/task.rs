@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        Frame, Hello, Memory, PublicKey, RefusedCode, Session, VERSIONS, Welcome,
+        DESIRED_SINCE, Frame, Hello, Memory, PublicKey, RefusedCode, Session, VERSIONS, Welcome,
         signing::{Listener, Party, Speaker},
     },
     seams::{self, Net, Random, Stream, TrustedTime},
@@ -138,8 +138,9 @@ impl Task {
                         );
                         let further = (address > 0).then(|| endpoint.to_string());
                         self.troubles.clear();
+                        let version = welcome.version;
                         self.agent.tell(Event::Up { connection, welcome, further }).await?;
-                        self.carry(connection, &settings, reader, writer).await
+                        self.carry((connection, version), &settings, reader, writer).await
                     }
                     Err(end) => end,
                 };
@@ -229,13 +230,13 @@ impl Task {
     /// Pumps frames until the connection ends.
     async fn carry(
         &mut self,
-        connection: u64,
+        (connection, version): (u64, u16),
         connected: &Settings,
         mut reader: Reader,
         mut writer: Writer,
     ) -> End {
         let Agent { events, frames } = &mut self.agent;
-        let mut inward = Box::pin(inward(connection, events, &mut reader));
+        let mut inward = Box::pin(inward((connection, version), events, &mut reader));
         let end = tokio::select! {
             biased;
             end = &mut inward => end,
@@ -318,7 +319,7 @@ async fn outward(connection: u64, frames: &mut mpsc::Receiver<(u64, Frame)>, wri
 }
 
 /// From the cloud to the agent.
-async fn inward(connection: u64, events: &mpsc::Sender<Event>, reader: &mut Reader) -> End {
+async fn inward((connection, version): (u64, u16), events: &mpsc::Sender<Event>, reader: &mut Reader) -> End {
     let pulse = reader.pulse();
     loop {
         let frame = match reader.next().await {
@@ -329,12 +330,14 @@ async fn inward(connection: u64, events: &mpsc::Sender<Event>, reader: &mut Read
             Ok(Frame::Pong { .. } | Frame::Beacon) => continue,
             Ok(Frame::Refused(refused)) => return End::Refused(refused),
             Ok(Frame::Hello(_) | Frame::Welcome(_)) => return End::Unexpected,
+            Ok(Frame::Desired(_)) if version < DESIRED_SINCE => return End::Unexpected,
             Ok(
                 frame @ (Frame::Envelope(_)
                 | Frame::Inventory(_)
                 | Frame::Status(_)
                 | Frame::Progress(_)
-                | Frame::Limit(_)),
+                | Frame::Limit(_)
+                | Frame::Desired(_)),
             ) => frame,
             Err(error) => return error.into(),
         };

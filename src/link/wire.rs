@@ -466,6 +466,7 @@ fn positions(frame: &Frame) -> [Option<Position>; 3] {
         }
         Frame::Welcome(welcome) => [Some(welcome.orders_resume_after), Some(welcome.reports_received), None],
         Frame::Envelope(envelope) => [envelope.position, None, None],
+        Frame::Desired(desired) => [Some(desired.up_to), None, None],
         Frame::Refused(_)
         | Frame::Inventory(_)
         | Frame::Status(_)

@@ -6,6 +6,7 @@
 mod admission;
 mod code;
 mod condition;
+mod desired;
 mod id;
 mod inventory;
 mod job;
@@ -20,6 +21,7 @@ mod window;
 pub use admission::Admission;
 pub use code::Code;
 pub use condition::{Condition, Severity};
+pub use desired::{DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, GrantMade, GrantRevoked};
 pub use id::*;
 pub use inventory::{
     Capabilities, Device, Door, DoorKind, Encoder, Inventory, PinConstraint, PinRules, ProofLevel,
@@ -29,8 +31,8 @@ pub use job::{CardEncode, CardRead, Job, Kind, Order, Priority, SlotContent, Slo
 pub use key_template::{KeyLink, KeyTemplate, KeyTemplateError};
 pub use name::{DeviceName, DoorName, EncoderName, LaneName, NameError, ReservationKey, SystemName};
 pub use outcome::{
-    CardFacts, CardSeen, LocalJob, Origin, Outcome, Refusal, Report, Resolution, RoomState, SlotSeen,
-    Success, Verdict, Written,
+    CardFacts, CardSeen, LocalCard, LocalJob, Origin, Outcome, Refusal, Report, Resolution, RoomState,
+    SlotSeen, Success, Verdict, Written,
 };
 pub use private::{Private, on_the_wire, on_the_wire_optional};
 pub use state::JobState;

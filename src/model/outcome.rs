@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Code, DoorName, JobId, JobState, Kind, ReservationKey, SystemName};
+use super::{AccessMethodId, Code, DoorName, JobId, JobState, Kind, ReservationKey, SystemName, Window};
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -209,6 +209,20 @@ pub struct LocalJob {
     /// The job whose place it takes: a person said to do that one again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<JobId>,
+    /// The card, where it writes one; since version 2 of the language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<LocalCard>,
+}
+
+/// A card that is written at the site's own wish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LocalCard {
+    /// The access method that it is.
+    pub access_method_id: AccessMethodId,
+    /// The doors it opens.
+    pub doors: Vec<DoorName>,
+    /// When it opens them.
+    pub window: Window,
 }
 
 /// Who wanted a job.

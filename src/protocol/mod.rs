@@ -1,10 +1,11 @@
-//! Version 1 of the language between a bridge and its cloud.
+//! The language between a bridge and its cloud, in its versions 1 and 2.
 //!
 //! This room spells messages. It opens no socket, reads no clock and stores nothing.
 //!
 //! What follows, with [`signing`], [`enrol`] and [`stream`], is the specification: whoever keeps to it can put another
 //! cloud or another agent in place of ours. `latchd schema` prints the form of every message as a JSON Schema;
 //! `tests/golden/v1` holds one file of examples for each kind, and a whole conversation; these files are never edited.
+//! `tests/golden/v2` holds what version 2 has beside them.
 //!
 //! # The conversation
 //! The bridge dials out: TLS, in which both sides show certificates, then a websocket at [`PATH`]. The cloud's answer to
@@ -23,6 +24,8 @@
 //!                      <-  envelope(acknowledgement reports)          after the commit that holds them
 //!   limit {orders}                                   ->               the cloud may send up to this number
 //!                      <-  limit {reports}
+//!   envelope(acknowledgement desired)                ->               version 2: what the bridge holds of it
+//!                      <-  desired {up_to, grants, gone, complete}    version 2
 //!   ping                                            <->  pong
 //!   beacon                                          <->
 //!   refused                                         <->               the last word
@@ -41,6 +44,7 @@
 //! | [`envelope`](Envelope) | both | carries a [`Message`] | yes |
 //! | [`progress`](Progress) | bridge | at any time; may be left out | yes |
 //! | [`limit`](Limit) | both | of the stream that the sender of the frame receives | yes |
+//! | [`desired`](Desired) | cloud | version 2, once the bridge has said what it holds of it | yes |
 //! | [`ping`](Frame::Ping) | both | when nothing came for 15 seconds | no |
 //! | [`pong`](Frame::Pong) | both | answers a ping with its number; of several that wait, the last is enough | no |
 //! | [`beacon`](Frame::Beacon) | both | when nothing signed was sent for [`signing::BEACON_AFTER`] | yes |
@@ -66,7 +70,8 @@
 //!
 //! # Streams
 //! There are two durable streams: `orders` (cloud to bridge: [`Message::Job`], [`Message::Cancel`]) and `reports` (bridge
-//! to cloud: [`Message::Outcome`], [`Message::Resolution`]). Every message of a stream has a [`Position`] `(epoch, n)`;
+//! to cloud: [`Message::Outcome`], [`Message::Resolution`], and since version 2 [`Message::GrantMade`] and
+//! [`Message::GrantRevoked`]). Every message of a stream has a [`Position`] `(epoch, n)`;
 //! `n` counts from 1 without gaps inside an epoch, and neither number is above [`stream::LARGEST`]. The receiver makes a
 //! message durable, then acknowledges it cumulatively, in an envelope without a position. What is acknowledged is never
 //! sent again, and what is not is sent again at the next connection.
@@ -100,6 +105,27 @@
 //! (`orders_resume_after`) and the reason (`orders_epoch_reason`) in the welcome. Nothing runs twice for a new epoch:
 //! jobs are known by their `job_id`, and what had been handed to a bridge that lost its memory ends as a doubt
 //! (`unknown`), not as a repetition.
+//!
+//! # What is desired
+//! From version 2 on the cloud also tells the bridge what it wants of the site: its grants ([`Frame::Desired`]), so that
+//! a desk can go on without the cloud. That is a state and not a list of things to do: a picture of a grant replaces
+//! the one before, and one that is outdated is never sent. Its positions grow and have gaps; a frame is taken whole or not
+//! at all.
+//!
+//! The bridge opens it: after the welcome it acknowledges in an envelope what it holds of `desired`, `(0, 0)` if nothing,
+//! and `(0, 1)` if its memory was set back. Before that the cloud says nothing of it, and it says nothing of it to a
+//! bridge of version 1. The cloud then goes on or begins a new epoch by the table above. It never has more than
+//! [`DESIRED_AHEAD`] changes under way that are not acknowledged, and orders go before them.
+//!
+//! A frame that is `complete` says that nothing is left unsaid: of a new epoch, that every grant of the site was named
+//! in it. Only then the bridge drops what was not, so that it is never without a picture. The first frames of a
+//! conversation end with one that is complete, if need be an empty one.
+//!
+//! A desk may make a grant itself, and take one back, while the cloud is away. It gives the grant and its cards their ids,
+//! and reports what was done ([`Message::GrantMade`], [`Message::GrantRevoked`]) in its turn among the reports, before any
+//! card of it. That is a fact to the cloud: it takes it over, and where it does not fit beside what is there, the grant
+//! says so. A bridge that has such a report for a cloud of version 1 keeps it, and what follows it, until the cloud
+//! speaks version 2.
 //!
 //! # Envelopes
 //! A message that changes state travels as one opaque string, [`Envelope::body`], beside its position. A bridge that
@@ -145,11 +171,15 @@
 //! `standing_unknown`, whose cure is a person's word at the cloud, and `version_unknown`, whose cure is a newer program. A cloud that restarts gives each bridge a time of its own.
 //!
 //! # Versions
+//! Version 2 is version 1 with what is desired: the frame `desired`, the stream `desired` in acknowledgements, and the
+//! reports `grant_made` and `grant_revoked`. The
+//! report of a card that the site itself had written says which one it is (`card` in `local`); the access method follows it.
+//!
 //! Hello names the versions that the bridge speaks; welcome the one that both speak from then on, the newest in common.
 //! Without one the cloud says `version_unknown`. Hello, welcome, refused and packet have the same form in all versions,
 //! so that this much is understood.
 //!
-//! Within version 1 there may be added: a field that may be left out; a name in a list that the schema leaves open
+//! Within a version there may be added: a field that may be left out; a name in a list that the schema leaves open
 //! (codes and stages). So a receiver ignores fields that it does not know, and reads such a name as `other`.
 //! Everything else is another version: nothing is taken away, renamed or given another meaning, and no frame, message,
 //! order or state is added. A receiver refuses by name what it does not know: a frame ends the conversation
@@ -165,13 +195,21 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BridgeId, Condition, Inventory, Job, JobId, Report};
+use crate::model::{
+    AccessGrantId, BridgeId, Condition, DesiredGrant, GrantMade, GrantRevoked, Inventory, Job, JobId, Report,
+};
 pub use said::{NotTaken, Said};
 pub use signing::{KeyId, PublicKey, Session, SigningKey};
 pub use stream::Position;
 
 /// The versions of this language that this build speaks, newest first.
-pub const VERSIONS: &[u16] = &[1];
+pub const VERSIONS: &[u16] = &[2, 1];
+
+/// The first version in which the cloud tells what it desires.
+pub const DESIRED_SINCE: u16 = 2;
+
+/// How many changes of what is desired the cloud may have under way that are not acknowledged.
+pub const DESIRED_AHEAD: u64 = 64;
 
 /// The largest frame either side accepts, in bytes.
 ///
@@ -204,6 +242,8 @@ pub enum Frame {
     Progress(Progress),
     /// How far the other side may send.
     Limit(Limit),
+    /// What should be so, as far as it changed; since version 2.
+    Desired(Desired),
     /// Asks for a [`Frame::Pong`] with the same number.
     Ping {
         /// Any number.
@@ -231,6 +271,7 @@ impl Frame {
             Self::Status(_) => "status",
             Self::Progress(_) => "progress",
             Self::Limit(_) => "limit",
+            Self::Desired(_) => "desired",
             Self::Ping { .. } => "ping",
             Self::Beacon => "beacon",
             Self::Pong { .. } => "pong",
@@ -409,6 +450,10 @@ pub enum Message {
     Outcome(Report),
     /// Reports: what settled a doubt.
     Resolution(Report),
+    /// Reports: a grant was made at the site; since version 2.
+    GrantMade(GrantMade),
+    /// Reports: a grant was taken back at the site; since version 2.
+    GrantRevoked(GrantRevoked),
     /// Everything of this stream up to here is durable.
     Acknowledgement {
         /// Which stream.
@@ -416,6 +461,19 @@ pub enum Message {
         /// Up to where.
         position: Position,
     },
+}
+
+impl Message {
+    /// The first version of the language that has it.
+    #[must_use]
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Job(_) | Self::Cancel { .. } | Self::Outcome(_) | Self::Resolution(_) => 1,
+            Self::GrantMade(_) | Self::GrantRevoked(_) => DESIRED_SINCE,
+            Self::Acknowledgement { stream: StreamName::Orders | StreamName::Reports, .. } => 1,
+            Self::Acknowledgement { stream: StreamName::Desired, .. } => DESIRED_SINCE,
+        }
+    }
 }
 
 /// The streams of this language.
@@ -426,6 +484,23 @@ pub enum StreamName {
     Orders,
     /// Bridge to cloud.
     Reports,
+    /// Cloud to bridge: what should be so; since version 2, and only in acknowledgements.
+    Desired,
+}
+
+/// What should be so at a site, as far as it changed: taken whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Desired {
+    /// Where the bridge stands once it has taken this.
+    pub up_to: Position,
+    /// Grants as they are now; each takes the place of what was known of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<DesiredGrant>,
+    /// Grants that are over, or lead to the site no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<AccessGrantId>,
+    /// Whether nothing is left unsaid: what was not named in this epoch is gone.
+    pub complete: bool,
 }
 
 /// The bridge's health.

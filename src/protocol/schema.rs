@@ -9,7 +9,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{Frame, Message, enrol, signing};
+use super::{DESIRED_SINCE, Frame, Message, enrol, signing};
 
 /// Lists to which a later peer may add a name; what a receiver does not know, it reads as `other`.
 const OPEN: [&str; 4] = ["Code", "PinConstraint", "RefusedCode", "Stage"];
@@ -17,12 +17,12 @@ const OPEN: [&str; 4] = ["Code", "PinConstraint", "RefusedCode", "Stage"];
 /// Frames that are not signed.
 const BARE: [&str; 3] = ["ping", "pong", "refused"];
 
-/// The schema of everything that is said in this version, always the same to the byte.
+/// The schema of everything that is said in a version, always the same to the byte.
 ///
 /// The root is one websocket message. Under `$defs` are, by the names of their types, what is signed and the requests
 /// and answers of enrolment.
 #[must_use]
-pub fn schema() -> Value {
+pub fn schema(version: u16) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     generator.subschema_for::<signing::Packet>();
     generator.subschema_for::<signing::Statement>();
@@ -40,9 +40,12 @@ pub fn schema() -> Value {
     }
     part_frames(&mut types);
     types.insert("HttpRefusal".into(), http_refusal());
+    if version < DESIRED_SINCE {
+        take_second_out(&mut types);
+    }
     sorted(json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "latchd: bridge and cloud, version 1",
+        "title": format!("latchd: bridge and cloud, version {version}"),
         "description": "One text message of the websocket. Requests and answers of enrolment are among the definitions: \
             CloudCard, PairRequest, Waiting, RenewRequest, Answer (which holds an Admission) and HttpRefusal.",
         "$ref": "#/$defs/WebsocketMessage",
@@ -114,6 +117,29 @@ fn part_frames(types: &mut Map<String, Value>) {
     );
 }
 
+/// Leaves version 1: what version 2 has beside it is said nowhere.
+fn take_second_out(types: &mut Map<String, Value>) {
+    let is_of_it = |one: &Value| {
+        one["properties"]["type"]["const"] == "desired"
+            || one["const"] == "desired"
+            || one["properties"]["message"]["const"].as_str().is_some_and(|name| name.starts_with("grant_"))
+    };
+    for list in ["Frame", "Message", "StreamName"] {
+        let Some(Value::Array(ones)) = types[list].get_mut("oneOf") else {
+            unreachable!("a frame and a stream is one of several")
+        };
+        ones.retain(|one| !is_of_it(one));
+    }
+    if let Some(Value::Object(members)) = types["LocalJob"].get_mut("properties") {
+        members.remove("card");
+    }
+    let is_second = |name: &str| {
+        name.starts_with("Desired")
+            || ["AccessGrantId", "GrantMade", "GrantRevoked", "LocalCard"].contains(&name)
+    };
+    types.retain(|name, _| !is_second(name));
+}
+
 fn http_refusal() -> Value {
     json!({
         "description": "The answer to an HTTP request that is refused.",
@@ -150,12 +176,12 @@ mod tests {
     use super::*;
     use crate::{
         model::{Code, PinConstraint},
-        protocol::{RefusedCode, Stage},
+        protocol::{RefusedCode, Stage, VERSIONS},
     };
 
     #[test]
     fn open_lists_are_those_that_read_what_they_do_not_know() {
-        let types = schema()["$defs"].take();
+        let types = schema(DESIRED_SINCE)["$defs"].take();
         let newer = "\"of_a_later_peer\"";
         assert_eq!(serde_json::from_str::<Code>(newer).unwrap(), Code::Other);
         assert_eq!(serde_json::from_str::<PinConstraint>(newer).unwrap(), PinConstraint::Other);
@@ -175,7 +201,10 @@ mod tests {
 
     #[test]
     fn every_reference_leads_somewhere_and_nothing_is_left_over() {
-        let schema = schema();
+        VERSIONS.iter().for_each(|version| check_references(&schema(*version)));
+    }
+
+    fn check_references(schema: &Value) {
         let text = schema.to_string();
         let types = schema["$defs"].as_object().unwrap();
         let references = text.split("#/$defs/").skip(1).map(|rest| rest.split('"').next().unwrap());

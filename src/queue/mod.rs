@@ -22,7 +22,9 @@
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
-//! else ever has to. `audit` says what the site refused and who decided what.
+//! else ever has to. `audit` says what the site refused and who decided what. `card_job` says which jobs were
+//! about a card, and `desired_grant` is what the cloud wants of
+//! the site, for a desk that has to go on without it.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -32,11 +34,14 @@
 //!
 //! This room sees no driver, no network and no task.
 
+mod cards;
 mod confirm;
+mod desired;
 mod import;
 mod lanes;
 mod ledger;
 mod limits;
+mod made;
 mod outbox;
 mod owed;
 mod people;
@@ -57,9 +62,12 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
+pub use cards::{CardStanding, DeskCard, DeskRefused};
 pub use confirm::{ConfirmRefused, Unconfirmed};
+pub use desired::DesiredHeld;
 pub use import::Imported;
 pub use lanes::LanePause;
+pub use made::{DeskGrant, GrantRefused};
 pub use outbox::Resumed;
 pub use restore::Restored;
 pub use retry::RetryRefused;
@@ -75,9 +83,9 @@ use self::{
 use crate::{
     config::{AgentConfig, Limits, SystemConfig},
     model::{
-        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, LocalJob,
-        Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, SystemName, Treatment,
-        Verdict, Written,
+        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, LocalCard,
+        LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, SystemName,
+        Treatment, Verdict, Written,
     },
     protocol::{Position, stream},
     seal::SealKey,
@@ -89,8 +97,12 @@ use crate::{
 pub const FILE: &str = "queue.db";
 
 /// Schema steps; a released one is never edited.
-const MIGRATIONS: &[&str] =
-    &[include_str!("queue.sql"), include_str!("second.sql"), include_str!("third.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("queue.sql"),
+    include_str!("second.sql"),
+    include_str!("third.sql"),
+    include_str!("fourth.sql"),
+];
 
 /// The schema of this version.
 pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
@@ -427,6 +439,10 @@ impl Queue {
         if arrived.is_cancelled {
             return self.end_cancelled_ahead(now, &row);
         }
+        if origin == Origin::Cloud && self.is_overtaken_at_desk(now, row.job()?)? {
+            return self.end_early(now, &row, Outcome::Superseded);
+        }
+        self.note_card(&row)?;
         if let Some(outcome) = self.refuse(now, &row)? {
             return self.end_early(now, &row, outcome);
         }
@@ -1099,6 +1115,14 @@ impl Row {
             slot: slots::slot_of(&job.order).map(|(_, slot)| slot.to_owned()),
             created_at: job.created_at,
             retries: self.retries,
+            card: match &job.order {
+                Order::CardEncode(card) => Some(LocalCard {
+                    access_method_id: card.access_method_id,
+                    doors: card.doors.clone(),
+                    window: card.window,
+                }),
+                _ => None,
+            },
         })
     }
 

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Memory, Queue};
+use super::{Memory, Queue, made};
 use crate::{
-    model::{JobId, JobState, Report},
+    model::{AccessGrantId, GrantMade, GrantRevoked, JobId, JobState, Report},
     protocol::{
         EpochReason, Message, Position,
         stream::{self, Arrival, Resume, Sent},
@@ -281,10 +281,12 @@ impl Queue {
             let job_id = JobId(uuid::Uuid::from_bytes(row.get(1)?));
             let revision: u8 = row.get(2)?;
             let sealed: Vec<u8> = row.get(3)?;
-            let report: Report = self.unseal(&place(job_id, revision), &sealed)?;
+            let grant = AccessGrantId(job_id.0);
             let message = match revision {
-                1 => Message::Outcome(report),
-                _ => Message::Resolution(report),
+                1 => Message::Outcome(self.unseal(&place(job_id, revision), &sealed)?),
+                made::MADE => Message::GrantMade(self.unseal(&made::place(grant, revision), &sealed)?),
+                made::REVOKED => Message::GrantRevoked(self.unseal(&made::place(grant, revision), &sealed)?),
+                _ => Message::Resolution(self.unseal(&place(job_id, revision), &sealed)?),
             };
             let n = n.cast_unsigned();
             reports.push((Position { epoch, n }, message));
@@ -296,16 +298,34 @@ impl Queue {
     ///
     /// Nothing here relies on what an earlier call did: its transaction may have been rolled back.
     pub(super) fn report(&mut self, report: &Report) -> Result<(), StoreError> {
+        let body = self.sealed(&place(report.job_id, report.revision), report);
+        self.put_report(report.job_id.0, report.revision, &body)
+    }
+
+    /// [`Queue::report`] for a grant that the site made.
+    pub(super) fn report_made(&mut self, made: &GrantMade) -> Result<(), StoreError> {
+        let grant = made.grant.access_grant_id;
+        let body = self.sealed(&made::place(grant, made::MADE), made);
+        self.put_report(grant.0, made::MADE, &body)
+    }
+
+    /// [`Queue::report`] for a grant that the site took back.
+    pub(super) fn report_revoked(&mut self, revoked: &GrantRevoked) -> Result<(), StoreError> {
+        let grant = revoked.access_grant_id;
+        let body = self.sealed(&made::place(grant, made::REVOKED), revoked);
+        self.put_report(grant.0, made::REVOKED, &body)
+    }
+
+    fn put_report(&mut self, about: uuid::Uuid, what: u8, body: &[u8]) -> Result<(), StoreError> {
         let mut memory = self.memory()?;
         memory.reports.last.n += 1;
         let (n, acknowledged) =
             (memory.reports.last.n.cast_signed(), memory.reports.acknowledged.cast_signed());
         self.owe_memory(memory)?;
         self.drop_reports(acknowledged)?;
-        let body = self.sealed(&place(report.job_id, report.revision), report);
         self.connection
             .prepare_cached("INSERT INTO report(n, job_id, revision, body) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![n, report.job_id.0.as_bytes(), report.revision, body])?;
+            .execute(params![n, about.as_bytes(), what, body])?;
         Ok(())
     }
 

@@ -125,6 +125,7 @@ impl Queue {
         let epoch = epoch.max(now.as_second().try_into().unwrap_or(0));
         self.begin_reports_epoch(epoch)?;
         self.hold_orders(Position::LOST)?;
+        self.doubt_desired()?;
         let detail = format!("{in_doubt} unfinished jobs are in doubt; reports go on in epoch {epoch}");
         self.audit_line(now, "memory_restored", None, &detail)?;
         Ok(Restored { in_doubt, reports_epoch: epoch })

@@ -227,6 +227,8 @@ impl Queue {
         ] {
             gone += self.connection.prepare_cached(sql)?.execute([before, PURGED_AT_ONCE])?;
         }
+        gone += self.drop_outdated_desired()?;
+        gone += self.forget_card_jobs()?;
         // Only as far as what is really gone: it never goes back, even where the clock was ahead.
         if let Some(latest) = forgotten {
             self.connection

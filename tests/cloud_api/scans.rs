@@ -48,6 +48,7 @@ const TO_BE_DONE: &[&str] = &[
     "action_attempt_pending",
     "bridge_order_waiting",
     "code_grant_due",
+    "desired_change",
     "device_read_due",
     "scan_attempt_pending",
     // Methods that are being deleted alone.

@@ -1,7 +1,7 @@
 //! The published schema: the same as the program prints, it takes every golden message, and every golden message shows
 //! all of it.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use jsonschema::Validator;
 use latchd::model::{DoorName, ReservationKey};
@@ -10,16 +10,19 @@ use serde_json::{Value, json};
 use super::{folder, golden};
 
 fn schema() -> Value {
-    latchd::protocol::schema::schema()
+    latchd::protocol::schema::schema(1)
 }
 
 fn validator(of: &str) -> Validator {
-    let mut schema = schema();
+    validator_in(schema(), of)
+}
+
+pub(crate) fn validator_in(mut schema: Value, of: &str) -> Validator {
     schema["$ref"] = format!("#/$defs/{of}").into();
     jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
 }
 
-fn check(validator: &Validator, value: &Value) {
+pub(crate) fn check(validator: &Validator, value: &Value) {
     let errors: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?} in {value:#}");
 }
@@ -42,7 +45,13 @@ fn definition(file: &str) -> Option<&'static str> {
 
 /// The values of every file that holds some, with their definition.
 fn values() -> Vec<(&'static str, Value)> {
-    let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let values = values_of(folder());
+    assert!(values.len() > 100, "{}", values.len());
+    values
+}
+
+pub(crate) fn values_of(folder: PathBuf) -> Vec<(&'static str, Value)> {
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut values = Vec::new();
     for file in files {
@@ -51,13 +60,13 @@ fn values() -> Vec<(&'static str, Value)> {
             values.extend(read.into_iter().map(|value| (of, value)));
         }
     }
-    assert!(values.len() > 100, "{}", values.len());
     values
 }
 
 #[test]
 fn the_program_prints_the_published_schema() {
-    let output = Command::new(env!("CARGO_BIN_EXE_latchd")).arg("schema").output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_latchd")).args(["schema", "--protocol", "1"]).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed, golden("schema.json", &printed));
@@ -99,8 +108,13 @@ fn everything_that_is_said_in_a_conversation_is_valid() {
 
 #[test]
 fn every_name_and_every_word_of_the_schema_is_in_a_golden_message() {
+    shows_all_of(&schema(), values());
+}
+
+/// Every name and every word of a schema is in one of these values, or in what is said in the conversation.
+pub(crate) fn shows_all_of(schema: &Value, values: Vec<(&'static str, Value)>) {
     let mut seen = BTreeSet::new();
-    for (_, value) in values() {
+    for (_, value) in values {
         gather(&value, &mut seen);
     }
     for text in super::conversation::texts() {
@@ -111,7 +125,7 @@ fn every_name_and_every_word_of_the_schema_is_in_a_golden_message() {
         }
     }
     let mut wanted = BTreeSet::new();
-    for (name, definition) in schema()["$defs"].as_object().unwrap() {
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
         if name != "HttpRefusal" {
             promised(definition, &mut wanted);
         }

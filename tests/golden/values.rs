@@ -504,6 +504,7 @@ fn outcomes() -> impl Iterator<Item = Report> {
         slot: (kind == Kind::SlotRemove).then(|| id(33).to_string()),
         created_at: noon(),
         retries,
+        card: None,
     };
     let refusal = Refusal::by_device(Code::NoAnswer, "ES", "the encoder did not answer: read the card");
     let mut reports = vec![

@@ -63,7 +63,7 @@ impl Stage {
         let (mut cloud, ()) = tokio::join!(accept, answer);
         let said = cloud.hear(&self.world).await;
         assert_eq!(said["type"], "hello");
-        assert_eq!(said["versions"], json!([1]));
+        assert_eq!(said["versions"], json!([2, 1]));
         assert_eq!(said["orders_received"], json!({"epoch": 4, "n": 2}));
         cloud
     }
@@ -132,7 +132,7 @@ async fn what_a_cloud_says_instead_of_welcome_is_named() {
     let mut link = stage.link();
     let refused = |code: &str| json!({"type": "refused", "code": code, "message": "because"});
     for (answer, trouble) in [
-        (welcome(2), "link_version_unknown"),
+        (welcome(3), "link_version_unknown"),
         (refused("version_unknown"), "link_version_unknown"),
         (refused("restarting"), "link_cloud_restarting"),
         (refused("fenced"), "link_fenced"),
@@ -390,4 +390,21 @@ async fn a_cloud_that_says_when_to_come_again_is_obeyed_within_reason() {
         assert!((at_least..=at_most).contains(&away), "{away} s");
         stage.world.trouble(&mut link).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_speaks_version_1_does_not_tell_what_it_desires() {
+    let mut stage = Stage::new().await;
+    let mut link = stage.link();
+    let desired = json!({"type": "desired", "up_to": {"epoch": 1, "n": 1}, "complete": true});
+    let (mut cloud, _) = stage.up(&mut link).await;
+    cloud.say(&stage.world, desired.clone()).await;
+    assert_eq!(cloud.refused(&stage.world).await, "frame_unexpected");
+    assert_eq!(stage.world.trouble(&mut link).await.code, "link_frame_unexpected");
+
+    let mut cloud = stage.hello(&mut link).await;
+    cloud.say(&stage.world, welcome(2)).await;
+    assert!(matches!(stage.world.event(&mut link).await, Event::Up { .. }));
+    cloud.say(&stage.world, desired).await;
+    assert!(matches!(stage.world.frame(&mut link).await, Frame::Desired(_)));
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
+mod desired;
 mod hub;
 mod link;
 mod mitm;

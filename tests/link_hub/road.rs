@@ -25,7 +25,7 @@ async fn a_job_goes_out_and_its_report_comes_back(world: World) {
     let cloud = world.cloud().await;
     let mut link = world.link(cloud.port);
     let (connection, welcome) = world.up(&mut link, &memory(at(0, 0), 100)).await;
-    assert_eq!((connection, welcome.version), (1, 1));
+    assert_eq!((connection, welcome.version), (1, 2));
     assert_eq!(welcome.bridge_id, cloud.bridge);
 
     let mut changes = cloud.signals.changes();

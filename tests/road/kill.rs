@@ -69,6 +69,7 @@ fn a_job_whose_mark_is_durable_and_of_which_no_byte_left_is_unknown_and_never_re
     site.start_agent_with(|command| gate.on(command));
     site.healthy();
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
+    site.knows_its_grants();
     gate.close();
     let attempt = site.encode(&method, "1");
     gate.hit();
@@ -109,6 +110,7 @@ fn an_outcome_that_was_committed_and_not_acknowledged_is_delivered_once() {
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
     let attempt = site.encode(&method, "1");
     site.waits_for_card("1");
+    site.knows_its_grants();
     gate.close();
     site.control("place jane on 1");
     gate.hit();
@@ -132,6 +134,7 @@ fn a_cloud_killed_before_the_order_left_sends_it_after_its_return() {
     site.healthy();
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
     let encoder = site.encoder("1");
+    site.knows_its_grants();
     gate.close();
     let body = json!({ "access_method_id": method, "acs_encoder_id": encoder });
     std::thread::scope(|scope| {
@@ -195,6 +198,7 @@ fn an_outcome_that_a_cloud_committed_and_did_not_acknowledge_changes_nothing_the
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
     let attempt = site.encode(&method, "1");
     site.waits_for_card("1");
+    site.knows_its_grants();
     gate.close();
     site.control("place jane on 1");
     gate.hit();

@@ -17,6 +17,7 @@ mod keypads;
 mod kill;
 mod ledger;
 mod locks;
+mod offline;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod peers;
 mod people;

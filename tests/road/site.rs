@@ -12,6 +12,7 @@ use std::{
 };
 
 use latchd::{agent::pairing::Pairing, link::Identity, seal::SealKey, seams::Random};
+use rusqlite::{Connection, OpenFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -468,6 +469,19 @@ impl Site {
             .output()
             .unwrap();
         serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Waits until the site holds all that is desired of it: neither side has anything to store for that any more.
+    pub fn knows_its_grants(&self) {
+        let lacks_nothing = "SELECT NOT EXISTS (SELECT 1 FROM desired_change) AND NOT EXISTS (
+               SELECT 1 FROM bridge b WHERE b.desired_acknowledged < b.desired_last
+                 OR EXISTS (SELECT 1 FROM desired d WHERE d.bridge_id = b.id AND d.epoch < b.desired_epoch))";
+        let file = self.folder.path().join("cloud/cloud.db");
+        until("the site holds what is desired", || {
+            let db = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+            let told = db.query_row(lacks_nothing, [], |row| row.get::<_, bool>(0)).ok()?;
+            told.then_some(())
+        });
     }
 
     /// A command of a person at the site, for its agent.

@@ -31,10 +31,11 @@ use crate::{
     model::{JobId, JobState, LaneName, Order, Priority, SystemName, Verdict},
 };
 
+pub use crate::queue::{DeskCard, DeskGrant};
 pub use client::{Watching, ask, watch};
 pub use report::{
-    JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport, LinkState, Pause, Rest, SlotReport,
-    SlotState, StateCount, StatusReport, Step, SystemReport, TroubleReport,
+    CardReport, GrantReport, JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport, LinkState,
+    Pause, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport, TroubleReport,
 };
 pub use server::{Question, Server, serve};
 pub use watch::{Moment, Watched, Watchers};
@@ -142,6 +143,35 @@ pub enum Request {
         /// Who; at most [`LONGEST_NAME`] characters.
         by: String,
     },
+    /// Which grants did the cloud tell of? In the order of their ids.
+    Grants {
+        /// Only those that this means: by a grant's key or id, a card's id, or a stay's key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// At most this many.
+        limit: u16,
+    },
+    /// A person wants a card written that the cloud told of.
+    Encode {
+        /// Which, and where.
+        card: Box<DeskCard>,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// A person makes a grant.
+    MakeGrant {
+        /// What is wanted.
+        grant: Box<DeskGrant>,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
+    /// A person takes a grant back.
+    RevokeGrant {
+        /// Which: a grant's key or id, a card's id, or the key of a stay that has but one.
+        name: String,
+        /// Who; at most [`LONGEST_NAME`] characters.
+        by: String,
+    },
     /// Which slots of devices does the agent look after? Never what they hold.
     Slots {
         /// Only those of this system.
@@ -161,6 +191,9 @@ impl Request {
             | Self::Decline { by, .. }
             | Self::Retry { by, .. }
             | Self::Add { by, .. }
+            | Self::Encode { by, .. }
+            | Self::MakeGrant { by, .. }
+            | Self::RevokeGrant { by, .. }
             | Self::PauseLane { by, .. }
             | Self::ResumeLane { by, .. } => Some(by),
             Self::Status
@@ -168,6 +201,7 @@ impl Request {
             | Self::Job { .. }
             | Self::Watch { .. }
             | Self::Lanes
+            | Self::Grants { .. }
             | Self::Slots { .. } => None,
         }
     }
@@ -220,7 +254,7 @@ pub enum Response {
         /// The new job, which takes the other one's place.
         job_id: JobId,
     },
-    /// To [`Request::Add`]: the job is durable.
+    /// To [`Request::Add`] and [`Request::Encode`]: the job is durable.
     Added {
         /// Which.
         job_id: JobId,
@@ -244,6 +278,17 @@ pub enum Response {
         /// The lanes.
         lanes: Vec<LaneReport>,
     },
+    /// To [`Request::Grants`].
+    Grants {
+        /// The grants.
+        grants: Vec<GrantReport>,
+        /// Whether there are more than the limit let through.
+        more: bool,
+        /// Whether the cloud has told all of them: else some may be missing, and some may be over.
+        complete: bool,
+    },
+    /// To [`Request::MakeGrant`] and [`Request::RevokeGrant`]: that is durable. Cards stand as they did before.
+    Grant(Box<GrantReport>),
     /// To [`Request::Slots`].
     Slots {
         /// By system, device and key.
@@ -252,7 +297,7 @@ pub enum Response {
     /// The question could not be answered, or what was wanted not be done.
     Refused {
         /// The stable name: `no_such_job`, `no_such_lane`, `not_in_doubt`, `not_awaited`, `in_doubt`, `too_late`, `not_over`,
-        /// `name_invalid`, `job_refused`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
+        /// `no_such_card`, `card_not_ready`, `card_already_written`, `card_being_encoded`, `card_in_doubt`, `never_told`, `no_such_grant`, `grant_unclear`, `entrance_unclear`, `name_invalid`, `job_refused`, `version_unknown`, `request_malformed`, `request_too_long`, `unavailable`.
         code: String,
         /// For a person.
         message: String,

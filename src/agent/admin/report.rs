@@ -1,4 +1,4 @@
-//! What the agent tells about itself and its jobs. Nothing here names a guest.
+//! What the agent tells about itself and its jobs. Nothing here names a guest but a grant.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     drivers, link,
     model::{
-        BridgeId, Code, Condition, DeviceName, DoorName, EncoderName, JobId, JobState, Kind, LaneName,
-        Origin, Priority, Report, SystemKind, SystemName, Treatment,
+        AccessGrantId, AccessMethodId, BridgeId, Code, Condition, DesiredCardState, DesiredDoors, DeviceName,
+        DoorName, EncoderName, JobId, JobState, Kind, LaneName, Origin, Priority, Private, Report,
+        ReservationKey, SystemKind, SystemName, Treatment, Window, on_the_wire_optional,
     },
 };
 
@@ -309,4 +310,43 @@ pub struct Step {
     /// Why, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// A grant that the cloud told of, and where each of its cards stands by what this site knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantReport {
+    /// Which.
+    pub access_grant_id: AccessGrantId,
+    /// The caller's own name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_grant_key: Option<String>,
+    /// The stay, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation_key: Option<ReservationKey>,
+    /// Whose it is: for the desk, which has to know to whom a card goes.
+    #[serde(serialize_with = "on_the_wire_optional", default, skip_serializing_if = "Option::is_none")]
+    pub guest_name: Option<Private>,
+    /// When it holds.
+    pub window: Window,
+    /// Where it leads, by system.
+    pub doors: Vec<DesiredDoors>,
+    /// Its cards.
+    pub cards: Vec<CardReport>,
+}
+
+/// A card of a grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardReport {
+    /// The access method that it is.
+    pub access_method_id: AccessMethodId,
+    /// Its system.
+    pub system: SystemName,
+    /// Where it stands.
+    pub state: DesiredCardState,
+    /// Why it cannot be written, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The job of this site that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
 }

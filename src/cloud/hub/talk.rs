@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
@@ -20,12 +21,12 @@ use tokio::{
 
 use super::{Hub, door::Guest, stopping};
 use crate::{
-    cloud::store::{Meeting, Paired, Taken},
+    cloud::store::{DesiredTurn, Meeting, Paired, Taken},
     link::wire::{self, Pulse, WireError},
     model::BridgeId,
     protocol::{
-        Envelope, Frame, Hello, KeyId, Limit, Memory, Message, Position, PublicKey, Refused, RefusedCode,
-        Session, SigningKey, StreamName, VERSIONS, Welcome,
+        DESIRED_SINCE, Envelope, Frame, Hello, KeyId, Limit, Memory, Message, Position, PublicKey, Refused,
+        RefusedCode, Session, SigningKey, StreamName, VERSIONS, Welcome,
         signing::{self, Listener, Party},
     },
     seams::TrustedTime,
@@ -66,7 +67,7 @@ enum End {
     CertificateEnded(Timestamp),
     #[error("a frame out of turn")]
     Unexpected,
-    #[error("an order was acknowledged that was never sent")]
+    #[error("what was never sent was acknowledged")]
     NeverSent,
     #[error("report {}/{} leaves a gap; due was {}/{}", .found.epoch, .found.n, .expected.epoch, .expected.n)]
     Gap { found: Position, expected: Position },
@@ -346,6 +347,7 @@ async fn welcome_and_pump(
         hub,
         bridge,
         connection,
+        version: introduced.version,
         reports_limit: AtomicU64::new(reports_limit),
         owed: Mutex::default(),
         pulse: reader.pulse(),
@@ -365,6 +367,7 @@ struct Talk<'a> {
     hub: &'a Hub,
     bridge: BridgeId,
     connection: u64,
+    version: u16,
     reports_limit: AtomicU64,
     owed: Mutex<Owed>,
     pulse: Arc<Pulse>,
@@ -379,12 +382,15 @@ struct Owed {
     reports_limit: Option<u64>,
     /// The bridge takes more orders than before.
     orders: bool,
+    /// It holds more of what is desired.
+    desired: bool,
 }
 
 /// An operation under way.
 enum Commit {
     Report { position: Position, taken: oneshot::Receiver<Result<Taken, StoreError>> },
     Acknowledgement(oneshot::Receiver<Result<bool, StoreError>>),
+    Desired(oneshot::Receiver<Result<bool, StoreError>>),
     Limit(oneshot::Receiver<Result<(), StoreError>>),
     Picture(oneshot::Receiver<Result<(), StoreError>>),
     Noted(oneshot::Receiver<Result<(), StoreError>>),
@@ -449,7 +455,7 @@ impl Talk<'_> {
             }
             Frame::Pong { .. } | Frame::Beacon => return Ok(None),
             Frame::Refused(refused) => return Err(End::Refused(refused)),
-            Frame::Hello(_) | Frame::Welcome(_) | Frame::Limit(Limit { stream: StreamName::Reports, .. }) => {
+            Frame::Hello(_) | Frame::Welcome(_) | Frame::Limit(_) | Frame::Desired(_) => {
                 return Err(End::Unexpected);
             }
         }))
@@ -460,18 +466,30 @@ impl Talk<'_> {
         let db = &self.hub.db;
         let now = self.hub.clock.now();
         match (wire::message(&envelope.body)?, envelope.position) {
-            (Message::Outcome(report) | Message::Resolution(report), Some(position)) => {
+            (
+                message @ (Message::Outcome(_)
+                | Message::Resolution(_)
+                | Message::GrantMade(_)
+                | Message::GrantRevoked(_)),
+                Some(position),
+            ) if message.since() <= self.version => {
                 let limit = self.reports_limit.load(Ordering::Relaxed);
                 if position.n > limit {
                     return Err(End::LimitExceeded { n: position.n, limit });
                 }
-                let taken = db.submit(move |db| db.take_report(now, bridge, connection, position, &report));
+                let taken = db.submit(move |db| db.take_said(now, bridge, connection, position, &message));
                 Ok(Commit::Report { position, taken })
             }
             (Message::Acknowledgement { stream: StreamName::Orders, position }, None) => {
                 Ok(Commit::Acknowledgement(
                     db.submit(move |db| db.orders_acknowledged(bridge, connection, position)),
                 ))
+            }
+            (Message::Acknowledgement { stream: StreamName::Desired, position }, None)
+                if self.version >= DESIRED_SINCE =>
+            {
+                let held = db.submit(move |db| db.desired_acknowledged(bridge, connection, position));
+                Ok(Commit::Desired(held))
             }
             _ => Err(End::Unexpected),
         }
@@ -505,6 +523,13 @@ impl Talk<'_> {
                     return Err(End::NeverSent);
                 }
             }
+            Commit::Desired(known) => {
+                if !committed(known).await.map_err(End::Store)? {
+                    return Err(End::NeverSent);
+                }
+                self.owed.lock().expect("no panic while held").desired = true;
+                self.pulse.wake();
+            }
             Commit::Limit(done) => {
                 committed(done).await.map_err(End::Store)?;
                 self.owed.lock().expect("no panic while held").orders = true;
@@ -531,15 +556,24 @@ impl Talk<'_> {
         self.pulse.wake();
     }
 
-    /// Sends what is owed, orders from `sent` on, and signs of life.
+    /// Sends what is owed, orders from `sent` on, what is desired, and signs of life.
     async fn send(&self, mut sent: u64, writer: &mut Writer) -> End {
         let mut queued = Box::pin(self.hub.signals.orders());
         queued.as_mut().enable();
-        let mut look = true;
+        let (mut look, mut look_at_desired) = (true, false);
         loop {
             match self.pay(writer).await {
-                Ok(more) => look |= more,
+                Ok(Owed { orders, desired, .. }) => {
+                    look |= orders;
+                    look_at_desired |= desired;
+                }
                 Err(error) => return error.into(),
+            }
+            // Also between two turns of what is desired: nobody stands and waits for that.
+            if queued.as_mut().now_or_never().is_some() {
+                queued.set(self.hub.signals.orders());
+                queued.as_mut().enable();
+                (look, look_at_desired) = (true, true);
             }
             let quiet_until = match writer.keep_alive().await {
                 Ok(until) => until,
@@ -552,21 +586,28 @@ impl Talk<'_> {
                 }
                 continue;
             }
+            if look_at_desired && self.version >= DESIRED_SINCE {
+                match self.send_desired(writer).await {
+                    Ok(more) => look_at_desired = more,
+                    Err(end) => return end,
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = writer.called() => {}
                 () = &mut queued => {
                     queued.set(self.hub.signals.orders());
                     queued.as_mut().enable();
-                    look = true;
+                    (look, look_at_desired) = (true, true);
                 }
                 () = sleep_until(quiet_until) => {}
             }
         }
     }
 
-    /// Says what is owed; gives whether the bridge takes more orders than before.
-    async fn pay(&self, writer: &mut Writer) -> Result<bool, WireError> {
+    /// Says what is owed; gives it, for what is to be looked for then.
+    async fn pay(&self, writer: &mut Writer) -> Result<Owed, WireError> {
         let owed = std::mem::take(&mut *self.owed.lock().expect("no panic while held"));
         if let Some(position) = owed.acknowledgement {
             let message = Message::Acknowledgement { stream: StreamName::Reports, position };
@@ -576,7 +617,7 @@ impl Talk<'_> {
             let stream = StreamName::Reports;
             writer.send(Frame::Limit(Limit { stream, up_to })).await?;
         }
-        Ok(owed.orders)
+        Ok(owed)
     }
 
     /// Sends the next few orders; gives whether these were all.
@@ -596,6 +637,20 @@ impl Talk<'_> {
             *sent = n;
         }
         Ok(all)
+    }
+
+    /// Sends the next few changes of what is desired; gives whether there may be more to send now.
+    async fn send_desired(&self, writer: &mut Writer) -> Result<bool, End> {
+        let (bridge, connection) = (self.bridge, self.connection);
+        let turn = self.hub.db.run(move |db| db.desired_to_send(bridge, connection)).await;
+        let DesiredTurn { frame, more, concerns_others } = turn.map_err(End::Store)?;
+        if concerns_others {
+            self.hub.signals.orders_queued();
+        }
+        if let Some(frame) = frame {
+            writer.send(Frame::Desired(frame)).await?;
+        }
+        Ok(more)
     }
 }
 

@@ -280,6 +280,9 @@ impl Tenant<'_> {
     }
 }
 
+/// Grants that are looked at after a change for the bridges they concern.
+const DESIRED_AT_ONCE: u32 = 64;
+
 struct PendingAttempt {
     attempt: ActionAttemptId,
     workspace: WorkspaceId,
@@ -345,7 +348,11 @@ impl Db {
         let next_drop = self.drop_deleted_webhooks()?.then_some(now);
         next = [next, next_grant, next_codes, next_read, next_drop].into_iter().flatten().min();
         changed |= grants_changed | codes_changed | std::mem::take(&mut self.has_ordered);
-        Ok(Overdue { changed, next })
+        let concerns_bridges = !self.settle_desired(DESIRED_AT_ONCE)?.is_empty();
+        if self.has_desired_changes()? {
+            next = Some(now);
+        }
+        Ok(Overdue { changed, concerns_bridges, next })
     }
 }
 

@@ -11,7 +11,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
-use super::Db;
+use super::{Db, desired::Told};
 use crate::{
     model::{BridgeId, Code, Job, JobId, JobState, Outcome, Report, WorkspaceId},
     protocol::{
@@ -30,6 +30,8 @@ pub(super) struct Live {
     connection: u64,
     /// The last order that the bridge lets us send.
     orders_limit: u64,
+    /// What it was told of what is desired.
+    desired: Told,
 }
 
 /// What came of a bridge's hello.
@@ -234,7 +236,8 @@ impl Db {
         }
         self.seen(now, bridge)?;
         self.bridge_up(now, bridge)?;
-        self.live.insert(bridge, Live { connection, orders_limit: memory.orders_limit });
+        let (orders_limit, desired) = (memory.orders_limit, Told::default());
+        self.live.insert(bridge, Live { connection, orders_limit, desired });
         Ok(Meeting { orders_resume_after, orders_epoch_reason, reports_received, lost })
     }
 
@@ -327,6 +330,34 @@ impl Db {
         Ok(true)
     }
 
+    /// Takes what a bridge says in the stream of reports if it is the next one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn take_said(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        connection: u64,
+        position: Position,
+        message: &Message,
+    ) -> Result<Taken, StoreError> {
+        match message {
+            Message::Outcome(report) | Message::Resolution(report) => {
+                self.take_report(now, bridge, connection, position, report)
+            }
+            Message::GrantMade(made) => {
+                self.take_next(bridge, connection, position, |db| db.adopt_made(now, bridge, made))
+            }
+            Message::GrantRevoked(revoked) => {
+                self.take_next(bridge, connection, position, |db| db.adopt_revoked(now, bridge, revoked))
+            }
+            Message::Job(_) | Message::Cancel { .. } | Message::Acknowledgement { .. } => {
+                Err(StoreError::corrupt("the stream of reports", "what a bridge does not report"))
+            }
+        }
+    }
+
     /// Takes a report if it is the next one.
     ///
     /// # Errors
@@ -339,6 +370,20 @@ impl Db {
         position: Position,
         report: &Report,
     ) -> Result<Taken, StoreError> {
+        self.take_next(bridge, connection, position, |db| {
+            db.apply_report(now, bridge, report)?;
+            db.end_orders(now, bridge, report.job_id)?;
+            db.keep_end(now, bridge, report.job_id, &JobEnd::of(report))
+        })
+    }
+
+    fn take_next(
+        &mut self,
+        bridge: BridgeId,
+        connection: u64,
+        position: Position,
+        apply: impl FnOnce(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<Taken, StoreError> {
         if !self.speaks_for(bridge, connection) {
             return Ok(Taken::Fenced);
         }
@@ -347,9 +392,7 @@ impl Db {
             Arrival::Duplicate => Ok(Taken::Held),
             Arrival::Gap { expected } => Ok(Taken::Gap { expected }),
             Arrival::Next => {
-                self.apply_report(now, bridge, report)?;
-                self.end_orders(now, bridge, report.job_id)?;
-                self.keep_end(now, bridge, report.job_id, &JobEnd::of(report))?;
+                apply(self)?;
                 self.connection
                     .prepare_cached("UPDATE bridge SET reports_epoch = ?, reports_n = ? WHERE id = ?")?
                     .execute(params![signed(position.epoch), signed(position.n), bridge.to_string()])?;
@@ -360,6 +403,12 @@ impl Db {
 
     fn speaks_for(&self, bridge: BridgeId, connection: u64) -> bool {
         self.live.get(&bridge).is_some_and(|live| live.connection == connection)
+    }
+
+    /// What the connection was told of what is desired, if it still speaks for the bridge.
+    pub(super) fn told_to(&mut self, bridge: BridgeId, connection: u64) -> Option<&mut Told> {
+        let live = self.live.get_mut(&bridge).filter(|live| live.connection == connection)?;
+        Some(&mut live.desired)
     }
 
     fn memory(&self, bridge: BridgeId) -> Result<(Sent, Position), StoreError> {
@@ -627,7 +676,7 @@ where
     id.parse().map_err(|error: T::Err| StoreError::corrupt(table, error.to_string()))
 }
 
-fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     grants::{Event, Subject},
-    model::{AcsSystemId, BridgeId, JobId, LocalJob, Origin, Report, WorkspaceId},
+    model::{AcsSystemId, BridgeId, JobId, LocalCard, LocalJob, Origin, Report, SystemName, WorkspaceId},
     store::StoreError,
 };
 
@@ -65,13 +65,55 @@ impl Db {
         if taken == 0 {
             return Ok(false);
         }
-        match card {
+        let adopted = match (&local.card, card) {
+            (Some(wanted), None) => {
+                self.adopt_card(workspace, bridge, report.job_id, &local.system, wanted)?
+            }
+            _ => card,
+        };
+        match adopted {
             Some(card) => self.card_done_by_another(now, bridge, card, report)?,
             None => self.tenant(workspace).stay_begun_at_site(now, bridge, report)?,
         }
         self.slot_changed_at_site(now, workspace, bridge, report, local)?;
         self.tell_local_job(now, workspace, bridge, report, local)?;
         Ok(true)
+    }
+
+    /// A desk had the card of an access method written: from here on its job counts as one that was ordered for it, and is
+    /// given. A method that is not, or no longer, of that system is left alone: the desk's card is shown as a job of the
+    /// site's own.
+    fn adopt_card(
+        &self,
+        workspace: WorkspaceId,
+        bridge: BridgeId,
+        job: JobId,
+        system: &SystemName,
+        card: &LocalCard,
+    ) -> Result<Option<JobId>, StoreError> {
+        let doors = serde_json::to_string(&card.doors).expect("names are texts");
+        let adopted = self.execute(
+            "INSERT OR IGNORE INTO ordered_card(job_id, workspace_id, bridge_id, access_method_id, acs_entrance_ids,
+                                                starts_at, ends_at)
+             SELECT ?1, m.workspace_id, s.bridge_id, m.access_method_id,
+                    (SELECT json_group_array(e.acs_entrance_id) FROM json_each(?6) d CROSS JOIN acs_entrance e
+                     WHERE e.acs_system_id = s.acs_system_id AND e.name = d.value),
+                    ?7, ?8
+             FROM access_method m CROSS JOIN acs_system s USING(acs_system_id)
+             WHERE m.access_method_id = ?4 AND m.workspace_id = ?2 AND m.mode = 'card' AND s.bridge_id = ?3
+               AND s.name = ?5",
+            params![
+                job.to_string(),
+                workspace.to_string(),
+                bridge.to_string(),
+                card.access_method_id.to_string(),
+                system.as_str(),
+                doors,
+                ms(card.window.starts_at()),
+                card.window.ends_at().map(ms)
+            ],
+        )?;
+        Ok((adopted > 0).then_some(job))
     }
 
     /// The card job that the cloud ordered and whose place a retried job has in the end.

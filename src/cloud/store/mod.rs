@@ -9,6 +9,7 @@
 mod attempts;
 mod bridges;
 mod codes;
+mod desired;
 mod devices;
 mod encode;
 mod erasure;
@@ -17,6 +18,7 @@ mod follow;
 mod grants;
 mod keys;
 mod local;
+mod made;
 mod people;
 mod question;
 mod reports;
@@ -40,6 +42,7 @@ use rusqlite::{Connection, Params, Row};
 
 pub(crate) use attempts::{Attempt, AttemptState, Credential};
 pub use bridges::{Cancel, JobEnd, Meeting, Standing, Taken};
+pub use desired::DesiredTurn;
 pub(crate) use devices::{DeviceFilter, DeviceRow, DeviceTrouble};
 pub use erasure::Retention;
 pub(crate) use events::{EventFilter, TimedEvent};
@@ -92,6 +95,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("credentials.sql"),
     include_str!("follow.sql"),
     include_str!("stays.sql"),
+    include_str!("desired.sql"),
 ];
 
 /// The cloud's database.
@@ -270,6 +274,8 @@ fn split<T>(result: Result<T, Fault>) -> Result<Result<T, Refused>, StoreError> 
 pub struct Overdue {
     /// Whether anything that is shown has changed.
     pub changed: bool,
+    /// Whether there is more to tell to bridges.
+    pub concerns_bridges: bool,
     /// The next deadline.
     pub next: Option<Timestamp>,
 }

@@ -39,7 +39,9 @@ impl Db {
         bridge: BridgeId,
         report: &Report,
     ) -> Result<(), StoreError> {
-        if let Some(card) = self.ordered_card(bridge, report.job_id)? {
+        if report.local.is_none()
+            && let Some(card) = self.ordered_card(bridge, report.job_id)?
+        {
             if report.revision <= card.revision {
                 return Ok(());
             }

@@ -118,6 +118,11 @@ impl Db {
         self.execute("UPDATE bridge_order SET position = NULL WHERE position IS NOT NULL", [])?;
         let unfinished = self.execute("UPDATE bridge_order SET handed = 1 WHERE over_at IS NULL", [])?;
         self.execute("UPDATE bridge SET orders_last = 0, orders_acknowledged = 0", [])?;
+        // Every bridge is told anew what is desired.
+        self.execute(
+            "UPDATE bridge SET desired_epoch = desired_epoch + 1, desired_last = 0, desired_acknowledged = 0",
+            [],
+        )?;
         // Devices may hold codes that nobody here knows of.
         self.execute("UPDATE device SET read_due = 0", [])?;
         // And rooms the cards of later stays.

@@ -392,6 +392,7 @@ impl Tenant<'_> {
             };
             if before.is_none_or(|(_, here)| !here) {
                 self.tell(now, &[Event::new(kept.added, (kept.subject)(own, system))])?;
+                self.db.note_door_changed(own)?;
             }
         }
         for (gone, here) in known.into_values() {
@@ -401,6 +402,7 @@ impl Tenant<'_> {
                     params![gone.to_string(), ms(now)],
                 )?;
                 self.tell(now, &[Event::new(kept.removed, (kept.subject)(gone, system))])?;
+                self.db.note_door_changed(gone)?;
             }
         }
         Ok(came_back)

@@ -1,5 +1,6 @@
 //! The store's rules, with a bridge that says what the test tells it to.
 
+mod desired;
 mod follow;
 mod stays;
 
@@ -757,6 +758,7 @@ fn local(property: &Property, number: u128, retries: Option<JobId>, outcome: Out
             slot: None,
             created_at: property.now,
             retries,
+            card: None,
         }),
         ..report(property.now, JobId(uuid::Uuid::from_u128(number)), outcome)
     }

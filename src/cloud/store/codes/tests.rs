@@ -387,6 +387,7 @@ fn the_agents_own_removal_at_the_end_leaves_the_method_as_it_was() {
             slot: Some(grant.methods[0].id.to_string()),
             created_at: property.now,
             retries: None,
+            card: None,
         }),
     };
     property.db.apply_report(property.now, property.bridge, &report).unwrap();
@@ -675,6 +676,7 @@ fn what_a_site_did_to_a_slot_that_cannot_be_read_is_read_from_the_device() {
             slot: Some(grant.methods[0].id.to_string()),
             created_at: property.now,
             retries: None,
+            card: None,
         }),
     };
     property.db.apply_report(property.now, property.bridge, &report).unwrap();

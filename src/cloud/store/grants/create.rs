@@ -102,7 +102,10 @@ impl Tenant<'_> {
         Ok(spaces)
     }
 
-    fn live_grant_by_key(&self, key: &str) -> Result<Option<AccessGrantId>, StoreError> {
+    pub(in crate::cloud::store) fn live_grant_by_key(
+        &self,
+        key: &str,
+    ) -> Result<Option<AccessGrantId>, StoreError> {
         self.db.one(
             "SELECT access_grant_id FROM access_grant WHERE workspace_id = ?1 AND access_grant_key = ?2",
             params![self.workspace, key],
@@ -110,7 +113,7 @@ impl Tenant<'_> {
         )
     }
 
-    fn write_grant(
+    pub(in crate::cloud::store) fn write_grant(
         &mut self,
         now: Timestamp,
         command: &GrantCommand,

@@ -1,0 +1,193 @@
+//! Grants that a desk made, or took back, while it could not hear this cloud. What was done there is a fact: it is taken
+//! over and never undone, and where it does not fit beside what is here, the grant says so.
+
+use jiff::Timestamp;
+use rusqlite::params;
+
+use super::{Db, Fault, GrantCommand, GrantName, IdentityRef, Person, Requested, Tenant};
+use crate::{
+    grants::{Created, Event, GrantProblem, GrantRequest, Means, Mode, NewMethod, Targets, plan_create},
+    model::{
+        AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, DesiredGrant, GrantMade, GrantRevoked,
+        SystemName,
+    },
+    store::StoreError,
+};
+
+use super::rows::id;
+
+/// The name under which a grant shows that it does not fit.
+const PROBLEM: &str = "made_at_site";
+
+impl Db {
+    /// Takes over a grant that a desk made. One that was taken over before stays as it is by now.
+    pub(super) fn adopt_made(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        made: &GrantMade,
+    ) -> Result<(), StoreError> {
+        let Some(workspace) = self.workspace_of(bridge)? else { return Ok(()) };
+        if self.was_adopted(&made.grant)? {
+            // One that was set back may hold on to what is long gone.
+            return self.tell_desired(bridge, workspace, made.grant.access_grant_id);
+        }
+        self.tenant(workspace).adopt(now, bridge, made)
+    }
+
+    /// A desk took a grant back.
+    pub(super) fn adopt_revoked(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        revoked: &GrantRevoked,
+    ) -> Result<(), StoreError> {
+        let grant = revoked.access_grant_id;
+        let Some(workspace) = self.workspace_of(bridge)? else { return Ok(()) };
+        if !self.is_desired_of(bridge, grant)? {
+            return self.tell_desired(bridge, workspace, grant);
+        }
+        // One that is not there any more was taken back here as well.
+        self.tenant(workspace).delete_grant(now, grant).map(drop)
+    }
+
+    fn was_adopted(&self, grant: &DesiredGrant) -> Result<bool, StoreError> {
+        let own = grant.access_grant_id.to_string();
+        let known = self.one(
+            "SELECT EXISTS (SELECT 1 FROM access_grant WHERE access_grant_id = ?1)
+                 OR EXISTS (SELECT 1 FROM past_grant WHERE access_grant_id = ?1) AS known",
+            [own],
+            |row| row.get("known"),
+        )?;
+        Ok(known.unwrap_or(false))
+    }
+}
+
+impl Tenant<'_> {
+    fn adopt(&mut self, now: Timestamp, bridge: BridgeId, made: &GrantMade) -> Result<(), StoreError> {
+        let DesiredGrant { access_grant_id, window, ref cards, .. } = made.grant;
+        let mut problems = Vec::new();
+        let mut problem = |why: String| {
+            let message = format!("Made at the property while it could not reach this cloud: {why}");
+            problems.push(GrantProblem { code: PROBLEM, message });
+        };
+        let doors = self.doors_named(bridge, &made.grant, &mut problem)?;
+        let targets = match self.targets(&doors) {
+            Ok(targets) => targets,
+            Err(Fault::Store(error)) => return Err(error),
+            Err(Fault::Refused(refused)) => {
+                problem(refused.to_string());
+                Targets::default()
+            }
+        };
+        let key = made.grant.access_grant_key.clone();
+        let is_taken = match &key {
+            Some(key) => self.live_grant_by_key(key)?.is_some(),
+            None => false,
+        };
+        if is_taken {
+            problem("another access grant has its access_grant_key, so it has none".into());
+        }
+        let reservation_key = made.grant.reservation_key.clone();
+        let stay = self.reservation(reservation_key.as_ref(), None)?;
+        let request = GrantRequest {
+            reservation_key: reservation_key.clone(),
+            starts_at: Some(window.starts_at()),
+            ends_at: window.ends_at(),
+            modes: vec![Mode::Card],
+            means: Means::default(),
+        };
+        // Judged as of its making: by now it may be over.
+        let random = self.db.random.clone();
+        let reservation_rooms = match plan_create(&request, &targets, &stay, made.at, &random) {
+            Ok(plan) => plan.reservation_rooms,
+            Err(refused) => {
+                problem(refused.to_string());
+                Vec::new()
+            }
+        };
+        let mut methods = Vec::new();
+        for card in cards {
+            let Some(system) = self.system_named(bridge, &card.system)? else { continue };
+            let is_new = methods.iter().all(|known: &NewMethod| known.id != card.access_method_id);
+            if !is_new || self.is_method(card.access_method_id)? {
+                problem("the id of one of its cards belongs to another".into());
+                continue;
+            }
+            methods.push(NewMethod { id: card.access_method_id, place: 0, mode: Mode::Card, system });
+        }
+        let mut events = vec![Event::grant("access_grant.created", access_grant_id)];
+        for method in &methods {
+            events.push(Event::method("access_method.created", method.id, access_grant_id));
+            let required = "access_method.card_encoding_required";
+            events.push(Event::method(required, method.id, access_grant_id));
+        }
+        let told = problems.iter().map(|it| Event::could_not_create(access_grant_id, it.message.clone()));
+        events.extend(told);
+        let full_name = made.grant.guest_name.as_ref().map(|name| name.expose().to_owned());
+        let person = Person { full_name, ..Person::default() };
+        let identity = self.add_person(now, &person)?.id;
+        let command = GrantCommand {
+            identity: IdentityRef::Known(identity),
+            key: key.filter(|_| !is_taken),
+            reservation_key,
+            name: None,
+            starts_at: None,
+            ends_at: None,
+            entrances: doors,
+            devices: Vec::new(),
+            spaces: Vec::new(),
+            space_keys: Vec::new(),
+            requested: vec![Requested { mode: Mode::Card, code: None }],
+        };
+        let plan = Created { id: access_grant_id, window, methods, reservation_rooms, problems, events };
+        self.write_grant(now, &command, identity, &[], &plan)?;
+        if let Some(key) = &command.reservation_key {
+            self.keep_rooms(now, key)?;
+        }
+        self.tell(now, &plan.events)?;
+        let adopted = self.grant(&GrantName::Id(access_grant_id))?;
+        adopted.map(drop).ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was taken over"))
+    }
+
+    /// The doors of a grant as the desk named them; one that the site does not have any more is a problem.
+    fn doors_named(
+        &self,
+        bridge: BridgeId,
+        grant: &DesiredGrant,
+        problem: &mut impl FnMut(String),
+    ) -> Result<Vec<AcsEntranceId>, StoreError> {
+        let mut doors = Vec::new();
+        for of_system in &grant.doors {
+            for door in &of_system.doors {
+                let found = self.db.one(
+                    "SELECT e.acs_entrance_id FROM acs_system s CROSS JOIN acs_entrance e USING(acs_system_id)
+                     WHERE s.workspace_id = ?1 AND s.bridge_id = ?2 AND s.name = ?3 AND e.name = ?4
+                       AND e.removed_at IS NULL",
+                    params![self.workspace, bridge.to_string(), of_system.system.as_str(), door.as_str()],
+                    |row| id(row, "acs_entrance_id"),
+                )?;
+                match found {
+                    Some(found) => doors.push(found),
+                    None => problem(format!("the access system {} has no door {door}", of_system.system)),
+                }
+            }
+        }
+        Ok(doors)
+    }
+
+    /// Whether there is a method with this id, whoever has it.
+    fn is_method(&self, method: AccessMethodId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM access_method WHERE access_method_id = ?1) AS known";
+        let known = self.db.one(sql, [method.to_string()], |row| row.get("known"))?;
+        Ok(known.unwrap_or(false))
+    }
+
+    fn system_named(&self, bridge: BridgeId, name: &SystemName) -> Result<Option<AcsSystemId>, StoreError> {
+        self.db.one(
+            "SELECT acs_system_id FROM acs_system WHERE workspace_id = ?1 AND bridge_id = ?2 AND name = ?3",
+            params![self.workspace, bridge.to_string(), name.as_str()],
+            |row| id(row, "acs_system_id"),
+        )
+    }
+}

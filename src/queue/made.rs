@@ -1,0 +1,470 @@
+//! Grants that a desk makes and takes back itself: durable here first, and told to the cloud as facts, which takes them
+//! over when it hears of them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Queue;
+use crate::{
+    grants::{
+        GrantRequest, Means, Mode, Refused, ReservationFacts, TargetDoor, TargetSystem, Targets, plan_create,
+    },
+    model::{
+        AccessGrantId, AcsEntranceId, AcsSystemId, DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant,
+        DoorKind, DoorName, GrantMade, GrantRevoked, JobId, Private, ReservationKey, SystemInventory,
+        SystemName, on_the_wire,
+    },
+    protocol::Position,
+    store::StoreError,
+};
+
+/// What a person at the desk wants granted: a card for these doors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeskGrant {
+    /// The caller's own name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_grant_key: Option<String>,
+    /// The stay, for rooms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation_key: Option<ReservationKey>,
+    /// Whose it is.
+    #[serde(serialize_with = "on_the_wire")]
+    pub guest_name: Private,
+    /// From when; absent means now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Timestamp>,
+    /// Until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+    /// The doors, each by its name, or by its system's and its own: `101` or `salto/101`.
+    pub doors: Vec<String>,
+}
+
+/// Why a grant is not made, or not taken back, at the desk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrantRefused {
+    /// No cloud has told this site what it wants there, so none would take the grant over.
+    #[error(
+        "the cloud of this site has not told it any grants yet, and may be too old to: make the grant there"
+    )]
+    NeverTold,
+    /// No system here has such a door.
+    #[error("no access system here has a door {0}")]
+    NoSuchDoor(String),
+    /// Several systems have such a door.
+    #[error("several access systems have a door {door}: name one of {}", choices.join(", "))]
+    DoorUnclear {
+        /// As it was named.
+        door: String,
+        /// How it can be.
+        choices: Vec<String>,
+    },
+    /// Another grant has this key.
+    #[error("another access grant has this key")]
+    KeyTaken,
+    /// A rule of grants and stays.
+    #[error("{0}")]
+    ByRule(#[from] Refused),
+    /// No such grant.
+    #[error("no grant of this site has that name")]
+    NotKnown,
+    /// Several have it.
+    #[error("this means {0} grants: name one of them by its key or id")]
+    Several(usize),
+    /// A card of it is being written.
+    #[error("a card of this grant is being written by job {0}: wait for its end, or cancel it")]
+    CardAtWork(JobId),
+}
+
+impl GrantRefused {
+    /// The stable name.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NeverTold => "never_told",
+            Self::NoSuchDoor(_) => "entrance_unknown",
+            Self::DoorUnclear { .. } => "entrance_unclear",
+            Self::KeyTaken => "access_grant_key_already_exists",
+            Self::ByRule(refused) => refused.name(),
+            Self::NotKnown => "no_such_grant",
+            Self::Several(_) => "grant_unclear",
+            Self::CardAtWork(_) => "card_being_encoded",
+        }
+    }
+}
+
+impl Queue {
+    /// Makes a grant by a person's word: it is there, and in the outbox, with the same commit. By the rules that the cloud
+    /// has for it, applied to what this site knows.
+    ///
+    /// # Errors
+    /// Those of the database; a refusal is the inner result.
+    pub fn make_grant(
+        &mut self,
+        now: Timestamp,
+        wish: DeskGrant,
+        systems: &[SystemInventory],
+        by: &str,
+    ) -> Result<Result<DesiredGrant, GrantRefused>, StoreError> {
+        if self.disk_is_full {
+            return Err(StoreError::DiskFull);
+        }
+        if self.desired_held()?.position == Position::default() {
+            return Ok(Err(GrantRefused::NeverTold));
+        }
+        if let Some(key) = &wish.access_grant_key
+            && !self.desired_by_key(key)?.is_empty()
+        {
+            return Ok(Err(GrantRefused::KeyTaken));
+        }
+        let property = Property::new(systems);
+        let planned = match &wish.reservation_key {
+            Some(stay) => property.plan(now, &wish, &self.desired_of_stay(stay)?, &self.random),
+            None => property.plan(now, &wish, &[], &self.random),
+        };
+        let grant = match planned {
+            Ok(grant) => grant,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        self.put_made(&grant)?;
+        self.report_made(&GrantMade { at: now, by: by.to_owned(), grant: grant.clone() })?;
+        let id = grant.access_grant_id;
+        self.audit_line(now, "granted_here", None, &format!("access grant {id} made at the site by {by}"))?;
+        Ok(Ok(grant))
+    }
+
+    /// Takes a grant back by a person's word. Cards that were written open until their printed end.
+    ///
+    /// # Errors
+    /// Those of the database; a refusal is the inner result.
+    pub fn revoke_grant(
+        &mut self,
+        now: Timestamp,
+        name: &str,
+        by: &str,
+    ) -> Result<Result<DesiredGrant, GrantRefused>, StoreError> {
+        if self.disk_is_full {
+            return Err(StoreError::DiskFull);
+        }
+        let mut named = self.desired_named(name)?;
+        let grant = match (named.pop(), named.len()) {
+            (Some(grant), 0) => grant,
+            (None, _) => return Ok(Err(GrantRefused::NotKnown)),
+            (Some(_), others) => return Ok(Err(GrantRefused::Several(others + 1))),
+        };
+        for card in &grant.cards {
+            if let Some(job_id) = self.card_job_at_work(card.access_method_id)? {
+                return Ok(Err(GrantRefused::CardAtWork(job_id)));
+            }
+        }
+        let access_grant_id = grant.access_grant_id;
+        self.forget_desired(access_grant_id)?;
+        self.report_revoked(&GrantRevoked { at: now, by: by.to_owned(), access_grant_id })?;
+        let detail = format!("access grant {access_grant_id} taken back at the site by {by}");
+        self.audit_line(now, "revoked_here", None, &detail)?;
+        Ok(Ok(grant))
+    }
+}
+
+/// The site's doors under ids for the planner. They mean nothing outside of one plan.
+struct Property<'a> {
+    systems: &'a [SystemInventory],
+    doors: BTreeMap<AcsEntranceId, (&'a SystemInventory, &'a DoorName, DoorKind)>,
+}
+
+impl<'a> Property<'a> {
+    fn new(systems: &'a [SystemInventory]) -> Self {
+        let all = systems.iter().flat_map(|system| system.doors.iter().map(move |door| (system, door)));
+        let id = |number: u128| AcsEntranceId(uuid::Uuid::from_u128(number));
+        let doors = (1..).map(id).zip(all.map(|(system, door)| (system, &door.name, door.kind))).collect();
+        Self { systems, doors }
+    }
+
+    fn system_id(&self, name: &SystemName) -> AcsSystemId {
+        let place = self.systems.iter().position(|system| system.name == *name).unwrap_or_default();
+        AcsSystemId(uuid::Uuid::from_u128(place as u128 + 1))
+    }
+
+    fn plan(
+        &self,
+        now: Timestamp,
+        wish: &DeskGrant,
+        of_stay: &[DesiredGrant],
+        random: &crate::seams::Random,
+    ) -> Result<DesiredGrant, GrantRefused> {
+        let targets = self.targets(&wish.doors)?;
+        let request = GrantRequest {
+            reservation_key: wish.reservation_key.clone(),
+            starts_at: wish.starts_at,
+            ends_at: wish.ends_at,
+            modes: vec![Mode::Card],
+            means: Means::default(),
+        };
+        let stay = ReservationFacts {
+            rooms: self.rooms_of(of_stay),
+            windows: of_stay.iter().map(|grant| grant.window).collect(),
+        };
+        let plan = plan_create(&request, &targets, &stay, now, random)?;
+        let name_of = |id: AcsSystemId| {
+            let found = targets.systems.iter().find(|system| system.id == id);
+            found.map_or_else(|| targets.systems[0].name.clone(), |system| system.name.clone())
+        };
+        let doors_of = |system: &TargetSystem| DesiredDoors {
+            system: system.name.clone(),
+            doors: targets.doors_of(system.id).into_iter().map(|door| door.name.clone()).collect(),
+        };
+        Ok(DesiredGrant {
+            access_grant_id: plan.id,
+            access_grant_key: wish.access_grant_key.clone(),
+            reservation_key: wish.reservation_key.clone(),
+            guest_name: Some(wish.guest_name.clone()),
+            window: plan.window,
+            doors: targets.systems.iter().map(doors_of).collect(),
+            cards: plan
+                .methods
+                .iter()
+                .map(|method| DesiredCard {
+                    access_method_id: method.id,
+                    system: name_of(method.system),
+                    state: DesiredCardState::EncodingRequired,
+                    why: None,
+                })
+                .collect(),
+        })
+    }
+
+    fn targets(&self, names: &[String]) -> Result<Targets, GrantRefused> {
+        let mut targets = Targets::default();
+        for name in names {
+            let (id, system, door, kind) = self.door(name)?;
+            let system_id = self.system_id(&system.name);
+            if !targets.systems.iter().any(|known| known.id == system_id) {
+                targets.systems.push(TargetSystem {
+                    id: system_id,
+                    name: system.name.clone(),
+                    capabilities: system.capabilities.clone(),
+                    checkout_on_last_grant: system.checkout_on_last_grant,
+                    override_after_deleted_card: system.override_after_deleted_card,
+                });
+            }
+            if !targets.doors.iter().any(|known| known.id == id) {
+                targets.doors.push(TargetDoor { id, system: system_id, name: door.clone(), kind });
+            }
+        }
+        Ok(targets)
+    }
+
+    fn door(
+        &self,
+        name: &str,
+    ) -> Result<(AcsEntranceId, &'a SystemInventory, &'a DoorName, DoorKind), GrantRefused> {
+        let whole = |system: &SystemInventory, door: &DoorName| format!("{}/{door}", system.name);
+        let mut found = self
+            .doors
+            .iter()
+            .filter(|(_, (system, door, _))| door.as_str() == name || whole(system, door) == name);
+        let Some((id, &(system, door, kind))) = found.next() else {
+            return Err(GrantRefused::NoSuchDoor(name.to_owned()));
+        };
+        let others: Vec<_> = found.map(|(_, (system, door, _))| whole(system, door)).collect();
+        if others.is_empty() {
+            return Ok((*id, system, door, kind));
+        }
+        let choices = [vec![whole(system, door)], others].concat();
+        Err(GrantRefused::DoorUnclear { door: name.to_owned(), choices })
+    }
+
+    /// The rooms that these grants lead to.
+    fn rooms_of(&self, grants: &[DesiredGrant]) -> Vec<AcsEntranceId> {
+        let is_of = |system: &SystemName, door: &DoorName| {
+            grants.iter().any(|grant| grant.doors_in(system).contains(door))
+        };
+        let rooms = self
+            .doors
+            .iter()
+            .filter(|(_, (system, door, kind))| *kind == DoorKind::Room && is_of(&system.name, door));
+        rooms.map(|(id, _)| *id).collect()
+    }
+}
+
+/// In the outbox, beside the revisions of jobs' reports: a grant that was made, and one that was taken back.
+pub(super) const MADE: u8 = 3;
+pub(super) const REVOKED: u8 = 4;
+
+pub(super) fn place(grant: AccessGrantId, what: u8) -> String {
+    format!("report.body/grant/{grant}/{what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Capabilities, Door, ProofLevel, SystemKind, Window},
+        protocol::{Desired, Message},
+        queue::{
+            Rules,
+            testing::{at, key},
+        },
+        seal::SealKey,
+        seams::{Random, Storage},
+    };
+
+    fn system(name: &str, doors: &[(&str, DoorKind)]) -> SystemInventory {
+        let proven = Some(ProofLevel::Vector);
+        let door = |&(name, kind): &(&str, DoorKind)| Door {
+            name: DoorName::new(name).unwrap(),
+            display_name: None,
+            kind,
+        };
+        SystemInventory {
+            name: SystemName::new(name).unwrap(),
+            kind: SystemKind::SaltoIs,
+            time_zone: "UTC".into(),
+            capabilities: Capabilities {
+                r#override: proven,
+                join: proven,
+                future_start: proven,
+                checkout: proven,
+                modify_stay: None,
+                read_card: proven,
+                open_end: None,
+                slots: None,
+                unlock: None,
+                max_rooms: 2,
+                max_common: 2,
+                answer_means_written: true,
+                parallel_encoders: true,
+            },
+            override_after_deleted_card: false,
+            checkout_on_last_grant: false,
+            doors: doors.iter().map(door).collect(),
+            encoders: Vec::new(),
+            devices: Vec::new(),
+        }
+    }
+
+    fn property() -> Vec<SystemInventory> {
+        use DoorKind::{Common, Room};
+        vec![
+            system("annex", &[("101", Room), ("shed", Common)]),
+            system("salto", &[("101", Room), ("102", Room), ("103", Room), ("pool", Common)]),
+        ]
+    }
+
+    struct Desk {
+        queue: Queue,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let random = Random::seeded(1);
+            let seal = SealKey::new([7; 32], random.clone());
+            let queue = Queue::open(&Storage::folder(folder.path()), seal, random, Rules::default()).unwrap();
+            Self { queue, _folder: folder }
+        }
+
+        fn is_told(&mut self, epoch: u64, n: u64, grants: Vec<DesiredGrant>) {
+            let up_to = Position { epoch, n };
+            let told = Desired { up_to, grants, gone: Vec::new(), complete: true };
+            self.queue.take_desired(&told).unwrap();
+        }
+
+        fn make(
+            &mut self,
+            stay: &str,
+            doors: &[&str],
+            hours: std::ops::Range<i64>,
+        ) -> Result<DesiredGrant, GrantRefused> {
+            let wish = DeskGrant {
+                access_grant_key: Some(format!("{stay}/{}", doors.join("+"))),
+                reservation_key: (!stay.is_empty()).then(|| key(stay)),
+                guest_name: Private::new("Jane Secretsson"),
+                starts_at: Some(at(hours.start * 3_600)),
+                ends_at: Some(at(hours.end * 3_600)),
+                doors: doors.iter().map(ToString::to_string).collect(),
+            };
+            self.queue.make_grant(at(0), wish, &property(), "Kari").unwrap()
+        }
+
+        fn outbox(&self) -> Vec<Message> {
+            let reports = self.queue.reports_after(Position { epoch: 1, n: 0 }, 100).unwrap();
+            reports.into_iter().map(|(_, message)| message).collect()
+        }
+    }
+
+    fn told() -> Desk {
+        let mut desk = Desk::new();
+        desk.is_told(1, 0, Vec::new());
+        desk
+    }
+
+    #[test]
+    fn a_grant_is_there_and_in_the_outbox_at_once_and_stays_until_the_cloud_tells_it() {
+        let mut desk = told();
+        let grant = desk.make("stay-1", &["salto/101", "pool"], 0..24).unwrap();
+        assert_eq!(grant.window, Window::new(at(0), Some(at(24 * 3_600))).unwrap());
+        let doors = grant.doors_in(&SystemName::new("salto").unwrap());
+        assert_eq!(doors.iter().map(DoorName::as_str).collect::<Vec<_>>(), ["101", "pool"]);
+        assert_eq!(grant.cards.len(), 1);
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), std::slice::from_ref(&grant));
+        let made = GrantMade { at: at(0), by: "Kari".into(), grant: grant.clone() };
+        assert_eq!(desk.outbox(), [Message::GrantMade(made)]);
+        // The cloud tells everything anew, and does not know of it yet.
+        desk.is_told(2, 0, Vec::new());
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), std::slice::from_ref(&grant));
+        desk.is_told(2, 1, vec![grant.clone()]);
+        desk.is_told(3, 0, Vec::new());
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), []);
+    }
+
+    #[test]
+    fn the_rules_of_stays_hold_by_what_the_site_was_told_and_what_it_made() {
+        let mut desk = told();
+        let first = desk.make("stay-1", &["salto/101", "102"], 0..24).unwrap();
+        let mut check = |stay: &str, doors: &[&str], hours, name: Option<&str>| {
+            let made = desk.make(stay, doors, hours);
+            assert_eq!(made.as_ref().err().map(GrantRefused::code), name, "{stay} {doors:?}: {made:?}");
+        };
+        check("stay-1", &["103"], 0..24, Some("reservation_entrance_change_requires_cleanup"));
+        check("stay-1", &["102", "103"], 0..24, Some("reservation_joiner_entrance_set_conflict"));
+        check("stay-1", &["102"], 24..48, Some("reservation_time_frames_must_overlap"));
+        check("stay-1", &["102"], 12..48, None);
+        check("stay-1", &["102"], 12..48, Some("access_grant_key_already_exists"));
+        check("stay-2", &["102"], 24..48, None);
+        check("stay-3", &["pool"], 0..24, Some("reservation_key_not_supported"));
+        check("", &["102"], 0..24, Some("reservation_key_required"));
+        check("", &["pool"], 0..24, None);
+        check("stay-4", &["102"], -2..0, Some("invalid_input"));
+        check("stay-4", &["101"], 0..24, Some("entrance_unclear"));
+        check("stay-4", &["999"], 0..24, Some("entrance_unknown"));
+        check("stay-4", &["annex/101"], 0..24, None);
+        assert_eq!(first.cards.len(), 1);
+    }
+
+    #[test]
+    fn a_grant_that_is_taken_back_is_gone_and_in_the_outbox_behind_its_making() {
+        let mut desk = told();
+        let grant = desk.make("stay-1", &["102"], 0..24).unwrap();
+        let gone = desk.queue.revoke_grant(at(5), "stay-1", "Kari").unwrap().unwrap();
+        assert_eq!(gone, grant);
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), []);
+        let access_grant_id = grant.access_grant_id;
+        let revoked = Message::GrantRevoked(GrantRevoked { at: at(5), by: "Kari".into(), access_grant_id });
+        assert_eq!(desk.outbox()[1], revoked);
+        assert_eq!(desk.queue.revoke_grant(at(5), "stay-1", "Kari").unwrap(), Err(GrantRefused::NotKnown));
+        desk.make("stay-2", &["102"], 0..24).unwrap();
+        desk.make("stay-2", &["102", "pool"], 0..24).unwrap();
+        assert_eq!(desk.queue.revoke_grant(at(5), "stay-2", "Kari").unwrap(), Err(GrantRefused::Several(2)));
+    }
+
+    #[test]
+    fn a_site_that_no_cloud_told_anything_makes_no_grants() {
+        let mut desk = Desk::new();
+        assert_eq!(desk.make("stay-1", &["102"], 0..24), Err(GrantRefused::NeverTold));
+        assert_eq!(desk.outbox(), []);
+    }
+}
