@@ -9,7 +9,7 @@ mod queue_support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
-    model::{JobId, JobState, Origin, Priority, Resolution, Verdict},
+    model::{AccessMethodId, JobId, JobState, Origin, Priority, Resolution, Verdict},
     protocol::{Message, Position},
     queue::{Accepted, CancelAnswer, JobFilter, LocalOrder, Queue, RetryRefused, Wish},
     seams::Random,
@@ -308,7 +308,12 @@ fn state_of(accepted: &Accepted) -> JobState {
 
 /// A card in a room of its own stay, so that no job waits for another one's.
 fn order_of(number: u128, line: u8) -> latchd::model::Order {
-    card_at(&line.to_string(), &["gym"], &number.to_string())
+    let mut order = card_at(&line.to_string(), &["gym"], &number.to_string());
+    if let latchd::model::Order::CardEncode(card) = &mut order {
+        // Each is the card of somebody else.
+        card.access_method_id = AccessMethodId(uuid::Uuid::from_u128(number));
+    }
+    order
 }
 
 fn known(model: &Model, line: u8, desk: bool, expires_at: i64, retries: Option<u128>) -> Known {

@@ -32,7 +32,8 @@ pub struct EncodeArgs {
     #[arg(long)]
     again: bool,
     /// Begin the stay anew: once the card is used, the stay's earlier cards are dead, a lost one among them, and the others
-    /// have to be written again. Of several cards, the first one in each access system does.
+    /// have to be written again. Of several cards, which are all written then, those with the most doors come first, and
+    /// the others join.
     #[arg(long = "override")]
     begin_again: bool,
     #[command(flatten)]
@@ -54,7 +55,10 @@ pub(super) async fn run(args: &EncodeArgs) -> anyhow::Result<ExitCode> {
     let by = args.person.name()?;
     let request = Request::Grants { name: Some(args.name.clone()), limit: 1000 };
     let Response::Grants { grants, .. } = args.agent.ask(&request).await? else { return other_answer() };
-    let cards = chosen(args, &grants)?;
+    let mut cards = chosen(args, &grants)?;
+    if args.begin_again {
+        cards.sort_by_key(|(of, card)| std::cmp::Reverse(doors_of(of, card).len()));
+    }
     let mut keyboard = Keyboard::listen();
     let count = cards.len();
     for (number, (of, card)) in (1..).zip(&cards) {
@@ -67,8 +71,7 @@ pub(super) async fn run(args: &EncodeArgs) -> anyhow::Result<ExitCode> {
         if number > 1 && !goes_on(&mut keyboard, &asks).await? {
             return left(&cards[number - 1..]);
         }
-        let is_first = cards[..number - 1].iter().all(|(_, earlier)| earlier.system != card.system);
-        let begins = args.begin_again && is_first;
+        let begins = args.begin_again && leads_anywhere_new(&cards[..number - 1], of, card);
         loop {
             match write(args, &by, card, begins, &title).await? {
                 End::Written => break,
@@ -110,7 +113,7 @@ fn chosen<'a>(
     }
     let is_wanted = |card: &CardReport| match card.state {
         DesiredCardState::EncodingRequired => true,
-        DesiredCardState::Issued | DesiredCardState::BeingEncoded => args.again,
+        DesiredCardState::Issued | DesiredCardState::BeingEncoded => args.again || args.begin_again,
         DesiredCardState::InDoubt | DesiredCardState::NotReady => false,
     };
     let (wanted, others): (Vec<_>, Vec<_>) = meant.into_iter().partition(|(_, card)| is_wanted(card));
@@ -170,6 +173,19 @@ fn left(cards: &[(&GrantReport, &CardReport)]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// Whether a card opens a door that none of these does.
+fn leads_anywhere_new(before: &[(&GrantReport, &CardReport)], of: &GrantReport, card: &CardReport) -> bool {
+    let earlier: Vec<_> = before.iter().filter(|(_, earlier)| earlier.system == card.system).collect();
+    let is_new = |door| earlier.iter().all(|(of, _)| !doors_of(of, card).contains(door));
+    doors_of(of, card).iter().any(is_new)
+}
+
+/// The doors of a grant in the access system of a card.
+fn doors_of<'a>(of: &'a GrantReport, card: &CardReport) -> &'a [DoorName] {
+    let mut systems = of.doors.iter();
+    systems.find(|there| there.system == card.system).map_or(&[], |there| there.doors.as_slice())
+}
+
 /// Orders a card and follows it to its end.
 async fn write(
     args: &EncodeArgs,
@@ -182,7 +198,7 @@ async fn write(
     let wish = DeskCard {
         access_method_id: card.access_method_id,
         encoder: args.encoder.clone(),
-        again: args.again,
+        again: args.again || args.begin_again,
         begin_again,
         job_id,
         card_wait_seconds: CARD_WAIT,

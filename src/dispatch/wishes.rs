@@ -122,8 +122,19 @@ impl Dispatch {
 
     /// Has a card written that the cloud told of, by a person's wish.
     pub fn encode(&mut self, wish: DeskCard, by: &str) -> Reply<Result<(JobId, Accepted), DeskRefused>> {
-        let (now, by, drivers) = (self.time.now(), by.to_owned(), self.drivers.clone());
-        self.wish(
+        let by = by.to_owned();
+        self.once_met(move |dispatch, reply| dispatch.encode_for(reply, wish, by))
+    }
+
+    fn encode_for(
+        &mut self,
+        reply: ReplyTo<Result<(JobId, Accepted), DeskRefused>>,
+        wish: DeskCard,
+        by: String,
+    ) {
+        let (now, drivers) = (self.time.now(), self.drivers.clone());
+        self.wish_for(
+            reply,
             move |queue| {
                 let is_room = |system: &SystemName, name: &DoorName| {
                     let doors =
@@ -150,7 +161,7 @@ impl Dispatch {
                 }
                 Err(refused) => (Err(refused), Wished::default()),
             },
-        )
+        );
     }
 
     /// A person lets a card be made that the cloud ordered.

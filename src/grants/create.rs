@@ -233,7 +233,7 @@ pub(super) fn unsupported(modes: &[Mode], targets: &Targets, means: &Means) -> O
 }
 
 pub(super) fn problem(message: String) -> GrantProblem {
-    GrantProblem { code: "cannot_create_requested_access_methods", message }
+    GrantProblem { code: GrantProblem::CANNOT_CREATE, message }
 }
 
 #[cfg(test)]

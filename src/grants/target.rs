@@ -148,6 +148,11 @@ pub struct GrantProblem {
     pub message: String,
 }
 
+impl GrantProblem {
+    /// The code of what cannot be had of what was asked for.
+    pub const CANNOT_CREATE: &'static str = "cannot_create_requested_access_methods";
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -140,7 +140,9 @@ impl Queue {
         let job = self.job(job_id)?.and_then(|detail| detail.job);
         let Some(Job { order: Order::CardEncode(written), .. }) = job else { return Ok(false) };
         let doors = grant.doors_in(&card.system);
-        Ok(written.window == grant.window && doors.iter().all(|door| written.doors.contains(door)))
+        let opens_the_same =
+            doors.len() == written.doors.len() && doors.iter().all(|door| written.doors.contains(door));
+        Ok(written.window == grant.window && opens_the_same)
     }
 
     /// The job by which a desk writes a card. It is not in the queue yet: hand it to [`Queue::accept_local`] in the same
@@ -200,9 +202,14 @@ impl Queue {
         Ok(Ok(LocalOrder { job, origin: Origin::Person, retries: None }))
     }
 
-    /// Whether the cloud ordered a card without knowing that the desk has it written, or may have.
+    /// Whether the cloud ordered a card without knowing that the desk has it written, or may have; or the end of a stay
+    /// without knowing that the desk has let somebody into it.
     pub(super) fn is_overtaken_at_desk(&self, now: Timestamp, order: &Job) -> Result<bool, StoreError> {
-        let Order::CardEncode(card) = &order.order else { return Ok(false) };
+        let card = match &order.order {
+            Order::CardEncode(card) => card,
+            Order::StayCheckout { reservation_key, .. } => return self.stay_was_made_here(reservation_key),
+            _ => return Ok(false),
+        };
         for CardJob { job_id, state, origin, ended_at } in self.card_jobs(card.access_method_id)? {
             if origin != Origin::Person {
                 continue;

@@ -93,6 +93,19 @@ impl Queue {
         self.put_desired(grant, 0, true)
     }
 
+    /// Whether any grant was told or made here.
+    pub(super) fn knows_a_grant(&self) -> Result<bool, StoreError> {
+        Ok(self.connection.prepare_cached("SELECT 1 FROM desired_grant LIMIT 1")?.exists([])?)
+    }
+
+    /// Whether a stay has a grant that was made here and that the cloud has not told since.
+    pub(super) fn stay_was_made_here(&self, stay: &ReservationKey) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT 1 FROM desired_grant WHERE reservation = ?1 AND made_here = 1")?
+            .exists([self.told_stay_index(stay)])?)
+    }
+
     fn put_desired(
         &mut self,
         grant: &DesiredGrant,

@@ -16,7 +16,6 @@ use crate::{
         DoorKind, DoorName, GrantMade, GrantRevoked, JobId, Private, ReservationKey, SystemInventory,
         SystemName, on_the_wire,
     },
-    protocol::Position,
     store::StoreError,
 };
 
@@ -111,7 +110,7 @@ impl Queue {
         if self.disk_is_full {
             return Err(StoreError::DiskFull);
         }
-        if self.desired_held()?.position == Position::default() {
+        if self.desired_held()?.position.epoch == 0 && !self.knows_a_grant()? {
             return Ok(Err(GrantRefused::NeverTold));
         }
         if let Some(key) = &wish.access_grant_key
@@ -301,11 +300,11 @@ pub(super) fn place(grant: AccessGrantId, what: u8) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::{Capabilities, Door, ProofLevel, SystemKind, Window},
-        protocol::{Desired, Message},
+        model::{Admission, Capabilities, Door, LaneName, Order, Outcome, ProofLevel, SystemKind, Window},
+        protocol::{Desired, Message, Position},
         queue::{
-            Rules,
-            testing::{at, key},
+            Accepted, Rules,
+            testing::{at, job, key},
         },
         seal::SealKey,
         seams::{Random, Storage},
@@ -459,6 +458,26 @@ mod tests {
         desk.make("stay-2", &["102"], 0..24).unwrap();
         desk.make("stay-2", &["102", "pool"], 0..24).unwrap();
         assert_eq!(desk.queue.revoke_grant(at(5), "stay-2", "Kari").unwrap(), Err(GrantRefused::Several(2)));
+    }
+
+    #[test]
+    fn a_check_out_that_was_ordered_without_knowing_of_the_desks_guest_frees_nothing() {
+        let mut desk = told();
+        desk.make("stay-1", &["salto/101"], 0..24).unwrap();
+        let outcome = |desk: &mut Desk, n: u64, stay: &str| {
+            let order =
+                Order::StayCheckout { room: DoorName::new("101").unwrap(), reservation_key: key(stay) };
+            let admission =
+                Admission::to(LaneName::new("salto").unwrap(), vec![DoorName::new("101").unwrap()]);
+            let position = Some(Position { epoch: 1, n });
+            desk.queue.accept(at(1), position, job(n.into(), order), Ok(admission), false).unwrap()
+        };
+        assert_eq!(outcome(&mut desk, 1, "stay-1"), Accepted::Ended(Outcome::Superseded));
+        assert_eq!(outcome(&mut desk, 2, "stay-2"), Accepted::Waiting);
+        // Once the cloud tells the grant itself, it knew what it ordered.
+        let grants = desk.queue.desired_named("stay-1").unwrap();
+        desk.is_told(1, 1, grants);
+        assert_eq!(outcome(&mut desk, 3, "stay-1"), Accepted::Waiting);
     }
 
     #[test]

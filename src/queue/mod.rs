@@ -977,7 +977,12 @@ impl Queue {
         let settled = match (row.state, outcome) {
             (JobState::Sent, Outcome::Succeeded(success)) => Some(row.done(success.card.as_ref())),
             (JobState::Sent, Outcome::Unknown(_)) => Some(Settled::Unclear),
-            (JobState::Sent, Outcome::Failed(why)) if why.code == Code::NoStayToJoin => Some(Settled::NoStay),
+            // Of several rooms, nobody says which one it is.
+            (JobState::Sent, Outcome::Failed(why))
+                if why.code == Code::NoStayToJoin && row.rooms.len() == 1 =>
+            {
+                Some(Settled::NoStay)
+            }
             (JobState::Sent, _) => Some(Settled::NotDone),
             _ => None,
         };

@@ -208,7 +208,12 @@ async fn where_the_encoder_does_not_wait_a_card_that_was_left_there_is_not_writt
         server.serve(&copy, "EF|1").await;
     };
     assert_eq!(end(&perform(&site.driver, joining(4), script).await), "failed bad_card");
-    success(perform(&site.driver, joining(5), server.serve(&copy, "CC1|1|C")).await);
+    // Nothing was written then, so the card before it is still the one that must not lie there.
+    let script = async {
+        server.serve(&look, "LT|1|LD").await;
+        server.serve(&copy, "CC1|1|C").await;
+    };
+    success(perform(&site.driver, joining(5), script).await);
     let performed = perform(&site.driver, joining(6), server.serve(&look, "ED|1")).await;
     assert_eq!(end(&performed), "failed no_card");
 }

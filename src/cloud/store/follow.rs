@@ -160,13 +160,25 @@ impl Tenant<'_> {
         match known.filter(|known| known.deleted_at.is_none() && !known.window.is_over(now)) {
             Some(known) => {
                 let targets = self.targets_of(grant)?;
-                self.move_rooms(now, &known, &before, &targets)?;
                 self.follow_methods(now, &known, known.window, &before, &targets)?;
+                if !self.cards_wait(grant)? {
+                    self.move_rooms(now, &known, &before, &targets)?;
+                }
             }
             // Nobody writes a card for what is over.
             None => self.has_followed(grant)?,
         }
         Ok(true)
+    }
+
+    /// Whether the cards of a grant are still for the doors where it led before: so long its stay stays in its rooms.
+    fn cards_wait(&self, grant: AccessGrantId) -> Result<bool, StoreError> {
+        let waits = self.db.one(
+            "SELECT 1 FROM grant_due WHERE access_grant_id = ?1 AND workspace_id = ?2",
+            params![grant.to_string(), self.workspace],
+            |_| Ok(()),
+        )?;
+        Ok(waits.is_some())
     }
 
     fn has_followed(&self, grant: AccessGrantId) -> Result<(), StoreError> {
@@ -326,7 +338,7 @@ impl Tenant<'_> {
             means: &self.means(&devices)?,
             requests: &self.wishes(grant)?,
             methods: &methods,
-            had_problem: !grant.errors.is_empty(),
+            had_problem: grant.errors.iter().any(|(code, ..)| code == GrantProblem::CANNOT_CREATE),
         };
         let random = self.db.random.clone();
         let plan = plan_follow(&facts, now, &random);
@@ -390,7 +402,10 @@ impl Tenant<'_> {
         match problem {
             Some(problem) => self.write_problems(now, grant, &[problem]),
             None => {
-                self.db.execute("DELETE FROM grant_error WHERE access_grant_id = ?1", [grant.to_string()])?;
+                self.db.execute(
+                    "DELETE FROM grant_error WHERE access_grant_id = ?1 AND code = ?2",
+                    [grant.to_string().as_str(), GrantProblem::CANNOT_CREATE],
+                )?;
                 Ok(())
             }
         }

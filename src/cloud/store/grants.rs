@@ -24,6 +24,7 @@ use super::{
     DeletedCard, Person, StayEndTrouble, Tenant,
     keys::KeyView,
     rows::{id, json, maybe_time, parsed, time},
+    stays::WAS_WRITTEN,
 };
 
 /// A grant as it is asked for.
@@ -279,15 +280,16 @@ impl Tenant<'_> {
     fn left_doors(&self, method: &Method) -> Result<Vec<String>, StoreError> {
         let doors = self.doors_of_grant(method.grant)?;
         let written = self.db.all(
-            "SELECT e.acs_entrance_id, coalesce(e.display_name, e.name) AS shown
+            &format!(
+                "SELECT e.acs_entrance_id, coalesce(e.display_name, e.name) AS shown
              FROM ordered_card o JOIN json_each(o.acs_entrance_ids) d JOIN acs_entrance e ON e.acs_entrance_id = d.value
-             WHERE o.rowid = (SELECT max(w.rowid) FROM ordered_card w JOIN action_attempt a USING(job_id)
-                              WHERE w.access_method_id = ?1 AND w.workspace_id = ?2
-                                AND (a.status = 'success' OR a.error_type = 'encoding_interrupted'))
+             WHERE o.rowid = (SELECT max(w.rowid) FROM ordered_card w
+                              WHERE w.access_method_id = ?1 AND w.workspace_id = ?2 AND {WAS_WRITTEN})
                AND NOT EXISTS (SELECT 1 FROM ordered_checkout c JOIN access_grant g USING(reservation_key)
                                WHERE g.access_grant_id = ?3 AND c.workspace_id = ?2 AND c.freed = 1
                                  AND c.acs_entrance_id = e.acs_entrance_id)
-             ORDER BY d.key",
+             ORDER BY d.key"
+            ),
             params![method.id.to_string(), self.workspace, method.grant.to_string()],
             |row| Ok((id::<AcsEntranceId>(row, "acs_entrance_id")?, row.get::<_, String>("shown")?)),
         )?;

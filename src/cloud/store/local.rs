@@ -65,6 +65,8 @@ impl Db {
         if taken == 0 {
             return Ok(false);
         }
+        // What follows from a card asks whose room it is now.
+        self.copy_ledger(bridge, &report.rooms)?;
         let adopted = match (&local.card, card) {
             (Some(wanted), None) => {
                 self.adopt_card(workspace, bridge, report.job_id, &local.system, wanted)?
@@ -92,7 +94,7 @@ impl Db {
         card: &LocalCard,
     ) -> Result<Option<JobId>, StoreError> {
         let doors = serde_json::to_string(&card.doors).expect("names are texts");
-        let adopted = self.execute(
+        self.execute(
             "INSERT OR IGNORE INTO ordered_card(job_id, workspace_id, bridge_id, access_method_id, acs_entrance_ids,
                                                 starts_at, ends_at)
              SELECT ?1, m.workspace_id, s.bridge_id, m.access_method_id,
@@ -113,7 +115,7 @@ impl Db {
                 card.window.ends_at().map(ms)
             ],
         )?;
-        Ok((adopted > 0).then_some(job))
+        Ok(self.ordered_card(bridge, job)?.map(|_| job))
     }
 
     /// The card job that the cloud ordered and whose place a retried job has in the end.

@@ -17,10 +17,11 @@ use super::{
     attempts::WrittenCard,
     grants::{Method, window},
     rows::{id, json, ms},
+    stays::WAS_WRITTEN,
 };
 
 /// A card job as it was ordered.
-struct OrderedCard {
+pub(super) struct OrderedCard {
     workspace: WorkspaceId,
     method: AccessMethodId,
     doors: Vec<AcsEntranceId>,
@@ -123,7 +124,11 @@ impl Db {
         Ok(())
     }
 
-    fn ordered_card(&self, bridge: BridgeId, job: JobId) -> Result<Option<OrderedCard>, StoreError> {
+    pub(super) fn ordered_card(
+        &self,
+        bridge: BridgeId,
+        job: JobId,
+    ) -> Result<Option<OrderedCard>, StoreError> {
         self.one(
             "SELECT * FROM ordered_card WHERE job_id = ?1 AND bridge_id = ?2",
             params![job.to_string(), bridge.to_string()],
@@ -161,7 +166,7 @@ impl Db {
     }
 
     /// The newer word about a room wins, whichever way the reports came.
-    fn copy_ledger(&self, bridge: BridgeId, rooms: &[RoomState]) -> Result<(), StoreError> {
+    pub(super) fn copy_ledger(&self, bridge: BridgeId, rooms: &[RoomState]) -> Result<(), StoreError> {
         for room in rooms {
             self.execute(
                 "INSERT INTO door_ledger(workspace_id, bridge_id, system, room, reservation_key, certain, since, cards,
@@ -438,23 +443,25 @@ impl Tenant<'_> {
     /// left for them are no longer shown. One that opens a room which was not freed goes on being shown.
     fn rooms_freed(&mut self, system: AcsSystemId, key: &str) -> Result<(), StoreError> {
         let methods = self.db.all(
-            "SELECT m.access_method_id, m.access_grant_id FROM access_grant g
+            &format!(
+                "SELECT m.access_method_id, m.access_grant_id FROM access_grant g
              JOIN access_method m USING(access_grant_id)
              WHERE g.workspace_id = ?1 AND g.reservation_key = ?2 AND m.acs_system_id = ?3 AND m.mode = 'card'
                AND (g.deleted_at IS NOT NULL
                     OR EXISTS (SELECT 1 FROM method_end e WHERE e.access_method_id = m.access_method_id))
                AND NOT EXISTS (
-                     SELECT 1 FROM ordered_card w JOIN action_attempt a USING(job_id)
+                     SELECT 1 FROM ordered_card w
                      JOIN json_each(w.acs_entrance_ids) d JOIN acs_entrance e ON e.acs_entrance_id = d.value
                      WHERE w.access_method_id = m.access_method_id AND e.kind = 'room' AND e.removed_at IS NULL
-                       AND (a.status = 'success' OR a.error_type = 'encoding_interrupted')
+                       AND {WAS_WRITTEN}
                        AND NOT EXISTS (SELECT 1 FROM ordered_checkout o
                                        WHERE o.workspace_id = ?1 AND o.reservation_key = ?2 AND o.freed = 1
                                          AND o.acs_entrance_id = d.value))
                AND NOT EXISTS (SELECT 1 FROM action_attempt a
                                WHERE a.access_method_id = m.access_method_id AND a.status = 'pending')
                AND NOT EXISTS (SELECT 1 FROM ordered_checkout o WHERE o.workspace_id = ?1
-                                 AND o.reservation_key = ?2 AND o.acs_system_id = ?3 AND o.freed = 0)",
+                                 AND o.reservation_key = ?2 AND o.acs_system_id = ?3 AND o.freed = 0)"
+            ),
             params![self.workspace, key, system.to_string()],
             |row| Ok((id(row, "access_method_id")?, id(row, "access_grant_id")?)),
         )?;

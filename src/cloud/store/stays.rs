@@ -46,8 +46,14 @@ pub(crate) struct StayEndTrouble {
     pub(crate) refused: Option<String>,
 }
 
+/// Of a row `w` of `ordered_card`: its card was written, or may have been, for the cloud or at a desk.
+pub(super) const WAS_WRITTEN: &str = "(
+    EXISTS (SELECT 1 FROM action_attempt a
+            WHERE a.job_id = w.job_id AND (a.status = 'success' OR a.error_type = 'encoding_interrupted'))
+    OR EXISTS (SELECT 1 FROM local_job j WHERE j.job_id = w.job_id AND j.state IN ('succeeded', 'unknown')))";
+
 impl Tenant<'_> {
-    /// Tells lock systems until when a stay is, where that changed and it holds rooms there.
+    /// Tells lock systems until when a stay is, where that changed and it holds rooms there that it has not left.
     pub(super) fn follow_stay_end(&mut self, now: Timestamp, key: &ReservationKey) -> Result<(), StoreError> {
         let windows = self.db.all(
             "SELECT starts_at, ends_at FROM access_grant
@@ -59,6 +65,8 @@ impl Tenant<'_> {
             "SELECT e.acs_entrance_id FROM door_ledger l
              JOIN acs_system s ON s.bridge_id = l.bridge_id AND s.name = l.system
              JOIN acs_entrance e ON e.acs_system_id = s.acs_system_id AND e.name = l.room
+             JOIN reservation_entrance r ON r.workspace_id = l.workspace_id
+               AND r.reservation_key = l.reservation_key AND r.acs_entrance_id = e.acs_entrance_id
              WHERE l.workspace_id = ?1 AND l.reservation_key = ?2 AND l.certain = 1 AND l.cards > 0
                AND e.removed_at IS NULL
              ORDER BY e.rowid",
@@ -215,16 +223,18 @@ impl Tenant<'_> {
         cards.into_iter().map(with_doors).collect()
     }
 
-    /// The doors that the last card of a method was ordered for.
+    /// The doors that the last card of a method was written for, or may have been.
     fn doors_on_card(
         &self,
         method: AccessMethodId,
     ) -> Result<Vec<(AcsEntranceId, String, DoorKind)>, StoreError> {
         self.db.all(
-            "SELECT e.acs_entrance_id, coalesce(e.display_name, e.name) AS shown, e.kind
+            &format!(
+                "SELECT e.acs_entrance_id, coalesce(e.display_name, e.name) AS shown, e.kind
              FROM ordered_card o JOIN json_each(o.acs_entrance_ids) d JOIN acs_entrance e ON e.acs_entrance_id = d.value
-             WHERE o.rowid = (SELECT max(w.rowid) FROM ordered_card w WHERE w.access_method_id = ?1)
-             ORDER BY d.key",
+             WHERE o.rowid = (SELECT max(w.rowid) FROM ordered_card w WHERE w.access_method_id = ?1 AND {WAS_WRITTEN})
+             ORDER BY d.key"
+            ),
             [method.to_string()],
             |row| Ok((id(row, "acs_entrance_id")?, row.get("shown")?, super::sites::kind(row, "kind")?)),
         )
@@ -290,20 +300,25 @@ impl Tenant<'_> {
         let made_at = report.local.as_ref().map(|local| ms(local.created_at)).filter(|_| is_late);
         let ordered_as = (is_late && made_at.is_none()).then(|| report.job_id.to_string());
         let others = self.db.all(
-            "SELECT m.access_method_id, m.access_grant_id,
+            &format!(
+                "SELECT m.access_method_id, m.access_grant_id,
                     c.is_issued AND g.deleted_at IS NULL AND t.deleted_at IS NULL AS is_in_use
              FROM access_grant g JOIN access_method m USING(access_grant_id) JOIN card_state c USING(access_method_id)
              LEFT JOIN method_end t USING(access_method_id)
              JOIN ordered_card o ON o.rowid =
-               (SELECT max(w.rowid) FROM ordered_card w WHERE w.access_method_id = m.access_method_id)
+               (SELECT max(w.rowid) FROM ordered_card w
+                WHERE w.access_method_id = m.access_method_id AND {WAS_WRITTEN})
              WHERE g.workspace_id = ?1 AND g.reservation_key = ?2 AND m.acs_system_id = ?3 AND m.mode = 'card'
                AND c.may_exist = 1 AND m.access_method_id IS NOT ?4
                AND EXISTS (SELECT 1 FROM json_each(o.acs_entrance_ids) d
                            JOIN acs_entrance e ON e.acs_entrance_id = d.value
                            WHERE e.kind = 'room' AND d.value IN (SELECT value FROM json_each(?5)))
                AND (?6 IS NULL OR o.rowid < (SELECT l.rowid FROM ordered_card l WHERE l.job_id = ?6))
-               AND (?7 IS NULL OR EXISTS (SELECT 1 FROM action_attempt a WHERE a.job_id = o.job_id AND a.created_at < ?7))
-             ORDER BY m.rowid",
+               AND (?7 IS NULL
+                    OR EXISTS (SELECT 1 FROM action_attempt a WHERE a.job_id = o.job_id AND a.created_at < ?7)
+                    OR EXISTS (SELECT 1 FROM local_job j WHERE j.job_id = o.job_id AND j.created_at < ?7))
+             ORDER BY m.rowid"
+            ),
             params![
                 self.workspace,
                 key.as_str(),

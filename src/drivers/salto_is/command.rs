@@ -283,8 +283,13 @@ impl Command {
 }
 
 /// An operator's name as far as a command carries it.
-pub(super) fn shortened(operator: &str) -> String {
+fn shortened(operator: &str) -> String {
     operator.chars().take(OPERATOR_LENGTH).collect()
+}
+
+/// Whether an answer's operator is this one. Nobody says that a server keeps padding and case as they were sent.
+pub(super) fn is_name(told: &str, operator: &str) -> bool {
+    told.trim().to_uppercase() == shortened(operator).trim().to_uppercase()
 }
 
 impl WriteCard {

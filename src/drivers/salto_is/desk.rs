@@ -27,15 +27,19 @@ pub(super) struct LastCard {
 }
 
 impl LastCards {
-    /// A card is about to be written.
-    pub(super) fn note(&self, method: AccessMethodId, card: &WriteCard) {
+    /// A card is about to be written. Gives the one before it.
+    pub(super) fn note(&self, method: AccessMethodId, card: &WriteCard) -> Option<LastCard> {
         let last = LastCard { method, rooms: card.rooms.clone(), expiry: card.expiry };
-        self.all().insert(card.encoder.clone(), last);
+        self.all().insert(card.encoder.clone(), last)
     }
 
-    /// Nothing of it was written.
-    pub(super) fn forget(&self, encoder: &str) {
-        self.all().remove(encoder);
+    /// Nothing of it was written: the one before it is the last, and may still lie there.
+    pub(super) fn take_back(&self, encoder: &str, before: Option<LastCard>) {
+        let mut all = self.all();
+        match before {
+            Some(before) => drop(all.insert(encoder.to_owned(), before)),
+            None => drop(all.remove(encoder)),
+        }
     }
 
     /// The card that must not lie on an encoder when one for `method` is to be written; one's own may be written again.

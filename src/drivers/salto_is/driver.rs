@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     answer::{self, CardShown, CopyNumber, GuestCard},
     codec::{Trailer, carries},
-    command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, shortened, symbol},
+    command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, is_name, symbol},
     desk::LastCards,
     keeper::{Keeper, Request},
     session::{Conversation, Manners, Result as Came},
@@ -370,9 +370,12 @@ impl SaltoIs {
         {
             return performed;
         }
-        if let (Order::CardEncode(card), Command::WriteCard(write)) = (&work.order, &command) {
-            self.last_cards.note(card.access_method_id, write);
-        }
+        let before = match (&work.order, &command) {
+            (Order::CardEncode(card), Command::WriteCard(write)) => {
+                self.last_cards.note(card.access_method_id, write)
+            }
+            _ => None,
+        };
         let writes = command.writes();
         let conversation = Conversation::new(command, self.manners(&work.order));
         let held = self.hold(conversation, progress).await;
@@ -381,7 +384,7 @@ impl SaltoIs {
             Held::Came(Came::NothingSent(_) | Came::Refused(_)) | Held::NotBegun(_),
         ) = (&work.order, &held)
         {
-            self.last_cards.forget(card.encoder.as_str());
+            self.last_cards.take_back(card.encoder.as_str(), before);
         }
         match held {
             Held::Came(Came::NothingSent(refusal)) | Held::NotBegun(refusal) => {
@@ -522,7 +525,7 @@ impl SaltoIs {
                             .map(|zoned| zoned.timestamp())
                     }),
                     ends_at: expiry.and_then(|expiry| self.end_of(expiry)),
-                    made_here: (!operator.is_empty()).then(|| operator == shortened(&self.config.operator)),
+                    made_here: (!operator.is_empty()).then(|| is_name(&operator, &self.config.operator)),
                 }
             }
             CardShown::Staff => CardSeen::Staff,

@@ -198,12 +198,17 @@ impl Tenant<'_> {
         for checkout in &plan.checkouts {
             self.order_checkout(now, checkout, last_of)?;
         }
-        if let Some(key) = last_of {
-            self.forget_stay_ends(now, key)?;
-            self.db.execute(
-                "DELETE FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2",
-                params![self.workspace, key.as_str()],
-            )?;
+        match (last_of, &grant.reservation_key) {
+            (Some(key), _) => {
+                self.forget_stay_ends(now, key)?;
+                self.db.execute(
+                    "DELETE FROM reservation_entrance WHERE workspace_id = ?1 AND reservation_key = ?2",
+                    params![self.workspace, key.as_str()],
+                )?;
+            }
+            // Without it the stay may end earlier.
+            (None, Some(key)) => self.follow_stay_end(now, key)?,
+            (None, None) => {}
         }
         self.sweep(grant.id)
     }

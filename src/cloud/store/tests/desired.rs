@@ -307,6 +307,7 @@ fn a_card_that_a_desk_wrote_issues_its_method_once_as_one_from_here_does() {
     assert_eq!(
         property.told()[before..],
         [
+            "acs_credential.issued",
             "access_method.issued",
             "access_grant.access_granted_to_door",
             "access_grant.access_granted_to_door",

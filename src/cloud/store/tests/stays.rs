@@ -111,6 +111,39 @@ fn a_moved_end_is_told_to_the_lock_system_that_holds_the_stay_and_to_no_other() 
 }
 
 #[test]
+fn a_stay_that_is_shorter_without_one_of_its_grants_is_told_so_and_not_to_a_room_that_it_left() {
+    let mut property = Property::configured(told_ends);
+    let jane = property.grant("stay-1", &["101"], 24);
+    let john = property.grant("stay-1", &["101"], 48);
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.ends_in(&john, 60);
+    assert_eq!(property.stay_ends(), [("101".into(), 60, None)]);
+    property.delete(&john);
+    assert_eq!(property.stay_ends(), [("101".into(), 24, None)]);
+    // The ledger is all that still says 101.
+    let now = property.now;
+    let move_to = GrantChange { entrances: Some(vec![property.door("102")]), ..GrantChange::default() };
+    property.tenant().update_grant(now, &GrantName::Id(jane.id), &move_to).unwrap().unwrap();
+    property.ends_in(&jane, 30);
+    assert_eq!(property.stay_ends(), [("101".into(), 24, None)]);
+}
+
+#[test]
+fn a_deleted_card_opens_what_was_written_on_it_and_not_what_was_ordered_in_vain() {
+    let mut property = Property::new();
+    let [jane, john] = ["stay-1"; 2].map(|stay| property.grant(stay, &["101", "lobby"], 24));
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    let (now, change) =
+        (property.now, GrantChange { entrances: Some(vec![property.door("101")]), ..GrantChange::default() });
+    property.tenant().update_grant(now, &GrantName::Id(jane.id), &change).unwrap().unwrap();
+    let (_, job) = property.encode(jane.methods[0].id);
+    property.report(job, Outcome::failed(Code::NoCard, "nobody laid a card down"));
+    property.delete(&jane);
+    let [lost] = &property.look(&john).deleted_cards[..] else { panic!("one card") };
+    assert_eq!(lost.doors, ["101", "lobby"]);
+}
+
+#[test]
 fn a_lock_system_that_was_not_told_is_shown_and_asked_again_with_the_next_change() {
     for (outcome, refused) in [
         (Outcome::failed(Code::NoStayToJoin, "checked out"), Some("no_stay_to_join")),
