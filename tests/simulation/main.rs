@@ -113,11 +113,15 @@ fn a_seed_gives_the_same_history_every_time() {
 
 /// Some seed of these breaks the promise in these words.
 fn caught(mutant: Mutant, words: &str) {
+    caught_from(0, mutant, words);
+}
+
+fn caught_from(first: u64, mutant: Mutant, words: &str) {
     let is_caught = |seed| match play(seed, mutant).verdict {
         Ok(_) => false,
         Err(wrongs) => wrongs.iter().any(|wrong| wrong.contains(words)),
     };
-    assert!((0..MUTANT_SEEDS).any(is_caught), "{mutant:?} is not caught: {words}");
+    assert!((first..first + MUTANT_SEEDS).any(is_caught), "{mutant:?} is not caught: {words}");
 }
 
 #[test]
@@ -189,5 +193,6 @@ fn an_agent_that_forgets_a_pause_is_caught() {
 
 #[test]
 fn an_agent_that_forgets_with_its_next_start_that_its_memory_may_be_an_old_one_is_caught() {
-    caught(Mutant::ForgetsItMetNobody, "which the agent had taken at the site");
+    // Few histories put an agent back and start it twice before it meets its cloud; one of these does.
+    caught_from(440, Mutant::ForgetsItMetNobody, "which the agent had taken at the site");
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     num::NonZeroU32,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot},
     task::JoinSet,
 };
 
@@ -95,7 +96,8 @@ struct Shared {
     clock: Clock,
     zone: TimeZone,
     state: Mutex<State>,
-    changes: watch::Sender<()>,
+    /// Wakes whoever waits in the order in which they wait: a simulation has to go the same way every time.
+    changes: Notify,
 }
 
 impl Simulator {
@@ -111,7 +113,7 @@ impl Simulator {
             clock: Clock::simulated(starts_at),
             zone,
             state: Mutex::new(state),
-            changes: watch::Sender::new(()),
+            changes: Notify::new(),
         })))
     }
 
@@ -221,13 +223,14 @@ impl Simulator {
 
     /// Waits until something is so. The caller bounds it.
     pub(super) async fn until<T>(&self, mut seen: impl FnMut(&State) -> Option<T>) -> T {
-        let mut changes = self.0.changes.subscribe();
         loop {
+            let mut change = pin!(self.0.changes.notified());
+            // Before looking, so that no change falls in between.
+            change.as_mut().enable();
             if let Some(found) = self.look(&mut seen) {
                 return found;
             }
-            // Cannot fail: the sender lives as long as this simulator.
-            let _ = changes.changed().await;
+            change.await;
         }
     }
 
@@ -237,7 +240,7 @@ impl Simulator {
 
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State, Timestamp) -> T) -> T {
         let result = change(&mut self.lock(), self.now());
-        self.0.changes.send_replace(());
+        self.0.changes.notify_waiters();
         result
     }
 
@@ -259,7 +262,7 @@ impl Simulator {
 
     pub(super) fn set_clock(&self, to: Timestamp) {
         self.0.clock.jump_to(to);
-        self.0.changes.send_replace(());
+        self.0.changes.notify_waiters();
     }
 }
 

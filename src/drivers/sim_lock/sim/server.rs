@@ -3,6 +3,7 @@
 use std::{
     fmt,
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::watch,
+    sync::Notify,
     task::JoinSet,
     time::timeout,
 };
@@ -80,7 +81,8 @@ struct Shared {
     lock: Mutex<Lock>,
     /// Who holds it has the lock's one hand: requests are done one after the other, whichever connection they came by.
     hand: tokio::sync::Mutex<()>,
-    changes: watch::Sender<()>,
+    /// Wakes whoever waits in the order in which they wait: a simulation has to go the same way every time.
+    changes: Notify,
 }
 
 /// A connection that is silent for this long is closed.
@@ -107,7 +109,7 @@ impl Simulator {
             name: settings.name.clone(),
             lock: Mutex::new(Lock::new(settings, clock)?),
             hand: tokio::sync::Mutex::new(()),
-            changes: watch::Sender::new(()),
+            changes: Notify::new(),
         })))
     }
 
@@ -235,13 +237,14 @@ impl Simulator {
 
     /// Waits until something is so. The caller bounds it.
     pub(super) async fn until<T>(&self, mut seen: impl FnMut(&Lock) -> Option<T>) -> T {
-        let mut changes = self.0.changes.subscribe();
         loop {
+            let mut change = pin!(self.0.changes.notified());
+            // Before looking, so that no change falls in between.
+            change.as_mut().enable();
             if let Some(found) = self.look(&mut seen) {
                 return found;
             }
-            // Cannot fail: the sender lives as long as this simulator.
-            let _ = changes.changed().await;
+            change.await;
         }
     }
 
@@ -251,7 +254,7 @@ impl Simulator {
 
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Lock) -> T) -> T {
         let result = change(&mut self.lock());
-        self.0.changes.send_replace(());
+        self.0.changes.notify_waiters();
         result
     }
 
