@@ -91,6 +91,16 @@ impl Tenant<'_> {
         Ok(())
     }
 
+    /// Whether a lock system was told, or is to be told, until when a stay is.
+    pub(super) fn has_told_an_end(&self, key: &ReservationKey) -> Result<bool, StoreError> {
+        let told = self.db.one(
+            "SELECT 1 FROM stay_end WHERE workspace_id = ?1 AND reservation_key = ?2",
+            params![self.workspace, key.as_str()],
+            |_| Ok(()),
+        )?;
+        Ok(told.is_some())
+    }
+
     /// A card was written until an end that its grant no longer has: when that was moved, nobody could know that the stay
     /// would hold its room.
     pub(super) fn catch_up_with_stay_end(

@@ -206,8 +206,9 @@ impl Tenant<'_> {
                     params![self.workspace, key.as_str()],
                 )?;
             }
-            // Without it the stay may end earlier.
-            (None, Some(key)) => self.follow_stay_end(now, key)?,
+            // Without it the stay may end earlier than was told.
+            (None, Some(key)) if self.has_told_an_end(key)? => self.follow_stay_end(now, key)?,
+            (None, Some(_)) => {}
             (None, None) => {}
         }
         self.sweep(grant.id)
