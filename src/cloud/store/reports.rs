@@ -22,6 +22,7 @@ use super::{
 
 /// A card job as it was ordered.
 pub(super) struct OrderedCard {
+    job: JobId,
     workspace: WorkspaceId,
     method: AccessMethodId,
     doors: Vec<AcsEntranceId>,
@@ -134,6 +135,7 @@ impl Db {
             params![job.to_string(), bridge.to_string()],
             |row| {
                 Ok(OrderedCard {
+                    job,
                     workspace: id(row, "workspace_id")?,
                     method: id(row, "access_method_id")?,
                     doors: json(row, "acs_entrance_ids")?,
@@ -227,7 +229,8 @@ impl Tenant<'_> {
             self.end_attempt(now, attempt, &ended)?;
         }
         let Some(method) = method else { return Ok(()) };
-        self.move_method(now, &method, card, end, report)?;
+        let still_in_doubt = self.is_in_doubt_by_another(card)?;
+        self.move_method(now, &method, card, end, still_in_doubt, report)?;
         if !matches!(end, CardEnd::Written { .. }) {
             return Ok(());
         }
@@ -241,6 +244,23 @@ impl Tenant<'_> {
         }
     }
 
+    /// Whether another card of the same method may have been written, and nothing has settled that: what came of this one
+    /// says nothing about it.
+    fn is_in_doubt_by_another(&self, card: &OrderedCard) -> Result<bool, StoreError> {
+        let other = self.db.one(
+            "SELECT 1 FROM ordered_card w
+             WHERE w.access_method_id = ?1 AND w.workspace_id = ?2 AND w.job_id <> ?3 AND w.revision < 2
+               AND (EXISTS (SELECT 1 FROM action_attempt a
+                            WHERE a.job_id = w.job_id AND a.error_type = 'encoding_interrupted')
+                      AND coalesce((SELECT e.state FROM job_end e WHERE e.job_id = w.job_id
+                                    ORDER BY e.revision DESC LIMIT 1), 'unknown') = 'unknown'
+                    OR EXISTS (SELECT 1 FROM local_job j WHERE j.job_id = w.job_id AND j.state = 'unknown'))",
+            params![card.method.to_string(), self.workspace, card.job.to_string()],
+            |_| Ok(()),
+        )?;
+        Ok(other.is_some())
+    }
+
     /// Brings what is observed of a method to where its job ended.
     fn move_method(
         &mut self,
@@ -248,6 +268,7 @@ impl Tenant<'_> {
         method: &Method,
         card: &OrderedCard,
         end: CardEnd,
+        still_in_doubt: bool,
         report: &Report,
     ) -> Result<(), StoreError> {
         match end {
@@ -266,13 +287,13 @@ impl Tenant<'_> {
                 self.observe(
                     method.id,
                     &Observed {
-                        is_issued: is_current && !is_overridden,
+                        is_issued: is_current && !is_overridden && !still_in_doubt,
                         issued_at: Some(method.issued_at.unwrap_or(now)),
-                        in_doubt: false,
+                        in_doubt: still_in_doubt,
                         card: CardFate::MayExist { opens_until: later(method.card, window.ends_at()) },
                     },
                 )?;
-                if is_overridden {
+                if is_overridden || still_in_doubt {
                     return Ok(());
                 }
                 self.forget_overridden(method.id)?;
@@ -292,6 +313,8 @@ impl Tenant<'_> {
                 self.forget_overridden(method.id)?;
                 self.observe_doubt(method, card.window)?;
             }
+            // The doubt about another of its cards stands.
+            CardEnd::NotWritten if still_in_doubt => {}
             CardEnd::NotWritten => {
                 // What a doubt had made possible did not happen; what was written before did.
                 let card = match method.issued_at {

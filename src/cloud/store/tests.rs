@@ -336,6 +336,27 @@ fn a_job_that_never_left_ends_for_want_of_a_bridge_and_may_be_tried_again() {
 }
 
 #[test]
+fn what_settles_a_doubt_about_an_earlier_card_leaves_the_one_about_a_later_card() {
+    for settled in [Outcome::failed(Code::NoCard, "nobody laid a card down"), written()] {
+        let mut property = Property::new();
+        let method = property.grant("stay-1", &["101"], 24).methods[0].id;
+        // The cloud takes the first order back, which may have been on its way after all.
+        let (_, first) = property.order(method);
+        property.now = property.later(SignedDuration::ZERO).next.unwrap();
+        property.later(SignedDuration::ZERO);
+        let (_, second) = property.encode(method);
+        let (now, bridge) = (property.now, property.bridge);
+        property.db.orders_lost(now, bridge, &[second]).unwrap();
+        assert!(property.method(method).unwrap().in_doubt);
+        property.report(first, settled.clone());
+        let shown = property.method(method).unwrap();
+        assert!(shown.in_doubt && !shown.is_issued, "after {settled:?}");
+        property.report(second, Outcome::failed(Code::NoCard, "it was found in a log"));
+        assert!(!property.method(method).unwrap().in_doubt);
+    }
+}
+
+#[test]
 fn a_sent_job_that_falls_silent_is_a_doubt_and_its_late_outcome_moves_only_the_method() {
     let mut property = Property::new();
     let method = property.grant("stay-1", &["101"], 24).methods[0].id;
