@@ -192,6 +192,7 @@ fn works_until_it_is_done() {
         if number == 5 {
             // The mark is all that is left of this one.
             site.agent().kill();
+            written_again(&site.folder.path().join("agent/queue.db"));
             site.control(&format!("place card-{number} on 1"));
             site.control("wait idle 1");
             site.restart_agent();
@@ -206,6 +207,8 @@ fn works_until_it_is_done() {
             saw(Saw::Grant(text(&grant)));
         }
         if number == 9 {
+            site.cloud().kill();
+            written_again(&site.folder.path().join("cloud/cloud.db"));
             site.restart_cloud();
         }
     }
@@ -213,4 +216,16 @@ fn works_until_it_is_done() {
     site.agent = None;
     site.cloud = None;
     site.kill_sim();
+}
+
+/// Writes a database and its log as they are. A write during which its process was killed may have been done and may not,
+/// and the trace does not say; the next process finds the one or the other, and builds on it.
+fn written_again(database: &Path) {
+    for end in ["", "-wal"] {
+        let mut path = database.as_os_str().to_owned();
+        path.push(end);
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let mut file = std::fs::File::options().write(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+    }
 }
