@@ -229,7 +229,7 @@ impl Tenant<'_> {
             self.end_attempt(now, attempt, &ended)?;
         }
         let Some(method) = method else { return Ok(()) };
-        let still_in_doubt = self.is_in_doubt_by_another(card)?;
+        let still_in_doubt = self.is_in_doubt_by_another(card, end)?;
         self.move_method(now, &method, card, end, still_in_doubt, report)?;
         if !matches!(end, CardEnd::Written { .. }) {
             return Ok(());
@@ -244,18 +244,20 @@ impl Tenant<'_> {
         }
     }
 
-    /// Whether another card of the same method may have been written, and nothing has settled that: what came of this one
-    /// says nothing about it.
-    fn is_in_doubt_by_another(&self, card: &OrderedCard) -> Result<bool, StoreError> {
+    /// Whether another card of the same method may have been written, nothing has settled that, and what came of this one
+    /// says nothing about it: one that was written makes those good that were ordered before it.
+    fn is_in_doubt_by_another(&self, card: &OrderedCard, end: CardEnd) -> Result<bool, StoreError> {
+        let later_ones_alone = matches!(end, CardEnd::Written { .. });
         let other = self.db.one(
             "SELECT 1 FROM ordered_card w
              WHERE w.access_method_id = ?1 AND w.workspace_id = ?2 AND w.job_id <> ?3 AND w.revision < 2
+               AND (NOT ?4 OR w.rowid > (SELECT o.rowid FROM ordered_card o WHERE o.job_id = ?3))
                AND (EXISTS (SELECT 1 FROM action_attempt a
                             WHERE a.job_id = w.job_id AND a.error_type = 'encoding_interrupted')
                       AND coalesce((SELECT e.state FROM job_end e WHERE e.job_id = w.job_id
                                     ORDER BY e.revision DESC LIMIT 1), 'unknown') = 'unknown'
                     OR EXISTS (SELECT 1 FROM local_job j WHERE j.job_id = w.job_id AND j.state = 'unknown'))",
-            params![card.method.to_string(), self.workspace, card.job.to_string()],
+            params![card.method.to_string(), self.workspace, card.job.to_string(), later_ones_alone],
             |_| Ok(()),
         )?;
         Ok(other.is_some())

@@ -320,6 +320,23 @@ fn a_card_that_a_desk_wrote_issues_its_method_once_as_one_from_here_does() {
     assert_eq!(refused.name(), "access_method_not_ready_for_encoding");
 }
 
+/// Nobody else would ever settle what a bridge has forgotten.
+#[test]
+fn a_card_that_a_desk_wrote_makes_an_older_doubt_good_and_one_that_it_did_not_write_leaves_it() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101", "lobby"], 24).methods[0].id;
+    let (_, job) = property.encode(method);
+    let (now, bridge) = (property.now, property.bridge);
+    property.db.orders_lost(now, bridge, &[job]).unwrap();
+    for (number, outcome) in [(7, Outcome::failed(Code::NoCard, "nobody laid a card down")), (8, written())] {
+        assert!(property.method(method).unwrap().in_doubt);
+        let report = of_desk(&property, number, method, outcome);
+        property.db.apply_report(now, bridge, &report).unwrap();
+    }
+    let shown = property.method(method).unwrap();
+    assert!(shown.is_issued && !shown.in_doubt);
+}
+
 #[test]
 fn a_doubt_about_a_desks_card_is_its_methods_and_what_settles_it_is_told() {
     for (verdict, issued) in [(Verdict::Done, true), (Verdict::NotDone, false)] {
