@@ -20,7 +20,7 @@ use super::{
     admin::{LinkState, NewJob, Question, Request, Response, Watched, Watchers},
     answers::{self, LinkView},
     conditions::Conditions,
-    desired::Inbox,
+    desired::{Came, Inbox, TooMuch},
     notify::ServiceManager,
     pairing::{Own, Pairing, take_ledger},
     reload::{self, Reload},
@@ -34,8 +34,8 @@ use crate::{
     link::{self, Link, Settings},
     model::{DoorName, Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
     protocol::{
-        DESIRED_SINCE, Desired, Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey,
-        Refused, RefusedCode, Stage, Status, StreamName, Welcome,
+        DESIRED_SINCE, Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused,
+        RefusedCode, Stage, Status, StreamName, Welcome,
     },
     queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed},
     seams::{Random, Storage, TrustedTime},
@@ -85,7 +85,7 @@ enum Answer {
     },
     OrdersLimit(Result<u64, StoreError>),
     /// A frame of what is desired is durable, up to here, or is not.
-    Desired(Arc<Desired>, Result<Position, StoreError>),
+    Desired(Arc<Came>, Result<Position, StoreError>),
     Unconfirmed(Result<Unconfirmed, StoreError>),
     ChangedRooms(Result<Vec<(SystemName, DoorName)>, StoreError>),
     AskAgain,
@@ -626,10 +626,10 @@ impl Core {
                 state.uplink.allow_reports(up_to);
                 self.ask_reports(state);
             }
-            Frame::Desired(desired) => {
-                state.desired.came(desired);
-                self.take_desired(state);
-            }
+            Frame::Desired(desired) => match state.desired.came(desired, state.acknowledged) {
+                Ok(()) => self.take_desired(state),
+                Err(too_much) => self.refuse_desired(state, too_much),
+            },
             Frame::Limit(_)
             | Frame::Hello(_)
             | Frame::Welcome(_)
@@ -645,10 +645,27 @@ impl Core {
 
     /// Stores what the cloud desires, in a commit that no job waits for.
     fn take_desired(&self, state: &mut State) {
-        let Some(desired) = state.desired.next() else { return };
-        let next = Arc::clone(&desired);
-        let taken = self.queue.submit(move |queue: &mut Queue| queue.take_desired(&next));
-        state.tasks.push(Box::pin(async move { Answer::Desired(desired, committed(taken).await) }));
+        let Some(came) = state.desired.next() else { return };
+        let next = Arc::clone(&came);
+        let taken =
+            self.queue.submit(move |queue: &mut Queue| queue.take_desired_after(&next.desired, next.heard));
+        state.tasks.push(Box::pin(async move { Answer::Desired(came, committed(taken).await) }));
+    }
+
+    /// The cloud does not keep to what it may have under way. Nothing is lost: what was not stored comes again.
+    fn refuse_desired(&self, state: &mut State, too_much: TooMuch) {
+        let message = format!("the cloud tells more than is agreed ({too_much}): its connection was ended");
+        tracing::warn!(error = %too_much, "what is desired was not taken");
+        state.desired.clear();
+        state.conditions.set(
+            self.time.now(),
+            "cloud",
+            "desired_exceeds_limit",
+            Severity::Error,
+            message.as_str(),
+        );
+        let (code, retry_after_ms) = (RefusedCode::LimitExceeded, None);
+        state.uplink.refuse(Frame::Refused(Refused { code, message, retry_after_ms }));
     }
 
     fn ask_reports(&self, state: &mut State) {
@@ -778,6 +795,7 @@ impl Core {
                     return;
                 }
                 self.dispatch.welcomed();
+                state.acknowledged = reports_after;
                 state.uplink.up(connection, reports_after, reports_limit);
                 if let Some(held) = desired {
                     state.uplink.desired_held(held);
@@ -836,10 +854,13 @@ impl Core {
                     "which rooms others have changed could not be looked up"
                 );
             }
-            Answer::Desired(desired, result) => {
-                let counts = state.desired.stored(&desired, result.is_ok());
+            Answer::Desired(came, result) => {
+                let counts = state.desired.stored(&came, result.is_ok());
                 match result {
-                    Ok(held) if counts => state.uplink.desired_held(held),
+                    Ok(held) if counts => {
+                        state.conditions.clear("cloud", "desired_exceeds_limit");
+                        state.uplink.desired_held(held);
+                    }
                     Ok(_) => {}
                     Err(error) => return self.ask_again_later(state, &error),
                 }

@@ -99,6 +99,7 @@ struct CardJob {
     job_id: JobId,
     state: JobState,
     origin: Origin,
+    sent_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
 }
 
@@ -113,19 +114,21 @@ impl Queue {
         card: &DesiredCard,
     ) -> Result<CardStanding, StoreError> {
         let mut was_tried = false;
-        for CardJob { job_id, state, .. } in self.card_jobs(card.access_method_id)? {
-            let state = match state {
+        for job in self.card_jobs(card.access_method_id)? {
+            let state = match job.state {
                 JobState::Received | JobState::Waiting | JobState::Sent => DesiredCardState::BeingEncoded,
                 JobState::Unknown => DesiredCardState::InDoubt,
-                JobState::Succeeded if self.wrote(job_id, grant, card)? => DesiredCardState::Issued,
-                // The grant has changed since: only the cloud knows whether that asks for another card.
-                JobState::Succeeded => break,
+                JobState::Succeeded => match self.written(&job, grant, card)? {
+                    Some(standing) => return Ok(standing),
+                    // The grant has changed since: only the cloud knows whether that asks for another card.
+                    None => break,
+                },
                 JobState::Failed | JobState::Cancelled | JobState::Expired | JobState::Superseded => {
                     was_tried = true;
                     continue;
                 }
             };
-            return Ok(CardStanding { state, why: None, job_id: Some(job_id) });
+            return Ok(CardStanding { state, why: None, job_id: Some(job.job_id) });
         }
         let state = match card.state {
             // The order that the cloud speaks of has ended here.
@@ -135,14 +138,55 @@ impl Queue {
         Ok(CardStanding { state, why: card.why.clone(), job_id: None })
     }
 
-    /// Whether the card of a job is what its grant says now.
-    fn wrote(&self, job_id: JobId, grant: &DesiredGrant, card: &DesiredCard) -> Result<bool, StoreError> {
-        let job = self.job(job_id)?.and_then(|detail| detail.job);
-        let Some(Job { order: Order::CardEncode(written), .. }) = job else { return Ok(false) };
+    /// Where a card stands that a job has written, if it is what its grant says now.
+    fn written(
+        &self,
+        by: &CardJob,
+        grant: &DesiredGrant,
+        card: &DesiredCard,
+    ) -> Result<Option<CardStanding>, StoreError> {
+        let row = self.known(by.job_id)?;
+        let Some(Job { order: Order::CardEncode(written), .. }) = row.body.as_ref().map(|body| &body.job)
+        else {
+            return Ok(None);
+        };
         let doors = grant.doors_in(&card.system);
         let opens_the_same =
             doors.len() == written.doors.len() && doors.iter().all(|door| written.doors.contains(door));
-        Ok(written.window == grant.window && opens_the_same)
+        if written.window != grant.window || !opens_the_same {
+            return Ok(None);
+        }
+        let standing = |state, why| Some(CardStanding { state, why, job_id: Some(by.job_id) });
+        for name in &row.rooms {
+            let Some(room) = self.room(&card.system, name)? else { continue };
+            let is_overtaken = by.sent_at.is_some_and(|sent_at| room.has_begun_after(sent_at));
+            let (state, why) = match (is_overtaken, room.certain, room.holder == written.reservation_key) {
+                (true, true, true) => (
+                    DesiredCardState::EncodingRequired,
+                    format!(
+                        "it no longer opens room {name}, where a later card began the stay anew: `latchd encode --again` \
+                         makes another"
+                    ),
+                ),
+                (true, true, false) => (
+                    DesiredCardState::Issued,
+                    format!(
+                        "room {name} has been checked out or follows another stay by now: this card opens it only until a \
+                         card of that stay is used there"
+                    ),
+                ),
+                (true, false, _) => (
+                    DesiredCardState::Issued,
+                    format!(
+                        "it may no longer open room {name}, where a later job may have begun a stay: settle that doubt, \
+                         then `latchd encode --again` makes another"
+                    ),
+                ),
+                (false, ..) => continue,
+            };
+            return Ok(standing(state, Some(why)));
+        }
+        Ok(standing(DesiredCardState::Issued, None))
     }
 
     /// The job by which a desk writes a card. It is not in the queue yet: hand it to [`Queue::accept_local`] in the same
@@ -210,7 +254,7 @@ impl Queue {
             Order::StayCheckout { reservation_key, .. } => return self.stay_was_made_here(reservation_key),
             _ => return Ok(false),
         };
-        for CardJob { job_id, state, origin, ended_at } in self.card_jobs(card.access_method_id)? {
+        for CardJob { job_id, state, origin, ended_at, .. } in self.card_jobs(card.access_method_id)? {
             if origin != Origin::Person {
                 continue;
             }
@@ -246,6 +290,36 @@ impl Queue {
         Ok(())
     }
 
+    /// Remembers, once, which cards the jobs were about that were here before anybody did.
+    pub(super) fn note_earlier_cards(&mut self) -> Result<(), StoreError> {
+        let are_noted = "SELECT 1 FROM memory WHERE cards_noted = 1";
+        if self.connection.prepare_cached(are_noted)?.exists([])? {
+            return Ok(());
+        }
+        self.connection.execute_batch("SAVEPOINT earlier_cards")?;
+        let jobs = self.ids("SELECT job_id FROM job WHERE kind = 'card.encode' AND body IS NOT NULL", [])?;
+        let (mut noted, mut unreadable) = (0_u64, 0_u64);
+        for job_id in jobs {
+            match self.known(job_id) {
+                Ok(row) => {
+                    self.note_card(&row)?;
+                    noted += 1;
+                }
+                Err(error @ (StoreError::Sealed(_) | StoreError::Corrupt { .. })) => {
+                    tracing::warn!(job = %job_id, error = error.chain(), "which card it is about cannot be read any more");
+                    unreadable += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // With another key none can be read; with the right one they can.
+        if noted > 0 || unreadable == 0 {
+            self.connection.execute("UPDATE memory SET cards_noted = 1", [])?;
+        }
+        self.connection.execute_batch("RELEASE earlier_cards")?;
+        Ok(())
+    }
+
     /// Deletes a bounded number of notes of jobs that are gone, and says how many.
     pub(super) fn forget_card_jobs(&mut self) -> Result<usize, StoreError> {
         let sql = "DELETE FROM card_job WHERE (method_id, job_id) IN (SELECT method_id, job_id FROM card_job c \
@@ -256,7 +330,7 @@ impl Queue {
     /// The jobs about a card, newest first.
     fn card_jobs(&self, card: AccessMethodId) -> Result<Vec<CardJob>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT job.job_id, job.state, job.origin, job.ended_at FROM card_job CROSS JOIN job USING(job_id) \
+            "SELECT job.job_id, job.state, job.origin, job.sent_at, job.ended_at FROM card_job CROSS JOIN job USING(job_id) \
              WHERE method_id = ?1 ORDER BY job.id DESC",
         )?;
         let mut rows = statement.query([card.0.as_bytes()])?;
@@ -269,7 +343,8 @@ impl Queue {
                 job_id,
                 state: state_named(&state).ok_or_else(|| corrupt("its state"))?,
                 origin: origin_named(&origin).ok_or_else(|| corrupt("its origin"))?,
-                ended_at: instant(row.get(3)?),
+                sent_at: instant(row.get(3)?),
+                ended_at: instant(row.get(4)?),
             });
         }
         Ok(jobs)
@@ -294,6 +369,14 @@ mod tests {
 
     const CARD: AccessMethodId = AccessMethodId(uuid::Uuid::from_u128(0xca4d));
 
+    fn opened(folder: &tempfile::TempDir) -> Queue {
+        let random = Random::seeded(1);
+        let seal = SealKey::new([7; 32], random.clone());
+        let systems = [(SystemName::new("salto").unwrap(), Sharing::Exclusive)].into();
+        let rules = Rules { systems, ..Rules::default() };
+        Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap()
+    }
+
     struct Desk {
         queue: Queue,
         n: u64,
@@ -307,14 +390,7 @@ mod tests {
     impl Desk {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let random = Random::seeded(1);
-            let seal = SealKey::new([7; 32], random.clone());
-            let rules = Rules {
-                systems: [(SystemName::new("salto").unwrap(), Sharing::Exclusive)].into(),
-                ..Rules::default()
-            };
-            let queue = Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap();
-            let mut desk = Self { queue, n: 0, second: 10, job: None, _folder: folder };
+            let mut desk = Self { queue: opened(&folder), n: 0, second: 10, job: None, _folder: folder };
             desk.is_told(DesiredCardState::EncodingRequired, 1_000);
             desk.job = desk.wish(0, false).ok().map(|order| order.job);
             desk
@@ -348,7 +424,7 @@ mod tests {
                 job_id: id(number),
                 card_wait_seconds: 60,
             };
-            self.queue.desk_card(at(10), wish, |_, door| door.as_str() == "101").unwrap()
+            self.queue.desk_card(at(self.second), wish, |_, door| door.as_str() == "101").unwrap()
         }
 
         fn take(&mut self, order: LocalOrder) -> Accepted {
@@ -361,7 +437,7 @@ mod tests {
         fn makes(&mut self, number: u128, again: bool, outcome: Outcome) {
             let order = self.wish(number, again).unwrap();
             assert!(matches!(self.take(order), Accepted::Sent(_)));
-            self.queue.finish(at(20), id(number), outcome).unwrap();
+            self.queue.finish(at(self.second + 10), id(number), outcome).unwrap();
         }
 
         /// The cloud ordered the card at this second.
@@ -371,8 +447,36 @@ mod tests {
         }
 
         fn state(&self) -> DesiredCardState {
+            self.standing().state
+        }
+
+        fn standing(&self) -> CardStanding {
             let grant = self.queue.desired_grant_of_card(CARD).unwrap().unwrap();
-            self.queue.card_standing(&grant, &grant.cards[0]).unwrap().state
+            self.queue.card_standing(&grant, &grant.cards[0]).unwrap()
+        }
+
+        /// Some time later, another card begins a stay in the room.
+        fn begins(&mut self, number: u128, stay: &str, outcome: Outcome) {
+            self.second += 60;
+            let (created_at, expires_at) = (at(self.second), at(self.second + 60));
+            let mut job = Job { job_id: id(number), created_at, expires_at, ..self.job.clone().unwrap() };
+            let Order::CardEncode(card) = &mut job.order else { panic!("a card") };
+            card.access_method_id = AccessMethodId(uuid::Uuid::from_u128(number));
+            card.reservation_key = ReservationKey::new(stay).ok();
+            card.begin_again = true;
+            let sent = self.take(LocalOrder { job, origin: Origin::Cloud, retries: None });
+            assert!(matches!(sent, Accepted::Sent(_)));
+            self.queue.finish(at(self.second), id(number), outcome).unwrap();
+        }
+
+        /// As one of a version before cards were noted.
+        fn is_of_old(self) -> Self {
+            let Self { queue, n, second, job, _folder } = self;
+            let undone = "DELETE FROM card_job; DROP TABLE desk_fact; ALTER TABLE memory DROP COLUMN cards_noted; \
+                          PRAGMA user_version = 4;";
+            queue.connection.execute_batch(undone).unwrap();
+            drop(queue);
+            Self { queue: opened(&_folder), n, second, job, _folder }
         }
     }
 
@@ -437,7 +541,7 @@ mod tests {
         ] {
             desk.is_told(state, 1_000);
             assert_eq!(desk.wish(1, false).unwrap_err().code(), refused);
-            assert!(desk.wish(1, true).is_ok());
+            assert_eq!(desk.wish(1, true).map(|order| order.job.job_id), Ok(id(1)));
         }
         for (state, refused) in
             [(DesiredCardState::InDoubt, "card_in_doubt"), (DesiredCardState::NotReady, "card_not_ready")]
@@ -491,6 +595,61 @@ mod tests {
         let mut desk = Desk::new();
         desk.makes(1, false, Outcome::failed(Code::NoCard, "nobody laid one down"));
         assert!(matches!(desk.is_ordered(2, 5), Accepted::Sent(_)));
+    }
+
+    #[test]
+    fn a_card_that_a_later_one_of_its_stay_threw_out_asks_to_be_written_again_and_says_why() {
+        let mut desk = Desk::new();
+        desk.makes(1, false, written());
+        assert_eq!((desk.state(), desk.standing().why), (DesiredCardState::Issued, None));
+        desk.begins(2, "stay-1", Outcome::failed(Code::NoCard, "nobody laid one down"));
+        assert_eq!((desk.state(), desk.standing().why), (DesiredCardState::Issued, None));
+        desk.begins(3, "stay-1", written());
+        let standing = desk.standing();
+        assert_eq!((standing.state, standing.job_id), (DesiredCardState::EncodingRequired, Some(id(1))));
+        assert!(standing.why.unwrap().contains("latchd encode --again"));
+        desk.second += 60;
+        desk.makes(4, true, written());
+        assert_eq!((desk.state(), desk.standing().why), (DesiredCardState::Issued, None));
+    }
+
+    #[test]
+    fn a_card_that_may_have_been_thrown_out_or_whose_room_went_to_another_stay_says_so() {
+        for (stay, outcome, word) in [
+            ("stay-1", Outcome::unknown(Code::NoAnswer, "silence"), "may"),
+            ("stay-2", written(), "another stay"),
+        ] {
+            let mut desk = Desk::new();
+            desk.makes(1, false, written());
+            desk.begins(2, stay, outcome);
+            let CardStanding { state, why, .. } = desk.standing();
+            assert_eq!(state, DesiredCardState::Issued);
+            let why = why.unwrap();
+            assert!(why.contains(word) && why.contains("101"), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_cards_of_jobs_from_before_they_were_noted_are_known() {
+        let mut desk = Desk::new();
+        desk.makes(1, false, written());
+        let desk = desk.is_of_old();
+        assert_eq!(desk.standing().job_id, Some(id(1)));
+        let noted: bool =
+            desk.queue.connection.query_row("SELECT cards_noted FROM memory", [], |row| row.get(0)).unwrap();
+        assert!(noted);
+    }
+
+    #[test]
+    fn an_order_that_may_have_been_done_in_its_time_leaves_its_card_in_doubt() {
+        let mut desk = Desk::new();
+        desk.makes(1, false, Outcome::failed(Code::NoCard, "nobody laid one down"));
+        while desk.queue.purge(at(1_000)).unwrap() > 0 {}
+        desk.second = 1_100;
+        let ended = desk.is_ordered(2, 15);
+        assert!(matches!(ended, Accepted::Ended(Outcome::Unknown(_))), "{ended:?}");
+        assert_eq!(desk.state(), DesiredCardState::InDoubt);
+        assert_eq!(desk.wish(3, true), Err(DeskRefused::InDoubt));
     }
 
     #[test]

@@ -52,6 +52,16 @@ impl Queue {
     /// # Errors
     /// Those of the database; [`StoreError::DiskFull`] while nothing new is taken.
     pub fn take_desired(&mut self, desired: &Desired) -> Result<Position, StoreError> {
+        let reports = self.memory()?.reports;
+        self.take_desired_after(desired, Position { n: reports.acknowledged, ..reports.last })
+    }
+
+    /// [`Queue::take_desired`] for a change that has waited since it came: the cloud had acknowledged the reports up to
+    /// `heard` by then. What the desk took back later than that is not there again.
+    ///
+    /// # Errors
+    /// As [`Queue::take_desired`].
+    pub fn take_desired_after(&mut self, desired: &Desired, heard: Position) -> Result<Position, StoreError> {
         let held = self.desired_held()?;
         let Desired { up_to, grants, gone, complete } = desired;
         let begins = held.position.epoch < up_to.epoch;
@@ -64,9 +74,13 @@ impl Queue {
         }
         for grant in gone {
             self.forget_desired(*grant)?;
+            self.forget_made(*grant)?;
         }
         for grant in grants {
-            self.put_desired(grant, up_to.epoch, false)?;
+            if !self.is_revoked_unheard(grant.access_grant_id, heard)? {
+                self.put_desired(grant, up_to.epoch, false)?;
+                self.keep_told(grant)?;
+            }
         }
         self.hold_desired(DesiredHeld { position: *up_to, is_complete })?;
         self.drop_outdated_desired()?;

@@ -359,6 +359,11 @@ impl Room {
         }
     }
 
+    /// Whether a stay was begun here, or may have been, or the room freed, after a job was sent at this millisecond.
+    pub(super) fn has_begun_after(&self, sent_at: Timestamp) -> bool {
+        self.since.as_millisecond() > sent_at.as_millisecond()
+    }
+
     /// Whether nobody's stay is in it, and that is certain.
     pub(super) fn is_free(&self) -> bool {
         self.certain && self.holder.is_none()

@@ -12,9 +12,9 @@ use crate::{
         GrantRequest, Means, Mode, Refused, ReservationFacts, TargetDoor, TargetSystem, Targets, plan_create,
     },
     model::{
-        AccessGrantId, AcsEntranceId, AcsSystemId, DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant,
-        DoorKind, DoorName, GrantMade, GrantRevoked, JobId, Private, ReservationKey, SystemInventory,
-        SystemName, on_the_wire,
+        AcsEntranceId, AcsSystemId, DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorKind,
+        DoorName, GrantMade, GrantRevoked, JobId, Private, ReservationKey, SystemInventory, SystemName,
+        on_the_wire,
     },
     store::StoreError,
 };
@@ -160,7 +160,8 @@ impl Queue {
         }
         let access_grant_id = grant.access_grant_id;
         self.forget_desired(access_grant_id)?;
-        self.report_revoked(&GrantRevoked { at: now, by: by.to_owned(), access_grant_id })?;
+        let revoked = GrantRevoked { at: now, by: by.to_owned(), access_grant_id };
+        self.report_revoked(&revoked, grant.window.ends_at())?;
         let detail = format!("access grant {access_grant_id} taken back at the site by {by}");
         self.audit_line(now, "revoked_here", None, &detail)?;
         Ok(Ok(grant))
@@ -288,23 +289,18 @@ impl<'a> Property<'a> {
     }
 }
 
-/// In the outbox, beside the revisions of jobs' reports: a grant that was made, and one that was taken back.
-pub(super) const MADE: u8 = 3;
-pub(super) const REVOKED: u8 = 4;
-
-pub(super) fn place(grant: AccessGrantId, what: u8) -> String {
-    format!("report.body/grant/{grant}/{what}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        model::{Admission, Capabilities, Door, LaneName, Order, Outcome, ProofLevel, SystemKind, Window},
+        model::{
+            Admission, Capabilities, Code, Door, LaneName, Order, Origin, Outcome, ProofLevel, Refusal,
+            SystemKind, Window,
+        },
         protocol::{Desired, Message, Position},
         queue::{
-            Accepted, Rules,
-            testing::{at, job, key},
+            Accepted, LocalOrder, Rules,
+            testing::{at, job, key, unlock},
         },
         seal::SealKey,
         seams::{Random, Storage},
@@ -393,6 +389,19 @@ mod tests {
             let reports = self.queue.reports_after(Position { epoch: 1, n: 0 }, 100).unwrap();
             reports.into_iter().map(|(_, message)| message).collect()
         }
+
+        /// The cloud holds all reports.
+        fn is_heard(&mut self) {
+            let last = self.queue.memory().unwrap().reports.last;
+            self.queue.hand_out_reports(Position { n: 0, ..last }, 100).unwrap();
+            self.queue.acknowledge_reports(last);
+        }
+
+        /// The cloud was set back to before it held any report.
+        fn meets_one_set_back(&mut self) {
+            let epoch = self.queue.memory().unwrap().reports.last.epoch;
+            self.queue.resume(at(7), 1, None, Position { epoch, n: 0 }).unwrap();
+        }
     }
 
     fn told() -> Desk {
@@ -458,6 +467,87 @@ mod tests {
         desk.make("stay-2", &["102"], 0..24).unwrap();
         desk.make("stay-2", &["102", "pool"], 0..24).unwrap();
         assert_eq!(desk.queue.revoke_grant(at(5), "stay-2", "Kari").unwrap(), Err(GrantRefused::Several(2)));
+    }
+
+    #[test]
+    fn a_cloud_that_was_set_back_hears_again_what_the_desk_did_and_before_what_came_of_it() {
+        let mut desk = told();
+        let kept = desk.make("stay-1", &["102"], 0..24).unwrap();
+        desk.make("stay-2", &["103"], 0..24).unwrap();
+        desk.queue.revoke_grant(at(5), "stay-2", "Kari").unwrap().unwrap();
+        let told = desk.outbox();
+        desk.is_heard();
+        desk.is_told(1, 1, vec![kept.clone()]);
+        let order = LocalOrder { job: job(9, unlock("gate")), origin: Origin::Person, retries: None };
+        let refused = Err(Refusal::new(Code::Other, "no such device"));
+        desk.queue.accept_local(at(6), order, refused, false).unwrap();
+        assert_eq!(told.len(), 3);
+        desk.meets_one_set_back();
+        let again = desk.outbox();
+        assert_eq!(again[..3], told);
+        assert!(
+            matches!(&again[3..], [Message::Outcome(report)] if report.job_id == job(9, unlock("gate")).job_id)
+        );
+        // It does not know of either yet, whatever it tells of all others.
+        desk.is_told(2, 1, Vec::new());
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), [kept]);
+        // What is on its way is not told twice.
+        desk.meets_one_set_back();
+        assert_eq!(desk.outbox(), again);
+    }
+
+    #[test]
+    fn a_grant_of_the_desks_is_told_again_as_its_cloud_told_it_last_and_not_once_that_is_gone() {
+        let mut desk = told();
+        let grant = desk.make("stay-1", &["102"], 0..24).unwrap();
+        desk.is_heard();
+        let longer = Window::new(at(0), Some(at(48 * 3_600))).unwrap();
+        let changed = DesiredGrant { window: longer, guest_name: None, ..grant };
+        desk.is_told(1, 1, vec![changed.clone()]);
+        desk.meets_one_set_back();
+        let made = GrantMade { at: at(0), by: "Kari".into(), grant: changed.clone() };
+        assert_eq!(desk.outbox(), [Message::GrantMade(made)]);
+        desk.is_heard();
+        let up_to = Position { epoch: 1, n: 2 };
+        let gone = vec![changed.access_grant_id];
+        desk.queue.take_desired(&Desired { up_to, grants: Vec::new(), gone, complete: true }).unwrap();
+        desk.meets_one_set_back();
+        assert_eq!(desk.outbox(), []);
+    }
+
+    #[test]
+    fn what_the_desk_did_to_a_grant_is_kept_until_the_grant_is_long_over() {
+        let mut desk = told();
+        desk.make("stay-1", &["102"], 0..24).unwrap();
+        desk.queue.revoke_grant(at(5), "stay-1", "Kari").unwrap().unwrap();
+        desk.is_heard();
+        desk.queue.purge(at(24 * 3_600)).unwrap();
+        desk.meets_one_set_back();
+        assert_eq!(desk.outbox().len(), 2);
+        desk.is_heard();
+        assert!(desk.queue.purge(at(24 * 3_600 + 1)).unwrap() > 0);
+        desk.meets_one_set_back();
+        assert_eq!(desk.outbox(), []);
+    }
+
+    #[test]
+    fn a_picture_from_before_its_cloud_heard_of_a_revocation_does_not_bring_a_grant_back() {
+        let mut desk = told();
+        let grant = desk.make("stay-1", &["102"], 0..24).unwrap();
+        desk.is_told(1, 1, vec![grant.clone()]);
+        desk.queue.revoke_grant(at(5), "stay-1", "Kari").unwrap().unwrap();
+        desk.is_told(1, 2, vec![grant.clone()]);
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), []);
+        desk.is_told(2, 1, vec![grant.clone()]);
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), []);
+        desk.is_heard();
+        desk.meets_one_set_back();
+        desk.is_told(3, 1, vec![grant.clone()]);
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), [], "it is told of the revocation again");
+        // It has heard of it and tells the grant all the same: it has the last word.
+        desk.is_heard();
+        desk.is_told(3, 2, vec![grant.clone()]);
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), [grant]);
     }
 
     #[test]

@@ -23,8 +23,8 @@
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
 //! else ever has to. `audit` says what the site refused and who decided what. `card_job` says which jobs were
-//! about a card, and `desired_grant` is what the cloud wants of
-//! the site, for a desk that has to go on without it.
+//! about a card, `desired_grant` is what the cloud wants of the site, for a desk that has to go on without it, and
+//! `desk_fact` what that desk did to grants.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -37,6 +37,7 @@
 mod cards;
 mod confirm;
 mod desired;
+mod facts;
 mod import;
 mod lanes;
 mod ledger;
@@ -102,6 +103,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("second.sql"),
     include_str!("third.sql"),
     include_str!("fourth.sql"),
+    include_str!("fifth.sql"),
 ];
 
 /// The schema of this version.
@@ -341,7 +343,9 @@ impl Queue {
     /// # Errors
     /// See [`crate::store::open`].
     pub fn open(storage: &Storage, seal: SealKey, random: Random, rules: Rules) -> Result<Self, StoreError> {
-        Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random, rules)
+        let mut queue = Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random, rules)?;
+        queue.note_earlier_cards()?;
+        Ok(queue)
     }
 
     fn around(
@@ -511,6 +515,7 @@ impl Queue {
     }
 
     fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
+        self.note_card(row)?;
         let why = "the job is older than what this agent remembers: it may have been done in its time";
         let outcome = Outcome::unknown(Code::MemoryRestored, why);
         self.end_by(now, row, &outcome, Event::SetBack)?;

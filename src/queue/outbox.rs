@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Memory, Queue, made};
+use super::{Memory, Queue, facts};
 use crate::{
-    model::{AccessGrantId, GrantMade, GrantRevoked, JobId, JobState, Report},
+    model::{AccessGrantId, JobId, JobState, Report},
     protocol::{
         EpochReason, Message, Position,
         stream::{self, Arrival, Resume, Sent},
@@ -225,16 +225,34 @@ impl Queue {
         Ok(())
     }
 
-    /// The cloud has forgotten reports that it had acknowledged. What it orders again is answered as it comes; the ends of
-    /// jobs that were made at the site, which it cannot ask for, go into the outbox once more: those of the newest ten
-    /// thousand that are kept. What it knows already changes nothing there.
+    /// The cloud has forgotten reports that it had acknowledged. What it orders again is answered as it comes. What it cannot
+    /// ask for goes into the outbox once more, before all that it was never told: what the desk did to grants, then the ends
+    /// of jobs that were made at the site, those of the newest ten thousand that are kept. What it knows already changes
+    /// nothing there.
     fn report_local_again(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let waiting = self.memory()?.reports.last.n;
+        self.report_facts_again()?;
         let forgotten = self.ids(
             "SELECT job_id FROM (SELECT id, job_id FROM job WHERE ended_at IS NOT NULL AND origin <> 'cloud' \
              AND job_id NOT IN (SELECT job_id FROM report) ORDER BY id DESC LIMIT ?1) ORDER BY id",
             [TOLD_AGAIN],
         )?;
-        forgotten.into_iter().try_for_each(|job_id| self.report_anew(now, job_id))
+        forgotten.into_iter().try_for_each(|job_id| self.report_anew(now, job_id))?;
+        self.put_behind(waiting)
+    }
+
+    /// Numbers the first so many reports of an epoch that has just begun behind all others.
+    fn put_behind(&mut self, first: u64) -> Result<(), StoreError> {
+        let others = self.memory()?.reports.last.n - first;
+        if first == 0 || others == 0 {
+            return Ok(());
+        }
+        // By way of numbers that none of them has.
+        self.connection.prepare_cached("UPDATE report SET n = -n")?.execute([])?;
+        self.connection
+            .prepare_cached("UPDATE report SET n = CASE WHEN -n <= ?1 THEN ?2 - n ELSE -n - ?1 END")?
+            .execute([first.cast_signed(), others.cast_signed()])?;
+        Ok(())
     }
 
     /// [`Queue::reports_after`] for a cloud: from then on it may hold them.
@@ -284,8 +302,10 @@ impl Queue {
             let grant = AccessGrantId(job_id.0);
             let message = match revision {
                 1 => Message::Outcome(self.unseal(&place(job_id, revision), &sealed)?),
-                made::MADE => Message::GrantMade(self.unseal(&made::place(grant, revision), &sealed)?),
-                made::REVOKED => Message::GrantRevoked(self.unseal(&made::place(grant, revision), &sealed)?),
+                facts::MADE => Message::GrantMade(self.unseal(&facts::place(grant, revision), &sealed)?),
+                facts::REVOKED => {
+                    Message::GrantRevoked(self.unseal(&facts::place(grant, revision), &sealed)?)
+                }
                 _ => Message::Resolution(self.unseal(&place(job_id, revision), &sealed)?),
             };
             let n = n.cast_unsigned();
@@ -302,21 +322,8 @@ impl Queue {
         self.put_report(report.job_id.0, report.revision, &body)
     }
 
-    /// [`Queue::report`] for a grant that the site made.
-    pub(super) fn report_made(&mut self, made: &GrantMade) -> Result<(), StoreError> {
-        let grant = made.grant.access_grant_id;
-        let body = self.sealed(&made::place(grant, made::MADE), made);
-        self.put_report(grant.0, made::MADE, &body)
-    }
-
-    /// [`Queue::report`] for a grant that the site took back.
-    pub(super) fn report_revoked(&mut self, revoked: &GrantRevoked) -> Result<(), StoreError> {
-        let grant = revoked.access_grant_id;
-        let body = self.sealed(&made::place(grant, made::REVOKED), revoked);
-        self.put_report(grant.0, made::REVOKED, &body)
-    }
-
-    fn put_report(&mut self, about: uuid::Uuid, what: u8, body: &[u8]) -> Result<(), StoreError> {
+    /// Puts what was sealed into the outbox, about a job or a grant.
+    pub(super) fn put_report(&mut self, about: uuid::Uuid, what: u8, body: &[u8]) -> Result<(), StoreError> {
         let mut memory = self.memory()?;
         memory.reports.last.n += 1;
         let (n, acknowledged) =

@@ -229,6 +229,7 @@ impl Queue {
         }
         gone += self.drop_outdated_desired()?;
         gone += self.forget_card_jobs()?;
+        gone += self.forget_facts(before)?;
         // Only as far as what is really gone: it never goes back, even where the clock was ahead.
         if let Some(latest) = forgotten {
             self.connection

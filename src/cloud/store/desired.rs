@@ -29,6 +29,8 @@ use crate::{
 
 /// Grants that are looked at for their bridges at a time.
 const SETTLED_AT_ONCE: u32 = 32;
+/// Grants that are gone of which a bridge is told because it spoke of them, at a time.
+const GONE: u32 = 10_000;
 /// Pictures of one frame. An order waits for no more than these.
 const TOLD_AT_ONCE: u64 = 16;
 /// A frame ends with the picture that brings it to so many bytes. In a signed text they may become twice as many.
@@ -192,7 +194,8 @@ impl Db {
         Ok(leads == Some(false))
     }
 
-    /// The bridge speaks of a grant: it is told how that is, also if there is none.
+    /// The bridge speaks of a grant: it is told how that is, also if there is none. Of so many that are gone it hears no more
+    /// before it has taken some of them in: it may name as many as it likes.
     pub(super) fn tell_desired(
         &self,
         bridge: BridgeId,
@@ -200,8 +203,9 @@ impl Db {
         grant: AccessGrantId,
     ) -> Result<(), StoreError> {
         self.execute(
-            "INSERT OR IGNORE INTO desired VALUES(?1, ?2, ?3, 0, 0, 1)",
-            params![bridge.to_string(), grant.to_string(), workspace.to_string()],
+            "INSERT OR IGNORE INTO desired SELECT ?1, ?2, ?3, 0, 0, 1
+             WHERE (SELECT count(*) FROM (SELECT 1 FROM desired WHERE bridge_id = ?1 AND gone = 1 LIMIT ?4)) < ?4",
+            params![bridge.to_string(), grant.to_string(), workspace.to_string(), GONE],
         )?;
         self.settle_desired_of(&grant.to_string()).map(drop)
     }

@@ -6,7 +6,7 @@ use rusqlite::params;
 use serde_json::{Value, json};
 
 use crate::{
-    grants::{Event, Subject},
+    grants::{CardEnd, Event, Subject, card_end},
     model::{AcsSystemId, BridgeId, JobId, LocalCard, LocalJob, Origin, Report, SystemName, WorkspaceId},
     store::StoreError,
 };
@@ -66,9 +66,12 @@ impl Db {
             return Ok(false);
         }
         // What follows from a card asks whose room it is now.
-        self.copy_ledger(bridge, &report.rooms)?;
+        self.copy_ledger(bridge, report)?;
         let adopted = match (&local.card, card) {
             (Some(wanted), None) => {
+                if !matches!(card_end(report), CardEnd::NotWritten) {
+                    self.tenant(workspace).bring_back_deleted(now, bridge, report, &local.system, wanted)?;
+                }
                 self.adopt_card(workspace, bridge, report.job_id, &local.system, wanted)?
             }
             _ => card,
@@ -169,12 +172,32 @@ impl Db {
         self.tenant(workspace).tell_more(now, &event, more)
     }
 
-    /// Forgets local jobs that were reported before an instant.
-    pub(super) fn forget_local_jobs(&self, before: i64, most: u32) -> Result<usize, StoreError> {
-        self.execute(
-            "DELETE FROM local_job WHERE rowid IN (SELECT rowid FROM local_job WHERE reported_at < ?1 LIMIT ?2)",
-            params![before, most],
-        )
+    /// Forgets local jobs that were reported before an instant. One that wrote a card goes with what was known of the card,
+    /// once that opens no longer and nobody doubts it.
+    pub(super) fn forget_local_jobs(
+        &self,
+        now: Timestamp,
+        before: i64,
+        most: u32,
+    ) -> Result<usize, StoreError> {
+        let jobs = self.all(
+            "DELETE FROM local_job WHERE rowid IN (
+               SELECT j.rowid FROM local_job j
+               WHERE reported_at < ?1
+                 AND NOT EXISTS (SELECT 1 FROM ordered_card w JOIN card_state c USING(access_method_id)
+                                 WHERE w.job_id = j.job_id
+                                   AND (c.in_doubt = 1
+                                        OR (j.state IN ('succeeded', 'unknown') AND c.may_exist = 1
+                                            AND (c.opens_until IS NULL OR c.opens_until > ?3))))
+               LIMIT ?2)
+             RETURNING job_id",
+            params![before, most, ms(now)],
+            |row| row.get::<_, String>("job_id"),
+        )?;
+        for job in &jobs {
+            self.execute("DELETE FROM ordered_card WHERE job_id = ?1", [job])?;
+        }
+        Ok(jobs.len())
     }
 }
 

@@ -8,13 +8,13 @@ use super::{Db, Fault, GrantCommand, GrantName, IdentityRef, Person, Requested, 
 use crate::{
     grants::{Created, Event, GrantProblem, GrantRequest, Means, Mode, NewMethod, Targets, plan_create},
     model::{
-        AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, DesiredGrant, GrantMade, GrantRevoked,
-        SystemName,
+        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, DesiredGrant, GrantMade,
+        GrantRevoked, LocalCard, Report, ReservationKey, SystemName,
     },
     store::StoreError,
 };
 
-use super::rows::id;
+use super::rows::{id, ms};
 
 /// The name under which a grant shows that it does not fit.
 const PROBLEM: &str = "made_at_site";
@@ -47,8 +47,11 @@ impl Db {
         if !self.is_desired_of(bridge, grant)? {
             return self.tell_desired(bridge, workspace, grant);
         }
-        // One that is not there any more was taken back here as well.
-        self.tenant(workspace).delete_grant(now, grant).map(drop)
+        match self.tenant(workspace).delete_grant(now, grant)? {
+            Ok(()) => Ok(()),
+            // One that is not there any more was taken back here as well; the site hears how it is.
+            Err(_) => self.tell_desired(bridge, workspace, grant),
+        }
     }
 
     fn was_adopted(&self, grant: &DesiredGrant) -> Result<bool, StoreError> {
@@ -148,6 +151,57 @@ impl Tenant<'_> {
         self.tell(now, &plan.events)?;
         let adopted = self.grant(&GrantName::Id(access_grant_id))?;
         adopted.map(drop).ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was taken over"))
+    }
+
+    /// A desk wrote the card of a method, or may have, that was taken back here meanwhile. It opens all the same, so the method
+    /// and, if that is gone too, its grant are there again, deleted as they were, until the card opens no longer.
+    pub(super) fn bring_back_deleted(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        report: &Report,
+        system: &SystemName,
+        card: &LocalCard,
+    ) -> Result<(), StoreError> {
+        let method = card.access_method_id;
+        let Some(system) = self.system_named(bridge, system)? else { return Ok(()) };
+        if self.is_method(method)? {
+            return Ok(());
+        }
+        let grant = self.db.one(
+            "SELECT access_grant_id FROM past_method WHERE access_method_id = ?1 AND workspace_id = ?2",
+            params![method.to_string(), self.workspace],
+            |row| id::<AccessGrantId>(row, "access_grant_id"),
+        )?;
+        let Some(grant) = grant else { return Ok(()) };
+        let stay = report.rooms.iter().find_map(|room| room.reservation_key.as_ref());
+        self.db.execute(
+            "INSERT OR IGNORE INTO access_grant(access_grant_id, workspace_id, user_identity_id, reservation_key,
+                                                starts_at, ends_at, created_at, deleted_at)
+             SELECT p.access_grant_id, p.workspace_id, user_identity_id, ?3, ?4, ?5, told_at, told_at
+             FROM past_grant p JOIN user_identity USING(user_identity_id)
+             WHERE p.access_grant_id = ?1 AND p.workspace_id = ?2",
+            params![
+                grant.to_string(),
+                self.workspace,
+                stay.map(ReservationKey::as_str),
+                ms(card.window.starts_at()),
+                card.window.ends_at().map(ms)
+            ],
+        )?;
+        let is_back = self.db.execute(
+            "INSERT INTO access_method
+             SELECT ?1, workspace_id, access_grant_id, 0, ?4, 'card', ?5 FROM access_grant
+             WHERE access_grant_id = ?2 AND workspace_id = ?3",
+            params![method.to_string(), grant.to_string(), self.workspace, system.to_string(), ms(now)],
+        )?;
+        if is_back > 0 {
+            self.db.execute(
+                "INSERT INTO method_end VALUES(?1, ?2, ?3)",
+                params![method.to_string(), self.workspace, ms(now)],
+            )?;
+        }
+        Ok(())
     }
 
     /// The doors of a grant as the desk named them; one that the site does not have any more is a problem.

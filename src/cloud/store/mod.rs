@@ -96,6 +96,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("follow.sql"),
     include_str!("stays.sql"),
     include_str!("desired.sql"),
+    include_str!("facts.sql"),
 ];
 
 /// The cloud's database.

@@ -7,7 +7,7 @@ use crate::{
     grants::{AttemptError, CardEnd, CardFate, Event, Subject, attempt_end, card_end},
     model::{
         AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, ActionAttemptId, BridgeId, CardFacts,
-        DeviceId, JobId, Origin, Outcome, Report, RoomState, Window, WorkspaceId,
+        DeviceId, JobId, Origin, Outcome, Report, Window, WorkspaceId,
     },
     store::StoreError,
 };
@@ -51,7 +51,7 @@ impl Db {
                 "UPDATE ordered_card SET revision = ?2 WHERE job_id = ?1",
                 params![report.job_id.to_string(), report.revision],
             )?;
-            self.copy_ledger(bridge, &report.rooms)?;
+            self.copy_ledger(bridge, report)?;
             return self.tenant(card.workspace).card_reported(now, &card, report);
         }
         if let Some(local) = report.local.as_ref().filter(|local| local.origin != Origin::Cloud) {
@@ -66,7 +66,7 @@ impl Db {
             self.checkout_reported(bridge, report)?;
             self.stay_end_reported(bridge, report)?;
         }
-        self.copy_ledger(bridge, &report.rooms)
+        self.copy_ledger(bridge, report)
     }
 
     /// A job of the site's own took the place of an ordered card: the method follows it as it would have followed the
@@ -168,16 +168,16 @@ impl Db {
     }
 
     /// The newer word about a room wins, whichever way the reports came.
-    pub(super) fn copy_ledger(&self, bridge: BridgeId, rooms: &[RoomState]) -> Result<(), StoreError> {
-        for room in rooms {
+    pub(super) fn copy_ledger(&self, bridge: BridgeId, report: &Report) -> Result<(), StoreError> {
+        for room in &report.rooms {
             self.execute(
                 "INSERT INTO door_ledger(workspace_id, bridge_id, system, room, reservation_key, certain, since, cards,
-                                         printed_ends)
-                 SELECT workspace_id, bridge_id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM site WHERE bridge_id = ?1
+                                         printed_ends, told_at)
+                 SELECT workspace_id, bridge_id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM site WHERE bridge_id = ?1
                  ON CONFLICT(bridge_id, system, room) DO UPDATE SET reservation_key = excluded.reservation_key,
                    certain = excluded.certain, since = excluded.since, cards = excluded.cards,
-                   printed_ends = excluded.printed_ends
-                 WHERE excluded.since >= since",
+                   printed_ends = excluded.printed_ends, told_at = excluded.told_at
+                 WHERE (excluded.told_at, excluded.since) >= (told_at, since)",
                 params![
                     bridge.to_string(),
                     room.system.as_str(),
@@ -187,6 +187,7 @@ impl Db {
                     ms(room.since),
                     room.cards,
                     serde_json::to_string(&room.printed_ends).expect("times are texts"),
+                    ms(report.at),
                 ],
             )?;
         }

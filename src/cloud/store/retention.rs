@@ -68,7 +68,7 @@ impl Db {
             self.forget_unlocks(attempts, SLICE)?,
             self.forget_attempts(now, attempts)?,
             self.forget_scans(attempts)?,
-            self.forget_local_jobs(attempts, SLICE)?,
+            self.forget_local_jobs(now, attempts, SLICE)?,
             self.execute(
                 "DELETE FROM acs_credential WHERE rowid IN (
                    SELECT c.rowid FROM acs_credential c

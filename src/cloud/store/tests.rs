@@ -628,6 +628,43 @@ fn the_copy_of_the_door_ledger_keeps_the_newer_word() {
 }
 
 #[test]
+fn the_copy_of_the_door_ledger_follows_a_beginning_that_proves_not_to_have_been() {
+    let mut property = Property::new();
+    let holds = |hours: i64, stay: &str, certain: bool| RoomState {
+        system: SystemName::new("salto").unwrap(),
+        room: DoorName::new("101").unwrap(),
+        reservation_key: Some(ReservationKey::new(stay).unwrap()),
+        certain,
+        since: property.now + SignedDuration::from_hours(hours),
+        cards: 1,
+        printed_ends: Vec::new(),
+    };
+    let unknown = Outcome::unknown(Code::NoAnswer, "silence");
+    let said = [
+        (0, written(), holds(0, "stay-1", true)),
+        (1, unknown, holds(1, "stay-2", false)),
+        // A person says that the second was not done.
+        (2, Outcome::failed(Code::NoAnswer, "it was not done"), holds(0, "stay-1", true)),
+    ];
+    let mut tell = |(hours, outcome, room): (i32, Outcome, RoomState)| {
+        let at = property.now + HOUR * hours;
+        let mut report = report(at, JobId(uuid::Uuid::from_u128(7)), outcome);
+        report.revision = u8::try_from(hours + 1).unwrap();
+        report.rooms = vec![room];
+        property.db.apply_report(at, property.bridge, &report).unwrap();
+        let row = "SELECT reservation_key, certain FROM door_ledger";
+        let held = property.db.one(row, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)));
+        held.unwrap().unwrap()
+    };
+    let [first, doubtful, settled] = said;
+    assert_eq!(tell(first.clone()), ("stay-1".into(), true));
+    assert_eq!(tell(doubtful.clone()), ("stay-2".into(), false));
+    assert_eq!(tell(settled), ("stay-1".into(), true));
+    // What a bridge that was set back tells again is older.
+    assert_eq!(tell(doubtful), ("stay-1".into(), true));
+}
+
+#[test]
 fn what_is_long_over_is_forgotten_in_slices_and_what_still_matters_is_not() {
     let mut property = Property::new();
     let done = property.grant("stay-1", &["101"], 24);

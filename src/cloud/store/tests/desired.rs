@@ -371,6 +371,82 @@ fn a_desks_card_of_a_method_that_is_not_there_or_of_another_site_moves_nothing()
 }
 
 #[test]
+fn a_desks_card_of_a_grant_that_was_deleted_meanwhile_is_shown_for_as_long_as_it_opens() {
+    for outcome in [written(), Outcome::unknown(Code::NoAnswer, "silence")] {
+        let mut property = Property::new();
+        let other = property.grant("stay-1", &["101", "lobby"], 24);
+        let grant = property.grant("stay-1", &["101", "lobby"], 24);
+        property.delete(&grant);
+        assert!(!property.still_there(&grant));
+        let mut report = of_desk(&property, 7, grant.methods[0].id, outcome);
+        report.rooms = vec![RoomState {
+            system: SystemName::new("salto").unwrap(),
+            room: DoorName::new("101").unwrap(),
+            reservation_key: ReservationKey::new("stay-1").ok(),
+            certain: true,
+            since: property.now,
+            cards: 1,
+            printed_ends: Vec::new(),
+        }];
+        for _ in 0..2 {
+            property.db.apply_report(property.now, property.bridge, &report).unwrap();
+        }
+        let opens = CardFate::MayExist { opens_until: Some(property.now + HOUR * 24) };
+        let shown = property.tenant().grant(&GrantName::Id(grant.id)).unwrap().unwrap();
+        assert!(shown.deleted_at.is_some());
+        assert_eq!(shown.user_identity, grant.user_identity);
+        assert!(shown.methods[0].deleted.is_some());
+        assert_eq!(shown.methods[0].card, opens);
+        // Whoever looks after the stay sees it as well.
+        let stay = property.tenant().grant(&GrantName::Id(other.id)).unwrap().unwrap();
+        assert_eq!(stay.deleted_cards.len(), 1);
+        assert_eq!((stay.deleted_cards[0].card, stay.deleted_cards[0].doors.len()), (opens, 2));
+        property.later(SignedDuration::from_hours(25));
+        assert!(!property.still_there(&grant));
+    }
+}
+
+#[test]
+fn a_desks_card_that_was_taken_back_by_name_meanwhile_is_shown_on_its_grant() {
+    let mut property = Property::new();
+    let grant = property.grant("stay-1", &["101", "lobby"], 24);
+    let (now, method) = (property.now, grant.methods[0].id);
+    property.tenant().delete_method(now, method).unwrap().unwrap();
+    let tried = of_desk(&property, 6, method, Outcome::failed(Code::NoCard, "nobody laid a card down"));
+    property.db.apply_report(property.now, property.bridge, &tried).unwrap();
+    assert!(property.method(method).is_none());
+    let report = of_desk(&property, 7, method, written());
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    let shown = property.method(method).unwrap();
+    assert!(shown.deleted.is_some() && shown.card.may_open(now));
+    assert_eq!(property.tenant().grant(&GrantName::Id(grant.id)).unwrap().unwrap().deleted_at, None);
+}
+
+#[test]
+fn what_says_which_doors_a_desks_card_opens_goes_when_it_opens_none() {
+    let mut property = Property::new();
+    let method = property.grant("stay-1", &["101", "lobby"], 24).methods[0].id;
+    let report = of_desk(&property, 7, method, written());
+    property.db.apply_report(property.now, property.bridge, &report).unwrap();
+    let later = property.now + HOUR * 24 * 91;
+    for (opens_until, in_doubt, rows) in [
+        (None, false, 1),
+        (Some(ms(later) + 1), false, 1),
+        (Some(ms(later)), true, 1),
+        (Some(ms(later)), false, 0),
+    ] {
+        let sql = "UPDATE card_state SET opens_until = ?1, in_doubt = ?2";
+        property.db.execute(sql, rusqlite::params![opens_until, in_doubt]).unwrap();
+        property.db.forget(later).unwrap();
+        for table in ["local_job", "ordered_card"] {
+            let count = format!("SELECT count(*) FROM {table}");
+            let left: i64 = property.db.one(&count, [], |row| row.get(0)).unwrap().unwrap();
+            assert_eq!(left, rows, "{table} {opens_until:?}");
+        }
+    }
+}
+
+#[test]
 fn a_card_that_was_ordered_here_as_well_and_not_made_ends_its_attempt_and_is_issued_by_the_desks() {
     let mut property = Property::new();
     let method = property.grant("stay-1", &["101", "lobby"], 24).methods[0].id;

@@ -1,0 +1,140 @@
+//! What a desk did to grants, as facts for the cloud: in the outbox until the cloud has them, and beyond that for as long as
+//! the grant matters. A cloud that was set back is told again, and a picture that it made before it heard of a grant's end
+//! does not bring the grant back.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{OptionalExtension, params};
+
+use super::Queue;
+use crate::{
+    model::{AccessGrantId, DesiredGrant, GrantMade, GrantRevoked},
+    protocol::Position,
+    store::StoreError,
+};
+
+/// In the outbox, beside the revisions of jobs' reports: a grant that was made, and one that was taken back.
+pub(super) const MADE: u8 = 3;
+pub(super) const REVOKED: u8 = 4;
+
+/// How long it is remembered that a grant without an end was taken back: longer than anybody keeps a backup that knows of it.
+const OPEN_END_KEPT: SignedDuration = SignedDuration::from_hours(365 * 24);
+/// Facts that one call forgets.
+const FORGOTTEN_AT_ONCE: i64 = 500;
+/// Facts that are told once more at most.
+const TOLD_AGAIN: i64 = 10_000;
+
+impl Queue {
+    /// Tells the cloud of a grant that the site made.
+    pub(super) fn report_made(&mut self, made: &GrantMade) -> Result<(), StoreError> {
+        let grant = made.grant.access_grant_id;
+        let body = self.sealed(&place(grant, MADE), made);
+        self.keep_fact(grant, MADE, made.grant.window.ends_at(), &body)?;
+        self.put_report(grant.0, MADE, &body)
+    }
+
+    /// Tells the cloud that the site took a grant back, which would have ended then.
+    pub(super) fn report_revoked(
+        &mut self,
+        revoked: &GrantRevoked,
+        ends_at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let grant = revoked.access_grant_id;
+        let body = self.sealed(&place(grant, REVOKED), revoked);
+        let until = ends_at.or_else(|| revoked.at.saturating_add(OPEN_END_KEPT).ok());
+        self.keep_fact(grant, REVOKED, until, &body)?;
+        self.put_report(grant.0, REVOKED, &body)
+    }
+
+    /// The cloud has forgotten reports that it had acknowledged: what the desk did goes into the outbox once more, as far as
+    /// it is not there. Until the cloud tells such a grant itself, it counts as one that only the site knows.
+    pub(super) fn report_facts_again(&mut self) -> Result<(), StoreError> {
+        let forgotten: Vec<([u8; 16], u8, Vec<u8>)> = self
+            .connection
+            .prepare_cached(
+                "SELECT grant_id, what, body FROM desk_fact \
+                 WHERE (grant_id, what) NOT IN (SELECT job_id, revision FROM report) ORDER BY n LIMIT ?1",
+            )?
+            .query_map([TOLD_AGAIN], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<Result<_, _>>()?;
+        for (grant, what, body) in forgotten {
+            self.connection
+                .prepare_cached("UPDATE desired_grant SET made_here = 1 WHERE grant_id = ?1")?
+                .execute([grant])?;
+            self.put_report(uuid::Uuid::from_bytes(grant), what, &body)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the desk took a grant back and the cloud, when it said what arrived after the acknowledgement `heard`, may not
+    /// have known that.
+    pub(super) fn is_revoked_unheard(
+        &self,
+        grant: AccessGrantId,
+        heard: Position,
+    ) -> Result<bool, StoreError> {
+        if self.fact(grant, REVOKED)?.is_none() {
+            return Ok(false);
+        }
+        let reports = self.memory()?.reports;
+        let held = Position { n: reports.acknowledged, ..reports.last };
+        let in_outbox = "SELECT 1 FROM report WHERE n > ?1 AND job_id = ?2 AND revision = ?3";
+        let is_waiting = self.connection.prepare_cached(in_outbox)?.exists(params![
+            held.n.cast_signed(),
+            grant.0.as_bytes(),
+            REVOKED
+        ])?;
+        Ok(is_waiting || heard < held)
+    }
+
+    /// The cloud tells a grant: should it ever forget that the desk made it, it is told as it is now.
+    pub(super) fn keep_told(&mut self, grant: &DesiredGrant) -> Result<(), StoreError> {
+        let id = grant.access_grant_id;
+        let Some(body) = self.fact(id, MADE)? else { return Ok(()) };
+        let made: GrantMade = self.unseal(&place(id, MADE), &body)?;
+        if made.grant == *grant {
+            return Ok(());
+        }
+        let body = self.sealed(&place(id, MADE), &GrantMade { grant: grant.clone(), ..made });
+        self.keep_fact(id, MADE, grant.window.ends_at(), &body)
+    }
+
+    /// The cloud has said that a grant is gone: that the desk once made it need not be told any more.
+    pub(super) fn forget_made(&mut self, grant: AccessGrantId) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("DELETE FROM desk_fact WHERE grant_id = ?1 AND what = ?2")?
+            .execute(params![grant.0.as_bytes(), MADE])?;
+        Ok(())
+    }
+
+    /// Deletes a bounded number of facts about grants that were over before then. Says how many.
+    pub(super) fn forget_facts(&mut self, before: i64) -> Result<usize, StoreError> {
+        let sql = "DELETE FROM desk_fact WHERE n IN (SELECT n FROM desk_fact WHERE until < ?1 LIMIT ?2)";
+        Ok(self.connection.prepare_cached(sql)?.execute([before, FORGOTTEN_AT_ONCE])?)
+    }
+
+    fn fact(&self, grant: AccessGrantId, what: u8) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT body FROM desk_fact WHERE grant_id = ?1 AND what = ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row(params![grant.0.as_bytes(), what], |row| row.get(0)).optional()?)
+    }
+
+    fn keep_fact(
+        &mut self,
+        grant: AccessGrantId,
+        what: u8,
+        until: Option<Timestamp>,
+        body: &[u8],
+    ) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO desk_fact(grant_id, what, until, body) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT(grant_id, what) DO UPDATE SET until = excluded.until, body = excluded.body",
+            )?
+            .execute(params![grant.0.as_bytes(), what, until.map(Timestamp::as_millisecond), body])?;
+        Ok(())
+    }
+}
+
+pub(super) fn place(grant: AccessGrantId, what: u8) -> String {
+    format!("report.body/grant/{grant}/{what}")
+}
