@@ -110,4 +110,6 @@ fn some_inputs_of_each_corpus_are_what_the_target_is_for() {
     assert!(taken("certificate_request", &asks) >= 1);
     let opens = |bytes: &[u8]| bytes.starts_with(b"HTTP/1.1 200 ") && bytes.ends_with(b"\r\n\r\n");
     assert!(taken("proxy_answer", &opens) >= 2);
+    let ends = |bytes: &[u8]| bytes.starts_with(b"CCA;EA1;RC") && bytes.ends_with(b";\r\n");
+    assert!(taken("visionline", &ends) >= 4);
 }

@@ -6,6 +6,7 @@
 
 pub mod salto_is;
 pub mod sim_lock;
+pub mod visionline;
 
 use jiff::Timestamp;
 use tokio::sync::watch;

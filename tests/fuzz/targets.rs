@@ -5,12 +5,18 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use latchd::{
     cloud::{enrol::requested_key, tls::public_key_hash},
+    drivers::visionline::{
+        codec::Framing,
+        command::{Command, MakeCard},
+        session::{Conversation, Manners, Result as Came},
+    },
     link::{Proxy, Trouble, ask_proxy},
     model::BridgeId,
     protocol::{
@@ -18,6 +24,7 @@ use latchd::{
         enrol::{Admission, Answer, CloudCard, Keys, NotBelieved, PairRequest, RenewRequest, Waiting},
         signing::{Distrust, Listener, Packet, Party},
     },
+    transport::{Input, Output, Session as _},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,7 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 8] = [
+pub(crate) const TARGETS: [(&str, Target); 9] = [
     ("certificate", certificate),
     ("certificate_request", certificate_request),
     ("enrolment_answer", enrolment_answer),
@@ -35,6 +42,7 @@ pub(crate) const TARGETS: [(&str, Target); 8] = [
     ("message", message),
     ("proxy_answer", proxy_answer),
     ("statement", statement),
+    ("visionline", visionline),
     ("websocket", websocket),
 ];
 
@@ -215,5 +223,58 @@ impl AsyncWrite for Peer<'_> {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// What stands where Visionline's PMS interface is expected, over TCP and over a serial line, in whatever parts it comes.
+pub(crate) fn visionline(bytes: &[u8]) {
+    for framing in [Framing::Line, Framing::Block] {
+        let whole = conversed(framing, bytes, usize::MAX);
+        assert_eq!(whole, conversed(framing, bytes, 1), "{framing:?}");
+        // Something left, so nobody may say that nothing did.
+        assert!(!whole.contains("NothingSent"), "{whole}");
+    }
+}
+
+/// How a conversation about a card ends when a server says this, some bytes at a time, and then nothing more.
+fn conversed(framing: Framing, bytes: &[u8], at_a_time: usize) -> String {
+    let manners =
+        Manners { framing, ack_timeout: Duration::from_secs(3), answer_timeout: Duration::from_secs(75) };
+    let card = MakeCard {
+        joins: false,
+        encoder: "1".into(),
+        room: "101".into(),
+        start: None,
+        end: jiff::civil::date(2026, 11, 24).at(11, 0, 0, 0),
+        common: Vec::new(),
+        user_group: None,
+        operator: None,
+        guest: None,
+        card_type: None,
+        serial: true,
+    };
+    let mut now = Instant::now();
+    let mut conversation = Conversation::new(Command::MakeCard(card), manners);
+    let mut parts = bytes.chunks(at_a_time.min(bytes.len().max(1)));
+    let mut writes = 0;
+    loop {
+        match conversation.poll(now) {
+            Output::Write(_) => writes += 1,
+            Output::Note(_) => {}
+            Output::Wait { until } => match parts.next() {
+                Some(part) => conversation.handle(now, Input::Bytes(part)),
+                None => {
+                    now = until.max(now);
+                    conversation.handle(now, Input::Timeout);
+                }
+            },
+            Output::Done(ending) => {
+                assert!(writes <= 3, "{writes} copies left");
+                return match ending.result {
+                    Came::Doubt(why) | Came::Refused(why) => why.code.as_str().to_owned(),
+                    other => format!("{other:?}"),
+                };
+            }
+        }
     }
 }
