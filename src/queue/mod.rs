@@ -22,8 +22,7 @@
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
-//! else ever has to. `audit` says what the site refused and who decided what. `card_job` says which jobs were
-//! about a card, and `desired_grant` is what the cloud wants of
+//! else ever has to. `audit` says what the site refused and who decided what. `desired_grant` is what the cloud wants of
 //! the site, for a desk that has to go on without it.
 //!
 //! # Timers are jobs
@@ -55,6 +54,7 @@ mod testing;
 mod view;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -74,7 +74,7 @@ pub use retry::RetryRefused;
 pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, QueueReader, SlotView};
 
 use self::{
-    ledger::{Change, Door, Settled},
+    ledger::{Door, Settled},
     owed::Owed,
     policy::Event,
     slots::Ordered,
@@ -102,6 +102,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("second.sql"),
     include_str!("third.sql"),
     include_str!("fourth.sql"),
+    include_str!("job_card.sql"),
 ];
 
 /// The schema of this version.
@@ -278,6 +279,8 @@ pub struct Queue {
     cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
+    /// The positions of both streams as they are to be, if they were looked up since anything was undone.
+    memory: Cell<Option<Memory>>,
     owed: Owed,
 }
 
@@ -292,6 +295,7 @@ impl Store for Queue {
 
     fn undone(&mut self) {
         self.cards_sent = None;
+        self.memory.set(None);
         self.owed = Owed::default();
     }
 
@@ -352,7 +356,7 @@ impl Queue {
     ) -> Result<Self, StoreError> {
         connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
-        let (cards_sent, owed) = (None, Owed::default());
+        let (cards_sent, memory, owed) = (None, Cell::default(), Owed::default());
         let handed_out = acknowledged;
         let life = i64::from_le_bytes(random.bytes());
         let mut queue = Self {
@@ -365,6 +369,7 @@ impl Queue {
             life,
             cards_sent,
             disk_is_full,
+            memory,
             owed,
         };
         let reports = queue.memory()?.reports;
@@ -392,7 +397,7 @@ impl Queue {
             return Ok(Accepted::Duplicate);
         }
         let order = LocalOrder { job, origin: Origin::Cloud, retries: None };
-        self.accept_local(now, order, admission, may_send)
+        self.accept_at(now, position, order, admission, may_send)
     }
 
     /// [`Queue::accept`] for a job that was made at the site: it has no place in the stream of orders.
@@ -402,6 +407,17 @@ impl Queue {
     pub fn accept_local(
         &mut self,
         now: Timestamp,
+        order: LocalOrder,
+        admission: Result<Admission, Refusal>,
+        may_send: bool,
+    ) -> Result<Accepted, StoreError> {
+        self.accept_at(now, None, order, admission, may_send)
+    }
+
+    fn accept_at(
+        &mut self,
+        now: Timestamp,
+        position: Option<Position>,
         order: LocalOrder,
         admission: Result<Admission, Refusal>,
         may_send: bool,
@@ -442,7 +458,8 @@ impl Queue {
         if origin == Origin::Cloud && self.is_overtaken_at_desk(now, row.job()?)? {
             return self.end_early(now, &row, Outcome::Superseded);
         }
-        self.note_card(&row)?;
+        row.note_card();
+        row.position = position;
         if let Some(outcome) = self.refuse(now, &row)? {
             return self.end_early(now, &row, outcome);
         }
@@ -917,9 +934,6 @@ impl Queue {
         };
         if let Some(key) = ledger::reservation_of(&job.order) {
             for (door, change) in doors.into_iter().zip(&plan.changes) {
-                if *change == Change::Begin {
-                    self.put_stay(&job.system, &door.name, key, row.job_id)?;
-                }
                 let room = door.room.sent(row.job_id, key, *change, now);
                 self.put_room(&job.system, &door.name, &room)?;
             }
@@ -1045,6 +1059,10 @@ impl Queue {
                 self.drop_stay_begun_by(system, name, key, row.job_id)?;
             }
             let room = self.room(system, name)?.unwrap_or_else(|| ledger::Room::unseen(now));
+            // Not when it was sent: nobody else looks at the room before it has ended, and the card waits for that commit.
+            if matches!(settled, Settled::Done { .. } | Settled::Unclear) && row.began_stay_in(&room) {
+                self.put_stay(system, name, key, row.job_id)?;
+            }
             let was_changed = room.changed_elsewhere;
             let room = room.settle(row.job_id, key, settled, now);
             if room.changed_elsewhere.is_some() && was_changed.is_none() {
@@ -1129,6 +1147,12 @@ impl Row {
                 _ => None,
             },
         })
+    }
+
+    /// Whether it is at work and begins its reservation's stay in a room; what is known of the room may be lost.
+    fn began_stay_in(&self, room: &ledger::Room) -> bool {
+        let begins = self.treatment == Some(Treatment::Override) || room.is_begun_by(self.job_id);
+        self.state == JobState::Sent && begins
     }
 
     /// What its success means to its rooms. Without the system's word, the end that was ordered is what is printed.
