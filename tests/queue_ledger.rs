@@ -13,6 +13,7 @@ use latchd::{
     },
     protocol::{EpochReason, Message, Position, enrol::LedgerCopy},
     queue::{Accepted, Claimed, Sharing},
+    store::Store,
 };
 use proptest::prelude::*;
 use queue_support::*;
@@ -44,6 +45,17 @@ fn the_first_card_overrides_and_further_ones_join() {
     assert_eq!(site.done(3, job(4, card(&["101"], "b"))).treatment, Treatment::Override);
     assert_eq!(site.refused(4, job(5, card(&["101"], "a"))), Code::RoomHeldByOtherReservation);
     assert_eq!(site.done(5, job(6, card(&["101"], "b"))).treatment, Treatment::Join);
+}
+
+#[test]
+fn a_stay_that_may_have_begun_does_not_begin_again_though_its_room_was_lost_meanwhile() {
+    let mut site = Site::new();
+    site.send(0, job(1, card(&["101"], "a")));
+    site.queue.connection().execute_batch("DELETE FROM room").unwrap();
+    let mut site = site.crash();
+    site.commit(|queue| queue.finish(at(1), id(1), no_answer())).unwrap();
+    site.queue.connection().execute_batch("DELETE FROM room").unwrap();
+    assert_eq!(site.refused(2, job(2, card(&["101"], "a"))), Code::RoomStateUnknown);
 }
 
 #[test]

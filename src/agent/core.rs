@@ -269,7 +269,10 @@ impl Core {
                 () = self.service_manager.beat() => {}
                 what = found(&mut self.file.damage), if state.damage.is_none() => self.damaged(&mut state, &what),
                 Ok(()) = self.health.changed() => self.health_changed(&mut state),
-                happening = self.dispatch.next() => self.happened(&mut state, happening),
+                happening = self.dispatch.next() => {
+                    self.dispatch.let_begin().await;
+                    self.happened(&mut state, happening);
+                }
                 event = self.link.events.recv(), if self.dispatch.takes_orders() => match event {
                     Some(event) => self.link_event(&mut state, event),
                     None => return Err(io::Error::other("the link's task has ended")),

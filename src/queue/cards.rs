@@ -3,6 +3,8 @@
 //! The cloud's picture of a card may be old while the cloud is away, so what a job here came to counts more. And a desk and
 //! a cloud that do not hear each other may order the same card: the later of both orders is not done.
 
+use std::cmp::Reverse;
+
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
@@ -21,8 +23,6 @@ use crate::{
 
 /// A card that is not begun by then is not begun: the person has gone.
 const START_WITHIN: SignedDuration = SignedDuration::from_secs(75);
-/// Rows of jobs that are gone which are deleted at once.
-const FORGOTTEN_AT_ONCE: i64 = 500;
 
 /// Where a card stands, by what this site knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,8 @@ struct CardJob {
     origin: Origin,
     sent_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    /// Later jobs have higher ones.
+    id: i64,
 }
 
 impl Queue {
@@ -279,17 +281,6 @@ impl Queue {
         Ok(self.card_jobs(card)?.into_iter().find(unfinished).map(|job| job.job_id))
     }
 
-    /// Remembers which card a job is about.
-    pub(super) fn note_card(&mut self, row: &Row) -> Result<(), StoreError> {
-        let Some(Order::CardEncode(card)) = row.body.as_ref().map(|body| &body.job.order) else {
-            return Ok(());
-        };
-        self.connection
-            .prepare_cached("INSERT OR IGNORE INTO card_job(method_id, job_id) VALUES (?1, ?2)")?
-            .execute(params![card.access_method_id.0.as_bytes(), row.job_id.0.as_bytes()])?;
-        Ok(())
-    }
-
     /// Remembers, once, which cards the jobs were about that were here before anybody did.
     pub(super) fn note_earlier_cards(&mut self) -> Result<(), StoreError> {
         let are_noted = "SELECT 1 FROM memory WHERE cards_noted = 1";
@@ -297,12 +288,15 @@ impl Queue {
             return Ok(());
         }
         self.connection.execute_batch("SAVEPOINT earlier_cards")?;
-        let jobs = self.ids("SELECT job_id FROM job WHERE kind = 'card.encode' AND body IS NOT NULL", [])?;
+        let jobs = self.ids(
+            "SELECT job_id FROM job WHERE kind = 'card.encode' AND card IS NULL AND body IS NOT NULL",
+            [],
+        )?;
         let (mut noted, mut unreadable) = (0_u64, 0_u64);
         for job_id in jobs {
             match self.known(job_id) {
                 Ok(row) => {
-                    self.note_card(&row)?;
+                    self.write_card(&row)?;
                     noted += 1;
                 }
                 Err(error @ (StoreError::Sealed(_) | StoreError::Corrupt { .. })) => {
@@ -320,18 +314,23 @@ impl Queue {
         Ok(())
     }
 
-    /// Deletes a bounded number of notes of jobs that are gone, and says how many.
-    pub(super) fn forget_card_jobs(&mut self) -> Result<usize, StoreError> {
-        let sql = "DELETE FROM card_job WHERE (method_id, job_id) IN (SELECT method_id, job_id FROM card_job c \
-                   WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.job_id = c.job_id) LIMIT ?1)";
-        Ok(self.connection.prepare_cached(sql)?.execute([FORGOTTEN_AT_ONCE])?)
+    /// Writes down the card of a job that was stored without it.
+    fn write_card(&mut self, row: &Row) -> Result<(), StoreError> {
+        if let Some(Order::CardEncode(card)) = row.body.as_ref().map(|body| &body.job.order) {
+            self.connection
+                .prepare_cached("UPDATE job SET card = ?1 WHERE job_id = ?2")?
+                .execute(params![card.access_method_id.0.as_bytes(), row.job_id.0.as_bytes()])?;
+        }
+        Ok(())
     }
 
     /// The jobs about a card, newest first.
     fn card_jobs(&self, card: AccessMethodId) -> Result<Vec<CardJob>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT job.job_id, job.state, job.origin, job.sent_at, job.ended_at FROM card_job CROSS JOIN job USING(job_id) \
-             WHERE method_id = ?1 ORDER BY job.id DESC",
+            "SELECT job_id, state, origin, sent_at, ended_at, id FROM job INDEXED BY job_card \
+             WHERE card = ?1 AND card IS NOT NULL AND state <> 'sent' \
+             UNION ALL SELECT job_id, state, origin, sent_at, ended_at, id FROM job INDEXED BY job_state \
+             WHERE state = 'sent' AND state NOT IN ('waiting', 'succeeded') AND card = ?1",
         )?;
         let mut rows = statement.query([card.0.as_bytes()])?;
         let mut jobs = Vec::new();
@@ -345,8 +344,10 @@ impl Queue {
                 origin: origin_named(&origin).ok_or_else(|| corrupt("its origin"))?,
                 sent_at: instant(row.get(3)?),
                 ended_at: instant(row.get(4)?),
+                id: row.get(5)?,
             });
         }
+        jobs.sort_by_key(|job| Reverse(job.id));
         Ok(jobs)
     }
 }
@@ -360,7 +361,7 @@ mod tests {
         },
         protocol::{Desired, Position},
         queue::{
-            Accepted, Rules, Sharing,
+            Accepted, FILE, MIGRATIONS, Rules, Sharing,
             testing::{at, id},
         },
         seal::SealKey,
@@ -470,10 +471,12 @@ mod tests {
         }
 
         /// As one of a version before cards were noted.
-        fn is_of_old(self) -> Self {
+        fn made_old(self) -> Self {
             let Self { queue, n, second, job, _folder } = self;
-            let undone = "DELETE FROM card_job; DROP TABLE desk_fact; ALTER TABLE memory DROP COLUMN cards_noted; \
-                          PRAGMA user_version = 4;";
+            let undone = "CREATE TABLE card_job(method_id BLOB, job_id BLOB); DROP INDEX job_card; \
+                          ALTER TABLE job DROP COLUMN card; ALTER TABLE job DROP COLUMN order_epoch; \
+                          ALTER TABLE job DROP COLUMN order_n; DROP TABLE desk_fact; \
+                          ALTER TABLE memory DROP COLUMN cards_noted; PRAGMA user_version = 4;";
             queue.connection.execute_batch(undone).unwrap();
             drop(queue);
             Self { queue: opened(&_folder), n, second, job, _folder }
@@ -633,7 +636,7 @@ mod tests {
     fn the_cards_of_jobs_from_before_they_were_noted_are_known() {
         let mut desk = Desk::new();
         desk.makes(1, false, written());
-        let desk = desk.is_of_old();
+        let desk = desk.made_old();
         assert_eq!(desk.standing().job_id, Some(id(1)));
         let noted: bool =
             desk.queue.connection.query_row("SELECT cards_noted FROM memory", [], |row| row.get(0)).unwrap();
@@ -653,12 +656,32 @@ mod tests {
     }
 
     #[test]
+    fn jobs_of_a_file_of_the_former_schema_are_known_by_their_card_at_work_and_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let former = crate::store::open(&storage, FILE, &MIGRATIONS[..4]).unwrap();
+        let insert = "INSERT INTO job(job_id, state, received_at, expires_at) VALUES (?1, ?2, 0, 0)";
+        for (number, state) in [(1, "failed"), (2, "sent"), (3, "sent")] {
+            former.execute(insert, (id(number).0.as_bytes(), state)).unwrap();
+        }
+        for number in [1, 2] {
+            let note = "INSERT INTO card_job(method_id, job_id) VALUES (?1, ?2)";
+            former.execute(note, (CARD.0.as_bytes(), id(number).0.as_bytes())).unwrap();
+        }
+        drop(former);
+        let random = Random::seeded(1);
+        let queue =
+            Queue::open(&storage, SealKey::new([7; 32], random.clone()), random, Rules::default()).unwrap();
+        let known: Vec<_> =
+            queue.card_jobs(CARD).unwrap().iter().map(|job| (job.job_id, job.state)).collect();
+        assert_eq!(known, [(id(2), JobState::Sent), (id(1), JobState::Failed)]);
+    }
+
+    #[test]
     fn what_is_known_of_a_cards_jobs_goes_with_them() {
         let mut desk = Desk::new();
         desk.makes(1, false, written());
-        let notes = |queue: &Queue| -> i64 {
-            queue.connection.query_row("SELECT count(*) FROM card_job", [], |row| row.get(0)).unwrap()
-        };
+        let notes = |queue: &Queue| queue.card_jobs(CARD).unwrap().len();
         desk.queue.purge(at(20)).unwrap();
         assert_eq!(notes(&desk.queue), 1);
         while desk.queue.purge(at(1_000_000)).unwrap() > 0 {}

@@ -327,6 +327,12 @@ impl Room {
         }
     }
 
+    /// Whether the last change that is not settled is this job's, and begins a stay.
+    pub(super) fn is_begun_by(&self, job_id: JobId) -> bool {
+        let begins = |doubt: &Doubt| doubt.job_id == job_id && doubt.change == Change::Begin;
+        self.doubt.as_ref().is_some_and(begins)
+    }
+
     /// The job in doubt whose card a live guest card with this end would be, if it began the stay in this room: what was
     /// here before it is certain and did not have that end.
     pub(super) fn doubted_for(&self, printed_end: Timestamp) -> Option<JobId> {

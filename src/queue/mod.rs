@@ -22,9 +22,8 @@
 //! jobs that may not be sent yet behind all that may. `report` is the outbox, numbered as its stream is. `room`
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
-//! else ever has to. `audit` says what the site refused and who decided what. `card_job` says which jobs were
-//! about a card, `desired_grant` is what the cloud wants of the site, for a desk that has to go on without it, and
-//! `desk_fact` what that desk did to grants.
+//! else ever has to. `audit` says what the site refused and who decided what. `desired_grant` is what the cloud wants of
+//! the site, for a desk that has to go on without it, and `desk_fact` what that desk did to grants.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -56,6 +55,7 @@ mod testing;
 mod view;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -75,7 +75,7 @@ pub use retry::RetryRefused;
 pub use view::{AuditEntry, Counts, JobDetail, JobFilter, JobView, QueueReader, SlotView};
 
 use self::{
-    ledger::{Change, Door, Settled},
+    ledger::{Door, Settled},
     owed::Owed,
     policy::Event,
     slots::Ordered,
@@ -104,6 +104,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("third.sql"),
     include_str!("fourth.sql"),
     include_str!("fifth.sql"),
+    include_str!("job_card.sql"),
 ];
 
 /// The schema of this version.
@@ -280,6 +281,8 @@ pub struct Queue {
     cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
     disk_is_full: bool,
+    /// The positions of both streams as they are to be, if they were looked up since anything was undone.
+    memory: Cell<Option<Memory>>,
     owed: Owed,
 }
 
@@ -294,6 +297,7 @@ impl Store for Queue {
 
     fn undone(&mut self) {
         self.cards_sent = None;
+        self.memory.set(None);
         self.owed = Owed::default();
     }
 
@@ -356,7 +360,7 @@ impl Queue {
     ) -> Result<Self, StoreError> {
         connection.pragma_update(None, "cache_size", CACHE)?;
         let (acknowledged, disk_is_full) = (Position::default(), false);
-        let (cards_sent, owed) = (None, Owed::default());
+        let (cards_sent, memory, owed) = (None, Cell::default(), Owed::default());
         let handed_out = acknowledged;
         let life = i64::from_le_bytes(random.bytes());
         let mut queue = Self {
@@ -369,6 +373,7 @@ impl Queue {
             life,
             cards_sent,
             disk_is_full,
+            memory,
             owed,
         };
         let reports = queue.memory()?.reports;
@@ -396,7 +401,7 @@ impl Queue {
             return Ok(Accepted::Duplicate);
         }
         let order = LocalOrder { job, origin: Origin::Cloud, retries: None };
-        self.accept_local(now, order, admission, may_send)
+        self.accept_at(now, position, order, admission, may_send)
     }
 
     /// [`Queue::accept`] for a job that was made at the site: it has no place in the stream of orders.
@@ -406,6 +411,17 @@ impl Queue {
     pub fn accept_local(
         &mut self,
         now: Timestamp,
+        order: LocalOrder,
+        admission: Result<Admission, Refusal>,
+        may_send: bool,
+    ) -> Result<Accepted, StoreError> {
+        self.accept_at(now, None, order, admission, may_send)
+    }
+
+    fn accept_at(
+        &mut self,
+        now: Timestamp,
+        position: Option<Position>,
         order: LocalOrder,
         admission: Result<Admission, Refusal>,
         may_send: bool,
@@ -422,7 +438,8 @@ impl Queue {
         }
         // Whatever would be said of it today, it may have been done in its time.
         if self.is_forgotten(now, &job, origin)? {
-            let row = self.received_row(job, admission.ok(), origin, retries, None)?;
+            let mut row = self.received_row(job, admission.ok(), origin, retries, None)?;
+            row.note_card();
             self.forget_cancelled_ahead(job_id)?;
             return self.end_in_doubt(now, &row);
         }
@@ -446,7 +463,8 @@ impl Queue {
         if origin == Origin::Cloud && self.is_overtaken_at_desk(now, row.job()?)? {
             return self.end_early(now, &row, Outcome::Superseded);
         }
-        self.note_card(&row)?;
+        row.note_card();
+        row.position = position;
         if let Some(outcome) = self.refuse(now, &row)? {
             return self.end_early(now, &row, outcome);
         }
@@ -515,7 +533,6 @@ impl Queue {
     }
 
     fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
-        self.note_card(row)?;
         let why = "the job is older than what this agent remembers: it may have been done in its time";
         let outcome = Outcome::unknown(Code::MemoryRestored, why);
         self.end_by(now, row, &outcome, Event::SetBack)?;
@@ -922,9 +939,6 @@ impl Queue {
         };
         if let Some(key) = ledger::reservation_of(&job.order) {
             for (door, change) in doors.into_iter().zip(&plan.changes) {
-                if *change == Change::Begin {
-                    self.put_stay(&job.system, &door.name, key, row.job_id)?;
-                }
                 let room = door.room.sent(row.job_id, key, *change, now);
                 self.put_room(&job.system, &door.name, &room)?;
             }
@@ -1050,6 +1064,10 @@ impl Queue {
                 self.drop_stay_begun_by(system, name, key, row.job_id)?;
             }
             let room = self.room(system, name)?.unwrap_or_else(|| ledger::Room::unseen(now));
+            // Not when it was sent: nobody else looks at the room before it has ended, and the card waits for that commit.
+            if matches!(settled, Settled::Done { .. } | Settled::Unclear) && row.began_stay_in(&room) {
+                self.put_stay(system, name, key, row.job_id)?;
+            }
             let was_changed = room.changed_elsewhere;
             let room = room.settle(row.job_id, key, settled, now);
             if room.changed_elsewhere.is_some() && was_changed.is_none() {
@@ -1134,6 +1152,12 @@ impl Row {
                 _ => None,
             },
         })
+    }
+
+    /// Whether it is at work and begins its reservation's stay in a room; what is known of the room may be lost.
+    fn began_stay_in(&self, room: &ledger::Room) -> bool {
+        let begins = self.treatment == Some(Treatment::Override) || room.is_begun_by(self.job_id);
+        self.state == JobState::Sent && begins
     }
 
     /// What its success means to its rooms. Without the system's word, the end that was ordered is what is printed.

@@ -1,9 +1,9 @@
 //! Both streams as the agent remembers them: the orders it took, and the reports it has to deliver.
 
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::{Memory, Queue, facts};
+use super::{Memory, Queue, facts, owed::Streams};
 use crate::{
     model::{AccessGrantId, JobId, JobState, Report},
     protocol::{
@@ -40,12 +40,12 @@ impl Queue {
         Ok(memory)
     }
 
-    /// The row as the transaction will leave it.
-    fn memory_of_transaction(&self) -> Result<Memory, StoreError> {
-        if let Some(memory) = self.owed.memory {
+    /// Both positions as the transaction will leave them.
+    pub(super) fn memory_of_transaction(&self) -> Result<Memory, StoreError> {
+        if let Some(memory) = self.memory.get() {
             return Ok(memory);
         }
-        Ok(self
+        let mut memory = self
             .connection
             .prepare_cached(
                 "SELECT orders_epoch, orders_n, reports_epoch, reports_n, reports_acknowledged FROM memory",
@@ -59,7 +59,27 @@ impl Queue {
                         acknowledged: number(4)?,
                     },
                 })
-            })?)
+            })?;
+        memory.orders_received = memory.orders_received.max(self.last_order_at_work()?);
+        self.memory.set(Some(memory));
+        Ok(memory)
+    }
+
+    /// The last order among those whose position stands in the row of a job at work.
+    fn last_order_at_work(&self) -> Result<Position, StoreError> {
+        let last = self
+            .connection
+            .prepare_cached(
+                "SELECT order_epoch, order_n FROM job INDEXED BY job_state WHERE state = 'sent' \
+                 AND state NOT IN ('waiting', 'succeeded') AND order_n IS NOT NULL \
+                 ORDER BY order_epoch DESC, order_n DESC LIMIT 1",
+            )?
+            .query_row([], |row| {
+                let number = |column| row.get(column).map(i64::cast_unsigned);
+                Ok(Position { epoch: number(0)?, n: number(1)? })
+            })
+            .optional()?;
+        Ok(last.unwrap_or_default())
     }
 
     /// How far the cloud may send orders: `window` beyond the last one held, but never more than have room to wait; jobs
@@ -220,7 +240,7 @@ impl Queue {
         }
         let last = Position { epoch, n: last.cast_unsigned() };
         let memory = self.memory_of_transaction()?;
-        self.owe_memory(Memory { reports: Sent { last, acknowledged: 0 }, ..memory })?;
+        self.owe_memory(Memory { reports: Sent { last, acknowledged: 0 }, ..memory }, Streams::Both)?;
         self.acknowledged = Position { epoch, n: 0 };
         Ok(())
     }
@@ -328,7 +348,7 @@ impl Queue {
         memory.reports.last.n += 1;
         let (n, acknowledged) =
             (memory.reports.last.n.cast_signed(), memory.reports.acknowledged.cast_signed());
-        self.owe_memory(memory)?;
+        self.owe_memory(memory, Streams::Both)?;
         self.drop_reports(acknowledged)?;
         self.connection
             .prepare_cached("INSERT INTO report(n, job_id, revision, body) VALUES (?1, ?2, ?3, ?4)")?
@@ -382,7 +402,7 @@ impl Queue {
 
     pub(super) fn hold_orders(&mut self, position: Position) -> Result<(), StoreError> {
         let memory = self.memory_of_transaction()?;
-        self.owe_memory(Memory { orders_received: position, ..memory })
+        self.owe_memory(Memory { orders_received: position, ..memory }, Streams::Orders)
     }
 
     /// Remembers that a job was taken back before it came.

@@ -1,23 +1,47 @@
 //! What most operations of a transaction change alike, and what is therefore written once at its end: the row with both
 //! streams' positions, and how many jobs there are of each state and code.
+//!
+//! An order that is sent when it arrives has its position in its own row, and as long as it is at work that is enough:
+//! the way to its first byte then costs no page of `memory`. Whatever takes a job out of `sent` writes that row.
 
 use rusqlite::params;
 
 use super::{Memory, Queue, store::Row};
-use crate::{model::JobState, store::StoreError};
+use crate::{model::JobState, protocol::Position, store::StoreError};
 
 /// Not written yet. Empty outside of a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    /// The streams' positions, if they moved.
-    pub(super) memory: Option<Memory>,
+    moved_streams: Streams,
+    /// The last order of this transaction that stands in the row of a job at work.
+    in_job: Option<Position>,
     /// How many jobs came to a state with a code, less those that left it. They are few.
     moved: Vec<(JobState, &'static str, i64)>,
 }
 
+/// What of the streams' positions is not written.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Streams {
+    #[default]
+    Neither,
+    /// Only that of the orders.
+    Orders,
+    Both,
+}
+
 impl Owed {
     pub(super) fn is_empty(&self) -> bool {
-        self.memory.is_none() && self.moved.is_empty()
+        self.moved_streams == Streams::Neither && self.moved.is_empty()
+    }
+
+    /// The positions are to be written, unless they are those of an order that stands in the row of a job at work.
+    fn unwritten(&self, memory: Memory) -> Option<Memory> {
+        let stands_in_job = self.in_job == Some(memory.orders_received);
+        match self.moved_streams {
+            Streams::Neither => None,
+            Streams::Orders => Some(memory).filter(|_| !stands_in_job),
+            Streams::Both => Some(memory),
+        }
     }
 
     /// What is not in the tally yet: how many more jobs there are, or fewer.
@@ -39,9 +63,15 @@ impl Owed {
 
 impl Queue {
     /// Moves the streams' positions.
-    pub(super) fn owe_memory(&mut self, memory: Memory) -> Result<(), StoreError> {
-        self.owed.memory = Some(memory);
+    pub(super) fn owe_memory(&mut self, memory: Memory, moved: Streams) -> Result<(), StoreError> {
+        self.memory.set(Some(memory));
+        self.owed.moved_streams = self.owed.moved_streams.max(moved);
         self.settle_alone()
+    }
+
+    /// A job that was not at work yet is sent, and this order's position stands in its row.
+    pub(super) fn stands_in_job(&mut self, position: Position) {
+        self.owed.in_job = self.owed.in_job.max(Some(position));
     }
 
     /// Counts a job that came.
@@ -67,8 +97,8 @@ impl Queue {
     }
 
     pub(super) fn write_owed(&mut self) -> Result<(), StoreError> {
-        let Owed { memory, moved } = std::mem::take(&mut self.owed);
-        if let Some(Memory { orders_received, reports }) = memory {
+        let owed = std::mem::take(&mut self.owed);
+        if let Some(Memory { orders_received, reports }) = owed.unwritten(self.memory_of_transaction()?) {
             self.connection
                 .prepare_cached(
                     "UPDATE memory SET orders_epoch = ?1, orders_n = ?2, reports_epoch = ?3, reports_n = ?4, \
@@ -85,7 +115,7 @@ impl Queue {
                     self.life,
                 ])?;
         }
-        for (state, code, jobs) in moved.into_iter().filter(|(_, _, jobs)| *jobs != 0) {
+        for (state, code, jobs) in owed.moved.into_iter().filter(|(_, _, jobs)| *jobs != 0) {
             self.connection
                 .prepare_cached(
                     "INSERT INTO tally VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
@@ -100,13 +130,13 @@ impl Queue {
 mod tests {
     use super::{
         super::{
-            FILE, MIGRATIONS, Rules,
-            testing::{at, id, job},
+            Accepted, FILE, MIGRATIONS, Rules,
+            testing::{at, card, id, job},
         },
         *,
     };
     use crate::{
-        model::{Admission, LaneName, Order},
+        model::{Admission, Code, DoorName, LaneName, Order, Outcome, Refusal, Success},
         seal::SealKey,
         seams::{Random, Storage},
         store::{self, Store},
@@ -171,5 +201,101 @@ mod tests {
         queue.commit().unwrap();
         assert!(!queue.owes());
         assert_eq!((counted(&queue), queue.memory().unwrap().reports.last.n), ([0, 1], 1));
+    }
+
+    const FIRST: Position = Position { epoch: 1, n: 1 };
+    const SECOND: Position = Position { epoch: 1, n: 2 };
+
+    /// The cloud orders a card, which is sent at once.
+    fn send_card(queue: &mut Queue, n: u64) -> Result<(), StoreError> {
+        let mut admission =
+            Admission::to(LaneName::new("salto/1").unwrap(), vec![DoorName::new("101").unwrap()]);
+        admission.printed_end = Some(at(86_400));
+        let job = job(n.into(), card(&["101"], &format!("stay-{n}")));
+        let sent = queue.accept(at(0), Some(Position { epoch: 1, n }), job, Ok(admission), true)?;
+        assert!(matches!(sent, Accepted::Sent(_)), "{sent:?}");
+        Ok(())
+    }
+
+    fn finish(queue: &mut Queue, n: u64) -> Result<(), StoreError> {
+        queue.finish(at(1), id(n.into()), Outcome::Succeeded(Success::default()))
+    }
+
+    fn commit(queue: &mut Queue, work: impl FnOnce(&mut Queue) -> Result<(), StoreError>) {
+        queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
+        work(queue).unwrap();
+        queue.commit().unwrap();
+    }
+
+    fn received(queue: &Queue) -> Position {
+        queue.memory().unwrap().orders_received
+    }
+
+    #[test]
+    fn between_an_order_and_its_first_byte_stand_its_row_with_two_entries_and_its_room() {
+        const PAGE: u64 = 4096 + 24;
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&Storage::folder(folder.path()));
+        let log = folder.path().join(format!("{FILE}-wal"));
+        commit(&mut queue, |queue| send_card(queue, 1));
+        commit(&mut queue, |queue| finish(queue, 1));
+        queue.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        commit(&mut queue, |queue| send_card(queue, 2));
+        assert_eq!(log.metadata().unwrap().len() / PAGE, 4);
+    }
+
+    #[test]
+    fn the_position_of_an_order_at_work_is_held_whatever_becomes_of_the_job_and_whoever_opens_the_file() {
+        type End = fn(&mut Queue) -> Result<(), StoreError>;
+        let ends: [End; 3] = [
+            |queue| finish(queue, 2),
+            |queue| queue.unsend(at(1), id(2), &Refusal::new(Code::SystemOffline, "no line")),
+            |queue| queue.recover(at(1)).map(drop),
+        ];
+        for end in ends {
+            let folder = tempfile::tempdir().unwrap();
+            let storage = Storage::folder(folder.path());
+            let mut queue = open(&storage);
+            commit(&mut queue, |queue| send_card(queue, 1));
+            commit(&mut queue, |queue| finish(queue, 1));
+            commit(&mut queue, |queue| send_card(queue, 2));
+            assert_eq!(received(&queue), SECOND);
+            drop(queue);
+            let mut queue = open(&storage);
+            assert_eq!(received(&queue), SECOND);
+            commit(&mut queue, end);
+            assert_eq!(received(&queue), SECOND);
+            drop(queue);
+            assert_eq!(received(&open(&storage)), SECOND);
+        }
+    }
+
+    #[test]
+    fn the_position_of_an_order_that_was_rolled_back_is_not_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&Storage::folder(folder.path()));
+        commit(&mut queue, |queue| send_card(queue, 1));
+        commit(&mut queue, |queue| finish(queue, 1));
+        queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
+        send_card(&mut queue, 2).unwrap();
+        assert_eq!(received(&queue), SECOND);
+        queue.connection().execute_batch("ROLLBACK").unwrap();
+        queue.undone();
+        assert_eq!(received(&queue), FIRST);
+    }
+
+    #[test]
+    fn the_position_of_a_later_order_that_waits_is_held_beside_that_of_one_at_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let mut queue = open(&storage);
+        commit(&mut queue, |queue| {
+            send_card(queue, 1)?;
+            let admission = Admission::to(LaneName::new("salto/1").unwrap(), Vec::new());
+            let reading = job(2, Order::InventoryRefresh);
+            queue.accept(at(0), Some(SECOND), reading, Ok(admission), false).map(drop)
+        });
+        drop(queue);
+        assert_eq!(received(&open(&storage)), SECOND);
     }
 }

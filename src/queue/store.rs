@@ -9,14 +9,16 @@ use zeroize::Zeroize;
 
 use super::{
     FILE, LONGEST_PAUSE, Queue, ledger,
+    owed::Streams,
     policy::{self, Event},
     slots::REMOVE_AGAIN,
 };
 use crate::{
     model::{
-        Admission, Code, DoorName, Job, JobId, JobState, LaneName, Origin, Outcome, Priority, Refusal,
-        ReservationKey, Resolution, SystemName, Treatment,
+        AccessMethodId, Admission, Code, DoorName, Job, JobId, JobState, LaneName, Order, Origin, Outcome,
+        Priority, Refusal, ReservationKey, Resolution, SystemName, Treatment,
     },
+    protocol::Position,
     store::StoreError,
 };
 
@@ -49,6 +51,10 @@ pub(super) struct Row {
     pub(super) body: Option<Body>,
     /// The rooms whose stay the job touches.
     pub(super) rooms: Vec<DoorName>,
+    /// The card that it is about, if its arrival was noted with that; nothing for one that is stored.
+    card: Option<AccessMethodId>,
+    /// Its place in the stream of orders, for one that has just arrived.
+    pub(super) position: Option<Position>,
 }
 
 /// What of a job is sealed.
@@ -74,6 +80,13 @@ impl Row {
         body.map(|body| &body.job).ok_or_else(|| {
             StoreError::corrupt(place(self.job_id), "a job that could not be read was to be sent")
         })
+    }
+
+    /// The job counts among those about its card.
+    pub(super) fn note_card(&mut self) {
+        if let Some(Order::CardEncode(card)) = self.body.as_ref().map(|body| &body.job.order) {
+            self.card = Some(card.access_method_id);
+        }
     }
 
     /// Its code as it is stored.
@@ -108,6 +121,7 @@ struct First {
     due_at: Option<i64>,
     retry_at: Option<i64>,
     sent_at: Option<i64>,
+    position: Option<Position>,
     treatment: Option<&'static str>,
     ended_at: Option<i64>,
     outcome: Option<Vec<u8>>,
@@ -228,7 +242,6 @@ impl Queue {
             gone += self.connection.prepare_cached(sql)?.execute([before, PURGED_AT_ONCE])?;
         }
         gone += self.drop_outdated_desired()?;
-        gone += self.forget_card_jobs()?;
         gone += self.forget_facts(before)?;
         // Only as far as what is really gone: it never goes back, even where the clock was ahead.
         if let Some(latest) = forgotten {
@@ -334,8 +347,9 @@ impl Queue {
         self.connection
             .prepare_cached(
                 "INSERT INTO job(job_id, system, kind, lane, state, code, priority, attempt, received_at, expires_at, \
-                 due_at, retry_at, sent_at, ended_at, treatment, body, outcome, origin, retries, slot, reservation) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+                 due_at, retry_at, sent_at, ended_at, treatment, body, outcome, origin, retries, slot, reservation, card, \
+                 order_epoch, order_n) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+                 ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
             )?
             .execute(params![
                 row.job_id.0.as_bytes(),
@@ -359,6 +373,9 @@ impl Queue {
                 row.retries.as_ref().map(|retries| retries.0.as_bytes()),
                 self.slot_index(&job.system, &job.order),
                 reservation.map(|key| self.reservation_index(&job.system, key)),
+                row.card.as_ref().map(|card| card.0.as_bytes()),
+                first.position.map(|at| at.epoch.cast_signed()),
+                first.position.map(|at| at.n.cast_signed()),
             ])?;
         let id = self.connection.last_insert_rowid();
         self.count_in(state, first.code)?;
@@ -452,6 +469,8 @@ impl Queue {
             retries: None,
             body: None,
             rooms: Vec::new(),
+            card: None,
+            position: None,
         }
     }
 
@@ -586,6 +605,8 @@ impl Queue {
         retry_at: Option<Timestamp>,
         why: Option<Code>,
     ) -> Result<(), StoreError> {
+        // Its row may be where the last order's position stands, and it is not looked for there any more.
+        self.owe_memory(self.memory_of_transaction()?, Streams::Both)?;
         let (state, code) = (row.next(event)?, why.map_or("", Code::as_str));
         self.connection
             .prepare_cached(
@@ -611,8 +632,16 @@ impl Queue {
         let (sent_at, treatment) = (now.as_millisecond(), text_of(treatment));
         let Some(id) = row.id else {
             let attempt = 1;
-            let (sent_at, treatment) = (Some(sent_at), Some(treatment));
-            self.insert(now, row, state, First { attempt, sent_at, treatment, ..First::default() })?;
+            let (sent_at, treatment, position) = (Some(sent_at), Some(treatment), row.position);
+            self.insert(
+                now,
+                row,
+                state,
+                First { attempt, sent_at, position, treatment, ..First::default() },
+            )?;
+            if let Some(position) = position {
+                self.stands_in_job(position);
+            }
             return Ok(attempt);
         };
         let attempt = row.attempt + 1;
@@ -779,6 +808,8 @@ impl Queue {
                     retries: retries.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes))),
                     body: None,
                     rooms: Vec::new(),
+                    card: None,
+                    position: None,
                 };
                 Ok((read, row.get(2)?, row.get(5)?, row.get(8)?, row.get(10)?))
             })

@@ -104,11 +104,12 @@ fn look(folder: &Path, heard: &Heard) -> Vec<String> {
     }
     let (mut of_agent, mut marked) = ((0, 0, 0, 0), 0);
     if let Some(queue) = &mut agent {
-        let connection = queue.connection();
-        let sql = "SELECT orders_epoch, orders_n, reports_epoch, reports_acknowledged FROM memory";
-        of_agent = four(connection, sql);
+        let memory = queue.memory().unwrap();
+        let (orders, reports) = (memory.orders_received, memory.reports);
+        of_agent =
+            [orders.epoch, orders.n, reports.last.epoch, reports.acknowledged].map(u64::cast_signed).into();
         let sql = "SELECT count(*) FROM job WHERE attempt > 0 AND kind = 'card.encode'";
-        marked = connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned();
+        marked = queue.connection().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned();
     }
 
     wrongs.extend(heard.grants.difference(&grants).map(|grant| format!("grant {grant} is lost")));
