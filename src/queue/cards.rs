@@ -361,20 +361,15 @@ mod tests {
         protocol::{Desired, Position},
         queue::{
             Accepted, Rules, Sharing,
-            testing::{at, id},
+            testing::{self, at, id},
         },
-        seal::SealKey,
-        seams::{Random, Storage},
     };
 
     const CARD: AccessMethodId = AccessMethodId(uuid::Uuid::from_u128(0xca4d));
 
     fn opened(folder: &tempfile::TempDir) -> Queue {
-        let random = Random::seeded(1);
-        let seal = SealKey::new([7; 32], random.clone());
         let systems = [(SystemName::new("salto").unwrap(), Sharing::Exclusive)].into();
-        let rules = Rules { systems, ..Rules::default() };
-        Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap()
+        testing::opened(folder, Rules { systems, ..Rules::default() })
     }
 
     struct Desk {
@@ -470,7 +465,7 @@ mod tests {
         }
 
         /// As one of a version before cards were noted.
-        fn is_of_old(self) -> Self {
+        fn by_an_older_version(self) -> Self {
             let Self { queue, n, second, job, _folder } = self;
             let undone = "DELETE FROM card_job; DROP TABLE desk_fact; ALTER TABLE memory DROP COLUMN cards_noted; \
                           PRAGMA user_version = 4;";
@@ -633,7 +628,7 @@ mod tests {
     fn the_cards_of_jobs_from_before_they_were_noted_are_known() {
         let mut desk = Desk::new();
         desk.makes(1, false, written());
-        let desk = desk.is_of_old();
+        let desk = desk.by_an_older_version();
         assert_eq!(desk.standing().job_id, Some(id(1)));
         let noted: bool =
             desk.queue.connection.query_row("SELECT cards_noted FROM memory", [], |row| row.get(0)).unwrap();
