@@ -362,20 +362,15 @@ mod tests {
         protocol::{Desired, Position},
         queue::{
             Accepted, FILE, MIGRATIONS, Rules, Sharing,
-            testing::{at, id},
+            testing::{self, at, id},
         },
-        seal::SealKey,
-        seams::{Random, Storage},
     };
 
     const CARD: AccessMethodId = AccessMethodId(uuid::Uuid::from_u128(0xca4d));
 
     fn opened(folder: &tempfile::TempDir) -> Queue {
-        let random = Random::seeded(1);
-        let seal = SealKey::new([7; 32], random.clone());
         let systems = [(SystemName::new("salto").unwrap(), Sharing::Exclusive)].into();
-        let rules = Rules { systems, ..Rules::default() };
-        Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap()
+        testing::opened(folder, Rules { systems, ..Rules::default() })
     }
 
     struct Desk {
@@ -471,7 +466,7 @@ mod tests {
         }
 
         /// As one of a version before cards were noted.
-        fn made_old(self) -> Self {
+        fn by_an_older_version(self) -> Self {
             let Self { queue, n, second, job, _folder } = self;
             let undone = "CREATE TABLE card_job(method_id BLOB, job_id BLOB); DROP INDEX job_card; \
                           ALTER TABLE job DROP COLUMN card; ALTER TABLE job DROP COLUMN order_epoch; \
@@ -636,7 +631,7 @@ mod tests {
     fn the_cards_of_jobs_from_before_they_were_noted_are_known() {
         let mut desk = Desk::new();
         desk.makes(1, false, written());
-        let desk = desk.made_old();
+        let desk = desk.by_an_older_version();
         assert_eq!(desk.standing().job_id, Some(id(1)));
         let noted: bool =
             desk.queue.connection.query_row("SELECT cards_noted FROM memory", [], |row| row.get(0)).unwrap();
@@ -658,7 +653,7 @@ mod tests {
     #[test]
     fn jobs_of_a_file_of_the_former_schema_are_known_by_their_card_at_work_and_over() {
         let folder = tempfile::tempdir().unwrap();
-        let storage = Storage::folder(folder.path());
+        let storage = crate::seams::Storage::folder(folder.path());
         let former = crate::store::open(&storage, FILE, &MIGRATIONS[..4]).unwrap();
         let insert = "INSERT INTO job(job_id, state, received_at, expires_at) VALUES (?1, ?2, 0, 0)";
         for (number, state) in [(1, "failed"), (2, "sent"), (3, "sent")] {
@@ -669,9 +664,7 @@ mod tests {
             former.execute(note, (CARD.0.as_bytes(), id(number).0.as_bytes())).unwrap();
         }
         drop(former);
-        let random = Random::seeded(1);
-        let queue =
-            Queue::open(&storage, SealKey::new([7; 32], random.clone()), random, Rules::default()).unwrap();
+        let queue = testing::opened(&folder, Rules::default());
         let known: Vec<_> =
             queue.card_jobs(CARD).unwrap().iter().map(|job| (job.job_id, job.state)).collect();
         assert_eq!(known, [(id(2), JobState::Sent), (id(1), JobState::Failed)]);

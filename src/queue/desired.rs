@@ -298,15 +298,14 @@ mod tests {
     use super::*;
     use crate::{
         model::{DesiredCard, DesiredCardState, DesiredDoors, DoorName, Private, SystemName, Window},
-        queue::{Rules, testing::at},
-        seal::SealKey,
-        seams::{Random, Storage},
+        queue::{
+            Rules,
+            testing::{at, opened},
+        },
     };
 
     fn queue(folder: &tempfile::TempDir) -> Queue {
-        let random = Random::seeded(1);
-        let storage = Storage::folder(folder.path());
-        Queue::open(&storage, SealKey::new([7; 32], random.clone()), random, Rules::default()).unwrap()
+        opened(folder, Rules::default())
     }
 
     fn grant_id(number: u128) -> AccessGrantId {

@@ -300,10 +300,8 @@ mod tests {
         protocol::{Desired, Message, Position},
         queue::{
             Accepted, LocalOrder, Rules,
-            testing::{at, job, key, unlock},
+            testing::{at, job, key, opened, unlock},
         },
-        seal::SealKey,
-        seams::{Random, Storage},
     };
 
     fn system(name: &str, doors: &[(&str, DoorKind)]) -> SystemInventory {
@@ -356,10 +354,7 @@ mod tests {
     impl Desk {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let random = Random::seeded(1);
-            let seal = SealKey::new([7; 32], random.clone());
-            let queue = Queue::open(&Storage::folder(folder.path()), seal, random, Rules::default()).unwrap();
-            Self { queue, _folder: folder }
+            Self { queue: opened(&folder, Rules::default()), _folder: folder }
         }
 
         fn is_told(&mut self, epoch: u64, n: u64, grants: Vec<DesiredGrant>) {
@@ -547,6 +542,22 @@ mod tests {
         // It has heard of it and tells the grant all the same: it has the last word.
         desk.is_heard();
         desk.is_told(3, 2, vec![grant.clone()]);
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), [grant]);
+    }
+
+    #[test]
+    fn a_picture_that_waited_while_its_cloud_heard_of_a_revocation_is_as_old_as_when_it_came() {
+        let mut desk = told();
+        let grant = desk.make("stay-1", &["102"], 0..24).unwrap();
+        desk.queue.revoke_grant(at(5), "stay-1", "Kari").unwrap().unwrap();
+        let told = |n| {
+            let up_to = Position { epoch: 1, n };
+            Desired { up_to, grants: vec![grant.clone()], gone: Vec::new(), complete: true }
+        };
+        desk.is_heard();
+        desk.queue.take_desired_after(&told(1), Position { epoch: 1, n: 1 }).unwrap();
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), []);
+        desk.queue.take_desired_after(&told(2), Position { epoch: 1, n: 2 }).unwrap();
         assert_eq!(desk.queue.desired_named("stay-1").unwrap(), [grant]);
     }
 

@@ -1,11 +1,23 @@
-//! Orders and names for this room's unit tests.
+//! Orders, names and a queue for this room's unit tests.
 
 use jiff::Timestamp;
 
-use crate::model::{
-    AccessMethodId, CardEncode, DeviceName, DoorName, EncoderName, Job, JobId, Order, Priority,
-    ReservationKey, SystemName, Window,
+use super::{Queue, Rules};
+use crate::{
+    model::{
+        AccessMethodId, CardEncode, DeviceName, DoorName, EncoderName, Job, JobId, Order, Priority,
+        ReservationKey, SystemName, Window,
+    },
+    seal::SealKey,
+    seams::{Random, Storage},
 };
+
+/// The queue that lies in a folder.
+pub(super) fn opened(folder: &tempfile::TempDir, rules: Rules) -> Queue {
+    let random = Random::seeded(1);
+    let seal = SealKey::new([7; 32], random.clone());
+    Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap()
+}
 
 pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
