@@ -19,6 +19,7 @@ use latchd::{
     },
     protocol::Stage,
     seams::{Clock, Listener, MemoryNet, Net, Random, Stream},
+    sim::Pty,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -381,6 +382,56 @@ fn every_name_that_the_interface_cannot_say_is_shown_at_once() {
     );
 }
 
+/// Over a pseudo-terminal, which does not imitate speed or parity.
+#[tokio::test]
+async fn over_a_serial_line_a_command_is_acknowledged_and_the_line_rests_where_its_answer_did_not_come() {
+    const BLOCK: &[u8] = b"\x02CCA;AM1;EA1;GR101;CI202611211500;CO202611241100;NC01;CR1,2;SR?;5E\x03";
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("visionline.tty");
+    let mut server = Pty::open(&link).unwrap();
+    let mut config = config("ack_timeout = \"1s\"\nsettle = \"1s\"");
+    config.line.tcp = None;
+    config.line.serial = Some(link);
+    let driver = start_with(Arc::new(MemoryNet::default()), &config);
+    assert_eq!(driver.lanes().len(), 1);
+    assert!(!driver.inventory().capabilities.parallel_encoders);
+    is_ready(&driver).await;
+    let script = async {
+        hear(&mut server, BLOCK).await;
+        server.write_all(b"\x15").await.unwrap();
+        hear(&mut server, BLOCK).await;
+        server.write_all(b"\x06").await.unwrap();
+        for byte in b"\x02CCA;EA1;RC0;SR04A1FF;22\x03" {
+            server.write_all(&[*byte]).await.unwrap();
+        }
+    };
+    let performed = perform(&driver, first(card()), script).await;
+    assert_eq!(success(performed).card.unwrap().serial.as_deref(), Some("04A1"));
+
+    // Never acknowledged: a doubt, and what comes later is not the next one's.
+    let performed = perform(&driver, first(card()), hear(&mut server, BLOCK)).await;
+    assert_eq!(end(&performed), "unknown no_answer");
+    assert_eq!(end(&perform(&driver, first(card()), async {}).await), "nothing_sent system_offline");
+    server.write_all(b"\x06CCA;EA1;RC0;\r\n").await.unwrap();
+    is_ready(&driver).await;
+    let script = async {
+        hear(&mut server, BLOCK).await;
+        server.write_all(b"\x06CCA;EA1;RC41;\r\n").await.unwrap();
+    };
+    assert_eq!(end(&perform(&driver, first(card()), script).await), "failed no_card");
+}
+
+async fn hear(server: &mut Pty, expected: &[u8]) {
+    let mut heard = vec![0; expected.len()];
+    timeout(PATIENCE, server.read_exact(&mut heard)).await.expect("bytes in time").unwrap();
+    assert_eq!(heard.escape_ascii().to_string(), expected.escape_ascii().to_string());
+}
+
+async fn is_ready(driver: &Visionline) {
+    let mut line = driver.line();
+    timeout(PATIENCE, line.wait_for(|line| *line == Line::Ready)).await.expect("ready in time").unwrap();
+}
+
 /// A driver, and the listener of its server.
 struct Site {
     driver: Visionline,
@@ -420,10 +471,14 @@ impl Site {
 }
 
 fn start(net: Arc<dyn Net>, more: &str) -> Visionline {
+    start_with(net, &config(more))
+}
+
+fn start_with(net: Arc<dyn Net>, config: &VisionlineConfig) -> Visionline {
     let clock = Clock::simulated(at("2026-11-20T08:00:00Z"));
     let zone = TimeZone::get("Europe/Oslo").unwrap();
     let name = SystemName::new("front").unwrap();
-    Visionline::start_over(net, &config(more), name, zone, Past::Answered, clock, Random::seeded(7))
+    Visionline::start_over(net, config, name, zone, Past::Answered, clock, Random::seeded(7))
 }
 
 fn config(more: &str) -> VisionlineConfig {

@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use tokio::{
     io::AsyncReadExt,
     select,
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, MutexGuard, Notify, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -107,7 +107,9 @@ impl Connector {
                     return pending().await;
                 }
             };
+            let turn = self.turn(target).await;
             if let Some(until) = self.rest() {
+                drop(turn);
                 self.publish_down(
                     "line_settling",
                     format!(
@@ -118,7 +120,9 @@ impl Connector {
                 sleep_until(until).await;
                 continue;
             }
-            match self.look(target).await {
+            let looked = self.look(target).await;
+            drop(turn);
+            match looked {
                 Ok(()) => {
                     wait = FIRST_WAIT;
                     self.publish(Line::Ready);
@@ -136,20 +140,35 @@ impl Connector {
 
     /// Waits until there is reason to look again.
     async fn doubt(&self, target: &Target) {
-        if target.is_tcp() {
-            return self.doubted.notified().await;
+        loop {
+            let told = match target.is_tcp() {
+                true => Ok(self.doubted.notified().await),
+                false => timeout(LOOK_EVERY, self.doubted.notified()).await,
+            };
+            // Whoever holds the port may be ourselves; a command finds out.
+            let is_there =
+                || async { matches!(target.look(&*self.net).await, Ok(()) | Err(LineError::Held { .. })) };
+            if told.is_ok() || !is_there().await {
+                return;
+            }
         }
-        let _either = timeout(LOOK_EVERY, self.doubted.notified()).await;
     }
 
-    /// Whether a command would find somebody. Says nothing on the line.
-    async fn look(&self, target: &Target) -> std::result::Result<(), (&'static str, String)> {
-        if !target.is_tcp() {
-            // Whoever holds the port at the moment is one of us.
-            let Ok(_turn) = self.turn.try_lock() else { return Ok(()) };
-            return target.look(&*self.net).await.map_err(|error| (error.code(), with_cause(&error)));
+    /// The right to use a serial port; a TCP server serves several at once.
+    async fn turn(&self, target: &Target) -> Option<MutexGuard<'_, ()>> {
+        match target.is_tcp() {
+            true => None,
+            false => Some(self.turn.lock().await),
         }
+    }
+
+    /// Whether a command would find somebody, for whoever has the turn. Says nothing on the line.
+    async fn look(&self, target: &Target) -> std::result::Result<(), (&'static str, String)> {
         let mut port = target.open(&*self.net).await.map_err(|error| (error.code(), with_cause(&error)))?;
+        if !target.is_tcp() {
+            target.hang_up(port).await;
+            return Ok(());
+        }
         match timeout(CLOSED_WITHIN, port.read(&mut [0; 64])).await {
             Ok(Ok(0) | Err(_)) => Err((
                 "address_refused",
@@ -173,10 +192,7 @@ impl Connector {
             Ok(target) => target,
             Err(error) => return unsent(with_cause(error)),
         };
-        let _turn = match target.is_tcp() {
-            true => None,
-            false => Some(self.turn.lock().await),
-        };
+        let _turn = self.turn(target).await;
         if self.rest().is_some() {
             return unsent("the line rests after a command without an answer".into());
         }
