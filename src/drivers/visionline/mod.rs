@@ -20,5 +20,6 @@ mod desk;
 pub mod driver;
 mod line;
 pub mod session;
+pub mod sim;
 
 pub use driver::Visionline;
