@@ -140,15 +140,13 @@ impl Connector {
 
     /// Waits until there is reason to look again.
     async fn doubt(&self, target: &Target) {
-        loop {
-            let told = match target.is_tcp() {
-                true => Ok(self.doubted.notified().await),
-                false => timeout(LOOK_EVERY, self.doubted.notified()).await,
-            };
+        if target.is_tcp() {
+            return self.doubted.notified().await;
+        }
+        while timeout(LOOK_EVERY, self.doubted.notified()).await.is_err() {
             // Whoever holds the port may be ourselves; a command finds out.
-            let is_there =
-                || async { matches!(target.look(&*self.net).await, Ok(()) | Err(LineError::Held { .. })) };
-            if told.is_ok() || !is_there().await {
+            let looked = target.look(&*self.net).await;
+            if !matches!(looked, Ok(()) | Err(LineError::Held { .. })) {
                 return;
             }
         }
