@@ -454,6 +454,50 @@ fn mistakes_about_keypad_locks_are_told_with_the_way_out() {
     check(address, "\"10.0.0.7:4800\", pin_constraints = [\"no_primes\"]", &["pin_constraints", "no_zeros"]);
 }
 
+const VISIONLINE: &str = r#"
+[[system]]
+name = "front"
+kind = "visionline"
+exclusive = false
+line = { serial = "/dev/ttyS0" }
+encoders = ["1"]
+rooms = ["101", "102"]
+common = [{ name = "pool", number = 1 }, { name = "spa", number = 2 }]
+"#;
+
+#[test]
+fn a_visionline_system_has_the_usual_settings_of_its_serial_line() {
+    let config = agent(&format!("{AGENT}{VISIONLINE}")).unwrap();
+    let DriverConfig::Visionline(visionline) = &config.systems[1].driver else { panic!("another make") };
+    let line = &visionline.line;
+    assert_eq!((line.baud, line.framing.as_str(), line.hardware_handshake), (9600, "8E1", false));
+    assert_eq!((visionline.ack_timeout.as_secs(), visionline.answer_margin.as_secs()), (3, 15));
+    assert_eq!((visionline.operator.as_deref(), visionline.card_type), (None, None));
+    assert_eq!(config.systems[1].door_count(), 4);
+    let DriverConfig::SaltoIs(salto) = &config.systems[0].driver else { panic!("another make") };
+    assert_eq!((salto.line.framing.as_str(), salto.line.hardware_handshake), ("8N1", true));
+}
+
+#[test]
+fn mistakes_about_a_visionline_system_are_told_with_the_way_out() {
+    let check = |part: &str, by: &str, parts: &[&str]| {
+        let told = told(agent(&format!("{AGENT}{}", with(VISIONLINE, part, by))));
+        for wanted in parts {
+            assert!(told.contains(wanted), "{wanted:?} is missing in: {told}");
+        }
+    };
+    let kind = "kind = \"visionline\"";
+    let and = |setting: &str| format!("{kind}\n{setting}");
+    check(kind, &and("checkout = \"last_grant\""), &["system[1].checkout", "no known command"]);
+    check(kind, &and("operator = \"a;b\""), &["system[1].operator", "without semicolons"]);
+    check(kind, &and("user_group = \"Gäste\""), &["system[1].user_group", "plain ASCII"]);
+    check(kind, &and("card_type = -1"), &["system[1].card_type"]);
+    check(kind, &and("lrc = \"skip\""), &["system[1].lrc", "unknown setting"]);
+    check("number = 2", "number = 1", &["two common rooms have number 1"]);
+    check("\"101\", \"102\"", "\"101\", \"101\"", &["listed twice"]);
+    check("[\"1\"]", "[]", &["without an encoder"]);
+}
+
 #[test]
 fn one_pair_of_brackets_too_few_is_told() {
     check("[[system]]", "[system]", &["write [[system]] with two brackets"]);

@@ -567,6 +567,7 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
     let line = dispatch.lines().get(&system.name).unwrap_or(&Line::Opening);
     let (kind, at, encoders) = match &system.driver {
         DriverConfig::SaltoIs(salto) => (SystemKind::SaltoIs, salto.line.to_string(), salto.encoders.len()),
+        DriverConfig::Visionline(it) => (SystemKind::Visionline, it.line.to_string(), it.encoders.len()),
         DriverConfig::SimLock(locks) => match locks.locks.as_slice() {
             [lock] => (SystemKind::SimLock, lock.address.clone(), 0),
             locks => (SystemKind::SimLock, format!("{} locks", locks.len()), 0),

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::{AfterDeletedCard, AgentConfig, Checkout, SystemConfig},
     dispatch::{Dispatch, Happening, LaneState, LaneView},
-    drivers::{Driver, Line, salto_is::Past},
+    drivers::{Driver, Line, Past},
     link::{self, Link, Settings},
     model::{DoorName, Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
     protocol::{

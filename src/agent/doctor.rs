@@ -397,6 +397,9 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
         DriverConfig::SaltoIs(salto) => {
             found.push(reach(&subject, Target::from_config(&salto.line), tools).await);
         }
+        DriverConfig::Visionline(visionline) => {
+            found.push(reach(&subject, Target::from_config(&visionline.line), tools).await);
+        }
         DriverConfig::SimLock(locks) => {
             let look = |lock: &LockConfig| {
                 let (name, address) = (format!("lock {}/{}", system.name, lock.name), lock.address.clone());

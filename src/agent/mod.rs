@@ -32,11 +32,7 @@ use reload::Reload;
 use crate::{
     config::{AgentConfig, DriverConfig, StorageConfig, SystemConfig},
     dispatch::Dispatch,
-    drivers::{
-        Driver,
-        salto_is::{Past, SaltoIs},
-        sim_lock::SimLock,
-    },
+    drivers::{Driver, Past, salto_is::SaltoIs, sim_lock::SimLock, visionline::Visionline},
     link,
     model::SystemName,
     queue::{FILE, Queue, QueueReader, Rules},
@@ -222,6 +218,7 @@ pub fn mistakes(config: &AgentConfig) -> Vec<String> {
     let of_system = |system: &SystemConfig| {
         let mistakes = match &system.driver {
             DriverConfig::SaltoIs(salto) => SaltoIs::mistakes(salto),
+            DriverConfig::Visionline(visionline) => Visionline::mistakes(visionline),
             // All of it is judged where it is read.
             DriverConfig::SimLock(_) => Vec::new(),
         };
@@ -297,6 +294,9 @@ fn start(
     match &system.driver {
         DriverConfig::SaltoIs(salto) => {
             Arc::new(SaltoIs::start(salto, name, zone, past, clock, random)) as Arc<dyn Driver>
+        }
+        DriverConfig::Visionline(visionline) => {
+            Arc::new(Visionline::start(visionline, name, zone, past, clock, random))
         }
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }

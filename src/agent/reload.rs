@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{AgentConfig, ConfigErrors, Mistake, SystemConfig},
-    drivers::{Driver, salto_is::Past},
+    drivers::{Driver, Past},
     link::Settings,
     model::SystemName,
 };

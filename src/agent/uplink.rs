@@ -176,7 +176,11 @@ impl Uplink {
     }
 
     fn next_frame(&mut self) -> Option<Frame> {
-        if let Some(inventory) = self.inventory.take() {
+        if let Some(mut inventory) = self.inventory.take() {
+            if self.desired.is_none() {
+                // A cloud of version 1 would understand nothing of the list if it held a make that it does not know.
+                inventory.systems.retain(|system| system.kind.is_of_version_1());
+            }
             return Some(Frame::Inventory(inventory));
         }
         if let Some(position) = self.acknowledgement_due() {
@@ -227,7 +231,7 @@ impl Uplink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AccessGrantId, GrantRevoked};
+    use crate::model::{AccessGrantId, GrantRevoked, SystemInventory, SystemKind, SystemName};
 
     fn at(n: u64) -> Position {
         Position { epoch: 1, n }
@@ -273,6 +277,37 @@ mod tests {
                 _ => None,
             })
             .collect()
+    }
+
+    #[test]
+    fn a_cloud_of_version_1_hears_of_no_make_that_it_does_not_know() {
+        let told = |of_version_2: bool| {
+            let mut uplink = up();
+            if of_version_2 {
+                uplink.desired_held(at(0));
+            }
+            uplink.inventory(Inventory {
+                systems: [SystemKind::SaltoIs, SystemKind::Visionline].map(system).into(),
+            });
+            let Some((_, Frame::Inventory(inventory))) = uplink.next() else { panic!("no inventory") };
+            inventory.systems.iter().map(|system| system.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(told(true), [SystemKind::SaltoIs, SystemKind::Visionline]);
+        assert_eq!(told(false), [SystemKind::SaltoIs]);
+    }
+
+    fn system(kind: SystemKind) -> SystemInventory {
+        SystemInventory {
+            name: SystemName::new(kind.as_str()).unwrap(),
+            kind,
+            time_zone: "Europe/Oslo".into(),
+            capabilities: crate::drivers::salto_is::SaltoIs::capabilities(),
+            checkout_on_last_grant: false,
+            override_after_deleted_card: false,
+            doors: Vec::new(),
+            encoders: Vec::new(),
+            devices: Vec::new(),
+        }
     }
 
     #[test]

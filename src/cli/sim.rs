@@ -22,6 +22,7 @@ use crate::{
     drivers::{
         salto_is::sim::{Dates, Front, Options, Property, Settings, Simulator, Style},
         sim_lock::sim as lock,
+        visionline::sim as visionline,
     },
     seams::{Clock, SystemNet},
 };
@@ -42,6 +43,11 @@ pub enum System {
     /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
     /// command a line: `echo help | socat - UNIX-CONNECT:DIR/salto-is.ctl`.
     SaltoIs(SaltoIsArgs),
+    /// A Visionline server with several encoders, spoken to by its PMS text interface over TCP.
+    ///
+    /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
+    /// command a line: `echo help | socat - UNIX-CONNECT:DIR/visionline.ctl`.
+    Visionline(VisionlineArgs),
     /// Keypad locks over TCP, each with its table of slots, its clock, its ledger and its door.
     ///
     /// Prints one line of JSON that says where they are reached. Everything else is done at the control socket, one
@@ -85,6 +91,26 @@ pub struct SaltoIsArgs {
     /// Let answers leave no faster than at this speed.
     #[arg(long)]
     pub baud: Option<NonZeroU32>,
+    /// What the clock shows first, as 2026-11-22T14:00:00Z. Default: the host's time.
+    #[arg(long, value_name = "TIME")]
+    pub clock: Option<Timestamp>,
+}
+
+/// A pretend Visionline server.
+#[derive(Debug, Args)]
+pub struct VisionlineArgs {
+    /// Where clients are accepted; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub tcp: SocketAddr,
+    /// Folder of the control socket. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// TOML file with `time_zone`, `rooms`, `common` and `encoders` of the property.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How long an encoder waits for a card.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub card_wait: Duration,
     /// What the clock shows first, as 2026-11-22T14:00:00Z. Default: the host's time.
     #[arg(long, value_name = "TIME")]
     pub clock: Option<Timestamp>,
@@ -139,6 +165,7 @@ pub enum DateForm {
 pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     match args.system {
         System::SaltoIs(args) => salto_is(args).await,
+        System::Visionline(args) => visionline(args).await,
         System::Lock(args) => locks(args).await,
     }
 }
@@ -166,6 +193,36 @@ async fn locks(args: LockArgs) -> anyhow::Result<()> {
     }
     front.close().await;
     Ok(())
+}
+
+async fn visionline(args: VisionlineArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (folder, _removed_at_the_end) = folder(args.dir.as_deref())?;
+    let settings = visionline::Settings {
+        property: args.config.as_deref().map_or_else(|| Ok(Default::default()), property)?,
+        card_wait: args.card_wait,
+        starts_at: args.clock,
+    };
+    let simulator = visionline::Simulator::new(settings)?;
+    let options = visionline::Options { folder, tcp: args.tcp };
+    let front = visionline::Front::open(simulator, &SystemNet, options).await?;
+    println!("{}", serde_json::to_string(front.places())?);
+    std::io::stdout().flush()?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = front.ended() => {}
+    }
+    front.close().await;
+    Ok(())
+}
+
+/// A property as a file describes it.
+fn property<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("understand {}", path.display()))
 }
 
 /// The folder asked for, or a fresh one that goes when it is dropped.
@@ -202,13 +259,7 @@ async fn salto_is(args: SaltoIsArgs) -> anyhow::Result<()> {
 }
 
 fn settings(args: SaltoIsArgs) -> anyhow::Result<Settings> {
-    let mut property = match &args.config {
-        None => Property::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-            toml::from_str(&text).with_context(|| format!("understand {}", path.display()))?
-        }
-    };
+    let mut property = args.config.as_deref().map_or_else(|| Ok(Property::default()), property)?;
     if let Some(zone) = args.time_zone {
         property.time_zone = zone;
     }
@@ -274,6 +325,28 @@ mod tests {
         client.send("quit").await.unwrap();
         running.await.unwrap().unwrap();
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn visionline_runs_until_told_to_quit() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("visionline.ctl");
+        let words = ["sim", "visionline", "--dir", folder.path().to_str().unwrap()];
+        let running = tokio::spawn(run(Cli::try_parse_from(words).unwrap().sim));
+        let client = async {
+            loop {
+                match Client::connect(&control).await {
+                    Ok(client) => return client,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let mut client = tokio::time::timeout(Duration::from_secs(20), client).await.unwrap();
+        let config = client.send("agent-config").await.unwrap();
+        assert!(config["config"].as_str().unwrap().contains("kind = \"visionline\""), "{config}");
+        client.send("quit").await.unwrap();
+        running.await.unwrap().unwrap();
+        assert!(!control.exists());
     }
 
     #[tokio::test]

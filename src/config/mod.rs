@@ -22,7 +22,7 @@ pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
     AfterDeletedCard, Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig, LineConfig,
-    LockConfig, LrcConfig, SaltoIsConfig, SimLockConfig, SystemConfig,
+    LockConfig, LrcConfig, NumberedConfig, SaltoIsConfig, SimLockConfig, SystemConfig, VisionlineConfig,
 };
 
 impl AgentConfig {

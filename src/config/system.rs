@@ -53,6 +53,8 @@ pub enum AfterDeletedCard {
 pub enum DriverConfig {
     /// `salto_is`: SALTO SPACE by its "Industry Standard" PMS interface.
     SaltoIs(SaltoIsConfig),
+    /// `visionline`: ASSA ABLOY Visionline by its PMS text interface.
+    Visionline(VisionlineConfig),
     /// `sim_lock`: the keypad locks of `latchd sim lock`.
     SimLock(SimLockConfig),
 }
@@ -60,7 +62,13 @@ pub enum DriverConfig {
 #[derive(Clone, Copy)]
 enum Make {
     SaltoIs,
+    Visionline,
     SimLock,
+}
+
+impl Make {
+    const NAMES: [(&str, Self); 3] =
+        [("salto_is", Self::SaltoIs), ("visionline", Self::Visionline), ("sim_lock", Self::SimLock)];
 }
 
 impl SystemConfig {
@@ -86,8 +94,9 @@ impl SystemConfig {
                 );
             }
             let (of_system, help) = match &system.driver {
-                DriverConfig::SaltoIs(salto) => (
-                    BTreeSet::from([salto.line.to_string()]),
+                DriverConfig::SaltoIs(SaltoIsConfig { line, .. })
+                | DriverConfig::Visionline(VisionlineConfig { line, .. }) => (
+                    BTreeSet::from([line.to_string()]),
                     "a line belongs to one system; list all its rooms and encoders there",
                 ),
                 DriverConfig::SimLock(locks) => (
@@ -117,8 +126,8 @@ impl SystemConfig {
                 Some(name)
             });
         let driver = section
-            .must("kind", "which make of access system: \"salto_is\" or \"sim_lock\"")
-            .and_then(|setting| setting.one_of(&[("salto_is", Make::SaltoIs), ("sim_lock", Make::SimLock)]));
+            .must("kind", "which make of access system: \"salto_is\", \"visionline\" or \"sim_lock\"")
+            .and_then(|setting| setting.one_of(&Make::NAMES));
         // Where the kind is misspelt, what stands there tells best which mistakes to show.
         let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
         if let Some(Make::SimLock) = driver {
@@ -150,12 +159,26 @@ impl SystemConfig {
             Some(assume)
         });
         let checkout = section.get("checkout").and_then(|setting| {
-            setting.one_of(&[("never", Checkout::Never), ("last_grant", Checkout::LastGrant)])
+            let checkout =
+                setting.one_of(&[("never", Checkout::Never), ("last_grant", Checkout::LastGrant)])?;
+            if let (Checkout::LastGrant, Some(Make::Visionline)) = (checkout, driver) {
+                setting.wrong(
+                    "Visionline's PMS interface has no known command that frees a room",
+                    "remove this setting; cards end by themselves",
+                );
+            }
+            Some(checkout)
         });
         let after_deleted_card = section.get("after_deleted_card").and_then(|setting| {
             setting.one_of(&[("join", AfterDeletedCard::Join), ("override", AfterDeletedCard::Override)])
         });
-        let driver = SaltoIsConfig::read(section).map(DriverConfig::SaltoIs);
+        let driver = match driver {
+            Some(Make::Visionline) => VisionlineConfig::read(section).map(DriverConfig::Visionline),
+            // Where the kind is misspelt, most settings are those of any card system.
+            Some(Make::SaltoIs | Make::SimLock) | None => {
+                SaltoIsConfig::read(section).map(DriverConfig::SaltoIs)
+            }
+        };
         Some(Self {
             name: name?,
             exclusive: exclusive?,
@@ -168,21 +191,19 @@ impl SystemConfig {
 
     /// The names of all its doors, rooms and common ones.
     pub fn door_names(&self) -> impl Iterator<Item = &DoorName> {
-        let salto = match &self.driver {
-            DriverConfig::SaltoIs(salto) => Some(salto),
-            DriverConfig::SimLock(_) => None,
+        let (rooms, common): (&[DoorConfig], Vec<&DoorName>) = match &self.driver {
+            DriverConfig::SaltoIs(salto) => (&salto.rooms, salto.common.iter().map(|it| &it.name).collect()),
+            DriverConfig::Visionline(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
+            DriverConfig::SimLock(_) => (&[], Vec::new()),
         };
-        salto.into_iter().flat_map(|salto| {
-            let rooms = salto.rooms.iter().map(|door| &door.name);
-            rooms.chain(salto.common.iter().map(|door| &door.name))
-        })
+        rooms.iter().map(|room| &room.name).chain(common)
     }
 
     /// How many doors it has; a keypad lock is one.
     #[must_use]
     pub fn door_count(&self) -> usize {
         match &self.driver {
-            DriverConfig::SaltoIs(salto) => salto.rooms.len() + salto.common.len(),
+            DriverConfig::SaltoIs(_) | DriverConfig::Visionline(_) => self.door_names().count(),
             DriverConfig::SimLock(locks) => locks.locks.len(),
         }
     }
@@ -225,7 +246,7 @@ impl SaltoIsConfig {
                 "line",
                 "how to reach the system: line = { tcp = \"HOST:PORT\" } or { serial = \"/dev/…\" }",
             )
-            .and_then(|setting| LineConfig::read(&setting.section()?));
+            .and_then(|setting| LineConfig::read(&setting.section()?, "8N1", true));
         let encoders = section
             .must("encoders", "the names of its Ethernet encoders, e.g. encoders = [\"1\"]")
             .and_then(|setting| {
@@ -286,6 +307,107 @@ impl SaltoIsConfig {
             operator: operator.unwrap_or_else(|| "LATCHD".into()),
             wait_for_removal: wait_for_removal.unwrap_or(true),
             ack_timeout: ack_timeout.unwrap_or(5 * second),
+            answer_margin: answer_margin.unwrap_or(15 * second),
+            settle: settle.unwrap_or(30 * second),
+        })
+    }
+}
+
+/// ASSA ABLOY Visionline by its PMS text interface.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisionlineConfig {
+    /// How to reach it: TCP, usually port 4000, or a serial line, usually 9600 baud and `8E1`. Over TCP the server takes
+    /// commands only from addresses that are entered in its PMS settings.
+    pub line: LineConfig,
+    /// Its encoders, by their PMS addresses.
+    pub encoders: Vec<EncoderConfig>,
+    /// Its guest rooms, by their names in Visionline: plain ASCII without semicolons and commas.
+    pub rooms: Vec<DoorConfig>,
+    /// Its common rooms, with their numbers.
+    pub common: Vec<NumberedConfig>,
+    /// The operator in whose name cards are made. Default none is named.
+    pub operator: Option<String>,
+    /// The user group of guests, where the site uses one. Default none is named.
+    pub user_group: Option<String>,
+    /// The card type, a number, where the site uses one. Default none is named.
+    pub card_type: Option<u16>,
+    /// On a serial line, how long the server may take for its acknowledgement. Default 3 s.
+    pub ack_timeout: Duration,
+    /// How much longer than the card wait the answer may take. Default 15 s.
+    pub answer_margin: Duration,
+    /// On a serial line, how long it rests after an answer that did not come, so that it is never taken for the next
+    /// one's. Default 30 s.
+    pub settle: Duration,
+}
+
+impl VisionlineConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let line = section
+            .must(
+                "line",
+                "how to reach the system: line = { tcp = \"HOST:4000\" } or { serial = \"/dev/…\" }",
+            )
+            .and_then(|setting| LineConfig::read(&setting.section()?, "8E1", false));
+        let encoders = section
+            .must("encoders", "the PMS addresses of its encoders, e.g. encoders = [\"1\"]")
+            .and_then(|setting| {
+                let encoders = list(&setting, &mut BTreeSet::new(), EncoderConfig::read, |encoder| {
+                    encoder.name.as_str()
+                })?;
+                if encoders.is_empty() {
+                    setting.wrong("the list is empty", "without an encoder no card can be made");
+                }
+                Some(encoders)
+            });
+        let mut doors = BTreeSet::new();
+        let rooms = section
+            .must("rooms", "the names of its guest rooms as Visionline spells them, e.g. rooms = [\"101\"]")
+            .and_then(|setting| list(&setting, &mut doors, DoorConfig::read, |room| room.name.as_str()));
+        let common = section.get("common").and_then(|setting| {
+            let common = list(&setting, &mut doors, NumberedConfig::read, |door| door.name.as_str())?;
+            let mut numbers = BTreeSet::new();
+            for door in &common {
+                if !numbers.insert(door.number) {
+                    setting.wrong(
+                        format!("two common rooms have number {}", door.number),
+                        "each has its own number in Visionline",
+                    );
+                }
+            }
+            Some(common)
+        });
+        let sayable = |key| {
+            section.get(key).and_then(|setting| {
+                let text = setting.text()?;
+                if text.is_empty()
+                    || text.contains(';')
+                    || !text.chars().all(|c| c == ' ' || c.is_ascii_graphic())
+                {
+                    setting.wrong(
+                        "the interface cannot say this name",
+                        "plain ASCII without semicolons is possible",
+                    );
+                }
+                Some(text.to_string())
+            })
+        };
+        let operator = sayable("operator");
+        let user_group = sayable("user_group");
+        let card_type = section.get("card_type").and_then(|setting| setting.number(0..=9999));
+        let second = Duration::from_secs(1);
+        let length = |key, bounds| section.get(key).and_then(|setting| setting.length(bounds));
+        let ack_timeout = length("ack_timeout", second..=60 * second);
+        let answer_margin = length("answer_margin", second..=300 * second);
+        let settle = length("settle", second..=300 * second);
+        Some(Self {
+            line: line?,
+            encoders: encoders?,
+            rooms: rooms?,
+            common: common.unwrap_or_default(),
+            operator,
+            user_group,
+            card_type,
+            ack_timeout: ack_timeout.unwrap_or(3 * second),
             answer_margin: answer_margin.unwrap_or(15 * second),
             settle: settle.unwrap_or(30 * second),
         })
@@ -431,9 +553,9 @@ pub struct LineConfig {
     pub serial: Option<PathBuf>,
     /// Speed of the serial port. Default 9600.
     pub baud: u32,
-    /// Data bits, parity and stop bits. Default `8N1`.
+    /// Data bits, parity and stop bits. Default `8N1` for `salto_is`, `8E1` for `visionline`.
     pub framing: String,
-    /// Whether the serial port uses RTS/CTS. Default yes, as SALTO's own default is.
+    /// Whether the serial port uses RTS/CTS. Default yes for `salto_is`, as SALTO's own default is; no for `visionline`.
     pub hardware_handshake: bool,
 }
 
@@ -448,7 +570,8 @@ impl fmt::Display for LineConfig {
 }
 
 impl LineConfig {
-    fn read(section: &Section<'_>) -> Option<Self> {
+    /// The last two are what a serial line has where nothing is said.
+    fn read(section: &Section<'_>, usual_framing: &str, usual_handshake: bool) -> Option<Self> {
         let (tcp_set, serial_set) = (section.get("tcp"), section.get("serial"));
         match (&tcp_set, &serial_set) {
             (Some(_), Some(serial)) => {
@@ -483,8 +606,8 @@ impl LineConfig {
             tcp,
             serial,
             baud: baud.unwrap_or(9600),
-            framing: framing.unwrap_or_else(|| "8N1".into()),
-            hardware_handshake: hardware_handshake.unwrap_or(true),
+            framing: framing.unwrap_or_else(|| usual_framing.into()),
+            hardware_handshake: hardware_handshake.unwrap_or(usual_handshake),
         })
     }
 }
@@ -570,6 +693,28 @@ impl CommonConfig {
             .must("authorisation", "the door's number on the \"PMS Authorizations\" screen, 1 to 62")
             .and_then(|setting| setting.number(1..=62));
         Some(Self { name: name?, display_name, authorisation: authorisation? })
+    }
+}
+
+/// A common room of Visionline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NumberedConfig {
+    /// What the site calls it; also its local id.
+    pub name: DoorName,
+    /// What people call it.
+    pub display_name: Option<String>,
+    /// Its number in Visionline.
+    pub number: u16,
+}
+
+impl NumberedConfig {
+    fn read(setting: &Setting<'_>) -> Option<Self> {
+        let section = setting.section()?;
+        let (name, display_name) = names(&section);
+        let number = section
+            .must("number", "the common room's number in Visionline")
+            .and_then(|setting| setting.number(1..=9999));
+        Some(Self { name: name?, display_name, number: number? })
     }
 }
 

@@ -55,6 +55,16 @@ pub trait Driver: Send + Sync {
     fn stop(&self);
 }
 
+/// What is known of the line's past when its driver starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Every command had its answer.
+    Answered,
+    /// The last run ended while a command was under way: its answer may still come over a serial line, and must not be
+    /// taken for the next command's.
+    AnswerMayCome,
+}
+
 /// Where a driver tells how a job stands, for screens.
 pub type ProgressSink = dyn Fn(Stage) + Send + Sync;
 

@@ -47,6 +47,11 @@ pub enum SystemKind {
     SaltoIs,
     /// The keypad lock of `latchd sim lock`.
     SimLock,
+    /// ASSA ABLOY Visionline by its PMS text interface; since version 2 of the language.
+    Visionline,
+    /// A make of a newer peer; since version 2 of the language.
+    #[serde(other)]
+    Other,
 }
 
 impl SystemKind {
@@ -56,6 +61,17 @@ impl SystemKind {
         match self {
             Self::SaltoIs => "salto_is",
             Self::SimLock => "sim_lock",
+            Self::Visionline => "visionline",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether a peer that speaks only version 1 of the language knows it.
+    #[must_use]
+    pub fn is_of_version_1(self) -> bool {
+        match self {
+            Self::SaltoIs | Self::SimLock => true,
+            Self::Visionline | Self::Other => false,
         }
     }
 }

@@ -10,8 +10,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{DESIRED_SINCE, Frame, Message, enrol, signing};
+use crate::model::SystemKind;
 
-/// Lists to which a later peer may add a name; what a receiver does not know, it reads as `other`.
+/// Lists to which a later peer may add a name; what a receiver does not know, it reads as `other`. `SystemKind` is one
+/// since version 2.
 const OPEN: [&str; 4] = ["Code", "PinConstraint", "RefusedCode", "Stage"];
 
 /// Frames that are not signed.
@@ -40,8 +42,9 @@ pub fn schema(version: u16) -> Value {
     }
     part_frames(&mut types);
     types.insert("HttpRefusal".into(), http_refusal());
-    if version < DESIRED_SINCE {
-        take_second_out(&mut types);
+    match version < DESIRED_SINCE {
+        true => take_second_out(&mut types),
+        false => open(&mut types["SystemKind"]),
     }
     sorted(json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -130,6 +133,10 @@ fn take_second_out(types: &mut Map<String, Value>) {
         };
         ones.retain(|one| !is_of_it(one));
     }
+    let Some(Value::Array(makes)) = types["SystemKind"].get_mut("oneOf") else {
+        unreachable!("every make is explained")
+    };
+    makes.retain(|make| serde_json::from_value(make["const"].clone()).is_ok_and(SystemKind::is_of_version_1));
     if let Some(Value::Object(members)) = types["LocalJob"].get_mut("properties") {
         members.remove("card");
     }
@@ -175,7 +182,7 @@ fn sorted(value: Value) -> Value {
 mod tests {
     use super::*;
     use crate::{
-        model::{Code, PinConstraint},
+        model::{Code, PinConstraint, SystemKind},
         protocol::{RefusedCode, Stage, VERSIONS},
     };
 
@@ -187,12 +194,14 @@ mod tests {
         assert_eq!(serde_json::from_str::<PinConstraint>(newer).unwrap(), PinConstraint::Other);
         assert_eq!(serde_json::from_str::<RefusedCode>(newer).unwrap(), RefusedCode::Other);
         assert_eq!(serde_json::from_str::<Stage>(newer).unwrap(), Stage::Other);
-        for name in OPEN {
+        assert_eq!(serde_json::from_str::<SystemKind>(newer).unwrap(), SystemKind::Other);
+        let open = || OPEN.into_iter().chain(["SystemKind"]);
+        for name in open() {
             let names = types[name]["anyOf"].as_array().unwrap();
             assert!(names.iter().any(|one| one.get("const").is_none()), "{name}");
         }
         // A list that is closed does not speak of others.
-        let closed = types.as_object().unwrap().iter().filter(|(name, _)| !OPEN.contains(&name.as_str()));
+        let closed = types.as_object().unwrap().iter().filter(|(name, _)| !open().any(|it| it == *name));
         for (name, list) in closed {
             let names = list["oneOf"].as_array().into_iter().flatten();
             assert!(names.into_iter().all(|one| one["const"] != "other"), "{name}");

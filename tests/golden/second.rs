@@ -5,8 +5,8 @@ use std::process::Command;
 use latchd::{
     model::{
         DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorName, GrantMade, GrantRevoked, Kind,
-        LocalCard, LocalJob, Origin, Outcome, Private, Report, ReservationKey, Success, SystemName, Window,
-        Written,
+        LocalCard, LocalJob, Origin, Outcome, Private, Report, ReservationKey, Success, SystemKind,
+        SystemName, Window, Written,
     },
     protocol::{Desired, Envelope, Frame, Message, Position, StreamName},
 };
@@ -77,6 +77,17 @@ fn desired() -> Vec<Frame> {
     .into()
 }
 
+/// A make that a cloud of version 1 does not know.
+fn inventories() -> Vec<Frame> {
+    let mut inventory = values::inventories().next().unwrap();
+    inventory.systems.truncate(1);
+    for system in &mut inventory.systems {
+        system.name = SystemName::new("visionline").unwrap();
+        system.kind = SystemKind::Visionline;
+    }
+    vec![Frame::Inventory(inventory)]
+}
+
 fn acknowledgements() -> Vec<Message> {
     [place(4, 17), Position::default(), Position::LOST]
         .map(|position| Message::Acknowledgement { stream: StreamName::Desired, position })
@@ -127,6 +138,7 @@ fn revoked() -> Vec<Message> {
 #[test]
 fn frames_and_messages_are_read_as_they_were_and_written_as_they_are() {
     check_of(2, "frame-desired.json", &desired());
+    check_of(2, "frame-inventory.json", &inventories());
     check_of(2, "message-acknowledgement.json", &acknowledgements());
     check_of(2, "message-outcome.json", &outcomes());
     check_of(2, "message-grant_made.json", &made());
@@ -135,7 +147,7 @@ fn frames_and_messages_are_read_as_they_were_and_written_as_they_are() {
 
 #[test]
 fn fields_of_a_later_peer_are_ignored_here_as_well() {
-    for frame in desired() {
+    for frame in [desired(), inventories()].concat() {
         let later = of_a_later_peer(serde_json::to_value(&frame).unwrap());
         assert_eq!(serde_json::from_value::<Frame>(later).unwrap(), frame);
     }
@@ -162,7 +174,7 @@ fn what_is_of_version_1_is_valid_in_version_2_and_together_they_show_all_of_it()
 #[test]
 fn what_is_new_in_version_2_is_not_of_version_1() {
     let first = |of| validator_in(latchd::protocol::schema::schema(1), of);
-    for frame in desired() {
+    for frame in [desired(), inventories()].concat() {
         assert!(!first("Frame").is_valid(&serde_json::to_value(frame).unwrap()));
     }
     for message in [acknowledgements(), made(), revoked()].concat() {

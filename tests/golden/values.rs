@@ -249,7 +249,7 @@ fn refused_codes() -> impl Iterator<Item = RefusedCode> {
     .into_iter()
 }
 
-fn inventories() -> impl Iterator<Item = Inventory> {
+pub(crate) fn inventories() -> impl Iterator<Item = Inventory> {
     let salto = SystemInventory {
         name: system("salto"),
         kind: SystemKind::SaltoIs,

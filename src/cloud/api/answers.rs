@@ -137,6 +137,11 @@ impl Make {
                 account_name: "SALTO SPACE".into(),
                 system_type: Some(("salto_space_system", "SALTO SPACE system")),
             },
+            "visionline" => Self {
+                account_type: "visionline".into(),
+                account_name: "Visionline".into(),
+                system_type: Some(("visionline_system", "Visionline system")),
+            },
             "sim_lock" => Self {
                 account_type: "sim_lock".into(),
                 account_name: "Simulated keypad locks".into(),

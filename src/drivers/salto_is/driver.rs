@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     config::{CommonConfig, LrcConfig, SaltoIsConfig},
-    drivers::{Driver, Line, Performed, ProgressSink, Work},
+    drivers::{Driver, Line, Past, Performed, ProgressSink, Work},
     model::{
         Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
         Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, StayModify, Success,
@@ -60,16 +60,6 @@ pub struct SaltoIs {
 
 /// Between two looks at an encoder on which the card that was written last still lies.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// What is known of the line's past when its driver starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// Every command had its answer.
-    Answered,
-    /// The last run ended while a command was under way: its answer may still come over a serial line, and must not be
-    /// taken for the next command's.
-    AnswerMayCome,
-}
 
 impl SaltoIs {
     /// Begins to keep the line open. Needs a running tokio runtime; dropping the driver closes the line.

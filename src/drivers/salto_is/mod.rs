@@ -16,4 +16,6 @@ mod keeper;
 pub mod session;
 pub mod sim;
 
-pub use driver::{Past, SaltoIs};
+pub use driver::SaltoIs;
+
+pub use super::Past;

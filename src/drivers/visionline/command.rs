@@ -9,6 +9,7 @@ use super::codec::{Framing, encode};
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a line has one of them at a time")]
 pub enum Command {
     /// `CCA`: make one guest card.
     MakeCard(MakeCard),

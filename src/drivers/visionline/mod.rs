@@ -10,10 +10,16 @@
 //! that one room stands on a card; that encoders work side by side over connections of their own; that success means
 //! that the card was written. Not known at all, and so not offered: freeing a room, changing a stay, cancelling a card.
 //!
-//! [`codec`] spells texts, [`command`] and [`answer`] what stands in them, [`session`] holds one conversation. None of
-//! the four does IO or reads a clock.
+//! [`codec`] spells texts, [`command`] and [`answer`] what stands in them, [`session`] holds one conversation,
+//! [`driver`] turns orders into sessions. None of the first four does IO or reads a clock.
 
 pub mod answer;
 pub mod codec;
 pub mod command;
+mod desk;
+pub mod driver;
+mod line;
 pub mod session;
+pub mod sim;
+
+pub use driver::Visionline;
