@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{Timestamp, ToSpan, civil::DateTime, tz::TimeZone};
 
+use super::simulated::play;
+
 /// A door: its system's place in the list of systems, and its name there.
 pub(super) type Door = (usize, String);
 /// A card: the place of the system that it is for, and what it is called there.
@@ -116,8 +118,8 @@ pub(super) struct Tally {
     pub(super) common: u64,
 }
 
-impl Tally {
-    pub(super) fn add(&mut self, other: &Self) {
+impl play::Tally for Tally {
+    fn add(&mut self, other: &Self) {
         self.opens += other.opens;
         self.stays_shut += other.stays_shut;
         self.superseded += other.superseded;

@@ -8,14 +8,15 @@ use std::{
 use jiff::SignedDuration;
 use latchd::{
     config::{DoorConfig, SaltoIsConfig},
-    drivers::{Driver, Line, Performed, ProgressSink, Proof, Work, salto_is::SaltoIs},
-    model::{
-        Admission, CardEncode, CardSeen, DoorName, LaneName, Order, Outcome, Refusal, ReservationKey,
-        Success, SystemInventory, SystemName, Treatment, Window,
-    },
+    drivers::{Driver, Performed, ProgressSink, Work, salto_is::SaltoIs},
+    model::{CardEncode, CardSeen, DoorName, Order, Outcome, ReservationKey, Success, Treatment, Window},
     seams::BoxFuture,
 };
-use tokio::sync::watch;
+
+use crate::simulated::{
+    play,
+    spoilt::{Spoils, Spoilt},
+};
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +43,9 @@ pub(super) enum Mutant {
     TrustsAnEnd,
 }
 
-impl Mutant {
-    pub(super) const ALL: [Self; 9] = [
+impl play::Mutant for Mutant {
+    const NONE: Self = Self::None;
+    const ALL: &'static [Self] = &[
         Self::None,
         Self::JoinsForANewStay,
         Self::OverridesForAGuest,
@@ -54,11 +56,6 @@ impl Mutant {
         Self::EndsLate,
         Self::TrustsAnEnd,
     ];
-
-    /// By the name it has here.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
-    }
 }
 
 /// The driver for a configuration, broken as asked.
@@ -82,14 +79,12 @@ pub(super) fn spoil_driver(
         worker = start(&config);
     }
     let rooms = config.rooms.iter().map(|room| room.name.clone()).collect();
-    Arc::new(Spoilt { mutant, driver, worker, rooms, doubted: Mutex::default(), begun: Mutex::default() })
+    let spoils = Careless { mutant, rooms, doubted: Mutex::default(), begun: Mutex::default() };
+    Arc::new(Spoilt { spoils, driver, worker })
 }
 
-struct Spoilt {
+struct Careless {
     mutant: Mutant,
-    driver: Arc<SaltoIs>,
-    /// Which does the work.
-    worker: Arc<SaltoIs>,
     rooms: Vec<DoorName>,
     /// Stays that began in doubt.
     doubted: Mutex<BTreeSet<ReservationKey>>,
@@ -97,7 +92,7 @@ struct Spoilt {
     begun: Mutex<BTreeSet<DoorName>>,
 }
 
-impl Spoilt {
+impl Careless {
     fn spoil(&self, work: &mut Work) {
         let Work { order: Order::CardEncode(card), treatment, .. } = work else { return };
         match (self.mutant, *treatment) {
@@ -139,35 +134,20 @@ impl Spoilt {
     }
 }
 
-impl Driver for Spoilt {
-    fn system(&self) -> &SystemName {
-        self.driver.system()
-    }
-
-    fn inventory(&self) -> SystemInventory {
-        self.driver.inventory()
-    }
-
-    fn lanes(&self) -> Vec<LaneName> {
-        self.driver.lanes()
-    }
-
-    fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
-        self.driver.admit(order)
-    }
-
-    fn line(&self) -> watch::Receiver<Line> {
-        self.worker.line()
-    }
-
-    fn perform<'a>(&'a self, mut work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
+impl Spoils for Careless {
+    fn perform<'a>(
+        &'a self,
+        worker: &'a dyn Driver,
+        mut work: Work,
+        progress: &'a ProgressSink,
+    ) -> BoxFuture<'a, Performed> {
         Box::pin(async move {
             self.spoil(&mut work);
             let key = match &work.order {
                 Order::CardEncode(card) => card.reservation_key.clone(),
                 _ => None,
             };
-            let mut performed = self.worker.perform(work, progress).await;
+            let mut performed = worker.perform(work, progress).await;
             if self.mutant == Mutant::TrustsAnEnd
                 && let Performed::Ended(Outcome::Succeeded(success)) = &mut performed
                 && let Some(CardSeen::Guest { made_here, .. }) = &mut success.seen
@@ -183,14 +163,5 @@ impl Driver for Spoilt {
             }
             performed
         })
-    }
-
-    fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
-        self.driver.prove(work)
-    }
-
-    fn stop(&self) {
-        self.driver.stop();
-        self.worker.stop();
     }
 }
