@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     LocalOrder, Queue,
+    ledger::Room,
     store::{Row, instant, origin_named, place, state_named},
 };
 use crate::{
@@ -586,6 +587,30 @@ mod tests {
         desk.queue.acknowledge_reports(memory.reports.last);
         desk.second = 19;
         assert!(matches!(desk.is_ordered(2, 18), Accepted::Sent(_)));
+    }
+
+    #[test]
+    fn a_card_that_another_of_its_stay_throws_out_asks_to_be_written_again() {
+        let mut desk = Desk::new();
+        desk.makes(1, false, written());
+        let of_another_guest = |desk: &Desk, number: u128, begin_again| {
+            let mut job = Job { job_id: id(number), ..desk.job.clone().unwrap() };
+            let Order::CardEncode(card) = &mut job.order else { panic!("a card") };
+            card.access_method_id = AccessMethodId(uuid::Uuid::from_u128(0x07e4));
+            card.begin_again = begin_again;
+            LocalOrder { job, origin: Origin::Person, retries: None }
+        };
+        desk.second = 30;
+        desk.take(of_another_guest(&desk, 2, false));
+        desk.queue.finish(at(31), id(2), written()).unwrap();
+        assert_eq!(desk.state(), DesiredCardState::Issued, "who joins throws nobody out");
+        desk.second = 40;
+        desk.take(of_another_guest(&desk, 3, true));
+        desk.queue.finish(at(41), id(3), written()).unwrap();
+        assert_eq!(desk.state(), DesiredCardState::EncodingRequired);
+        desk.second = 50;
+        desk.makes(4, false, written());
+        assert_eq!(desk.state(), DesiredCardState::Issued);
     }
 
     #[test]

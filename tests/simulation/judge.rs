@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     desk::{Attempt, FIRST},
+    simulated::play,
     world::{Book, number_by_end, number_of, printed_end},
 };
 
@@ -47,8 +48,8 @@ pub(super) struct Tally {
     pub(super) most_steps: u64,
 }
 
-impl Tally {
-    pub(super) fn add(&mut self, other: &Self) {
+impl play::Tally for Tally {
+    fn add(&mut self, other: &Self) {
         self.jobs += other.jobs;
         self.local += other.local;
         self.pauses += other.pauses;

@@ -19,109 +19,31 @@ mod mutant;
 mod simulated;
 mod world;
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::Duration,
-};
-
 use judge::Tally;
 use mutant::Mutant;
-use world::{Story, play};
+use simulated::play::Game;
 
-/// How many seeds an ordinary run plays, and on how many threads.
+/// How many seeds an ordinary run plays.
 const SEEDS: u64 = 300;
-const THREADS: usize = 2;
 /// How many it takes to see what a broken part breaks.
 const MUTANT_SEEDS: u64 = 128;
 
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|number| number.parse().unwrap())
-}
-
-/// Plays seeds, and gives those that broke the promise.
-fn play_all(seeds: std::ops::Range<u64>, mutant: Mutant) -> (Tally, Duration, Vec<(u64, Story)>) {
-    let next = AtomicU64::new(seeds.start);
-    let mut total = (Tally::default(), Duration::ZERO, Vec::new());
-    thread::scope(|scope| {
-        let played: Vec<_> = (0..THREADS)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut stories = Vec::new();
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seeds.end <= seed {
-                            return stories;
-                        }
-                        stories.push((seed, play(seed, mutant)));
-                    }
-                })
-            })
-            .collect();
-        for (seed, story) in played.into_iter().flat_map(|thread| thread.join().unwrap()) {
-            total.1 += story.simulated;
-            match &story.verdict {
-                Ok(tally) => total.0.add(tally),
-                Err(_) => total.2.push((seed, story)),
-            }
-        }
-    });
-    total.2.sort_by_key(|(seed, _)| *seed);
-    total
-}
+const GAME: Game<Mutant, Tally> =
+    Game { play: world::play, one: "LATCHD_SEED", many: "LATCHD_SEEDS", first: "LATCHD_FIRST_SEED" };
 
 #[test]
 fn whatever_goes_wrong_no_job_is_lost_done_twice_or_reported_as_it_was_not() {
-    if let Some(seed) = from_environment("LATCHD_SEED") {
-        let _ = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_max_level(tracing::Level::DEBUG)
-            .try_init();
-        let mutant =
-            std::env::var("LATCHD_MUTANT").map_or(Mutant::None, |name| Mutant::named(&name).unwrap());
-        let story = play(seed, mutant);
-        println!("{}", story.history.join("\n"));
-        println!("{:#?}", story.verdict.as_ref());
-        assert!(story.verdict.is_ok());
-        return;
-    }
-    let seeds = from_environment("LATCHD_SEEDS").unwrap_or(SEEDS);
-    let first = from_environment("LATCHD_FIRST_SEED").unwrap_or(0);
-    let begun = std::time::Instant::now();
-    let (tally, simulated, broken) = play_all(first..first + seeds, Mutant::None);
-    println!(
-        "{seeds} seeds in {:.1} s: {:.1} hours simulated, {tally:?}",
-        begun.elapsed().as_secs_f64(),
-        simulated.as_secs_f64() / 3600.0,
-    );
-    for (seed, story) in &broken {
-        println!("LATCHD_SEED={seed}: {:#?}", story.verdict.as_ref().err());
-    }
-    assert!(broken.is_empty(), "{} of {seeds} seeds break the promise", broken.len());
+    GAME.play(SEEDS);
 }
 
 #[test]
 fn a_seed_gives_the_same_history_every_time() {
-    for seed in [1, 2, 3] {
-        let (one, other) = (play(seed, Mutant::None), play(seed, Mutant::None));
-        let differs = one.history.iter().zip(&other.history).find(|(one, other)| one != other);
-        assert_eq!(differs, None, "seed {seed}");
-        assert_eq!(one.history.len(), other.history.len());
-    }
-    assert_ne!(play(1, Mutant::None).history, play(2, Mutant::None).history);
+    GAME.repeats();
 }
 
-/// Some seed of these breaks the promise in these words.
+/// Some seed breaks the promise in these words.
 fn caught(mutant: Mutant, words: &str) {
-    caught_from(0, mutant, words);
-}
-
-fn caught_from(first: u64, mutant: Mutant, words: &str) {
-    let is_caught = |seed| match play(seed, mutant).verdict {
-        Ok(_) => false,
-        Err(wrongs) => wrongs.iter().any(|wrong| wrong.contains(words)),
-    };
-    assert!((first..first + MUTANT_SEEDS).any(is_caught), "{mutant:?} is not caught: {words}");
+    GAME.catches(0..MUTANT_SEEDS, mutant, words);
 }
 
 #[test]
@@ -194,5 +116,9 @@ fn an_agent_that_forgets_a_pause_is_caught() {
 #[test]
 fn an_agent_that_forgets_with_its_next_start_that_its_memory_may_be_an_old_one_is_caught() {
     // Few histories put an agent back and start it twice before it meets its cloud; one of these does.
-    caught_from(440, Mutant::ForgetsItMetNobody, "which the agent had taken at the site");
+    GAME.catches(
+        440..440 + MUTANT_SEEDS,
+        Mutant::ForgetsItMetNobody,
+        "which the agent had taken at the site",
+    );
 }

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use latchd::{
     cloud::store::Db,
-    drivers::{Driver, Line, Performed, ProgressSink, Proof, Work},
-    model::{Admission, Code, LaneName, Order, Outcome, Refusal, SystemInventory, SystemName},
+    drivers::{Driver, Performed, ProgressSink, Work},
+    model::{Code, Outcome},
     seams::BoxFuture,
     store::{Reserve, Store, StoreError, vfs::memory::Disk},
 };
 use rusqlite::Connection;
-use tokio::sync::watch;
+
+use crate::simulated::{
+    play,
+    spoilt::{Spoils, Spoilt},
+};
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +55,9 @@ pub(super) enum Mutant {
     ForgetsItMetNobody,
 }
 
-impl Mutant {
-    const ALL: [Self; 17] = [
+impl play::Mutant for Mutant {
+    const NONE: Self = Self::None;
+    const ALL: &'static [Self] = &[
         Self::None,
         Self::RepeatsInDoubt,
         Self::CallsDoubtFailure,
@@ -71,11 +76,6 @@ impl Mutant {
         Self::BelievesItIsAlone,
         Self::ForgetsItMetNobody,
     ];
-
-    /// By the name it has here.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
-    }
 }
 
 pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError> {
@@ -159,63 +159,35 @@ pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn D
         | Mutant::BelievesItIsAlone
         | Mutant::ForgetsItMetNobody => driver,
         Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone | Mutant::NeverRests => {
-            Arc::new(Spoilt { mutant, driver })
+            Arc::new(Spoilt { spoils: mutant, worker: Arc::clone(&driver), driver })
         }
     }
 }
 
-struct Spoilt {
-    mutant: Mutant,
-    driver: Arc<dyn Driver>,
-}
-
-impl Driver for Spoilt {
-    fn system(&self) -> &SystemName {
-        self.driver.system()
-    }
-
-    fn inventory(&self) -> SystemInventory {
-        self.driver.inventory()
-    }
-
-    fn lanes(&self) -> Vec<LaneName> {
-        self.driver.lanes()
-    }
-
-    fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
-        self.driver.admit(order)
-    }
-
-    fn line(&self) -> watch::Receiver<Line> {
-        self.driver.line()
-    }
-
-    fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
+impl Spoils for Mutant {
+    fn perform<'a>(
+        &'a self,
+        worker: &'a dyn Driver,
+        work: Work,
+        progress: &'a ProgressSink,
+    ) -> BoxFuture<'a, Performed> {
         Box::pin(async move {
-            let performed = self.driver.perform(work.clone(), progress).await;
-            match (&performed, self.mutant) {
-                (Performed::Ended(Outcome::Unknown(_)), Mutant::RepeatsInDoubt) => {
-                    self.driver.perform(work, progress).await
+            let performed = worker.perform(work.clone(), progress).await;
+            match (&performed, self) {
+                (Performed::Ended(Outcome::Unknown(_)), Self::RepeatsInDoubt) => {
+                    worker.perform(work, progress).await
                 }
-                (Performed::Ended(Outcome::Unknown(_)), Mutant::CallsDoubtFailure) => {
+                (Performed::Ended(Outcome::Unknown(_)), Self::CallsDoubtFailure) => {
                     Performed::Ended(Outcome::failed(Code::NoAnswer, "as a careless driver says"))
                 }
-                (Performed::Ended(Outcome::Unknown(_)), Mutant::NeverRests) => loop {
+                (Performed::Ended(Outcome::Unknown(_)), Self::NeverRests) => loop {
                     tokio::task::yield_now().await;
                 },
-                (Performed::Ended(Outcome::Failed(_)), Mutant::SaysDone) => {
+                (Performed::Ended(Outcome::Failed(_)), Self::SaysDone) => {
                     Performed::Ended(Outcome::Succeeded(latchd::model::Success::default()))
                 }
                 _ => performed,
             }
         })
-    }
-
-    fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
-        self.driver.prove(work)
-    }
-
-    fn stop(&self) {
-        self.driver.stop();
     }
 }

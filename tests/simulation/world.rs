@@ -29,6 +29,7 @@ use super::{
     mutant::Mutant,
     simulated::{
         net::{Host, Network, Road},
+        play,
         side::{AgentLife, Circles, CloudLife, MOST_STEPS, Side, doom, ended},
     },
 };
@@ -63,13 +64,8 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// Nor turns of a seed; see [`MOST_STEPS`].
 const MOST_TURNS: u64 = 20_000;
 
-/// What one seed came to.
-pub(super) struct Story {
-    pub(super) history: Vec<String>,
-    pub(super) simulated: Duration,
-    /// What was done, or what broke the promise.
-    pub(super) verdict: Result<Tally, Vec<String>>,
-}
+/// What one seed came to, and what was done in it.
+pub(super) type Story = play::Story<Tally>;
 
 /// Plays one seed.
 pub(super) fn play(seed: u64, mutant: Mutant) -> Story {

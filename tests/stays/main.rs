@@ -20,95 +20,35 @@ mod site;
 mod story;
 mod town;
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::Instant,
-};
-
 use model::Tally;
 use mutant::Mutant;
-use story::{Story, play};
+use simulated::play::Game;
 
-/// How many histories an ordinary run plays, and on how many threads.
+/// How many histories an ordinary run plays.
 const HISTORIES: u64 = 350;
-const THREADS: usize = 2;
 /// How many it takes to see what a broken part breaks.
 const MUTANT_HISTORIES: u64 = 250;
 
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|number| number.parse().unwrap())
-}
-
-/// Plays seeds, and gives those that broke the promise.
-fn play_all(seeds: std::ops::Range<u64>) -> (Tally, Vec<(u64, Story)>) {
-    let next = AtomicU64::new(seeds.start);
-    let play_some = || {
-        let (mut tally, mut broken) = (Tally::default(), Vec::new());
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seeds.end <= seed {
-                return (tally, broken);
-            }
-            let story = play(seed, Mutant::None);
-            match &story.verdict {
-                Ok(compared) => tally.add(compared),
-                Err(_) => broken.push((seed, story)),
-            }
-        }
-    };
-    let mut total = (Tally::default(), Vec::new());
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(play_some)).collect();
-        for (tally, broken) in threads.into_iter().map(|thread| thread.join().unwrap()) {
-            total.0.add(&tally);
-            total.1.extend(broken);
-        }
-    });
-    total.1.sort_by_key(|(seed, _)| *seed);
-    total
-}
+const GAME: Game<Mutant, Tally> = Game {
+    play: story::play,
+    one: "LATCHD_HISTORY",
+    many: "LATCHD_HISTORIES",
+    first: "LATCHD_FIRST_HISTORY",
+};
 
 #[test]
 fn doors_open_for_whom_they_should_and_for_nobody_else() {
-    if let Some(seed) = from_environment("LATCHD_HISTORY") {
-        let _ = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_max_level(tracing::Level::DEBUG)
-            .try_init();
-        let mutant =
-            std::env::var("LATCHD_MUTANT").map_or(Mutant::None, |name| Mutant::named(&name).unwrap());
-        let story = play(seed, mutant);
-        println!("{}\n{:#?}", story.history.join("\n"), story.verdict);
-        assert!(story.verdict.is_ok());
-        return;
-    }
-    let histories = from_environment("LATCHD_HISTORIES").unwrap_or(HISTORIES);
-    let first = from_environment("LATCHD_FIRST_HISTORY").unwrap_or(0);
-    let begun = Instant::now();
-    let (tally, broken) = play_all(first..first + histories);
-    println!("{histories} histories in {:.1} s: {tally:?}", begun.elapsed().as_secs_f64());
-    for (seed, story) in &broken {
-        println!("LATCHD_HISTORY={seed}: {:#?}", story.verdict.as_ref().err());
-    }
-    assert!(broken.is_empty(), "{} of {histories} histories break the promise", broken.len());
+    GAME.play(HISTORIES);
 }
 
 #[test]
 fn a_seed_gives_the_same_history_every_time() {
-    for seed in [1, 2, 3] {
-        assert_eq!(play(seed, Mutant::None).history, play(seed, Mutant::None).history, "seed {seed}");
-    }
-    assert_ne!(play(1, Mutant::None).history, play(2, Mutant::None).history);
+    GAME.repeats();
 }
 
-/// Some seed of these breaks the promise in these words.
+/// Some seed breaks the promise in these words.
 fn caught(mutant: Mutant, words: &str) {
-    let is_caught = |seed| match play(seed, mutant).verdict {
-        Ok(_) => false,
-        Err(wrongs) => wrongs.iter().any(|wrong| wrong.contains(words)),
-    };
-    assert!((0..MUTANT_HISTORIES).any(is_caught), "{mutant:?} is not caught: {words}");
+    GAME.catches(0..MUTANT_HISTORIES, mutant, words);
 }
 
 #[test]
@@ -149,4 +89,34 @@ fn cards_that_are_good_for_longer_than_was_granted_are_caught() {
 #[test]
 fn another_desks_card_that_is_taken_for_ours_by_its_end_is_caught() {
     caught(Mutant::TrustsAnEnd, "a card of a newer stay was used there");
+}
+
+#[test]
+fn another_desks_card_that_settles_a_doubt_about_ours_is_caught() {
+    caught(Mutant::TrustsAnEnd, "is told that a card is written, and none was");
+}
+
+#[test]
+fn a_lost_card_that_stays_good_although_another_was_to_throw_it_out_is_caught() {
+    caught(Mutant::JoinsInPlaceOfALostCard, "a card of a newer stay was used there");
+}
+
+#[test]
+fn a_cloud_that_calls_cards_written_that_are_thrown_out_is_caught() {
+    caught(Mutant::CallsThrownOutWritten, "is written to the cloud, and EncodingRequired here");
+}
+
+#[test]
+fn an_agent_that_keeps_grants_of_its_desk_to_itself_is_caught() {
+    caught(Mutant::KeepsGrantsToItself, "the cloud does not know of the grant of");
+}
+
+#[test]
+fn a_lock_server_that_is_told_an_end_that_nobody_asked_for_is_caught() {
+    caught(Mutant::TellsAnotherEnd, "asked for that");
+}
+
+#[test]
+fn a_lock_server_that_does_not_hear_of_a_later_end_is_caught() {
+    caught(Mutant::TellsOneEnd, "the lock server takes");
 }

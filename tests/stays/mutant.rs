@@ -7,15 +7,19 @@ use std::{
 
 use jiff::SignedDuration;
 use latchd::{
+    cloud::store::Db,
     config::{DoorConfig, SaltoIsConfig},
-    drivers::{Driver, Line, Performed, ProgressSink, Proof, Work, salto_is::SaltoIs},
-    model::{
-        Admission, CardEncode, CardSeen, DoorName, LaneName, Order, Outcome, Refusal, ReservationKey,
-        Success, SystemInventory, SystemName, Treatment, Window,
-    },
+    drivers::{Driver, Performed, ProgressSink, Work, salto_is::SaltoIs},
+    model::{CardEncode, CardSeen, DoorName, Order, Outcome, ReservationKey, Success, Treatment, Window},
     seams::BoxFuture,
+    store::{Store, StoreError},
 };
-use tokio::sync::watch;
+use rusqlite::Connection;
+
+use crate::simulated::{
+    play,
+    spoilt::{Spoils, Spoilt},
+};
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +44,21 @@ pub(super) enum Mutant {
     /// is printed on our guests' cards; by its end alone such a card is one of ours, and what joins it opens somebody else's
     /// room.
     TrustsAnEnd,
+    /// A card that is to begin its stay anew joins it, and the lost one stays good.
+    JoinsInPlaceOfALostCard,
+    /// The cloud goes on to call cards written that a later one of their stay throws out.
+    CallsThrownOutWritten,
+    /// The agent keeps grants that are made at its desk to itself.
+    KeepsGrantsToItself,
+    /// Lock servers are told that stays last an hour longer than they do.
+    TellsAnotherEnd,
+    /// Lock servers are told once until when the stay in a room is, and never again.
+    TellsOneEnd,
 }
 
-impl Mutant {
-    pub(super) const ALL: [Self; 9] = [
+impl play::Mutant for Mutant {
+    const NONE: Self = Self::None;
+    const ALL: &'static [Self] = &[
         Self::None,
         Self::JoinsForANewStay,
         Self::OverridesForAGuest,
@@ -53,12 +68,32 @@ impl Mutant {
         Self::CallsDoubtSuccess,
         Self::EndsLate,
         Self::TrustsAnEnd,
+        Self::JoinsInPlaceOfALostCard,
+        Self::CallsThrownOutWritten,
+        Self::KeepsGrantsToItself,
+        Self::TellsAnotherEnd,
+        Self::TellsOneEnd,
     ];
+}
 
-    /// By the name it has here.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError> {
+    if mutant == Mutant::CallsThrownOutWritten {
+        let spoil = "CREATE TRIGGER IF NOT EXISTS spoil AFTER UPDATE OF is_issued ON card_state
+                     WHEN new.is_issued = 0 AND EXISTS
+                       (SELECT 1 FROM overridden_card o WHERE o.access_method_id = new.access_method_id)
+                     BEGIN UPDATE card_state SET is_issued = 1 WHERE access_method_id = new.access_method_id; END";
+        db.connection().execute_batch(spoil)?;
     }
+    Ok(())
+}
+
+pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result<(), StoreError> {
+    if mutant == Mutant::KeepsGrantsToItself {
+        let forget = "CREATE TRIGGER IF NOT EXISTS forget AFTER INSERT ON report WHEN new.revision = 3
+                      BEGIN DELETE FROM report WHERE rowid = new.rowid; END";
+        connection.execute_batch(forget)?;
+    }
+    Ok(())
 }
 
 /// The driver for a configuration, broken as asked.
@@ -82,14 +117,12 @@ pub(super) fn spoil_driver(
         worker = start(&config);
     }
     let rooms = config.rooms.iter().map(|room| room.name.clone()).collect();
-    Arc::new(Spoilt { mutant, driver, worker, rooms, doubted: Mutex::default(), begun: Mutex::default() })
+    let spoils = Careless { mutant, rooms, doubted: Mutex::default(), begun: Mutex::default() };
+    Arc::new(Spoilt { spoils, driver, worker })
 }
 
-struct Spoilt {
+struct Careless {
     mutant: Mutant,
-    driver: Arc<SaltoIs>,
-    /// Which does the work.
-    worker: Arc<SaltoIs>,
     rooms: Vec<DoorName>,
     /// Stays that began in doubt.
     doubted: Mutex<BTreeSet<ReservationKey>>,
@@ -97,11 +130,17 @@ struct Spoilt {
     begun: Mutex<BTreeSet<DoorName>>,
 }
 
-impl Spoilt {
+impl Careless {
     fn spoil(&self, work: &mut Work) {
+        if let (Mutant::TellsAnotherEnd, Order::StayModify(stay)) = (self.mutant, &mut work.order) {
+            stay.ends_at += SignedDuration::from_hours(1);
+        }
         let Work { order: Order::CardEncode(card), treatment, .. } = work else { return };
         match (self.mutant, *treatment) {
             (Mutant::JoinsForANewStay, Treatment::Override) if self.was_begun(card) => {
+                *treatment = Treatment::Join;
+            }
+            (Mutant::JoinsInPlaceOfALostCard, Treatment::Override) if card.begin_again => {
                 *treatment = Treatment::Join;
             }
             (Mutant::OverridesForAGuest, Treatment::Join) => *treatment = Treatment::Override,
@@ -133,41 +172,39 @@ impl Spoilt {
         was_begun
     }
 
+    /// Whether an order is called done without a word to the lock server.
+    fn swallows(&self, order: &Order) -> bool {
+        match order {
+            Order::StayModify(stay) if self.mutant == Mutant::TellsOneEnd => {
+                !self.begun.lock().unwrap().insert(stay.room.clone())
+            }
+            _ => false,
+        }
+    }
+
     fn was_doubted(&self, card: &CardEncode) -> bool {
         let doubted = self.doubted.lock().unwrap();
         card.reservation_key.as_ref().is_some_and(|key| doubted.contains(key))
     }
 }
 
-impl Driver for Spoilt {
-    fn system(&self) -> &SystemName {
-        self.driver.system()
-    }
-
-    fn inventory(&self) -> SystemInventory {
-        self.driver.inventory()
-    }
-
-    fn lanes(&self) -> Vec<LaneName> {
-        self.driver.lanes()
-    }
-
-    fn admit(&self, order: &Order) -> Result<Admission, Refusal> {
-        self.driver.admit(order)
-    }
-
-    fn line(&self) -> watch::Receiver<Line> {
-        self.worker.line()
-    }
-
-    fn perform<'a>(&'a self, mut work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
+impl Spoils for Careless {
+    fn perform<'a>(
+        &'a self,
+        worker: &'a dyn Driver,
+        mut work: Work,
+        progress: &'a ProgressSink,
+    ) -> BoxFuture<'a, Performed> {
         Box::pin(async move {
+            if self.swallows(&work.order) {
+                return Performed::Ended(Outcome::Succeeded(Success::default()));
+            }
             self.spoil(&mut work);
             let key = match &work.order {
                 Order::CardEncode(card) => card.reservation_key.clone(),
                 _ => None,
             };
-            let mut performed = self.worker.perform(work, progress).await;
+            let mut performed = worker.perform(work, progress).await;
             if self.mutant == Mutant::TrustsAnEnd
                 && let Performed::Ended(Outcome::Succeeded(success)) = &mut performed
                 && let Some(CardSeen::Guest { made_here, .. }) = &mut success.seen
@@ -183,14 +220,5 @@ impl Driver for Spoilt {
             }
             performed
         })
-    }
-
-    fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
-        self.driver.prove(work)
-    }
-
-    fn stop(&self) {
-        self.driver.stop();
-        self.worker.stop();
     }
 }

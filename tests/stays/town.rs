@@ -26,8 +26,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    model::Model,
-    mutant::Mutant,
+    model::{Model, Tally},
+    mutant::{Mutant, spoil_cloud, spoil_queue},
     simulated::{
         api::{Answer, call},
         net::{Host, Network, Road},
@@ -82,6 +82,8 @@ pub(super) struct Town {
     pub(super) history: Vec<String>,
     /// What broke the promise.
     pub(super) wrong: Vec<String>,
+    /// Whether the site does not reach its cloud.
+    pub(super) is_alone: bool,
     seed: u64,
     pub(super) mutant: Mutant,
     /// The agent's own, which all share.
@@ -110,6 +112,7 @@ impl Town {
             clock: Clock::simulated(now),
             history: Vec::new(),
             wrong: Vec::new(),
+            is_alone: false,
             seed,
             mutant,
             agent_clock: Clock::simulated(now),
@@ -130,6 +133,11 @@ impl Town {
         let line = format!("{local}  {what}");
         tracing::info!(target: "simulation", "{line}");
         self.history.push(line);
+    }
+
+    /// Counts something.
+    pub(super) fn tally(&mut self, count: impl FnOnce(&mut Tally)) {
+        count(&mut self.model.tally);
     }
 
     pub(super) fn chance(&self, percent: u64) -> bool {
@@ -211,6 +219,7 @@ impl Town {
             }
             Later::MendRoad(one, other) => {
                 self.note(format_args!("the road {one:?}-{other:?} is open again"));
+                self.is_alone &= other != Host::Cloud;
                 self.network.set_road(one, other, Road::Open(Duration::from_millis(2)));
             }
             Later::Break(system, fault) => {
@@ -282,7 +291,7 @@ impl Town {
             return;
         }
         self.cloud.lives += 1;
-        let lives = self.cloud.lives;
+        let (lives, mutant) = (self.cloud.lives, self.mutant);
         let start = CloudStart {
             disk: self.cloud.disk.clone(),
             reserve: |disk: &Disk| Reserve::new(disk.storage(), RESERVE),
@@ -292,7 +301,7 @@ impl Town {
             pace: self.pace(Host::Cloud, lives),
             circles: self.circles.clone(),
             is_set_back: Arc::new(AtomicBool::new(false)),
-            spoil: |_: &mut Db| Ok(()),
+            spoil: move |db: &mut Db| spoil_cloud(mutant, db),
         };
         self.cloud.life = start.begin().await;
         if self.cloud.life.is_none() {
@@ -315,7 +324,7 @@ impl Town {
             pace: self.pace(Host::Agent, lives),
             circles: self.circles.clone(),
             is_set_back: Arc::new(AtomicBool::new(false)),
-            spoil: |_: &mut Connection| Ok(()),
+            spoil: move |connection: &mut Connection| spoil_queue(mutant, connection),
             config: agent_config(&self.systems),
             drivers: move |parts: &agent::Parts,
                            config: &AgentConfig,
