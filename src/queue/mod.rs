@@ -24,7 +24,8 @@
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
 //! else ever has to. `audit` says what the site refused and who decided what. `card_job` says which jobs were
 //! about a card, and `desired_grant` is what the cloud wants of
-//! the site, for a desk that has to go on without it.
+//! the site, for a desk that has to go on without it. `door_event` and `door_read` are what devices remember of their
+//! doors, as far as it was read and is not in the outbox.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -37,6 +38,7 @@
 mod cards;
 mod confirm;
 mod desired;
+mod doors;
 mod import;
 mod lanes;
 mod ledger;
@@ -65,6 +67,7 @@ use rusqlite::Connection;
 pub use cards::{CardStanding, DeskCard, DeskRefused};
 pub use confirm::{ConfirmRefused, Unconfirmed};
 pub use desired::DesiredHeld;
+pub use doors::{DOOR_EVENTS_KEPT, HandedOn};
 pub use import::Imported;
 pub use lanes::LanePause;
 pub use made::{DeskGrant, GrantRefused};
@@ -102,6 +105,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("second.sql"),
     include_str!("third.sql"),
     include_str!("fourth.sql"),
+    include_str!("doors.sql"),
 ];
 
 /// The schema of this version.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Memory, Queue, made};
+use super::{Memory, Queue, doors, made};
 use crate::{
     model::{AccessGrantId, GrantMade, GrantRevoked, JobId, JobState, Report},
     protocol::{
@@ -154,6 +154,7 @@ impl Queue {
                 self.meet()?;
                 if reason == EpochReason::ReceiverBehind {
                     self.report_local_again(now)?;
+                    self.read_doors_again()?;
                 }
                 Ok(Resumed { reports_after: Position { epoch, n: 0 }, forgot })
             }
@@ -284,6 +285,7 @@ impl Queue {
             let grant = AccessGrantId(job_id.0);
             let message = match revision {
                 1 => Message::Outcome(self.unseal(&place(job_id, revision), &sealed)?),
+                doors::HAPPENED => Message::DoorEvents(self.unseal(&place(job_id, revision), &sealed)?),
                 made::MADE => Message::GrantMade(self.unseal(&made::place(grant, revision), &sealed)?),
                 made::REVOKED => Message::GrantRevoked(self.unseal(&made::place(grant, revision), &sealed)?),
                 _ => Message::Resolution(self.unseal(&place(job_id, revision), &sealed)?),
@@ -316,7 +318,7 @@ impl Queue {
         self.put_report(grant.0, made::REVOKED, &body)
     }
 
-    fn put_report(&mut self, about: uuid::Uuid, what: u8, body: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn put_report(&mut self, about: uuid::Uuid, what: u8, body: &[u8]) -> Result<(), StoreError> {
         let mut memory = self.memory()?;
         memory.reports.last.n += 1;
         let (n, acknowledged) =
@@ -395,6 +397,6 @@ impl Queue {
     }
 }
 
-fn place(job_id: JobId, revision: u8) -> String {
+pub(super) fn place(job_id: JobId, revision: u8) -> String {
     format!("report.body/{job_id}/{revision}")
 }
