@@ -131,3 +131,141 @@ impl Tenant<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::{
+        cloud::store::{EventFilter, Retention, TimedEvent},
+        model::{
+            Capabilities, Device, DeviceName, Inventory, SystemInventory, SystemKind, SystemName, WorkspaceId,
+        },
+        seal::SealKey,
+        seams::{Random, Storage},
+    };
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    struct Property {
+        db: Db,
+        workspace: WorkspaceId,
+        bridge: BridgeId,
+        now: Timestamp,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Property {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let random = Random::seeded(1);
+            let key = SealKey::new([7; 32], random.clone());
+            let mut db = Db::open(&Storage::folder(folder.path()), key, random).unwrap();
+            let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+            let workspace = db.found(now, "Home", [1; 32]).unwrap();
+            let bridge = db.the_bridge(now, workspace).unwrap();
+            let system = SystemInventory {
+                name: SystemName::new("keypads").unwrap(),
+                kind: SystemKind::SimLock,
+                time_zone: "Europe/Oslo".into(),
+                capabilities: Capabilities {
+                    r#override: None,
+                    join: None,
+                    future_start: None,
+                    checkout: None,
+                    modify_stay: None,
+                    read_card: None,
+                    open_end: None,
+                    slots: None,
+                    unlock: None,
+                    max_rooms: 0,
+                    max_common: 0,
+                    answer_means_written: true,
+                    parallel_encoders: false,
+                },
+                checkout_on_last_grant: false,
+                override_after_deleted_card: false,
+                doors: Vec::new(),
+                encoders: Vec::new(),
+                devices: vec![Device {
+                    name: DeviceName::new("101").unwrap(),
+                    display_name: None,
+                    slots: 100,
+                    pins: None,
+                    device_type: None,
+                    manufacturer: None,
+                    model: None,
+                    lead_seconds: None,
+                    remote_unlock: None,
+                }],
+            };
+            db.apply_inventory(now, bridge, &Inventory { systems: vec![system] }).unwrap();
+            Self { db, workspace, bridge, now, _folder: folder }
+        }
+
+        fn hears(&mut self, device: &str, events: &[DoorEvent]) {
+            let seen = DoorEvents {
+                system: SystemName::new("keypads").unwrap(),
+                device: DeviceName::new(device).unwrap(),
+                lost: 0,
+                events: events.to_vec(),
+            };
+            self.db.take_door_events(self.now, self.bridge, &seen).unwrap();
+        }
+
+        fn told(&mut self) -> Vec<TimedEvent> {
+            let filter = EventFilter { limit: 1_000, ..EventFilter::default() };
+            let events = self.db.tenant(self.workspace).events(&filter).unwrap();
+            events.into_iter().filter(|event| event.kind.starts_with("lock.")).collect()
+        }
+    }
+
+    fn event(number: u128, at: Timestamp) -> DoorEvent {
+        DoorEvent {
+            door_event_id: uuid::Uuid::from_u128(number),
+            at,
+            what: DoorAct::Unlocked,
+            by: None,
+            slot: Some("nobody's".into()),
+            job_id: None,
+        }
+    }
+
+    #[test]
+    fn what_is_heard_twice_is_told_once_and_in_the_order_in_which_it_was_heard() {
+        let mut property = Property::new();
+        let at = property.now - DAY;
+        property.hears("101", &[event(1, at), event(2, at)]);
+        property.hears("101", &[event(1, at), event(2, at), event(3, at)]);
+        property.hears("102", &[event(4, at)]);
+        let told = property.told();
+        assert_eq!(told.len(), 3, "and nothing of a device that is not there");
+        assert!(told.iter().all(|event| event.fields["method"] == "unknown"));
+        assert!(told.iter().all(|event| event.occurred_at == property.now), "the feed only grows at its end");
+        assert!(told.iter().all(|event| event.fields["occurred_at"] == time_text(at)));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_event_of_tomorrow() {
+        let mut property = Property::new();
+        property.hears("101", &[event(1, property.now + DAY)]);
+        assert_eq!(property.told()[0].fields["occurred_at"], time_text(property.now));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_told_again() {
+        let mut property = Property::new();
+        property.db.keep_for(Retention { events: DAY * 30, ..Retention::default() });
+        let at = property.now;
+        property.hears("101", &[event(1, at)]);
+        property.now += DAY * 31;
+        while property.db.forget(property.now).unwrap() {}
+        assert_eq!(property.told().len(), 0);
+        let kept =
+            property.db.one("SELECT count(*) AS n FROM told_door_event", [], |row| row.get::<_, i64>("n"));
+        assert_eq!(kept.unwrap(), Some(0));
+        property.hears("101", &[event(1, at)]);
+        assert_eq!(property.told().len(), 0);
+    }
+}

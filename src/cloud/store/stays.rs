@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::params;
 
 use crate::{
-    grants::{CardEnd, CardFate, Event, StayEnd, Targets, card_end, plan_stay_ends},
+    grants::{CardEnd, CardFate, StayEnd, Targets, card_end, plan_stay_ends},
     model::{
         AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, Code, DoorKind, JobId, JobState,
         Outcome, Report, ReservationKey,
