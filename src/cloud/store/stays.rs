@@ -46,6 +46,13 @@ pub(crate) struct StayEndTrouble {
     pub(crate) refused: Option<String>,
 }
 
+/// A card that was written for a room before another one was.
+struct EarlierCard {
+    method: AccessMethodId,
+    grant: AccessGrantId,
+    is_in_use: bool,
+}
+
 /// Of a row `w` of `ordered_card`: its card was written, or may have been, for the cloud or at a desk.
 pub(super) const WAS_WRITTEN: &str = "(
     EXISTS (SELECT 1 FROM action_attempt a
@@ -305,26 +312,24 @@ impl Tenant<'_> {
         doors: &[AcsEntranceId],
     ) -> Result<(), StoreError> {
         for other in self.other_stays_of(now, key, doors)? {
-            for ((method, _), _) in self.cards_before(report, by, system, &other, doors)? {
-                self.invalidate_card(now, method)?;
+            for card in self.cards_before(report, by, system, &other, doors)? {
+                self.invalidate_card(now, card.method)?;
             }
         }
-        for ((method, grant), is_in_use) in self.cards_before(report, by, system, key, doors)? {
+        for EarlierCard { method, grant, is_in_use } in self.cards_before(report, by, system, key, doors)? {
             self.invalidate_card(now, method)?;
             self.db.execute(
                 "INSERT OR REPLACE INTO overridden_card VALUES(?1, ?2, ?3)",
                 params![method.to_string(), self.workspace, ms(now)],
             )?;
-            if !is_in_use {
-                continue;
+            if is_in_use {
+                self.ask_to_encode_again(now, method, grant)?;
             }
-            self.ask_to_encode_again(now, method, grant)?;
         }
         Ok(())
     }
 
-    /// The cards of a stay that were written, or may have been, for one of these rooms before the card of a report; and
-    /// whether each is in use.
+    /// The cards of a stay that were written, or may have been, for one of these rooms before the card of a report.
     fn cards_before(
         &self,
         report: &Report,
@@ -332,7 +337,7 @@ impl Tenant<'_> {
         system: AcsSystemId,
         key: &ReservationKey,
         doors: &[AcsEntranceId],
-    ) -> Result<Vec<((AccessMethodId, AccessGrantId), bool)>, StoreError> {
+    ) -> Result<Vec<EarlierCard>, StoreError> {
         // Ends are reported in their order. A doubt may be settled long after newer cards were written: it is of no
         // concern to those that were ordered after its job.
         let is_late = report.revision > 1;
@@ -368,9 +373,11 @@ impl Tenant<'_> {
                 made_at
             ],
             |row| {
-                let ids: (AccessMethodId, AccessGrantId) =
-                    (id(row, "access_method_id")?, id(row, "access_grant_id")?);
-                Ok((ids, row.get::<_, bool>("is_in_use")?))
+                Ok(EarlierCard {
+                    method: id(row, "access_method_id")?,
+                    grant: id(row, "access_grant_id")?,
+                    is_in_use: row.get("is_in_use")?,
+                })
             },
         )
     }
