@@ -12,7 +12,7 @@ use std::{
 
 use latchd::{
     agent::admin::{
-        AdminError, JobLine, LinkReport, LinkState, Moment, Question, Request, Response, Server,
+        AdminError, AuditReport, JobLine, LinkReport, LinkState, Moment, Question, Request, Response, Server,
         StatusReport, Watched, Watchers, ask, serve,
     },
     model::{Code, Condition, JobId, JobState, Kind, Origin, Priority, Severity, SystemName},
@@ -70,6 +70,21 @@ fn job() -> JobLine {
     }
 }
 
+/// Of three entries.
+fn audit(before: Option<u64>, limit: u16) -> Response {
+    let entry = |number| AuditReport {
+        number,
+        at: "2026-11-22T12:00:00Z".parse().unwrap(),
+        what: "resolved".into(),
+        job_id: Some(JobId(uuid::Uuid::from_u128(number.into()))),
+        detail: format!("Kari says so, number {number}"),
+    };
+    let entries: Vec<_> =
+        (1..=3).rev().filter(|number| before.is_none_or(|before| *number < before)).collect();
+    let shown = entries.iter().copied().take(limit.into()).map(entry).collect();
+    Response::Audit { entries: shown, more: usize::from(limit) < entries.len() }
+}
+
 fn step(number: u128, moment: Moment) -> Watched {
     Watched {
         at: "2026-11-22T12:00:00Z".parse().unwrap(),
@@ -121,6 +136,7 @@ impl Agent {
                             Request::Job { job_id } => {
                                 Response::refused("no_such_job", format!("there is no job {job_id}"))
                             }
+                            Request::Audit { before, limit } => audit(before, limit),
                             Request::Watch { .. } => Response::Watching { jobs: vec![step(1, Moment::Sent)] },
                             Request::Cancel { .. } => Response::refused("too_late", "too late: it was sent"),
                             other => Response::refused("unexpected", format!("{other:?}")),
@@ -186,6 +202,23 @@ fn status_and_jobs_are_printed_for_people_and_for_programs() {
     assert_eq!(jobs, vec![job(); 2]);
     let list = latchd(&agent.socket, &["jobs", "list", "--state", "unknown"]);
     assert!(text(&list.stdout).contains("unknown: no_answer"));
+}
+
+#[test]
+fn the_audit_is_listed_page_by_page_for_people_and_for_programs() {
+    let agent = Agent::start();
+    let first = latchd(&agent.socket, &["audit", "--limit", "2"]);
+    let shown = text(&first.stdout);
+    assert!(first.status.success() && shown.contains("Kari says so, number 3"), "{first:?}");
+    assert!(shown.ends_with("There is more: --before 2\n"), "{shown}");
+    let last = latchd(&agent.socket, &["audit", "--before", "2"]);
+    let shown = text(&last.stdout);
+    assert!(shown.contains("number 1") && !shown.contains("number 2") && !shown.contains("more"), "{shown}");
+    let programs = latchd(&agent.socket, &["audit", "--json"]);
+    let read: Vec<AuditReport> = serde_json::from_slice(&programs.stdout).unwrap();
+    assert_eq!(read.iter().map(|entry| entry.number).collect::<Vec<_>>(), [3, 2, 1]);
+    let none = latchd(&agent.socket, &["audit", "--before", "1"]);
+    assert_eq!(text(&none.stdout), "Nothing.\n");
 }
 
 #[test]

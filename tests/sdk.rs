@@ -31,7 +31,7 @@ mod site;
 mod tap;
 
 use keypads::Keypads;
-use site::{Site, until};
+use site::{Site, latchd, until};
 use tap::{Exchange, Tap};
 
 fn installed() -> Option<PathBuf> {
@@ -176,6 +176,49 @@ impl House {
             "restart the cloud" => {
                 self.site.restart_cloud();
                 Value::Null
+            }
+            "have the cloud go away" => {
+                self.site.knows_its_grants();
+                self.site.cloud().kill();
+                Value::Null
+            }
+            "have the cloud come back" => {
+                self.site.restart_cloud();
+                self.site.healthy();
+                Value::Null
+            }
+            "make a grant at the desk" => self.site.told_json(&[
+                "grant",
+                "create",
+                "--name",
+                word("name"),
+                "--door",
+                word("door"),
+                "--reservation",
+                word("stay"),
+                "--key",
+                word("key"),
+                "--to",
+                word("to"),
+                "--card",
+                "--by",
+                "Kari",
+                "--json",
+            ]),
+            "take a grant back at the desk" => {
+                json!(self.site.told(&["grant", "revoke", word("grant"), "--by", "Kari"]))
+            }
+            "write its card at the desk" => {
+                let encoder = word("encoder");
+                let mut command = latchd();
+                command.args(["encode", word("grant"), "--encoder", encoder, "--by", "Kari"]);
+                self.site.at(&mut command).stdin(Stdio::null()).stdout(Stdio::piped());
+                let encode = command.spawn().unwrap();
+                self.site.waits_for_card(encoder);
+                self.site.control(&format!("place {} on {encoder}", word("card")));
+                let output = encode.wait_with_output().unwrap();
+                assert!(output.status.success(), "{output:?}");
+                self.site.control(&format!("remove {encoder}"))
             }
             "switch the bridge off" => {
                 self.site.agent().kill();

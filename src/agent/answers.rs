@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     admin::{
-        CardReport, GrantReport, JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState, LinkReport,
-        LinkState, Moment, NewJob, Pause, Response, Rest, SlotReport, SlotState, StateCount, StatusReport,
-        Step, SystemReport, TroubleReport, Watched,
+        AuditReport, CardReport, GrantReport, JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState,
+        LinkReport, LinkState, Moment, NewJob, Pause, Response, Rest, SlotReport, SlotState, StateCount,
+        StatusReport, Step, SystemReport, TroubleReport, Watched,
     },
     conditions::Conditions,
 };
@@ -24,8 +24,8 @@ use crate::{
     },
     protocol::{Message, Position, Stage},
     queue::{
-        Accepted, CancelAnswer, CardStanding, ConfirmRefused, Counts, DeskRefused, GrantRefused, JobFilter,
-        JobView, Queue, ResolveRefused, RetryRefused, SlotView,
+        Accepted, AuditEntry, CancelAnswer, CardStanding, ConfirmRefused, Counts, DeskRefused, GrantRefused,
+        JobFilter, JobView, Queue, ResolveRefused, RetryRefused, SlotView,
     },
     store::StoreError,
 };
@@ -299,6 +299,24 @@ pub(super) fn no_such_lane(lane: &LaneName, dispatch: &Dispatch) -> Response {
     let known: Vec<_> = dispatch.lanes().iter().map(|lane| lane.name.as_str()).collect();
     let known = if known.is_empty() { "none".into() } else { known.join(", ") };
     Response::refused("no_such_lane", format!("there is no lane {lane}; there are: {known}"))
+}
+
+/// What the site refused, and who decided what, newest first.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn audit(queue: &Queue, before: Option<u64>, limit: usize) -> Result<Response, StoreError> {
+    let mut entries = queue.audit_before(before, limit.saturating_add(1))?;
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let report = |entry: AuditEntry| AuditReport {
+        number: entry.number,
+        at: entry.at,
+        what: entry.what,
+        job_id: entry.job_id,
+        detail: entry.detail,
+    };
+    Ok(Response::Audit { entries: entries.into_iter().map(report).collect(), more })
 }
 
 /// The slots that the agent looks after.

@@ -21,6 +21,7 @@ use super::{
     answers::{self, LinkView},
     conditions::Conditions,
     desired::{Came, Inbox, TooMuch},
+    doors::{self, Doors},
     notify::ServiceManager,
     pairing::{Own, Pairing, take_ledger},
     reload::{self, Reload},
@@ -37,7 +38,7 @@ use crate::{
         DESIRED_SINCE, Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused,
         RefusedCode, Stage, Status, StreamName, Welcome,
     },
-    queue::{Accepted, FILE, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed},
+    queue::{Accepted, FILE, HandedOn, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed},
     seams::{Random, Storage, TrustedTime},
     store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
 };
@@ -90,6 +91,9 @@ enum Answer {
     ChangedRooms(Result<Vec<(SystemName, DoorName)>, StoreError>),
     AskAgain,
     Purged(Result<usize, StoreError>),
+    /// What happened at doors was read, and so much of it is lost.
+    DoorsRead(Result<u64, StoreError>),
+    DoorsHandedOn(Result<HandedOn, StoreError>),
     Told,
     /// A watcher has begun; ends after this report are for it.
     Watching(Position),
@@ -193,6 +197,7 @@ struct State {
     stop_at: Option<Instant>,
     quiet_until: Option<Instant>,
     purge_at: Instant,
+    doors: Doors,
     renewal: Renewal,
     /// The last report that the cloud said to hold.
     acknowledged: Position,
@@ -231,10 +236,12 @@ impl Core {
             stop_at: None,
             quiet_until: None,
             purge_at: Instant::now() + PURGE_SLICES,
+            doors: Doors::default(),
             renewal: Renewal::new(self.random.clone(), self.own.as_ref().is_some_and(|own| own.is_renewing)),
             acknowledged: Position::default(),
             damage: None,
         };
+        state.doors.follow(self.dispatch.drivers(), Instant::now());
         self.tell_of_past(&mut state, now);
         self.ask_unconfirmed(&mut state);
         self.ask_changed_rooms(&mut state);
@@ -252,6 +259,7 @@ impl Core {
             }
             let deadline = state.quiet_until.into_iter().chain(state.stop_at).min();
             let renew_at = self.renew_at(&state);
+            let doors_at = state.doors.due_at(state.uplink.speaks_second());
             self.dispatch.let_begin().await;
             tokio::select! {
                 biased;
@@ -288,6 +296,7 @@ impl Core {
                 Some((request, reply)) = self.requests.recv() => self.administer(&mut state, request, reply),
                 () = at(renew_at), if state.stop_at.is_none() => self.renew(&mut state),
                 () = sleep_until(state.purge_at), if state.stop_at.is_none() => self.purge(&mut state),
+                () = at(doors_at), if state.stop_at.is_none() => self.look_at_doors(&mut state),
                 () = at(deadline) => {}
             }
         }
@@ -779,6 +788,37 @@ impl Core {
         state.tasks.push(Box::pin(async move { Answer::Purged(committed(purged).await) }));
     }
 
+    /// Reads what happened at doors where that is due, and hands on what was read.
+    fn look_at_doors(&self, state: &mut State) {
+        let now = Instant::now();
+        let due = state.doors.begin(self.dispatch.drivers(), now);
+        if !due.is_empty() {
+            let read = doors::read(due, self.queue.clone());
+            state.tasks.push(Box::pin(async move { Answer::DoorsRead(read.await) }));
+        }
+        if state.uplink.speaks_second() && state.doors.hands_on(now) {
+            let at = self.time.now();
+            let handed_on = self.queue.submit(move |queue: &mut Queue| queue.hand_on_door_events(at));
+            state.tasks.push(Box::pin(async move { Answer::DoorsHandedOn(committed(handed_on).await) }));
+        }
+    }
+
+    fn doors_read(&self, state: &mut State, result: &Result<u64, StoreError>) {
+        let lost = result.as_ref().copied().unwrap_or_default();
+        state.doors.read(lost, Instant::now());
+        if let Err(error) = result {
+            return self.store_failed(state, error);
+        }
+        if 0 < lost {
+            let message = format!(
+                "{} events of doors are lost since the start: a device or this site had no room to keep them",
+                state.doors.lost
+            );
+            state.conditions.set(self.time.now(), "doors", "door_events_lost", Severity::Warning, message);
+            self.tell_status(state);
+        }
+    }
+
     fn answered(&mut self, state: &mut State, answer: Answer) {
         match answer {
             Answer::Memory(Ok(hello), reply) => {
@@ -802,6 +842,7 @@ impl Core {
                 state.uplink.up(connection, reports_after, reports_limit);
                 if let Some(held) = desired {
                     state.uplink.desired_held(held);
+                    state.doors.look(Instant::now());
                 }
                 state.uplink.inventory(self.inventory());
                 state.uplink.status(Status { conditions: state.conditions.all() });
@@ -886,6 +927,16 @@ impl Core {
                 self.ask_orders_limit(state);
                 self.ask_ends(state);
             }
+            Answer::DoorsRead(result) => self.doors_read(state, &result),
+            Answer::DoorsHandedOn(Ok(HandedOn { any, more })) => {
+                if any {
+                    self.ask_reports(state);
+                }
+                if more {
+                    state.doors.look_again(Instant::now());
+                }
+            }
+            Answer::DoorsHandedOn(Err(error)) => self.store_failed(state, &error),
             Answer::Purged(Ok(0)) => {}
             // A doubt may have been settled: that is a report.
             Answer::Told => {
@@ -926,6 +977,7 @@ impl Core {
             }
             Answer::Renewed(renewed) => self.renewed(state, renewed),
             Answer::Replaced(Ok(())) => {
+                state.doors.follow(self.dispatch.drivers(), Instant::now());
                 tracing::info!(systems = self.config.systems.len(), "configuration taken over");
                 self.service_manager.reloaded();
             }
@@ -1045,6 +1097,9 @@ impl Core {
                 let revoked = queue.revoke_grant(now, &name, &by)?;
                 answers::granted(queue, revoked)
             }),
+            Request::Audit { before, limit } => {
+                self.looked(move |queue| answers::audit(queue, before, usize::from(limit).min(MOST_JOBS)))
+            }
             Request::Slots { system } => self.looked(move |queue| answers::slots(queue, system.as_ref())),
             Request::Lanes => {
                 let lanes = answers::lanes(self.time.now(), &self.dispatch);

@@ -10,6 +10,7 @@ mod conditions;
 mod core;
 mod desired;
 pub mod doctor;
+mod doors;
 pub mod enrol;
 pub mod notify;
 pub mod pairing;

@@ -93,6 +93,11 @@ impl Uplink {
         self.reports_limit = self.reports_limit.max(up_to);
     }
 
+    /// Whether a cloud is there that can read what is new in version 2.
+    pub(super) fn speaks_second(&self) -> bool {
+        self.connection.is_some() && self.desired.is_some()
+    }
+
     /// The site's picture, to be sent once per connection and change.
     pub(super) fn inventory(&mut self, inventory: Inventory) {
         self.inventory = Some(inventory);

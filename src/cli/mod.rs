@@ -1,5 +1,6 @@
 //! The command line: the only room that prints.
 
+mod audit;
 mod backup;
 mod bridges;
 mod check_config;
@@ -166,6 +167,11 @@ pub enum Command {
     /// A lane is one encoder, lock or shared line: one job is at work there at a time. A paused lane begins nothing new
     /// until it is resumed, also after a restart; its jobs wait, and expire at their deadlines.
     Lanes(lanes::LanesArgs),
+    /// List what the property refused, and who decided what there.
+    ///
+    /// Newest first: refusals by the property's limits and its door ledger, doubts that were settled, cards that were
+    /// confirmed or declined, lanes that were paused, grants that were made or taken back; with the name that was given.
+    Audit(audit::AuditArgs),
     /// List the slots of locks that the running agent looks after.
     ///
     /// Which slot of which device, what is known of it, and when it will be emptied. Never the code in it.
@@ -234,6 +240,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Grant(args) => in_runtime(grant::run(&args))?,
         Command::Encode(args) => return in_runtime(encode::run(&args)),
         Command::Lanes(args) => in_runtime(lanes::run(&args))?,
+        Command::Audit(args) => in_runtime(audit::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
         Command::Schema(args) => schema::run(&args)?,
         Command::Backup(args) => backup::back_up(&args)?,

@@ -425,6 +425,9 @@ pub struct SimLockConfig {
     pub lead: Duration,
     /// How long a lock may take for each answer. Default 5 s.
     pub answer_timeout: Duration,
+    /// How often each lock is asked what happened at its door, which the cloud's clients then see as events: at least
+    /// 1 s, at most one day. Default never.
+    pub read_events_every: Option<Duration>,
 }
 
 impl SimLockConfig {
@@ -452,10 +455,12 @@ impl SimLockConfig {
         let length = |key, bounds| section.get(key).and_then(|setting| setting.length(bounds));
         let lead = length("lead", Duration::ZERO..=30 * 24 * 3600 * second);
         let answer_timeout = length("answer_timeout", second..=60 * second);
+        let read_events_every = length("read_events_every", second..=24 * 3600 * second);
         Some(Self {
             locks: locks?,
             lead: lead.unwrap_or(72 * 3600 * second),
             answer_timeout: answer_timeout.unwrap_or(5 * second),
+            read_events_every,
         })
     }
 }

@@ -361,6 +361,7 @@ impl Dispatch {
                 | Message::Resolution(_)
                 | Message::GrantMade(_)
                 | Message::GrantRevoked(_)
+                | Message::DoorEvents(_)
                 | Message::Acknowledgement { .. },
             ) => {
                 let why = Refusal::new(

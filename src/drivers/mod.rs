@@ -8,12 +8,15 @@ pub mod salto_is;
 pub mod sim_lock;
 pub mod visionline;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
     model::{
-        Admission, JobId, LaneName, Order, Outcome, Refusal, Success, SystemInventory, SystemName, Treatment,
+        Admission, Code, DeviceName, DoorEvent, JobId, LaneName, Order, Outcome, Refusal, Success,
+        SystemInventory, SystemName, Treatment,
     },
     protocol::Stage,
     seams::BoxFuture,
@@ -48,6 +51,27 @@ pub trait Driver: Send + Sync {
     fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
         let _ = work;
         Box::pin(async { Proof::None })
+    }
+
+    /// Its devices that remember what happened at them, and how often that is to be read; none where no device does, or
+    /// where nobody wants to know.
+    fn observed(&self) -> Option<(Vec<DeviceName>, Duration)> {
+        None
+    }
+
+    /// Reads what happened at a device after a mark that an earlier reading gave; without one, all that it remembers. It
+    /// only reads.
+    ///
+    /// # Errors
+    /// When the device could not be read to the end of what it told; the next reading begins at the same mark.
+    fn observe<'a>(
+        &'a self,
+        device: &'a DeviceName,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Observed, Refusal>> {
+        let _ = after;
+        let message = format!("{device} remembers nothing of what happened at it");
+        Box::pin(async move { Err(Refusal::new(Code::Unsupported, message)) })
     }
 
     /// Asks the driver to begin nothing new: work whose command has not left yet comes back as
@@ -100,6 +124,19 @@ pub enum Proof {
     NotDone(Refusal),
     /// The device says nothing about it, or could not be asked.
     None,
+}
+
+/// What a device remembers of what happened at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// What happened, in its order.
+    pub events: Vec<DoorEvent>,
+    /// So many before these it remembers no more.
+    pub lost: u64,
+    /// Where the next reading begins, in the driver's own words.
+    pub mark: String,
+    /// Whether it remembers more than was read.
+    pub more: bool,
 }
 
 /// Whether a line is open.

@@ -7,6 +7,7 @@ mod admission;
 mod code;
 mod condition;
 mod desired;
+mod door_event;
 mod id;
 mod inventory;
 mod job;
@@ -22,6 +23,7 @@ pub use admission::Admission;
 pub use code::Code;
 pub use condition::{Condition, Severity};
 pub use desired::{DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, GrantMade, GrantRevoked};
+pub use door_event::{DoorAct, DoorEvent, DoorEvents, DoorMeans};
 pub use id::*;
 pub use inventory::{
     Capabilities, Device, Door, DoorKind, Encoder, Inventory, PinConstraint, PinRules, ProofLevel,

@@ -70,8 +70,8 @@
 //!
 //! # Streams
 //! There are two durable streams: `orders` (cloud to bridge: [`Message::Job`], [`Message::Cancel`]) and `reports` (bridge
-//! to cloud: [`Message::Outcome`], [`Message::Resolution`], and since version 2 [`Message::GrantMade`] and
-//! [`Message::GrantRevoked`]). Every message of a stream has a [`Position`] `(epoch, n)`;
+//! to cloud: [`Message::Outcome`], [`Message::Resolution`], and since version 2 [`Message::GrantMade`],
+//! [`Message::GrantRevoked`] and [`Message::DoorEvents`]). Every message of a stream has a [`Position`] `(epoch, n)`;
 //! `n` counts from 1 without gaps inside an epoch, and neither number is above [`stream::LARGEST`]. The receiver makes a
 //! message durable, then acknowledges it cumulatively, in an envelope without a position. What is acknowledged is never
 //! sent again, and what is not is sent again at the next connection.
@@ -126,6 +126,11 @@
 //! card of it. That is a fact to the cloud: it takes it over, and where it does not fit beside what is there, the grant
 //! says so. A bridge that has such a report for a cloud of version 1 keeps it, and what follows it, until the cloud
 //! speaks version 2.
+//!
+//! # What happens at doors
+//! A bridge whose devices remember what happened at them reports that ([`Message::DoorEvents`]), in order for each device.
+//! An event has one id however often its device is read; a cloud tells of each id once. What is under way to no cloud of
+//! version 2 is kept at the site, as far as there is room, and what is lost is counted.
 //!
 //! # Envelopes
 //! A message that changes state travels as one opaque string, [`Envelope::body`], beside its position. A bridge that
@@ -196,7 +201,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AccessGrantId, BridgeId, Condition, DesiredGrant, GrantMade, GrantRevoked, Inventory, Job, JobId, Report,
+    AccessGrantId, BridgeId, Condition, DesiredGrant, DoorEvents, GrantMade, GrantRevoked, Inventory, Job,
+    JobId, Report,
 };
 pub use said::{NotTaken, Said};
 pub use signing::{KeyId, PublicKey, Session, SigningKey};
@@ -454,6 +460,8 @@ pub enum Message {
     GrantMade(GrantMade),
     /// Reports: a grant was taken back at the site; since version 2.
     GrantRevoked(GrantRevoked),
+    /// Reports: what happened at a door; since version 2.
+    DoorEvents(DoorEvents),
     /// Everything of this stream up to here is durable.
     Acknowledgement {
         /// Which stream.
@@ -469,7 +477,7 @@ impl Message {
     pub fn since(&self) -> u16 {
         match self {
             Self::Job(_) | Self::Cancel { .. } | Self::Outcome(_) | Self::Resolution(_) => 1,
-            Self::GrantMade(_) | Self::GrantRevoked(_) => DESIRED_SINCE,
+            Self::GrantMade(_) | Self::GrantRevoked(_) | Self::DoorEvents(_) => DESIRED_SINCE,
             Self::Acknowledgement { stream: StreamName::Orders | StreamName::Reports, .. } => 1,
             Self::Acknowledgement { stream: StreamName::Desired, .. } => DESIRED_SINCE,
         }

@@ -125,7 +125,9 @@ fn take_second_out(types: &mut Map<String, Value>) {
     let is_of_it = |one: &Value| {
         one["properties"]["type"]["const"] == "desired"
             || one["const"] == "desired"
-            || one["properties"]["message"]["const"].as_str().is_some_and(|name| name.starts_with("grant_"))
+            || one["properties"]["message"]["const"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("grant_") || name == "door_events")
     };
     for list in ["Frame", "Message", "StreamName"] {
         let Some(Value::Array(ones)) = types[list].get_mut("oneOf") else {
@@ -141,8 +143,9 @@ fn take_second_out(types: &mut Map<String, Value>) {
         members.remove("card");
     }
     let is_second = |name: &str| {
-        name.starts_with("Desired")
-            || ["AccessGrantId", "GrantMade", "GrantRevoked", "LocalCard"].contains(&name)
+        const OTHERS: [&str; 7] =
+            ["AccessGrantId", "DoorAct", "DoorEvent", "DoorEvents", "DoorMeans", "GrantMade", "GrantRevoked"];
+        name.starts_with("Desired") || name == "LocalCard" || OTHERS.contains(&name)
     };
     types.retain(|name, _| !is_second(name));
 }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     LocalOrder, Queue,
-    ledger::Room,
     store::{Row, instant, origin_named, place, state_named},
 };
 use crate::{

@@ -23,7 +23,8 @@
 //! and `stay` are the door ledger: whose stay a room follows, and which reservations began one since it was last
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
 //! else ever has to. `audit` says what the site refused and who decided what. `desired_grant` is what the cloud wants of
-//! the site, for a desk that has to go on without it, and `desk_fact` what that desk did to grants.
+//! the site, for a desk that has to go on without it, and `desk_fact` what that desk did to grants. `door_event` and
+//! `door_read` are what devices remember of their doors, as far as it was read and is not in the outbox.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -36,6 +37,7 @@
 mod cards;
 mod confirm;
 mod desired;
+mod doors;
 mod facts;
 mod import;
 mod lanes;
@@ -66,6 +68,7 @@ use rusqlite::Connection;
 pub use cards::{CardStanding, DeskCard, DeskRefused};
 pub use confirm::{ConfirmRefused, Unconfirmed};
 pub use desired::DesiredHeld;
+pub use doors::{DOOR_EVENTS_KEPT, HandedOn};
 pub use import::Imported;
 pub use lanes::LanePause;
 pub use made::{DeskGrant, GrantRefused};
@@ -105,6 +108,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("fourth.sql"),
     include_str!("fifth.sql"),
     include_str!("job_card.sql"),
+    include_str!("doors.sql"),
 ];
 
 /// The schema of this version.

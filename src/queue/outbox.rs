@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
-use super::{Memory, Queue, facts, owed::Streams};
+use super::{Memory, Queue, doors, facts, owed::Streams};
 use crate::{
     model::{AccessGrantId, JobId, JobState, Report},
     protocol::{
@@ -174,6 +174,7 @@ impl Queue {
                 self.meet()?;
                 if reason == EpochReason::ReceiverBehind {
                     self.report_local_again(now)?;
+                    self.read_doors_again()?;
                 }
                 Ok(Resumed { reports_after: Position { epoch, n: 0 }, forgot })
             }
@@ -322,6 +323,7 @@ impl Queue {
             let grant = AccessGrantId(job_id.0);
             let message = match revision {
                 1 => Message::Outcome(self.unseal(&place(job_id, revision), &sealed)?),
+                doors::HAPPENED => Message::DoorEvents(self.unseal(&place(job_id, revision), &sealed)?),
                 facts::MADE => Message::GrantMade(self.unseal(&facts::place(grant, revision), &sealed)?),
                 facts::REVOKED => {
                     Message::GrantRevoked(self.unseal(&facts::place(grant, revision), &sealed)?)
@@ -422,6 +424,6 @@ impl Queue {
     }
 }
 
-fn place(job_id: JobId, revision: u8) -> String {
+pub(super) fn place(job_id: JobId, revision: u8) -> String {
     format!("report.body/{job_id}/{revision}")
 }

@@ -127,6 +127,8 @@ pub struct Counts {
 /// A line of the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
+    /// Its number, which grows.
+    pub number: u64,
     /// When.
     pub at: Timestamp,
     /// Stable name of what happened: a refusal's code, `resolved`, `confirmed`, `assumed_unchanged`, `memory_out_of_date`.
@@ -306,15 +308,25 @@ impl Queue {
     /// # Errors
     /// Those of the database.
     pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT id, at, what, job_id, detail FROM audit ORDER BY id DESC LIMIT ?1")?;
-        let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
+        self.audit_before(None, limit)
+    }
+
+    /// The audit, newest first, behind the entry of a number.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn audit_before(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, at, what, job_id, detail FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+        )?;
+        let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
+        let mut rows = statement.query([before, i64::try_from(limit).unwrap_or(i64::MAX)])?;
         let mut entries = Vec::new();
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
             let sealed: Vec<u8> = row.get(4)?;
             entries.push(AuditEntry {
+                number: id.cast_unsigned(),
                 at: instant(row.get(1)?).ok_or_else(|| StoreError::corrupt(audit_place(id), "its time"))?,
                 what: row.get(2)?,
                 job_id: row.get::<_, Option<[u8; 16]>>(3)?.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes))),

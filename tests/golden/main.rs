@@ -118,6 +118,7 @@ fn file_of_message(message: &Message) -> &'static str {
         Message::Resolution(_) => "message-resolution.json",
         Message::GrantMade(_) => "message-grant_made.json",
         Message::GrantRevoked(_) => "message-grant_revoked.json",
+        Message::DoorEvents(_) => "message-door_events.json",
         Message::Acknowledgement { .. } => "message-acknowledgement.json",
     }
 }

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use latchd::{
     model::{
-        DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorName, GrantMade, GrantRevoked, Kind,
-        LocalCard, LocalJob, Origin, Outcome, Private, Report, ReservationKey, Success, SystemKind,
-        SystemName, Window, Written,
+        DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DeviceName, DoorAct, DoorEvent,
+        DoorEvents, DoorMeans, DoorName, GrantMade, GrantRevoked, Kind, LocalCard, LocalJob, Origin, Outcome,
+        Private, Report, ReservationKey, Success, SystemKind, SystemName, Window, Written,
     },
     protocol::{Desired, Envelope, Frame, Message, Position, StreamName},
 };
@@ -135,6 +135,29 @@ fn revoked() -> Vec<Message> {
     vec![Message::GrantRevoked(GrantRevoked { at: values::noon(), by, access_grant_id: id(64) })]
 }
 
+fn door_events() -> Vec<Message> {
+    let event = |n, what, by| DoorEvent {
+        door_event_id: id(n),
+        at: values::noon(),
+        what,
+        by,
+        slot: None,
+        job_id: None,
+    };
+    let slot = Some("stay-7".into());
+    let events = vec![
+        DoorEvent { slot: slot.clone(), ..event(96, DoorAct::Unlocked, Some(DoorMeans::Keycode)) },
+        DoorEvent { slot, ..event(97, DoorAct::Unlocked, Some(DoorMeans::Card)) },
+        DoorEvent { job_id: Some(id(18)), ..event(98, DoorAct::Unlocked, Some(DoorMeans::Remote)) },
+        event(99, DoorAct::Locked, Some(DoorMeans::Manual)),
+        event(100, DoorAct::Locked, Some(DoorMeans::Automatic)),
+        event(101, DoorAct::AccessDenied, None),
+    ];
+    let (system, device) = (SystemName::new("keypads").unwrap(), DeviceName::new("101").unwrap());
+    let none = DoorEvents { system: system.clone(), device: device.clone(), lost: 12, events: Vec::new() };
+    vec![Message::DoorEvents(DoorEvents { system, device, lost: 0, events }), Message::DoorEvents(none)]
+}
+
 #[test]
 fn frames_and_messages_are_read_as_they_were_and_written_as_they_are() {
     check_of(2, "frame-desired.json", &desired());
@@ -143,6 +166,7 @@ fn frames_and_messages_are_read_as_they_were_and_written_as_they_are() {
     check_of(2, "message-outcome.json", &outcomes());
     check_of(2, "message-grant_made.json", &made());
     check_of(2, "message-grant_revoked.json", &revoked());
+    check_of(2, "message-door_events.json", &door_events());
 }
 
 #[test]

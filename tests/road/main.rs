@@ -10,6 +10,7 @@ mod checkout;
 mod desk;
 mod devices;
 mod doctor;
+mod doors;
 mod frames;
 mod happy;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]

@@ -4,7 +4,7 @@ The house on the hill is its lock system's only user: there a card after a delet
 end frees its room. The annex shares its lock system with a desk program of its own, and further cards always join.
 """
 
-from house import call, each, hours, opens, please, refused, say, until
+from house import call, client, each, hours, opens, please, refused, say, until
 
 CARD = [{"mode": "card"}]
 
@@ -351,6 +351,54 @@ def what_people_do_at_the_encoder():
     assert opens("hands", "104") and opens("hands-too", "104")
 
 
+def the_desk_goes_on_while_the_cloud_is_away_and_the_client_sees_what_it_did():
+    bo = grant("Bo", "away-bo", ["104"])
+    write(bo, "bo-away")
+    please("have the cloud go away")
+    made = please(
+        "make a grant at the desk", name="Ada", door="105", stay="away-ada", key="ada-away", to=hours(24)
+    )
+    please("write its card at the desk", grant="ada-away", card="ada-away", encoder="1")
+    please("take a grant back at the desk", grant=bo.access_grant_id)
+    assert opens("ada-away", "105")
+    please("have the cloud come back")
+
+    def adopted():
+        try:
+            known = call("access_grants.get", access_grant_key="ada-away")
+        except client.SeamHttpApiError:
+            return None
+        return card_of(known).is_issued and known
+
+    ada = until("the client sees the grant and its card", adopted)
+    assert ada.access_grant_id == made["access_grant_id"]
+    assert told(ada) == {}
+    kinds = kinds_of(ada)
+    for kind in ("access_grant.created", "access_method.created", "access_method.issued"):
+        assert kinds.count(kind) == 1, (kind, kinds)
+    until("the client sees the end", lambda: "being_deleted" in told(bo))
+    assert "until" in told(bo)["overprovisioned_access"]
+    # The next stay in her room: hers is written, and not what it was.
+    before = invalidated()
+    eve = grant("Eve", "away-eve", ["105"])
+    write(eve, "eve-away")
+    [card] = until("her card is told to be invalid", lambda: invalidated() - before)
+    assert card in {event.acs_credential_id for event in told_of("acs_credential.issued")}
+
+
+def kinds_of(granted):
+    events = call("events.list", since=hours(-1), access_grant_id=granted.access_grant_id)
+    return [event.event_type for event in events]
+
+
+def told_of(kind):
+    return call("events.list", since=hours(-1), event_type=kind)
+
+
+def invalidated():
+    return {event.acs_credential_id for event in told_of("acs_credential.invalidated")}
+
+
 for story in (
     which_grants_make_a_stay,
     the_first_card_overrides_and_the_second_joins_whoever_comes_first,
@@ -366,6 +414,7 @@ for story in (
     the_site_has_the_last_word,
     a_family_gets_its_cards_in_a_row,
     what_people_do_at_the_encoder,
+    the_desk_goes_on_while_the_cloud_is_away_and_the_client_sees_what_it_did,
 ):
     story()
     say({"flow": story.__name__.replace("_", " ")})

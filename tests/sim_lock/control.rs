@@ -33,6 +33,7 @@ async fn locks_are_reached_by_tcp_and_told_things_at_one_socket() {
         locks: vec![LockConfig::new(front(), places.locks[1].address.to_string())],
         lead: Duration::ZERO,
         answer_timeout: Duration::from_secs(20),
+        read_events_every: None,
     };
     let system = SystemName::new("locks").unwrap();
     let oslo = jiff::tz::TimeZone::get("Europe/Oslo").unwrap();

@@ -87,6 +87,7 @@ pub(crate) fn config() -> SimLockConfig {
         locks: vec![lock("front", PORT), lock("gone", 9)],
         lead: Duration::from_secs(900),
         answer_timeout: Duration::from_secs(5),
+        read_events_every: Some(Duration::from_secs(10)),
     }
 }
 

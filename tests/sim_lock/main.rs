@@ -4,6 +4,7 @@
 
 mod control;
 mod driver;
+mod events;
 mod faults;
 mod house;
 mod secrets;

@@ -81,7 +81,7 @@ fn held(task: Task, script: &[Lock<'_>]) -> (Vec<String>, Came) {
             },
             Output::Note(Note::Leaves) => asked.push("(leaves)".into()),
             Output::Note(Note::ClockOff { by }) => asked.push(format!("(off {})", by.as_secs())),
-            Output::Note(Note::State(_) | Note::Holds(_)) => {}
+            Output::Note(Note::State(_) | Note::Holds(_) | Note::Did { .. }) => {}
             Output::Done(came) => {
                 assert!(script.next().is_none(), "the conversation ended early: {came:?}");
                 return (asked, came);

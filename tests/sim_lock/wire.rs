@@ -57,7 +57,7 @@ N 4711 20261121T150000 20261124T110000 36891\n",
         (Request::Open { job: job() }, b":002B2 OPEN 11111111-2222-4333-8444-555555555555D4B5\n"),
         (Request::Table { from: 1 }, b":000B2 TABLE - 15CAF\n"),
         (
-            Request::Ledger { job: job(), after: 0 },
+            Request::Ledger { job: Some(job()), after: 0 },
             b":002F2 LEDGER 11111111-2222-4333-8444-555555555555 03EBD\n",
         ),
     ]
@@ -153,7 +153,7 @@ fn answers_are_read_field_by_field_and_anything_else_is_strange() {
     check(&table, &format!("2 OK - {one} k"), "strange");
     check(&table, "2 OK - k FACE 4711 20261121T150000 - 1", "strange");
     check(&table, "2 OK - k PIN 4711 2026112T150000 - 1", "strange");
-    let ledger = Request::Ledger { job: job(), after: 3 };
+    let ledger = Request::Ledger { job: Some(job()), after: 3 };
     let deed = format!("4 20261025T023000+0100 {JOB} unlocked -");
     check(&ledger, &format!("2 OK 1 - {deed}"), "ledger 1 [\"4unlocked\"] None");
     check(&ledger, &format!("2 OK 1 3 {deed}"), "strange");

@@ -34,8 +34,9 @@ use crate::{
 pub use crate::queue::{DeskCard, DeskGrant};
 pub use client::{Watching, ask, watch};
 pub use report::{
-    CardReport, GrantReport, JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport, LinkState,
-    Pause, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport, TroubleReport,
+    AuditReport, CardReport, GrantReport, JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport,
+    LinkState, Pause, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport,
+    TroubleReport,
 };
 pub use server::{Question, Server, serve};
 pub use watch::{Moment, Watched, Watchers};
@@ -172,6 +173,14 @@ pub enum Request {
         /// Who; at most [`LONGEST_NAME`] characters.
         by: String,
     },
+    /// What did the site refuse, and who decided what? Newest first.
+    Audit {
+        /// Only what is older than the entry of this number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<u64>,
+        /// At most this many.
+        limit: u16,
+    },
     /// Which slots of devices does the agent look after? Never what they hold.
     Slots {
         /// Only those of this system.
@@ -202,6 +211,7 @@ impl Request {
             | Self::Watch { .. }
             | Self::Lanes
             | Self::Grants { .. }
+            | Self::Audit { .. }
             | Self::Slots { .. } => None,
         }
     }
@@ -289,6 +299,13 @@ pub enum Response {
     },
     /// To [`Request::MakeGrant`] and [`Request::RevokeGrant`]: that is durable. Cards stand as they did before.
     Grant(Box<GrantReport>),
+    /// To [`Request::Audit`].
+    Audit {
+        /// Newest first.
+        entries: Vec<AuditReport>,
+        /// Whether there are more than the limit let through.
+        more: bool,
+    },
     /// To [`Request::Slots`].
     Slots {
         /// By system, device and key.

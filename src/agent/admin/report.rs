@@ -175,6 +175,22 @@ pub struct Rest {
     pub why: String,
 }
 
+/// One line of the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// Its number, which grows.
+    pub number: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What happened, by its stable name.
+    pub what: String,
+    /// The job that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
+    /// For a person.
+    pub detail: String,
+}
+
 /// One slot of a device that the agent looks after; never what it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotReport {

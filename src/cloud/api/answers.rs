@@ -787,6 +787,13 @@ pub(super) fn credential(workspace: WorkspaceId, card: &Credential) -> Value {
             "created_at": time_text(card.issued_at),
         })
     });
+    let invalid = card.invalid_since.map(|since| {
+        json!({
+            "warning_code": "needs_to_be_reissued",
+            "message": "A later card has taken this one's place, in a room or on the card itself: it does not open what it was written for",
+            "created_at": time_text(since),
+        })
+    });
     without_nulls(
         json!({
             "acs_credential_id": card.id,
@@ -810,7 +817,7 @@ pub(super) fn credential(workspace: WorkspaceId, card: &Credential) -> Value {
             "is_latest_desired_state_synced_with_provider": true,
             "latest_desired_state_synced_with_provider_at": time_text(card.issued_at),
             "errors": [],
-            "warnings": unproven.into_iter().collect::<Vec<_>>(),
+            "warnings": unproven.into_iter().chain(invalid).collect::<Vec<_>>(),
         }),
         &["ends_at"],
     )
@@ -823,7 +830,8 @@ pub(crate) fn event(workspace: WorkspaceId, event: &TimedEvent) -> Value {
     answer.insert("event_type".into(), json!(event.kind));
     answer.insert("workspace_id".into(), json!(workspace));
     answer.insert("created_at".into(), json!(at));
-    answer.insert("occurred_at".into(), json!(at));
+    // What happened at a door may be told long after it did.
+    answer.entry("occurred_at").or_insert_with(|| json!(at));
     Value::Object(answer)
 }
 

@@ -470,7 +470,8 @@ impl Talk<'_> {
                 message @ (Message::Outcome(_)
                 | Message::Resolution(_)
                 | Message::GrantMade(_)
-                | Message::GrantRevoked(_)),
+                | Message::GrantRevoked(_)
+                | Message::DoorEvents(_)),
                 Some(position),
             ) if message.since() <= self.version => {
                 let limit = self.reports_limit.load(Ordering::Relaxed);

@@ -55,6 +55,8 @@ pub(crate) struct Credential {
     /// Whether the system said that the card was physically written.
     pub(crate) proven: bool,
     pub(crate) issued_at: Timestamp,
+    /// Since when it is not what it was, if it is not.
+    pub(crate) invalid_since: Option<Timestamp>,
     pub(crate) created_at: Timestamp,
 }
 
@@ -132,7 +134,9 @@ impl Tenant<'_> {
 
     pub(super) fn maybe_credential(&self, wanted: AcsCredentialId) -> Result<Option<Credential>, StoreError> {
         let found = self.db.one(
-            "SELECT c.*, s.connected_account_id FROM acs_credential c JOIN acs_system s USING(acs_system_id)
+            "SELECT c.*, s.connected_account_id, i.since AS invalid_since
+             FROM acs_credential c JOIN acs_system s USING(acs_system_id)
+             LEFT JOIN invalid_card i USING(access_method_id)
              WHERE acs_credential_id = ?1 AND c.workspace_id = ?2",
             params![wanted.to_string(), self.workspace],
             |row| {
@@ -145,6 +149,7 @@ impl Tenant<'_> {
                     card_number: None,
                     proven: row.get("proven")?,
                     issued_at: time(row, "issued_at")?,
+                    invalid_since: maybe_time(row, "invalid_since")?,
                     created_at: time(row, "created_at")?,
                 };
                 Ok((card, row.get::<_, Option<Vec<u8>>>("card_number")?))

@@ -352,6 +352,9 @@ impl Db {
             Message::GrantRevoked(revoked) => {
                 self.take_next(bridge, connection, position, |db| db.adopt_revoked(now, bridge, revoked))
             }
+            Message::DoorEvents(seen) => {
+                self.take_next(bridge, connection, position, |db| db.take_door_events(now, bridge, seen))
+            }
             Message::Job(_) | Message::Cancel { .. } | Message::Acknowledgement { .. } => {
                 Err(StoreError::corrupt("the stream of reports", "what a bridge does not report"))
             }

@@ -74,6 +74,11 @@ impl Tenant<'_> {
             params![text, self.workspace],
         )?;
         self.db.execute(
+            "DELETE FROM card_serial WHERE access_method_id IN (
+               SELECT access_method_id FROM acs_credential WHERE user_identity_id = ?1 AND workspace_id = ?2)",
+            params![text, self.workspace],
+        )?;
+        self.db.execute(
             "DELETE FROM merged_identity WHERE user_identity_id = ?1 AND workspace_id = ?2",
             params![text, self.workspace],
         )?;

@@ -91,13 +91,13 @@ struct Found {
 
 impl Found {
     /// What the event is about, in the widest sense whose events have an order that a receiver relies on: those of a
-    /// method are in one order with those of its grant.
+    /// method are in one order with those of its grant, and all that happens at a device is in one order.
     fn resource(&self) -> String {
         let Self { grant, method, system, entrance, encoder, credential, space, device } = self;
-        None.or_else(|| grant.map(|id| format!("grant/{id}")))
+        None.or_else(|| device.map(|id| format!("device/{id}")))
+            .or_else(|| grant.map(|id| format!("grant/{id}")))
             .or_else(|| method.map(|id| format!("method/{id}")))
             .or_else(|| credential.map(|id| format!("credential/{id}")))
-            .or_else(|| device.map(|id| format!("device/{id}")))
             .or_else(|| encoder.map(|id| format!("encoder/{id}")))
             .or_else(|| entrance.map(|id| format!("entrance/{id}")))
             .or_else(|| space.map(|id| format!("space/{id}")))
@@ -174,6 +174,21 @@ impl Tenant<'_> {
     pub(super) fn tell_more(&mut self, now: Timestamp, event: &Event, more: Value) -> Result<(), StoreError> {
         let fields = super::local::merged(self.fields(event)?, more);
         self.db.tell(self.id, now, event.kind, &Found::of(event.subject), &fields)
+    }
+
+    /// Adds one event about a device's door, with whose code or card was used there: it is found, and forgotten, with
+    /// these.
+    pub(super) fn tell_at_door(
+        &mut self,
+        now: Timestamp,
+        event: &Event,
+        whose: Option<(AccessMethodId, AccessGrantId)>,
+        more: Value,
+    ) -> Result<(), StoreError> {
+        let fields = super::local::merged(self.fields(event)?, more);
+        let (method, grant) = whose.unzip();
+        let found = Found { method, grant, ..Found::of(event.subject) };
+        self.db.tell(self.id, now, event.kind, &found, &fields)
     }
 
     /// Adds one event about a space, with the members it has now.

@@ -11,11 +11,13 @@ mod bridges;
 mod codes;
 mod desired;
 mod devices;
+mod doors;
 mod encode;
 mod erasure;
 mod events;
 mod follow;
 mod grants;
+mod invalid;
 mod keys;
 mod local;
 mod made;
@@ -97,6 +99,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("stays.sql"),
     include_str!("desired.sql"),
     include_str!("facts.sql"),
+    include_str!("doors.sql"),
+    include_str!("invalid.sql"),
 ];
 
 /// The cloud's database.

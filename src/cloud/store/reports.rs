@@ -205,8 +205,13 @@ impl Tenant<'_> {
         let method = self.method(card.method)?;
         let end = card_end(report);
         let written = match (end, &method) {
-            (CardEnd::Written { proven }, Some(_)) => {
+            (CardEnd::Written { proven }, Some(method)) => {
                 let facts = facts(&report.outcome);
+                let serial = facts.as_ref().and_then(|facts| facts.serial.clone());
+                // What settles a doubt says nothing about what was written since.
+                if let Some(serial) = serial.filter(|_| report.revision == 1) {
+                    self.card_written_over(now, method, &serial)?;
+                }
                 self.keep_credential(
                     now,
                     &WrittenCard {
@@ -300,6 +305,7 @@ impl Tenant<'_> {
                     return Ok(());
                 }
                 self.forget_overridden(method.id)?;
+                self.card_is_valid(method.id)?;
                 if !is_current {
                     // The grant changed while the card was being written: it asks to be written again.
                     return self.note_written_for(now, method.id, card.window);

@@ -64,6 +64,7 @@ impl Db {
                 "DELETE FROM pairing WHERE rowid IN (SELECT rowid FROM pairing WHERE expires_at < ?1 LIMIT ?2)",
                 params![before(PAIRINGS_KEPT), SLICE],
             )?,
+            self.forget_door_events(events, SLICE)?,
             self.forget_ordered_slots(before(ORDERS_KEPT), SLICE)?,
             self.forget_unlocks(attempts, SLICE)?,
             self.forget_attempts(now, attempts)?,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::params;
 
 use crate::{
-    grants::{CardEnd, CardFate, Event, StayEnd, Targets, card_end, plan_stay_ends},
+    grants::{CardEnd, CardFate, StayEnd, Targets, card_end, plan_stay_ends},
     model::{
         AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, Code, DoorKind, JobId, JobState,
         Outcome, Report, ReservationKey,
@@ -44,6 +44,13 @@ pub(crate) struct StayEndTrouble {
     pub(crate) since: Timestamp,
     /// Why not, by name; none where it may have been told.
     pub(crate) refused: Option<String>,
+}
+
+/// A card that was written for a room before another one was.
+struct EarlierCard {
+    method: AccessMethodId,
+    grant: AccessGrantId,
+    is_in_use: bool,
 }
 
 /// Of a row `w` of `ordered_card`: its card was written, or may have been, for the cloud or at a desk.
@@ -292,9 +299,9 @@ impl Tenant<'_> {
         )
     }
 
-    /// A report says that a card has begun its stay, anew or at last, in those of these doors that are rooms. The stay's other
-    /// cards that were written for one of them before open it only until the new one is used there: they ask to be encoded
-    /// again.
+    /// A report says that a card has begun its stay, anew or at last, in those of these doors that are rooms. Cards that
+    /// were written for one of them before open it only until the new one is used there: they are invalid, and the stay's own
+    /// ask to be encoded again.
     pub(super) fn stay_begun_anew(
         &mut self,
         now: Timestamp,
@@ -304,12 +311,39 @@ impl Tenant<'_> {
         key: &ReservationKey,
         doors: &[AcsEntranceId],
     ) -> Result<(), StoreError> {
+        for other in self.other_stays_of(now, key, doors)? {
+            for card in self.cards_before(report, by, system, &other, doors)? {
+                self.invalidate_card(now, card.method)?;
+            }
+        }
+        for EarlierCard { method, grant, is_in_use } in self.cards_before(report, by, system, key, doors)? {
+            self.invalidate_card(now, method)?;
+            self.db.execute(
+                "INSERT OR REPLACE INTO overridden_card VALUES(?1, ?2, ?3)",
+                params![method.to_string(), self.workspace, ms(now)],
+            )?;
+            if is_in_use {
+                self.ask_to_encode_again(now, method, grant)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The cards of a stay that were written, or may have been, for one of these rooms before the card of a report.
+    fn cards_before(
+        &self,
+        report: &Report,
+        by: Option<AccessMethodId>,
+        system: AcsSystemId,
+        key: &ReservationKey,
+        doors: &[AcsEntranceId],
+    ) -> Result<Vec<EarlierCard>, StoreError> {
         // Ends are reported in their order. A doubt may be settled long after newer cards were written: it is of no
         // concern to those that were ordered after its job.
         let is_late = report.revision > 1;
         let made_at = report.local.as_ref().map(|local| ms(local.created_at)).filter(|_| is_late);
         let ordered_as = (is_late && made_at.is_none()).then(|| report.job_id.to_string());
-        let others = self.db.all(
+        self.db.all(
             &format!(
                 "SELECT m.access_method_id, m.access_grant_id,
                     c.is_issued AND g.deleted_at IS NULL AND t.deleted_at IS NULL AS is_in_use
@@ -339,32 +373,13 @@ impl Tenant<'_> {
                 made_at
             ],
             |row| {
-                let ids: (AccessMethodId, AccessGrantId) =
-                    (id(row, "access_method_id")?, id(row, "access_grant_id")?);
-                Ok((ids, row.get::<_, bool>("is_in_use")?))
+                Ok(EarlierCard {
+                    method: id(row, "access_method_id")?,
+                    grant: id(row, "access_grant_id")?,
+                    is_in_use: row.get("is_in_use")?,
+                })
             },
-        )?;
-        for ((method, grant), is_in_use) in others {
-            self.db.execute(
-                "INSERT OR REPLACE INTO overridden_card VALUES(?1, ?2, ?3)",
-                params![method.to_string(), self.workspace, ms(now)],
-            )?;
-            if !is_in_use {
-                continue;
-            }
-            self.db.execute(
-                "UPDATE card_state SET is_issued = 0 WHERE access_method_id = ?1",
-                [method.to_string()],
-            )?;
-            self.tell(
-                now,
-                &[
-                    Event::method("access_method.revoked", method, grant),
-                    Event::method("access_method.card_encoding_required", method, grant),
-                ],
-            )?;
-        }
-        Ok(())
+        )
     }
 
     /// The same where the card was made at the site: its report says which rooms follow which stay by now.

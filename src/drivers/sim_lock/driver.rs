@@ -30,12 +30,13 @@ use jiff::{
 use tokio::sync::{Mutex, watch};
 
 use super::{
+    events::{Mark, Read},
     message::Entry,
     session::{Came, Command, Conversation, Manners, Note, Task},
 };
 use crate::{
     config::SimLockConfig,
-    drivers::{Driver, Line, Performed, ProgressSink, Proof, Work},
+    drivers::{Driver, Line, Observed, Performed, ProgressSink, Proof, Work},
     model::{
         Admission, Capabilities, Code, Device, DeviceName, JobId, LaneName, Order, Outcome, PinRules,
         ProofLevel, Refusal, SlotContent, SlotPut, SlotSeen, Success, SystemInventory, SystemKind,
@@ -56,6 +57,7 @@ pub struct SimLock {
     time_zone: TimeZone,
     lead: Duration,
     answer_timeout: Duration,
+    read_events_every: Option<Duration>,
     locks: BTreeMap<DeviceName, Lock>,
     net: Arc<dyn Net>,
     clock: Clock,
@@ -74,6 +76,15 @@ struct Lock {
     slots: AtomicU16,
     /// A second connection would end the first one.
     turn: Mutex<()>,
+}
+
+/// What came of a conversation.
+struct Held {
+    came: Came,
+    /// What the lock holds, where that was asked for.
+    slots: Option<Vec<SlotSeen>>,
+    /// What it did, likewise.
+    did: Option<Read>,
 }
 
 impl SimLock {
@@ -130,6 +141,7 @@ impl SimLock {
             time_zone,
             lead: config.lead,
             answer_timeout: config.answer_timeout,
+            read_events_every: config.read_events_every,
             locks,
             net,
             clock,
@@ -199,7 +211,7 @@ impl SimLock {
             Ok(None) => return self.refresh().await,
             Err(refusal) => return Performed::Ended(Outcome::Failed(refusal)),
         };
-        let (came, slots) = self.hold(name, lock, task).await;
+        let Held { came, slots, .. } = self.hold(name, lock, task).await;
         match came {
             Came::Done => {
                 let written = match work.order {
@@ -223,7 +235,7 @@ impl SimLock {
         let Some((name, lock, task)) = task else {
             return Proof::None;
         };
-        match self.hold(name, lock, task).await.0 {
+        match self.hold(name, lock, task).await.came {
             Came::Done => {
                 let written = work.order.kind().is_repeatable().then_some(Written::Proven);
                 Proof::Done(Success { written, ..Success::default() })
@@ -240,7 +252,7 @@ impl SimLock {
     async fn refresh(&self) -> Performed {
         let mut looks: Vec<BoxFuture<'_, (&DeviceName, Came)>> = Vec::with_capacity(self.locks.len());
         for (name, lock) in &self.locks {
-            looks.push(Box::pin(async move { (name, self.hold(name, lock, Task::Look).await.0) }));
+            looks.push(Box::pin(async move { (name, self.hold(name, lock, Task::Look).await.came) }));
         }
         let looked: Vec<_> = stream::iter(looks).buffered(SIDE_BY_SIDE).collect().await;
         let silent: Vec<_> =
@@ -258,9 +270,35 @@ impl SimLock {
         }
     }
 
-    /// Holds one conversation with a lock, and gives what the lock holds where that was asked for. A stop ends it if
-    /// its command has not left yet.
-    async fn hold(&self, name: &DeviceName, lock: &Lock, task: Task) -> (Came, Option<Vec<SlotSeen>>) {
+    /// What happened at a lock since a mark.
+    async fn watch(&self, name: &DeviceName, mark: Option<&str>) -> Result<Observed, Refusal> {
+        let lock = self.lock(name)?;
+        let old = mark.and_then(Mark::read);
+        if let Some(old) = &old {
+            let ledger = self.ledger(name, lock, old.after()).await?;
+            if let Some((new, lost)) = ledger.since(old) {
+                let mark = new.mark().as_ref().unwrap_or(old).to_string();
+                let events = new.events(&self.system, name);
+                return Ok(Observed { events, lost, mark, more: new.more });
+            }
+            tracing::warn!(system = %self.system, lock = %name, "the lock's memory is a new one; all of it is read");
+        }
+        let ledger = self.ledger(name, lock, 0).await?;
+        let mark = ledger.mark().map(|mark| mark.to_string()).unwrap_or_default();
+        Ok(Observed { events: ledger.events(&self.system, name), lost: 0, mark, more: ledger.more })
+    }
+
+    async fn ledger(&self, name: &DeviceName, lock: &Lock, after: u64) -> Result<Read, Refusal> {
+        let held = self.hold(name, lock, Task::Watch { after }).await;
+        match (held.came, held.did) {
+            (Came::Done, Some(did)) => Ok(did),
+            (Came::Done, None) => Err(Refusal::new(Code::NoAnswer, "the lock did not show its memory")),
+            (Came::NothingSent(refusal) | Came::NotDone(refusal) | Came::Doubt(refusal), _) => Err(refusal),
+        }
+    }
+
+    /// Holds one conversation with a lock. A stop ends it if its command has not left yet.
+    async fn hold(&self, name: &DeviceName, lock: &Lock, task: Task) -> Held {
         let mut told = self.stopping.subscribe();
         let left = AtomicBool::new(false);
         let stopped = async {
@@ -284,7 +322,7 @@ impl SimLock {
                         Code::DeviceOffline,
                         format!("lock {name} cannot be reached; check its power and its network: {why}"),
                     );
-                    return (Came::NothingSent(refusal), None);
+                    return Held { came: Came::NothingSent(refusal), slots: None, did: None };
                 }
             };
             let manners = Manners {
@@ -293,9 +331,10 @@ impl SimLock {
                 zone: lock.time_zone.clone(),
             };
             let mut conversation = Conversation::new(task, manners);
-            let mut held = None;
+            let (mut held, mut serial, mut did) = (None, String::new(), None);
             let note = |note| match note {
                 Note::Holds(slots) => held = Some(slots),
+                Note::Did { first, deeds, more } => did = Some((first, deeds, more)),
                 Note::Leaves => left.store(true, Ordering::Relaxed),
                 Note::ClockOff { by } => {
                     tracing::warn!(
@@ -305,6 +344,7 @@ impl SimLock {
                 }
                 Note::State(state) => {
                     lock.slots.store(state.slots, Ordering::Relaxed);
+                    serial.clone_from(&state.serial);
                     tracing::debug!(
                         system = %self.system, lock = %name, serial = state.serial.escape_default().to_string(),
                         battery = state.battery, slots = state.slots, used = state.used, "the lock answers"
@@ -312,12 +352,13 @@ impl SimLock {
                 }
             };
             let came = run(&mut port, &mut conversation, note).await;
-            (came, held)
+            let did = did.map(|(first, deeds, more)| Read { serial, first, deeds, more });
+            Held { came, slots: held, did }
         };
         tokio::select! {
             biased;
-            () = stopped => (Came::NothingSent(stopping()), None),
-            came = conversation => came,
+            () = stopped => Held { came: Came::NothingSent(stopping()), slots: None, did: None },
+            held = conversation => held,
         }
     }
 }
@@ -381,6 +422,19 @@ impl Driver for SimLock {
 
     fn prove<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Proof> {
         Box::pin(self.prove_work(work))
+    }
+
+    fn observed(&self) -> Option<(Vec<DeviceName>, Duration)> {
+        let every = self.read_events_every?;
+        Some((self.locks.keys().cloned().collect(), every))
+    }
+
+    fn observe<'a>(
+        &'a self,
+        device: &'a DeviceName,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Observed, Refusal>> {
+        Box::pin(self.watch(device, after))
     }
 
     fn stop(&self) {

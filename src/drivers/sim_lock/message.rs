@@ -42,10 +42,10 @@ pub enum Request {
         /// From this slot on.
         from: u16,
     },
-    /// What it has done for a job.
+    /// What was done.
     Ledger {
-        /// Which.
-        job: JobId,
+        /// For which job; for any, and for none, without one.
+        job: Option<JobId>,
         /// After this sequence.
         after: u64,
     },
@@ -128,10 +128,14 @@ pub struct State {
 pub struct Deed {
     /// Its place.
     pub sequence: u64,
+    /// When, by the lock's clock.
+    pub at: Timestamp,
     /// For which job.
     pub job: Option<JobId>,
     /// What was done, in the lock's word.
     pub what: String,
+    /// The entry that it was about.
+    pub key: Option<String>,
 }
 
 /// Why a lock refuses.
@@ -179,7 +183,8 @@ impl Request {
             Self::Delete { job, key } => format!("{number} DEL {job} {}", escape(key)),
             Self::Open { job } => format!("{number} OPEN {job}"),
             Self::Table { from } => format!("{number} TABLE - {from}"),
-            Self::Ledger { job, after } => format!("{number} LEDGER {job} {after}"),
+            Self::Ledger { job: Some(job), after } => format!("{number} LEDGER {job} {after}"),
+            Self::Ledger { job: None, after } => format!("{number} LEDGER - {after}"),
         }
     }
 
@@ -258,12 +263,13 @@ impl Entry {
 }
 
 impl Deed {
-    fn of([sequence, clock, job, what, _key]: [&str; 5]) -> Option<Self> {
-        Reading::of(clock)?;
+    fn of([sequence, clock, job, what, key]: [&str; 5]) -> Option<Self> {
         Some(Self {
             sequence: sequence.parse().ok()?,
+            at: Reading::of(clock)?.at,
             job: none_or(job, |job| job.parse().ok())?,
             what: unescape(what)?,
+            key: none_or(key, unescape)?,
         })
     }
 }

@@ -31,7 +31,8 @@
 //! `clock` is the lock's local time with its offset, `20261025T023000+0100`; `start` and `end` are plain local times,
 //! `20261121T150000`, and `end` may be `-`. `kind` is `PIN` (4 to 8 digits) or `CARD` (4 to 20 hexadecimal digits). An
 //! entry of the table is `key kind content start end generation`, one of the ledger `sequence clock job what key` with
-//! `what` one of `begun`, `put`, `removed`, `unlocked`, `clock_set`, `opened`, `refused`. The ledger keeps what was done,
+//! `what` one of `begun`, `put`, `removed`, `unlocked`, `clock_set`, `opened` (by a PIN), `opened_card`, `refused` (at the
+//! keypad), `locked_hand`, `unlocked_hand`. The ledger keeps what was done,
 //! not what was refused over the wire; `first` is the oldest sequence kept, and 1 is always `begun`. `age` counts the
 //! seconds since the memory began, whatever the clock shows.
 //!
@@ -44,6 +45,7 @@
 
 pub mod codec;
 pub mod driver;
+mod events;
 pub mod message;
 pub mod session;
 pub mod sim;

@@ -6,6 +6,7 @@
 //! device.unlock  STATE                 OPEN             asked once; silence from here on is a doubt
 //! device.read    STATE  (CLOCK STATE)  TABLE …
 //! proof          STATE                 TABLE … or LEDGER …
+//! watch          STATE                 LEDGER …
 //! ```
 //! Until the command is handed out for writing nothing of it has left. `STATE` goes first although only a window needs
 //! the clock: a lock that is not there then shows before a command can be in doubt.
@@ -20,7 +21,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::{
     codec::{Decoded, decode, encode},
-    message::{Answer, Entry, No, Reading, Request, State},
+    message::{Answer, Deed, Entry, No, Reading, Request, State},
 };
 use crate::{
     model::{Code, JobId, Refusal, SlotSeen},
@@ -35,6 +36,9 @@ const MEMORY_OLD_ENOUGH: Duration = Duration::from_secs(24 * 3600);
 /// Pages of a table or a ledger that are read before it is given up; a bound, since a peer may never come to an end.
 const PAGES: u32 = 1000;
 
+/// Pages of a ledger that one watch reads; the next one goes on behind them.
+const WATCHED_PAGES: u32 = 64;
+
 /// What to do at a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
@@ -46,6 +50,11 @@ pub enum Task {
     Do(Command),
     /// To see whether something was done, without doing it.
     Prove(Command),
+    /// To see what was done behind this place of the ledger.
+    Watch {
+        /// Which.
+        after: u64,
+    },
 }
 
 /// What changes a lock.
@@ -97,6 +106,15 @@ pub enum Note {
     Leaves,
     /// The whole table that was asked for, without contents.
     Holds(Vec<SlotSeen>),
+    /// What was done behind the place that was asked for.
+    Did {
+        /// The oldest sequence that the lock keeps.
+        first: u64,
+        /// Oldest first.
+        deeds: Vec<Deed>,
+        /// Whether there is more behind them.
+        more: bool,
+    },
 }
 
 /// How a conversation ended.
@@ -131,6 +149,8 @@ pub struct Conversation {
     pages: u32,
     /// Everything in the table, where that is asked for.
     held: Vec<SlotSeen>,
+    /// What was done, where that is asked for.
+    deeds: Vec<Deed>,
     /// Seconds for which the lock has kept its memory.
     age: u64,
 }
@@ -173,7 +193,7 @@ impl Command {
 impl Task {
     fn command(&self) -> Option<&Command> {
         match self {
-            Self::Look | Self::Read => None,
+            Self::Look | Self::Read | Self::Watch { .. } => None,
             Self::Do(command) | Self::Prove(command) => Some(command),
         }
     }
@@ -201,6 +221,7 @@ impl Conversation {
             found: Vec::new(),
             pages: 0,
             held: Vec::new(),
+            deeds: Vec::new(),
             age: 0,
         }
     }
@@ -270,6 +291,9 @@ impl Conversation {
                     None => self.compare(),
                 }
             }
+            Answer::Ledger { first, entries, next } if matches!(self.task, Task::Watch { .. }) => {
+                self.watched(first, entries, next);
+            }
             Answer::Ledger { first, entries, next } => {
                 let command = self.task.command();
                 let Some(Command::Unlock { job }) = command else {
@@ -280,7 +304,7 @@ impl Conversation {
                     return self.end(Came::Done);
                 }
                 match next {
-                    Some(after) => self.next_page(Request::Ledger { job, after }),
+                    Some(after) => self.next_page(Request::Ledger { job: Some(job), after }),
                     None if first == 1 && MEMORY_OLD_ENOUGH.as_secs() <= self.age => {
                         self.end(Came::NotDone(Refusal::new(
                             Code::NoAnswer,
@@ -292,6 +316,21 @@ impl Conversation {
                         "the lock's ledger does not have it and does not reach back far enough to tell",
                     ))),
                 }
+            }
+        }
+    }
+
+    /// A page of what was done is read.
+    fn watched(&mut self, first: u64, entries: Vec<Deed>, next: Option<u64>) {
+        self.deeds.extend(entries);
+        match next {
+            Some(after) if self.pages + 1 < WATCHED_PAGES => {
+                self.next_page(Request::Ledger { job: None, after });
+            }
+            next => {
+                let deeds = std::mem::take(&mut self.deeds);
+                self.notes.push_back(Note::Did { first, deeds, more: next.is_some() });
+                self.end(Came::Done);
             }
         }
     }
@@ -338,8 +377,9 @@ impl Conversation {
         match self.task.clone() {
             Task::Look => self.end(Came::Done),
             Task::Read => self.ask(Request::Table { from: 1 }),
+            Task::Watch { after } => self.ask(Request::Ledger { job: None, after }),
             Task::Do(command) => self.ask(command.request()),
-            Task::Prove(Command::Unlock { job }) => self.ask(Request::Ledger { job, after: 0 }),
+            Task::Prove(Command::Unlock { job }) => self.ask(Request::Ledger { job: Some(job), after: 0 }),
             Task::Prove(Command::Put { .. } | Command::Remove { .. }) => self.ask(Request::Table { from: 1 }),
         }
     }

@@ -154,6 +154,20 @@ impl Tenant<'_> {
     }
 
     /// What was forgotten is an empty text.
+    /// The PIN of a code, if it has one that is not forgotten.
+    pub(in crate::cloud::store) fn pin_of(
+        &self,
+        method: AccessMethodId,
+    ) -> Result<Option<Private>, StoreError> {
+        let sealed = self.db.one(
+            "SELECT pin FROM code_method WHERE access_method_id = ?1 AND workspace_id = ?2",
+            params![method.to_string(), self.workspace],
+            |row| row.get::<_, Vec<u8>>("pin"),
+        )?;
+        let pin = sealed.map(|sealed| self.open_text(&pin_place(method), &sealed)).transpose()?;
+        Ok(pin.filter(|pin| !pin.expose().is_empty()))
+    }
+
     fn open_text(&self, place: &str, sealed: &[u8]) -> Result<Private, StoreError> {
         if sealed.is_empty() {
             return Ok(Private::new(""));

@@ -320,3 +320,66 @@ fn a_stay_that_moves_house_shows_what_the_old_card_opens_on_its_new_grant() {
     property.report(freeing, Outcome::Succeeded(Success::default()));
     assert!(property.look(&moved).deleted_cards.is_empty(), "the room it opens is free");
 }
+
+#[test]
+fn a_card_that_a_later_one_throws_out_of_its_room_is_invalid_once_until_it_is_written_again() {
+    let mut property = Property::new();
+    let [jane, john] = ["stay-1"; 2].map(|stay| property.grant(stay, &["101", "lobby"], 24));
+    let next = property.grant("stay-2", &["101"], 48);
+    let elsewhere = property.grant("stay-3", &["102"], 48);
+    let [of_jane, of_john, of_next, of_elsewhere] =
+        [&jane, &john, &next, &elsewhere].map(|grant| grant.methods[0].id);
+    property.write(of_jane, "stay-1", "101", true);
+    property.write(of_john, "stay-1", "101", false);
+    property.write(of_elsewhere, "stay-3", "102", true);
+    let invalid = |property: &mut Property, method| {
+        property.tenant().card_of_method(method).unwrap().unwrap().invalid_since.is_some()
+    };
+    let told = |property: &mut Property| {
+        property.told().iter().filter(|kind| *kind == "acs_credential.invalidated").count()
+    };
+    assert_eq!(told(&mut property), 0, "a join throws nobody out");
+
+    // The next stay's first card, while the former one's still run.
+    property.write(of_next, "stay-2", "101", true);
+    assert_eq!(told(&mut property), 2);
+    assert!(invalid(&mut property, of_jane) && invalid(&mut property, of_john));
+    assert!(!invalid(&mut property, of_next) && !invalid(&mut property, of_elsewhere));
+
+    // Once per cause: they are invalid already.
+    let joe = property.grant("stay-2", &["101"], 48);
+    property.write(joe.methods[0].id, "stay-2", "101", true);
+    assert!(invalid(&mut property, of_next));
+    assert_eq!(told(&mut property), 3);
+    property.write(of_next, "stay-2", "101", false);
+    assert!(!invalid(&mut property, of_next) && invalid(&mut property, of_jane));
+    assert_eq!(told(&mut property), 3);
+}
+
+#[test]
+fn a_card_that_another_was_written_over_is_invalid() {
+    let mut property = Property::new();
+    let [jane, john] = ["stay-1", "stay-2"].map(|stay| property.grant(stay, &[stay_room(stay)], 24));
+    let [of_jane, of_john] = [&jane, &john].map(|grant| grant.methods[0].id);
+    let write = |property: &mut Property, method, serial: &str| {
+        let (_, job) = property.encode(method);
+        let card = CardFacts { serial: Some(serial.into()), ..CardFacts::default() };
+        let success = Success { card: Some(card), written: Some(Written::Proven), ..Success::default() };
+        property.report(job, Outcome::Succeeded(success));
+    };
+    let invalid = |property: &mut Property, method| {
+        property.tenant().card_of_method(method).unwrap().unwrap().invalid_since.is_some()
+    };
+    write(&mut property, of_jane, "04A1");
+    assert!(!invalid(&mut property, of_jane));
+    write(&mut property, of_john, "04A1");
+    assert!(!property.method(of_jane).unwrap().is_issued, "her card is his now");
+    assert!(invalid(&mut property, of_jane) && !invalid(&mut property, of_john));
+    assert_eq!(property.told().iter().filter(|kind| *kind == "acs_credential.invalidated").count(), 1);
+    write(&mut property, of_jane, "04A3");
+    assert!(!invalid(&mut property, of_jane) && !invalid(&mut property, of_john));
+}
+
+fn stay_room(stay: &str) -> &'static str {
+    if stay == "stay-1" { "101" } else { "102" }
+}

@@ -11,6 +11,7 @@ pub(super) const HELP: &str = "\
 at LOCK COMMAND                     the command is for this lock; without it, for the first one
 locks                               their names
 use CONTENT                         type a PIN or hold a card: opened or refused
+turn locked | turn unlocked         turn the knob inside
 table | ledger                      what it holds, contents and all; what was done
 requests                            how often each verb was asked
 wait requests VERB N | wait count WHAT N | wait slot KEY | wait no-slot KEY | wait idle | wait connections N
@@ -50,6 +51,10 @@ impl Simulator {
             ("use", [content]) => {
                 let key = self.change(|lock| lock.used(content));
                 Ok(json!({ "opened": key.is_some(), "key": key }))
+            }
+            ("turn", [word @ ("locked" | "unlocked")]) => {
+                self.change(|lock| lock.turned(*word == "locked"));
+                Ok(json!({}))
             }
             ("table", []) => Ok(json!({ "table": self.look(super::lock::Lock::show_table) })),
             ("ledger", []) => Ok(json!({ "ledger": self.look(super::lock::Lock::show_ledger) })),

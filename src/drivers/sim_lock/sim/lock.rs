@@ -111,7 +111,10 @@ enum What {
     Unlocked,
     ClockSet,
     Opened,
+    OpenedByCard,
     Refused,
+    LockedByHand,
+    UnlockedByHand,
 }
 
 impl What {
@@ -123,7 +126,10 @@ impl What {
             Self::Unlocked => "unlocked",
             Self::ClockSet => "clock_set",
             Self::Opened => "opened",
+            Self::OpenedByCard => "opened_card",
             Self::Refused => "refused",
+            Self::LockedByHand => "locked_hand",
+            Self::UnlockedByHand => "unlocked_hand",
         }
     }
 }
@@ -443,10 +449,20 @@ impl Lock {
         let opens = |slot: &&Slot| {
             slot.content == content && slot.start <= now && slot.end.is_none_or(|end| now < end)
         };
-        let key = self.slots.iter().flatten().find(opens).map(|slot| slot.key.clone());
-        let what = if key.is_some() { What::Opened } else { What::Refused };
+        let found = self.slots.iter().flatten().find(opens).map(|slot| (slot.key.clone(), slot.kind));
+        let (key, what) = match found {
+            Some((key, Kind::Pin)) => (Some(key), What::Opened),
+            Some((key, Kind::Card)) => (Some(key), What::OpenedByCard),
+            None => (None, What::Refused),
+        };
         self.deed(what, None, key.as_deref(), None);
         key
+    }
+
+    /// Somebody turns the knob inside.
+    pub(super) fn turned(&mut self, locks: bool) {
+        let what = if locks { What::LockedByHand } else { What::UnlockedByHand };
+        self.deed(what, None, None, None);
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
