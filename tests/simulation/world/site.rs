@@ -10,6 +10,7 @@ use latchd::{
         Driver,
         salto_is::{Past, SaltoIs, sim::Property},
         sim_lock::SimLock,
+        visionline::Visionline,
     },
     model::SystemName,
     seams::Net,
@@ -71,6 +72,11 @@ pub(super) fn drivers(
         match &system.driver {
             DriverConfig::SaltoIs(salto) => {
                 let driver = SaltoIs::start_over(net, salto, name, TimeZone::UTC, past, clock, random);
+                mutant::spoil_driver(mutant, Arc::new(driver))
+            }
+            DriverConfig::Visionline(visionline) => {
+                let driver =
+                    Visionline::start_over(net, visionline, name, TimeZone::UTC, past, clock, random);
                 mutant::spoil_driver(mutant, Arc::new(driver))
             }
             DriverConfig::SimLock(locks) => {
