@@ -53,6 +53,13 @@ struct Room {
     is_lost: bool,
 }
 
+impl Room {
+    /// The last place of a stay that is not over.
+    fn newest(&self, stay: &Stay) -> Option<usize> {
+        (self.first..self.stays.len()).rev().find(|place| self.stays[*place] == *stay)
+    }
+}
+
 /// A piece of plastic with something on it.
 #[derive(Debug)]
 enum Card {
@@ -116,6 +123,16 @@ pub(super) struct Tally {
     pub(super) stays_shut: u64,
     pub(super) superseded: u64,
     pub(super) common: u64,
+    /// Grants that were made and taken back at the site, and cards that were written for it.
+    pub(super) made_here: u64,
+    pub(super) revoked_here: u64,
+    pub(super) written_here: u64,
+    /// Cards that began their stay anew.
+    pub(super) begun_again: u64,
+    /// Ends that lock servers were told.
+    pub(super) ends_told: u64,
+    /// Grants, cards and rooms of which both sides and the lock servers said the same in the end.
+    pub(super) agreed: u64,
 }
 
 impl play::Tally for Tally {
@@ -124,6 +141,12 @@ impl play::Tally for Tally {
         self.stays_shut += other.stays_shut;
         self.superseded += other.superseded;
         self.common += other.common;
+        self.made_here += other.made_here;
+        self.revoked_here += other.revoked_here;
+        self.written_here += other.written_here;
+        self.begun_again += other.begun_again;
+        self.ends_told += other.ends_told;
+        self.agreed += other.agreed;
     }
 }
 
@@ -157,21 +180,23 @@ impl Model {
         })
     }
 
-    /// A card was written for a grant in one system.
+    /// A card was written for a grant in one system. `begins_again` where the stay had to begin anew with it, so that those
+    /// who have it now need new cards once it is used.
     pub(super) fn wrote(
         &mut self,
         card: &Plastic,
         grant: usize,
         window: (Timestamp, Timestamp),
         at: Timestamp,
+        begins_again: bool,
     ) {
         let Grant { stay, rooms, .. } = &self.grants[grant];
         let stay = Stay::Guests(stay.clone());
         let mut places = BTreeMap::new();
         for door in rooms.iter().filter(|(system, _)| *system == card.0) {
             let room = self.rooms.entry(door.clone()).or_default();
-            let known = room.stays.iter().skip(room.first).position(|it| *it == stay);
-            let place = known.map_or(room.stays.len(), |known| room.first + known);
+            let known = room.newest(&stay).filter(|_| !begins_again);
+            let place = known.unwrap_or(room.stays.len());
             if place == room.stays.len() {
                 room.stays.push(stay.clone());
             }
@@ -187,6 +212,40 @@ impl Model {
             is_told: false,
         };
         self.cards.insert(card.clone(), Card::Guests(written));
+    }
+
+    /// Until when a card is good that was written for this grant.
+    pub(super) fn opens_until(&self, card: &Plastic, grant: usize) -> Option<Timestamp> {
+        match self.cards.get(card)? {
+            Card::Guests(written) if written.grant == grant => Some(written.window.1),
+            Card::Guests(_) | Card::Foreign { .. } => None,
+        }
+    }
+
+    /// Whether a later card of its own stay throws a card out of a room, or has.
+    pub(super) fn is_thrown_out(&self, card: &Plastic) -> bool {
+        let Some(Card::Guests(written)) = self.cards.get(card) else { return false };
+        let stay = Stay::Guests(self.grants[written.grant].stay.clone());
+        let is_older = |(door, place): (&Door, &usize)| {
+            let newest = self.rooms.get(door).and_then(|room| room.newest(&stay));
+            newest.is_some_and(|newest| *place < newest)
+        };
+        written.places.iter().any(is_older)
+    }
+
+    /// The stay that a room's lock server has there by what was written, if it is one of ours.
+    pub(super) fn stay_in(&self, room: &Door) -> Option<&str> {
+        let room = self.rooms.get(room)?;
+        match room.stays.get(room.first..)?.last()? {
+            Stay::Guests(name) if !room.is_lost => Some(name),
+            Stay::Guests(_) | Stay::Foreign => None,
+        }
+    }
+
+    /// When the last of a stay's live grants ends.
+    pub(super) fn end_of(&self, stay: &str) -> Option<Timestamp> {
+        let live = self.grants.iter().filter(|grant| grant.is_live && grant.stay == stay);
+        live.filter_map(|grant| Some(grant.windows.last()?.1)).max()
     }
 
     /// Whose grant is on a card now.

@@ -49,6 +49,8 @@ pub(super) struct System {
     pub(super) encoders: Vec<String>,
     /// Whether the last grant of a stay frees its room.
     pub(super) checks_out: bool,
+    /// Whether the card that follows a deleted one of its stay begins it anew.
+    pub(super) overrides: bool,
     pub(super) server: Simulator,
     /// Orders of the server's tape that have been taken note of.
     pub(super) noted: BTreeSet<u64>,
@@ -86,6 +88,7 @@ impl System {
             rooms,
             encoders,
             checks_out: random.below(3) == 0,
+            overrides: random.below(3) == 0,
             server: Simulator::new(settings).unwrap(),
             noted: BTreeSet::new(),
             proven_until: BTreeMap::new(),
@@ -108,11 +111,13 @@ impl System {
             .collect();
         format!(
             "[[system]]\nname = \"{}\"\nkind = \"salto_is\"\nexclusive = {}\n{}checkout = \"{}\"\n\
+             after_deleted_card = \"{}\"\n\
              line = {{ tcp = \"salto:{}\" }}\nencoders = [{}]\nrooms = [{}]\ncommon = [{}]\n",
             self.name,
             self.sharing == Sharing::Exclusive,
             if self.sharing == Sharing::AssumeUnchanged { "assume_unchanged = true\n" } else { "" },
             if self.checks_out { "last_grant" } else { "never" },
+            if self.overrides { "override" } else { "join" },
             SALTO + u16::try_from(place).unwrap(),
             named(&self.encoders),
             named(&self.rooms),

@@ -52,12 +52,13 @@ impl House {
     async fn live(&mut self) {
         for system in &self.desk.town.systems {
             let line = format!(
-                "{}: {} with {} encoders, {:?}, check-out {}",
+                "{}: {} with {} encoders, {:?}, check-out {}, a deleted card {}",
                 system.name,
                 system.rooms.join("+"),
                 system.encoders.len(),
                 system.sharing,
-                if system.checks_out { "with the last grant" } else { "never" }
+                if system.checks_out { "with the last grant" } else { "never" },
+                if system.overrides { "is thrown out" } else { "stays good" },
             );
             self.desk.town.history.push(line);
         }
@@ -70,7 +71,11 @@ impl House {
                 return;
             }
         }
-        self.go_round().await;
+        self.desk.come_to_rest().await;
+        self.desk.judge().await;
+        if self.desk.town.wrong.is_empty() {
+            self.go_round().await;
+        }
     }
 
     fn below(&self, below: u64) -> u64 {
@@ -97,6 +102,7 @@ impl House {
             70..75 if !settled.is_empty() => self.change_times(&settled).await,
             75..89 if self.desk.town.mutant == Mutant::TrustsAnEnd => self.foreign_twin().await,
             75..78 => self.leave_early().await,
+            81 | 82 if !settled.is_empty() => self.replace_a_card(&settled).await,
             78..81 => self.move_rooms().await,
             81..84 if !settled.is_empty() => {
                 let method = self.pick(&settled).unwrap();
@@ -116,7 +122,7 @@ impl House {
 
     /// Live methods that are so.
     fn methods(&self, are: impl Fn(&Method) -> bool) -> Vec<usize> {
-        let live = |it: &Method| !it.is_deleted && it.attempt.is_none();
+        let live = |it: &Method| !it.is_deleted && it.order.is_none();
         let all = self.desk.methods.iter().enumerate();
         all.filter(|(_, it)| live(it) && are(it)).map(|(number, _)| number).collect()
     }

@@ -26,7 +26,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    model::Model,
+    model::{Model, Tally},
     mutant::Mutant,
     simulated::{
         api::{Answer, call},
@@ -82,6 +82,8 @@ pub(super) struct Town {
     pub(super) history: Vec<String>,
     /// What broke the promise.
     pub(super) wrong: Vec<String>,
+    /// Whether the site does not reach its cloud.
+    pub(super) is_alone: bool,
     seed: u64,
     pub(super) mutant: Mutant,
     /// The agent's own, which all share.
@@ -110,6 +112,7 @@ impl Town {
             clock: Clock::simulated(now),
             history: Vec::new(),
             wrong: Vec::new(),
+            is_alone: false,
             seed,
             mutant,
             agent_clock: Clock::simulated(now),
@@ -130,6 +133,11 @@ impl Town {
         let line = format!("{local}  {what}");
         tracing::info!(target: "simulation", "{line}");
         self.history.push(line);
+    }
+
+    /// Counts something.
+    pub(super) fn tally(&mut self, count: impl FnOnce(&mut Tally)) {
+        count(&mut self.model.tally);
     }
 
     pub(super) fn chance(&self, percent: u64) -> bool {
@@ -211,6 +219,7 @@ impl Town {
             }
             Later::MendRoad(one, other) => {
                 self.note(format_args!("the road {one:?}-{other:?} is open again"));
+                self.is_alone &= other != Host::Cloud;
                 self.network.set_road(one, other, Road::Open(Duration::from_millis(2)));
             }
             Later::Break(system, fault) => {

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use latchd::{
-    agent::admin,
+    agent::admin::{Request, Response},
     model::{JobId, JobState, Order, Verdict},
     queue::{JobFilter, Queue},
 };
 use serde_json::json;
-use tokio::sync::oneshot;
 
-use super::{A_MOMENT, Desk, Method, PATIENCE, Writing, text};
+use super::{A_MOMENT, Desk, PATIENCE, Writing, text};
 use crate::{model::Plastic, simulated::net::Host};
 
 impl Desk {
@@ -71,8 +70,9 @@ impl Desk {
                 Order::CardEncode(card) => {
                     let method = card.access_method_id.to_string();
                     let Some(method) = self.methods.iter().position(|it| it.id == method) else { continue };
-                    let Method { grant, attempts, .. } = self.methods[method];
-                    let is_it = |it: &Writing| it.method == method && it.attempt == attempts;
+                    let grant = self.methods[method].grant;
+                    let sent_at = doubt.sent_at.unwrap_or(doubt.received_at);
+                    let is_it = |it: &Writing| it.method == method && sent_at <= it.at;
                     let guest = &self.town.model.grants[grant].guest;
                     (self.writings.iter().any(is_it), format!("the card of {guest}"))
                 }
@@ -92,16 +92,8 @@ impl Desk {
     }
 
     async fn resolve(&mut self, job_id: JobId, verdict: Verdict, what: &str) {
-        let Some(questions) = self.town.agent.life.as_ref().map(|life| life.questions.clone()) else {
-            return;
-        };
-        let (answer, told) = oneshot::channel();
-        let request = admin::Request::Resolve { job_id, verdict, by: "night porter".into() };
-        if questions.try_send((request, answer)).is_err() {
-            return;
-        }
-        let answer = self.town.during(told).await;
-        let is_settled = matches!(answer, Ok(admin::Response::Resolved { .. }));
+        let answer = self.ask_here(Request::Resolve { job_id, verdict, by: "night porter".into() }).await;
+        let is_settled = matches!(answer, Some(Response::Resolved { .. }));
         self.town.note(format_args!("{what} in doubt is said to be {verdict:?}: {is_settled}"));
     }
 }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::House;
 use crate::{
-    desk::{Laid, Meanwhile, Method, Wish},
+    desk::{Laid, Meanwhile, Method, Road, Wish},
     model::{Door, Expected, Plastic},
     site::{COMMON, Sharing},
 };
@@ -57,7 +57,32 @@ impl House {
             4..10 => Laid::Card(card.map_or(fresh, |card| card.1)),
             _ => Laid::Card(fresh),
         };
-        Wish { method, encoder: self.below(encoders) as usize, laid }
+        let road = if self.is_at_the_site() { Road::Here } else { Road::Cloud };
+        Wish { method, road, encoder: self.below(encoders) as usize, laid }
+    }
+
+    /// Whether the desk asks the agent at the site, and not the cloud: mostly where the site does not reach it.
+    pub(super) fn is_at_the_site(&self) -> bool {
+        self.chance(if self.desk.town.is_alone { 70 } else { 20 })
+    }
+
+    /// A card is lost, and the next one of the stay is to throw it out.
+    pub(super) async fn replace_a_card(&mut self, written: &[usize]) {
+        let Some(method) = self.pick(written) else { return };
+        if self.desk.town.systems[self.desk.methods[method].system].sharing == Sharing::Shared {
+            self.read_a_live_card(method).await;
+            self.desk.judge().await;
+        }
+        if self.chance(25) {
+            self.trouble();
+        }
+        let mut wish = self.wish(method);
+        if let (Laid::Card(laid), Some(lost)) = (&wish.laid, &self.desk.methods[method].card)
+            && *laid == lost.1
+        {
+            wish.laid = Laid::Card(self.desk.new_card());
+        }
+        self.desk.replace(wish).await;
     }
 
     fn some_card(&self, system: usize) -> Option<String> {

@@ -79,7 +79,10 @@ impl House {
         let number = self.desk.town.model.grants.len();
         let guest = format!("{}{}", NAMES[number % NAMES.len()], if number < NAMES.len() { "" } else { "2" });
         let grant = Grant { guest, stay: name, rooms, common, windows: vec![(from, until)], is_live: true };
-        self.desk.check_in(grant).await;
+        match self.is_at_the_site() {
+            true => self.desk.check_in_here(grant).await,
+            false => drop(self.desk.check_in(grant).await),
+        }
     }
 
     pub(super) async fn change_times(&mut self, methods: &[usize]) {
@@ -119,7 +122,10 @@ impl House {
             self.trouble();
         }
         for grant in grants {
-            self.desk.delete(grant).await;
+            match self.is_at_the_site() {
+                true => self.desk.delete_here(grant).await,
+                false => self.desk.delete(grant).await,
+            }
         }
         self.desk.town.pass(Duration::from_secs(20)).await;
     }

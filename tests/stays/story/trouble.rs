@@ -37,15 +37,16 @@ impl House {
         let long = Duration::from_secs(self.desk.town.one(&[20_u64, 120, 900]).to_owned());
         let times = 1 + self.below(2);
         let town = &mut self.desk.town;
-        let fault = match town.random.below(16) {
+        let fault = match town.random.below(18) {
             0 => return town.after(soon, Later::KillCloud),
             1 => return town.after(soon, Later::KillAgent),
             2 => {
                 let steps = town.random.below(400);
                 return town.after(soon / 4, Later::DoomAgent(steps));
             }
-            3 => {
+            3 | 16 | 17 => {
                 town.note(format_args!("the road to the cloud is down for {long:?}"));
+                town.is_alone = true;
                 town.network.set_road(Host::Agent, Host::Cloud, Road::Down);
                 return town.after(long, Later::MendRoad(Host::Agent, Host::Cloud));
             }
