@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     LocalOrder, Queue,
+    ledger::Room,
     store::{Row, instant, origin_named, place, state_named},
 };
 use crate::{
@@ -117,7 +118,12 @@ impl Queue {
             let state = match state {
                 JobState::Received | JobState::Waiting | JobState::Sent => DesiredCardState::BeingEncoded,
                 JobState::Unknown => DesiredCardState::InDoubt,
-                JobState::Succeeded if self.wrote(job_id, grant, card)? => DesiredCardState::Issued,
+                JobState::Succeeded if self.wrote(job_id, grant, card)? => {
+                    match self.is_thrown_out(job_id)? {
+                        true => DesiredCardState::EncodingRequired,
+                        false => DesiredCardState::Issued,
+                    }
+                }
                 // The grant has changed since: only the cloud knows whether that asks for another card.
                 JobState::Succeeded => break,
                 JobState::Failed | JobState::Cancelled | JobState::Expired | JobState::Superseded => {
@@ -143,6 +149,25 @@ impl Queue {
         let opens_the_same =
             doors.len() == written.doors.len() && doors.iter().all(|door| written.doors.contains(door));
         Ok(written.window == grant.window && opens_the_same)
+    }
+
+    /// Whether the stay of a card that a job wrote has certainly begun anew since in one of its rooms: the card opens that
+    /// only until the one that began it is used there.
+    fn is_thrown_out(&self, job_id: JobId) -> Result<bool, StoreError> {
+        let Some(detail) = self.job(job_id)? else { return Ok(false) };
+        let (Some(Job { system, order: Order::CardEncode(written), .. }), Some(sent_at)) =
+            (&detail.job, detail.view.sent_at)
+        else {
+            return Ok(false);
+        };
+        for door in &written.doors {
+            let is_newer =
+                |room: Room| room.certain && room.holder == written.reservation_key && sent_at < room.since;
+            if written.reservation_key.is_some() && self.room(system, door)?.is_some_and(is_newer) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The job by which a desk writes a card. It is not in the queue yet: hand it to [`Queue::accept_local`] in the same
@@ -484,6 +509,30 @@ mod tests {
         desk.queue.acknowledge_reports(memory.reports.last);
         desk.second = 19;
         assert!(matches!(desk.is_ordered(2, 18), Accepted::Sent(_)));
+    }
+
+    #[test]
+    fn a_card_that_another_of_its_stay_throws_out_asks_to_be_written_again() {
+        let mut desk = Desk::new();
+        desk.makes(1, false, written());
+        let of_another_guest = |desk: &Desk, number: u128, begin_again| {
+            let mut job = Job { job_id: id(number), ..desk.job.clone().unwrap() };
+            let Order::CardEncode(card) = &mut job.order else { panic!("a card") };
+            card.access_method_id = AccessMethodId(uuid::Uuid::from_u128(0x07e4));
+            card.begin_again = begin_again;
+            LocalOrder { job, origin: Origin::Person, retries: None }
+        };
+        desk.second = 30;
+        desk.take(of_another_guest(&desk, 2, false));
+        desk.queue.finish(at(31), id(2), written()).unwrap();
+        assert_eq!(desk.state(), DesiredCardState::Issued, "who joins throws nobody out");
+        desk.second = 40;
+        desk.take(of_another_guest(&desk, 3, true));
+        desk.queue.finish(at(41), id(3), written()).unwrap();
+        assert_eq!(desk.state(), DesiredCardState::EncodingRequired);
+        desk.second = 50;
+        desk.makes(4, false, written());
+        assert_eq!(desk.state(), DesiredCardState::Issued);
     }
 
     #[test]
