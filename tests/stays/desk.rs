@@ -49,6 +49,8 @@ pub(super) struct Method {
     pub(super) card: Option<Plastic>,
     pub(super) is_written: bool,
     pub(super) is_in_doubt: bool,
+    /// Whether the last of several orders ended in doubt.
+    was_in_doubt: bool,
     pub(super) is_deleted: bool,
 }
 
@@ -64,6 +66,7 @@ impl Method {
             card: None,
             is_written: false,
             is_in_doubt: false,
+            was_in_doubt: false,
             is_deleted: false,
         }
     }
@@ -270,7 +273,8 @@ impl Desk {
     pub(super) async fn delete(&mut self, grant: usize) {
         self.forget(grant);
         let guest = self.town.model.grants[grant].guest.clone();
-        let answer = self.insist("/access_grants/delete", json!({ "access_grant_id": self.grants[grant] })).await;
+        let answer =
+            self.insist("/access_grants/delete", json!({ "access_grant_id": self.grants[grant] })).await;
         let of = if matches!(answer, Some(Ok(_))) { &mut self.gone } else { &mut self.unsure };
         of.insert(grant);
         self.town.note(format_args!("the grant of {guest} is deleted: {}", said(answer)));

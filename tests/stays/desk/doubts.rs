@@ -82,6 +82,12 @@ impl Desk {
                     let is_done = done_at.is_some_and(|at| job.created_at <= *at);
                     (is_done, format!("the check-out of {}", room.1))
                 }
+                Order::StayModify(stay) => {
+                    let room = (system, stay.room.as_str().to_owned());
+                    let end = self.town.model.printed(stay.ends_at);
+                    let is_done = self.ends_told.get(&room) == Some(&end);
+                    (is_done, format!("the end of the stay in {}", room.1))
+                }
                 _ => continue,
             };
             let verdict = if is_done { Verdict::Done } else { Verdict::NotDone };

@@ -167,6 +167,7 @@ impl Desk {
         let it = &mut self.methods[method];
         it.order = None;
         it.is_in_doubt |= is_in_doubt;
+        it.was_in_doubt = is_in_doubt && it.card.is_some();
         let guest = &self.town.model.grants[it.grant].guest;
         self.town.note(format_args!("{} is told: {why}", guest.clone()));
     }

@@ -30,26 +30,34 @@ impl Desk {
         for system in &self.town.systems {
             system.say("fault clear").await;
         }
+        let mut why = String::new();
         for _ in 0..TIMES {
             self.town.pass(AT_REST).await;
             self.settle_doubts().await;
             self.look().await;
-            if !self.is_anything_under_way().await && self.agree().await {
-                return;
-            }
+            why = match self.under_way().await {
+                None if self.agree().await => return,
+                None => "not everything could be compared".to_owned(),
+                Some(what) => what,
+            };
         }
-        self.town.wrong.push("the house does not come to rest".into());
+        self.town.wrong.push(format!("the house does not come to rest: {why}"));
     }
 
-    async fn is_anything_under_way(&mut self) -> bool {
+    /// What is under way, if anything is.
+    async fn under_way(&mut self) -> Option<String> {
         for state in [JobState::Received, JobState::Waiting, JobState::Sent, JobState::Unknown] {
             let asked = Request::Jobs { state: Some(state), lane: None, limit: 1 };
             match self.ask_here(asked).await {
                 Some(Response::Jobs { jobs, .. }) if jobs.is_empty() => {}
-                _ => return true,
+                Some(Response::Jobs { jobs, .. }) => {
+                    return Some(format!("a job is {state}: {:?}", jobs[0].kind));
+                }
+                _ => return Some("the agent does not answer".into()),
             }
         }
-        self.methods.iter().any(|method| method.order.is_some())
+        let method = self.methods.iter().find(|method| method.order.is_some())?;
+        Some(format!("{:?} for {}", method.order, self.town.model.grants[method.grant].guest))
     }
 
     /// Compares what is said of every grant. Says whether all could be asked.
@@ -127,13 +135,19 @@ impl Desk {
             return Some(format!("the agent does not know of a card of {guest}"));
         };
         let is_issued = cloud["is_issued"] == true;
+        // What was written before is good, whatever became of one more: the site shows it, and the cloud asks for another.
+        if method.was_in_doubt {
+            return None;
+        }
         if is_issued != (card.state == DesiredCardState::Issued) {
             let written = if is_issued { "written" } else { "not written" };
             return Some(format!("a card of {guest} is {written} to the cloud, and {:?} here", card.state));
         }
         let is_thrown_out = |card| self.town.model.is_thrown_out(card);
         if is_issued && method.card.as_ref().is_some_and(is_thrown_out) {
-            return Some(format!("the card of {guest} is said to be written, and a later one of its stay throws it out"));
+            return Some(format!(
+                "the card of {guest} is said to be written, and a later one of its stay throws it out"
+            ));
         }
         None
     }
@@ -162,7 +176,9 @@ impl Desk {
                     rooms[&room]["stay"]["expiry"].as_str().map(|at| at.parse().unwrap());
                 let end = model.printed(end);
                 if known != Some(end) {
-                    let wrong = format!("the lock server takes {stay} in {room} to end at {known:?}, and it ends at {end}");
+                    let wrong = format!(
+                        "the lock server takes {stay} in {room} to end at {known:?}, and it ends at {end}"
+                    );
                     self.town.wrong.push(wrong);
                 }
                 self.town.tally(|tally| tally.agreed += 1);

@@ -108,7 +108,8 @@ impl Desk {
         let mut asked = of_stay.flat_map(|grant| &grant.windows);
         let is_assumed = self.town.systems[room.0].sharing == Sharing::AssumeUnchanged;
         if !is_assumed && !asked.any(|(_, until)| model.printed(*until) == end) {
-            let wrong = format!("the stay in {} is to end at {end}, and nobody of {stay} asked for that", room.1);
+            let wrong =
+                format!("the stay in {} is to end at {end}, and nobody of {stay} asked for that", room.1);
             self.town.wrong.push(wrong);
         }
         self.ends_told.insert(room.clone(), end);
