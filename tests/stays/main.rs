@@ -90,3 +90,33 @@ fn cards_that_are_good_for_longer_than_was_granted_are_caught() {
 fn another_desks_card_that_is_taken_for_ours_by_its_end_is_caught() {
     caught(Mutant::TrustsAnEnd, "a card of a newer stay was used there");
 }
+
+#[test]
+fn another_desks_card_that_settles_a_doubt_about_ours_is_caught() {
+    caught(Mutant::TrustsAnEnd, "is told that a card is written, and none was");
+}
+
+#[test]
+fn a_lost_card_that_stays_good_although_another_was_to_throw_it_out_is_caught() {
+    caught(Mutant::JoinsInPlaceOfALostCard, "a card of a newer stay was used there");
+}
+
+#[test]
+fn a_cloud_that_calls_cards_written_that_are_thrown_out_is_caught() {
+    caught(Mutant::CallsThrownOutWritten, "is written to the cloud, and EncodingRequired here");
+}
+
+#[test]
+fn an_agent_that_keeps_grants_of_its_desk_to_itself_is_caught() {
+    caught(Mutant::KeepsGrantsToItself, "the cloud does not know of the grant of");
+}
+
+#[test]
+fn a_lock_server_that_is_told_an_end_that_nobody_asked_for_is_caught() {
+    caught(Mutant::TellsAnotherEnd, "asked for that");
+}
+
+#[test]
+fn a_lock_server_that_does_not_hear_of_a_later_end_is_caught() {
+    caught(Mutant::TellsOneEnd, "the lock server takes");
+}

@@ -7,11 +7,14 @@ use std::{
 
 use jiff::SignedDuration;
 use latchd::{
+    cloud::store::Db,
     config::{DoorConfig, SaltoIsConfig},
     drivers::{Driver, Performed, ProgressSink, Work, salto_is::SaltoIs},
     model::{CardEncode, CardSeen, DoorName, Order, Outcome, ReservationKey, Success, Treatment, Window},
     seams::BoxFuture,
+    store::{Store, StoreError},
 };
+use rusqlite::Connection;
 
 use crate::simulated::{
     play,
@@ -41,6 +44,16 @@ pub(super) enum Mutant {
     /// is printed on our guests' cards; by its end alone such a card is one of ours, and what joins it opens somebody else's
     /// room.
     TrustsAnEnd,
+    /// A card that is to begin its stay anew joins it, and the lost one stays good.
+    JoinsInPlaceOfALostCard,
+    /// The cloud goes on to call cards written that a later one of their stay throws out.
+    CallsThrownOutWritten,
+    /// The agent keeps grants that are made at its desk to itself.
+    KeepsGrantsToItself,
+    /// Lock servers are told that stays last an hour longer than they do.
+    TellsAnotherEnd,
+    /// Lock servers are told once until when the stay in a room is, and never again.
+    TellsOneEnd,
 }
 
 impl play::Mutant for Mutant {
@@ -55,7 +68,32 @@ impl play::Mutant for Mutant {
         Self::CallsDoubtSuccess,
         Self::EndsLate,
         Self::TrustsAnEnd,
+        Self::JoinsInPlaceOfALostCard,
+        Self::CallsThrownOutWritten,
+        Self::KeepsGrantsToItself,
+        Self::TellsAnotherEnd,
+        Self::TellsOneEnd,
     ];
+}
+
+pub(super) fn spoil_cloud(mutant: Mutant, db: &mut Db) -> Result<(), StoreError> {
+    if mutant == Mutant::CallsThrownOutWritten {
+        let spoil = "CREATE TRIGGER IF NOT EXISTS spoil AFTER UPDATE OF is_issued ON card_state
+                     WHEN new.is_issued = 0 AND EXISTS
+                       (SELECT 1 FROM overridden_card o WHERE o.access_method_id = new.access_method_id)
+                     BEGIN UPDATE card_state SET is_issued = 1 WHERE access_method_id = new.access_method_id; END";
+        db.connection().execute_batch(spoil)?;
+    }
+    Ok(())
+}
+
+pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result<(), StoreError> {
+    if mutant == Mutant::KeepsGrantsToItself {
+        let forget = "CREATE TRIGGER IF NOT EXISTS forget AFTER INSERT ON report WHEN new.revision = 3
+                      BEGIN DELETE FROM report WHERE rowid = new.rowid; END";
+        connection.execute_batch(forget)?;
+    }
+    Ok(())
 }
 
 /// The driver for a configuration, broken as asked.
@@ -94,9 +132,15 @@ struct Careless {
 
 impl Careless {
     fn spoil(&self, work: &mut Work) {
+        if let (Mutant::TellsAnotherEnd, Order::StayModify(stay)) = (self.mutant, &mut work.order) {
+            stay.ends_at += SignedDuration::from_hours(1);
+        }
         let Work { order: Order::CardEncode(card), treatment, .. } = work else { return };
         match (self.mutant, *treatment) {
             (Mutant::JoinsForANewStay, Treatment::Override) if self.was_begun(card) => {
+                *treatment = Treatment::Join;
+            }
+            (Mutant::JoinsInPlaceOfALostCard, Treatment::Override) if card.begin_again => {
                 *treatment = Treatment::Join;
             }
             (Mutant::OverridesForAGuest, Treatment::Join) => *treatment = Treatment::Override,
@@ -128,6 +172,16 @@ impl Careless {
         was_begun
     }
 
+    /// Whether an order is called done without a word to the lock server.
+    fn swallows(&self, order: &Order) -> bool {
+        match order {
+            Order::StayModify(stay) if self.mutant == Mutant::TellsOneEnd => {
+                !self.begun.lock().unwrap().insert(stay.room.clone())
+            }
+            _ => false,
+        }
+    }
+
     fn was_doubted(&self, card: &CardEncode) -> bool {
         let doubted = self.doubted.lock().unwrap();
         card.reservation_key.as_ref().is_some_and(|key| doubted.contains(key))
@@ -142,6 +196,9 @@ impl Spoils for Careless {
         progress: &'a ProgressSink,
     ) -> BoxFuture<'a, Performed> {
         Box::pin(async move {
+            if self.swallows(&work.order) {
+                return Performed::Ended(Outcome::Succeeded(Success::default()));
+            }
             self.spoil(&mut work);
             let key = match &work.order {
                 Order::CardEncode(card) => card.reservation_key.clone(),

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     model::{Model, Tally},
-    mutant::Mutant,
+    mutant::{Mutant, spoil_cloud, spoil_queue},
     simulated::{
         api::{Answer, call},
         net::{Host, Network, Road},
@@ -291,7 +291,7 @@ impl Town {
             return;
         }
         self.cloud.lives += 1;
-        let lives = self.cloud.lives;
+        let (lives, mutant) = (self.cloud.lives, self.mutant);
         let start = CloudStart {
             disk: self.cloud.disk.clone(),
             reserve: |disk: &Disk| Reserve::new(disk.storage(), RESERVE),
@@ -301,7 +301,7 @@ impl Town {
             pace: self.pace(Host::Cloud, lives),
             circles: self.circles.clone(),
             is_set_back: Arc::new(AtomicBool::new(false)),
-            spoil: |_: &mut Db| Ok(()),
+            spoil: move |db: &mut Db| spoil_cloud(mutant, db),
         };
         self.cloud.life = start.begin().await;
         if self.cloud.life.is_none() {
@@ -324,7 +324,7 @@ impl Town {
             pace: self.pace(Host::Agent, lives),
             circles: self.circles.clone(),
             is_set_back: Arc::new(AtomicBool::new(false)),
-            spoil: |_: &mut Connection| Ok(()),
+            spoil: move |connection: &mut Connection| spoil_queue(mutant, connection),
             config: agent_config(&self.systems),
             drivers: move |parts: &agent::Parts,
                            config: &AgentConfig,

@@ -6,8 +6,10 @@ use jiff::SignedDuration;
 
 use super::House;
 use crate::{
+    desk::{Laid, Method},
     model::{Door, Plastic},
     site::Sharing,
+    town::Later,
 };
 
 impl House {
@@ -47,28 +49,50 @@ impl House {
         let now = self.desk.town.now();
         let hours = SignedDuration::from_hours;
         let mut twins = Vec::new();
-        for grant in &self.desk.town.model.grants {
+        for (number, grant) in self.desk.town.model.grants.iter().enumerate() {
             let (_, until) = grant.windows[grant.windows.len() - 1];
             let made_at = until - hours(24) + SignedDuration::from_secs(1);
             for room in grant.rooms.iter().filter(|_| now < made_at && made_at < now + hours(20)) {
                 if self.desk.town.systems[room.0].sharing == Sharing::Shared {
-                    twins.push((room.clone(), made_at, grant.stay.clone()));
+                    twins.push((room.clone(), made_at, number));
                 }
             }
         }
-        let Some((room, made_at, stay)) = self.pick(&twins) else { return };
+        let Some((room, made_at, grant)) = self.pick(&twins) else { return };
+        if self.chance(50) {
+            self.leave_a_doubt(&room, grant).await;
+        }
         let minute = Duration::from_secs(59);
-        self.desk.town.pass(Duration::try_from(made_at.duration_since(now)).unwrap() + minute).await;
+        let left = made_at.duration_since(self.desk.town.now()).max(SignedDuration::ZERO);
+        self.desk.town.pass(Duration::try_from(left).unwrap() + minute).await;
         let Some(card) = self.make_a_foreign_card(&room, false).await else { return };
         if self.chance(50) {
             self.hold(&card, &room).await;
         }
+        if self.chance(30) {
+            let soon = Duration::from_millis(self.below(6_000));
+            self.desk.town.after(soon, Later::KillAgent);
+        }
         self.desk.read(&card, 0).await;
-        let grants = self.grants_of(&stay);
+        let grants = self.grants_of(&self.desk.town.model.grants[grant].stay);
         let open = self.methods(|it| !it.is_written && !it.is_in_doubt && grants.contains(&it.grant));
         if let Some(method) = self.pick(&open) {
             let wish = self.wish(method);
             self.desk.encode(vec![wish], None).await;
         }
+    }
+
+    /// A card for a guest is ordered, and nobody knows what became of it.
+    async fn leave_a_doubt(&mut self, room: &Door, grant: usize) {
+        let is_it =
+            |it: &Method| it.grant == grant && it.system == room.0 && !it.is_written && !it.is_in_doubt;
+        let Some(method) = self.pick(&self.methods(is_it)) else { return };
+        let fault = *self.desk.town.one(&["silent-answer 1", "write-then-silent 1"]);
+        self.desk.town.note(fault);
+        self.desk.town.systems[room.0].say(&format!("fault {fault}")).await;
+        let mut wish = self.wish(method);
+        wish.laid = Laid::Card(self.desk.new_card());
+        self.desk.encode(vec![wish], None).await;
+        self.desk.town.systems[room.0].say("fault clear").await;
     }
 }
