@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Desk, text};
 use crate::{
+    model::{Door, Grant},
     simulated::net::{Host, Road},
     site::Sharing,
 };
@@ -136,7 +137,11 @@ impl Desk {
         };
         let is_issued = cloud["is_issued"] == true;
         // What was written before is good, whatever became of one more: the site shows it, and the cloud asks for another.
-        if method.was_in_doubt {
+        // And where the room is another stay's by now, no card can be written any more, whatever either says.
+        let Grant { stay, rooms, .. } = &self.town.model.grants[method.grant];
+        let is_left = |room: &&Door| self.town.model.stay_in(room) != Some(stay.as_str());
+        let mut rooms = rooms.iter().filter(|room| room.0 == method.system);
+        if method.was_in_doubt || rooms.any(|room| is_left(&room)) {
             return None;
         }
         if is_issued != (card.state == DesiredCardState::Issued) {
@@ -165,6 +170,11 @@ impl Desk {
                 let Some(stay) = model.stay_in(&door).filter(|_| self.ends_told.contains_key(&door)) else {
                     continue;
                 };
+                // Whoever moved on has left the room as it was.
+                let lives_there = |it: &Grant| it.is_live && it.stay == stay && it.rooms.contains(&door);
+                if !model.grants.iter().any(lives_there) {
+                    continue;
+                }
                 let is_unsure = |number: &usize| model.grants[*number].stay == stay;
                 let Some(end) = model.end_of(stay).filter(|end| self.town.now() < *end) else { continue };
                 let is_told = |warning: &String| warning.contains("The lock system");
