@@ -1,5 +1,7 @@
 //! Playing seeds: many of them, one for a person to look at, and some with a part broken.
 
+#![expect(clippy::print_stdout, reason = "a test prints what it came to")]
+
 use std::{
     fmt::Debug,
     ops::Range,

@@ -70,6 +70,7 @@ impl Desk {
         };
         let Some(made) = made else { return self.town.note(format_args!("{what}: no answer")) };
         self.town.note(format_args!("{what}: granted"));
+        self.made_here.insert(self.grants.len());
         self.grants.push(made.access_grant_id.to_string());
         self.town.model.grants.push(grant);
         self.town.tally(|tally| tally.made_here += 1);
