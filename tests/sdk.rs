@@ -203,7 +203,6 @@ impl House {
                 "--card",
                 "--by",
                 "Kari",
-                "--json",
             ]),
             "take a grant back at the desk" => {
                 json!(self.site.told(&["grant", "revoke", word("grant"), "--by", "Kari"]))
