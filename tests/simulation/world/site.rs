@@ -83,7 +83,6 @@ pub(super) fn drivers(
                 let driver = SimLock::start_over(net, locks, name, TimeZone::UTC, clock);
                 mutant::spoil_driver(mutant, Arc::new(driver))
             }
-            DriverConfig::Visionline(_) => panic!("no such system stands in this world"),
         }
     };
     config.systems.iter().map(start).collect()
