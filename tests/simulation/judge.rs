@@ -332,8 +332,9 @@ fn judge_attempts(book: &Book, evidence: &Evidence, wrong: &mut Vec<String>) {
     }
     for method in evidence.attempts.iter().filter(|it| it.is_newest) {
         let written = method.wanted.map_or(0, |card| times_done(&evidence.ledger, card));
-        if method.wanted.is_some_and(|card| is_thrown_out(book, &evidence.ledger, card)) && !method.is_issued
-        {
+        let is_no_more =
+            |card| is_thrown_out(book, &evidence.ledger, card) || is_written_over(&evidence.ledger, card);
+        if method.wanted.is_some_and(is_no_more) && !method.is_issued {
             continue;
         }
         if method.is_issued && written == 0
@@ -375,6 +376,14 @@ fn is_thrown_out(book: &Book, ledger: &Value, number: u64) -> bool {
         |later: &&Value| fields(later)[0].starts_with("CN") && !rooms(later).is_disjoint(&rooms(done[at]));
     let mut later = done[at + 1..].iter().copied().filter(begins).filter_map(card_of);
     later.any(|other| stay_of(other).is_some() && stay_of(other) == stay_of(number))
+}
+
+/// Whether the card that carries this number last was laid down once more, and carries another one since.
+fn is_written_over(ledger: &Value, number: u64) -> bool {
+    let done: Vec<_> = ledger["orders"].as_array().unwrap().iter().filter(|it| was_done(it)).collect();
+    let Some(at) = done.iter().rposition(|order| card_of(order) == Some(number)) else { return false };
+    let is_over = |later: &&Value| later["card"] == done[at]["card"] && card_of(later).is_some();
+    done[at + 1..].iter().any(is_over)
 }
 
 /// A check-out carries no name on the wire, so a room's are counted.

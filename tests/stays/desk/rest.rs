@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Desk, text};
 use crate::{
-    model::{Door, Grant},
+    model::{Door, Grant, Plastic},
     simulated::net::{Host, Road},
     site::Sharing,
 };
@@ -142,6 +142,13 @@ impl Desk {
         let is_left = |room: &&Door| self.town.model.stay_in(room) != Some(stay.as_str());
         let mut rooms = rooms.iter().filter(|room| room.0 == method.system);
         if method.was_in_doubt || rooms.any(|room| is_left(&room)) {
+            return None;
+        }
+        // The cloud alone knows by its number that a card was laid down once more and is another guest's by now.
+        let carries = |plastic: &Plastic| self.town.model.grant_on(plastic);
+        let is_written_over =
+            method.card.as_ref().is_some_and(|plastic| carries(plastic) != Some(method.grant));
+        if !is_issued && is_written_over {
             return None;
         }
         if is_issued != (card.state == DesiredCardState::Issued) {
