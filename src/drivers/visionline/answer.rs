@@ -1,8 +1,9 @@
 //! What a server answers, and what that means.
 //!
 //! The result codes are those that a PMS maker publishes; its list ends at 127. What the numbers leave open is decided
-//! to the safe side: a code that speaks of trouble *after* writing, or of nobody knows what, is a doubt for a command
-//! that writes.
+//! to the safe side: a code that speaks of trouble *after* writing, or of a fatal error, is a doubt for a command that
+//! writes. A code that is not in the list is taken for a refusal, as nothing else than 0 means success; that is a guess,
+//! and the code of a room that the server does not know must be one of these.
 
 use jiff::civil::DateTime;
 
@@ -95,6 +96,12 @@ fn meaning(code: u32) -> Meaning {
     }
 }
 
+/// A result code: digits alone.
+fn number(text: &str) -> Option<u32> {
+    let text = text.trim();
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 /// Reads an answer to `command`.
 #[must_use]
 pub fn read(items: &[String], command: &Command) -> Answer {
@@ -104,7 +111,7 @@ pub fn read(items: &[String], command: &Command) -> Answer {
     if !is_ours {
         return Answer::Foreign;
     }
-    let Some(code) = value("RC").and_then(|code| code.trim().parse::<u32>().ok()) else {
+    let Some(code) = value("RC").and_then(number) else {
         let why = Refusal::new(Code::NoAnswer, "the server's answer has no result code");
         return strange(why, command);
     };

@@ -106,6 +106,8 @@ enum State {
         pending: bool,
         /// When what has come so far counts as the whole answer.
         quiet_at: Option<Instant>,
+        /// Whether a NAK is all that came.
+        is_refused: bool,
     },
     Over(Ending),
 }
@@ -176,12 +178,18 @@ impl Conversation {
     /// What stands there is all that comes.
     fn hear_rest(&mut self) {
         let rest = self.rest();
+        let is_nothing_else = self.buffer.is_empty();
         self.buffer.clear();
-        if let State::Taken { quiet_at, .. } = &mut self.state {
+        let mut was_refused = false;
+        if let State::Taken { quiet_at, is_refused, .. } = &mut self.state {
             *quiet_at = None;
+            was_refused = std::mem::take(is_refused) && is_nothing_else;
         }
         if let Some(text) = rest {
             self.hear_text(&text);
+        } else if was_refused {
+            let message = "the server refused the command's bytes";
+            self.end(Result::Refused(Refusal::new(Code::Rejected, message)), false);
         }
     }
 
@@ -237,23 +245,38 @@ impl Conversation {
                     Code::NoAnswer,
                     "the server refused the command's bytes and then went on talking",
                 ),
-            // Where nothing is acknowledged, a NAK is the answer; it is one only if it is all that came.
+            // Where nothing is acknowledged, a NAK is the answer; it is one only if it is all that comes.
             (State::Taken { pending: false, .. }, Decoded::Nak)
                 if self.manners.framing == Framing::Line && !self.noisy =>
             {
-                let message = "the server refused the command's bytes";
-                self.end(Result::Refused(Refusal::new(Code::Rejected, message)), false);
+                self.set_refused(true);
             }
-            (State::Taken { .. }, Decoded::Text { text, .. }) => self.hear_text(&text),
-            (State::Sent { .. } | State::Taken { .. }, Decoded::Noise { .. }) => self.noisy = true,
-            // What is left are controls out of turn, and texts before our command was taken: answers of an earlier one.
+            (State::Taken { .. }, Decoded::Text { text, .. }) => {
+                self.noisy = true;
+                self.set_refused(false);
+                self.hear_text(&text);
+            }
+            (State::Taken { .. }, Decoded::Noise { .. }) => {
+                self.noisy = true;
+                self.set_refused(false);
+            }
+            // A text before our command was acknowledged is an answer of an earlier one, or of this one whose
+            // acknowledgement was lost: after it a NAK tells nothing.
+            (State::Sent { .. }, Decoded::Noise { .. } | Decoded::Text { .. }) => self.noisy = true,
+            // What is left are controls out of turn.
             (_, _) => {}
         }
     }
 
     fn take(&mut self, now: Instant) {
         let until = now + self.manners.answer_timeout;
-        self.state = State::Taken { until, noted: false, pending: false, quiet_at: None };
+        self.state = State::Taken { until, noted: false, pending: false, quiet_at: None, is_refused: false };
+    }
+
+    fn set_refused(&mut self, to: bool) {
+        if let State::Taken { is_refused, .. } = &mut self.state {
+            *is_refused = to;
+        }
     }
 
     fn hear_text(&mut self, text: &Text) {
@@ -330,8 +353,9 @@ impl Session for Conversation {
                     self.hear(now, decoded);
                 }
                 let may_be_all = self.rest().is_some();
-                if let State::Taken { quiet_at, .. } = &mut self.state {
-                    *quiet_at = may_be_all.then_some(now + QUIET);
+                let is_empty = self.buffer.is_empty();
+                if let State::Taken { quiet_at, is_refused, .. } = &mut self.state {
+                    *quiet_at = (may_be_all || *is_refused && is_empty).then_some(now + QUIET);
                 }
             }
         }

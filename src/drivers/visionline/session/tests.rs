@@ -63,10 +63,25 @@ fn silence_and_a_hang_up_are_a_doubt_for_what_writes_and_a_failure_for_a_reading
 #[test]
 fn refused_bytes_are_sent_again_over_a_serial_line_three_times_in_all_and_not_over_tcp() {
     let end = "refused rejected";
-    check(Framing::Line, make(), "nak", "leaves text card?", end);
+    check(Framing::Line, make(), "nak 500ms", "leaves text card?", end);
+    check(Framing::Line, make(), "nak close", "leaves text card?", end);
     check(Framing::Block, make(), "nak 200ms nak 200ms nak", "leaves text text text", end);
     check(Framing::Block, make(), "nak close", "leaves text", end);
     check(Framing::Block, make(), &format!("nak 200ms ack {WRITTEN}"), "leaves text text card?", "made");
+}
+
+#[test]
+fn a_refusal_counts_over_tcp_only_where_nothing_follows_it() {
+    let check = |script: &str, end: &str| check(Framing::Line, make(), script, "leaves text card?", end);
+    check(&format!("nak {WRITTEN}"), "made");
+    check(&format!("nak 499ms {WRITTEN}"), "made");
+    check("nak say=CCA; 75s", "doubt no_answer may_come");
+    check("nak say=xyz 75s", "doubt no_answer may_come");
+}
+
+#[test]
+fn an_answer_before_its_acknowledgement_makes_a_refusal_after_it_tell_nothing() {
+    check(Framing::Block, make(), &format!("{WRITTEN} nak"), "leaves text", "doubt no_answer may_come");
 }
 
 #[test]
