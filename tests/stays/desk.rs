@@ -278,10 +278,7 @@ impl Desk {
         let guest = self.town.model.grants[grant].guest.clone();
         let answer =
             self.insist("/access_grants/delete", json!({ "access_grant_id": self.grants[grant] })).await;
-        // Of a grant that the site made and that the cloud deletes before it has told the site of it, the site does not hear
-        // yet; seed 80 shows it where this is certain as well.
-        let is_certain = matches!(answer, Some(Ok(_))) && !self.made_here.contains(&grant);
-        let of = if is_certain { &mut self.gone } else { &mut self.unsure };
+        let of = if matches!(answer, Some(Ok(_))) { &mut self.gone } else { &mut self.unsure };
         of.insert(grant);
         self.town.note(format_args!("the grant of {guest} is deleted: {}", said(answer)));
     }

@@ -92,8 +92,8 @@ impl Tenant<'_> {
         };
         if let Some(user) = &user {
             more["user_identity_id"] = json!(user.identity);
-            if let Some(pin) = self.pin_of(user.method)?
-                && event.by == Some(DoorMeans::Keycode)
+            if event.by == Some(DoorMeans::Keycode)
+                && let Some(pin) = self.readable_pin_of(user.method)?
             {
                 more["code"] = json!(pin.expose());
             }

@@ -5,7 +5,7 @@ use rusqlite::params;
 
 use crate::{
     grants::Event,
-    model::{AccessGrantId, AccessMethodId, AcsEntranceId, ReservationKey},
+    model::{AccessGrantId, AccessMethodId, AcsEntranceId, JobId, ReservationKey},
     store::StoreError,
 };
 
@@ -72,17 +72,33 @@ impl Tenant<'_> {
             |row| id::<AccessMethodId>(row, "access_method_id"),
         )?;
         self.db.execute(
-            "INSERT OR REPLACE INTO card_serial VALUES(?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO card_serial
+             SELECT m.access_method_id, m.workspace_id, ?3
+             FROM access_method m JOIN access_grant g USING(access_grant_id) JOIN user_identity i USING(user_identity_id)
+             WHERE m.access_method_id = ?1 AND m.workspace_id = ?2 AND i.erased_at IS NULL",
             params![method.to_string(), self.workspace, index],
         )?;
         for of in before {
-            if !self.invalidate_card(now, of)? {
-                continue;
-            }
-            if let Some(Method { grant, is_issued: true, .. }) = self.method(of)? {
+            // Another stay may have made it invalid in one of its rooms before.
+            self.invalidate_card(now, of)?;
+            if let Some(Method { grant, is_issued: true, deleted: None, .. }) = self.method(of)? {
                 self.ask_to_encode_again(now, of, grant)?;
             }
         }
+        Ok(())
+    }
+
+    /// A card of a method was written, and nobody knows on which piece of plastic: not on that which it had before, unless a
+    /// later card of the method was.
+    pub(super) fn forget_serial(&self, method: AccessMethodId, job: JobId) -> Result<(), StoreError> {
+        self.db.execute(
+            "DELETE FROM card_serial
+             WHERE access_method_id = ?1 AND workspace_id = ?2
+               AND NOT EXISTS (SELECT 1 FROM ordered_card v
+                               WHERE v.access_method_id = ?1 AND v.ended = 'written'
+                                 AND v.rowid > (SELECT o.rowid FROM ordered_card o WHERE o.job_id = ?3))",
+            params![method.to_string(), self.workspace, job.to_string()],
+        )?;
         Ok(())
     }
 

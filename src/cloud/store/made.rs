@@ -149,6 +149,8 @@ impl Tenant<'_> {
             self.keep_rooms(now, key)?;
         }
         self.tell(now, &plan.events)?;
+        // From here on its bridge hears of its end, however soon that comes.
+        self.db.settle_desired_of(&access_grant_id.to_string())?;
         let adopted = self.grant(&GrantName::Id(access_grant_id))?;
         adopted.map(drop).ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was taken over"))
     }

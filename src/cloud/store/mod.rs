@@ -101,6 +101,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("facts.sql"),
     include_str!("doors.sql"),
     include_str!("invalid.sql"),
+    include_str!("settled.sql"),
 ];
 
 /// The cloud's database.

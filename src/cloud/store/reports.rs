@@ -20,6 +20,9 @@ use super::{
     stays::WAS_WRITTEN,
 };
 
+/// How `ordered_card` says that nobody knows.
+const IN_DOUBT: &str = "in_doubt";
+
 /// A card job as it was ordered.
 pub(super) struct OrderedCard {
     job: JobId,
@@ -204,13 +207,15 @@ impl Tenant<'_> {
     ) -> Result<(), StoreError> {
         let method = self.method(card.method)?;
         let end = card_end(report);
+        self.note_card_end(card, end)?;
         let written = match (end, &method) {
             (CardEnd::Written { proven }, Some(method)) => {
                 let facts = facts(&report.outcome);
                 let serial = facts.as_ref().and_then(|facts| facts.serial.clone());
                 // What settles a doubt says nothing about what was written since.
-                if let Some(serial) = serial.filter(|_| report.revision == 1) {
-                    self.card_written_over(now, method, &serial)?;
+                match serial.filter(|_| report.revision == 1) {
+                    Some(serial) => self.card_written_over(now, method, &serial)?,
+                    None => self.forget_serial(method.id, report.job_id)?,
                 }
                 self.keep_credential(
                     now,
@@ -235,7 +240,7 @@ impl Tenant<'_> {
             self.end_attempt(now, attempt, &ended)?;
         }
         let Some(method) = method else { return Ok(()) };
-        let still_in_doubt = self.is_in_doubt_by_another(card, end)?;
+        let still_in_doubt = self.is_in_doubt_by_another(card)?;
         self.move_method(now, &method, card, end, still_in_doubt, report)?;
         if !matches!(end, CardEnd::Written { .. }) {
             return Ok(());
@@ -250,20 +255,30 @@ impl Tenant<'_> {
         }
     }
 
-    /// Whether another card of the same method may have been written, nothing has settled that, and what came of this one
-    /// says nothing about it: one that was written makes those good that were ordered before it.
-    fn is_in_doubt_by_another(&self, card: &OrderedCard, end: CardEnd) -> Result<bool, StoreError> {
-        let later_ones_alone = matches!(end, CardEnd::Written { .. });
+    /// Notes the last word on a card's job.
+    fn note_card_end(&self, card: &OrderedCard, end: CardEnd) -> Result<(), StoreError> {
+        let ended = match end {
+            CardEnd::Written { .. } => "written",
+            CardEnd::InDoubt => IN_DOUBT,
+            CardEnd::NotWritten => "not_written",
+        };
+        self.db.execute(
+            "UPDATE ordered_card SET ended = ?2 WHERE job_id = ?1",
+            params![card.job.to_string(), ended],
+        )?;
+        Ok(())
+    }
+
+    /// Whether another card of the same method may have been written, and nothing has settled that: what came of this one
+    /// says nothing about it. A card that was written makes those good that were ordered before it.
+    fn is_in_doubt_by_another(&self, card: &OrderedCard) -> Result<bool, StoreError> {
         let other = self.db.one(
             "SELECT 1 FROM ordered_card w
-             WHERE w.access_method_id = ?1 AND w.workspace_id = ?2 AND w.job_id <> ?3 AND w.revision < 2
-               AND (NOT ?4 OR w.rowid > (SELECT o.rowid FROM ordered_card o WHERE o.job_id = ?3))
-               AND (EXISTS (SELECT 1 FROM action_attempt a
-                            WHERE a.job_id = w.job_id AND a.error_type = 'encoding_interrupted')
-                      AND coalesce((SELECT e.state FROM job_end e WHERE e.job_id = w.job_id
-                                    ORDER BY e.revision DESC LIMIT 1), 'unknown') = 'unknown'
-                    OR EXISTS (SELECT 1 FROM local_job j WHERE j.job_id = w.job_id AND j.state = 'unknown'))",
-            params![card.method.to_string(), self.workspace, card.job.to_string(), later_ones_alone],
+             WHERE w.access_method_id = ?1 AND w.workspace_id = ?2 AND w.job_id <> ?3 AND w.ended = ?4
+               AND NOT EXISTS (SELECT 1 FROM ordered_card v
+                               WHERE v.access_method_id = ?1 AND v.workspace_id = ?2 AND v.rowid > w.rowid
+                                 AND v.ended = 'written')",
+            params![card.method.to_string(), self.workspace, card.job.to_string(), IN_DOUBT],
             |_| Ok(()),
         )?;
         Ok(other.is_some())
@@ -373,6 +388,10 @@ impl Tenant<'_> {
         let Some((method, window)) = ordered else {
             return Ok(());
         };
+        self.db.execute(
+            "UPDATE ordered_card SET ended = ?2 WHERE job_id = ?1 AND revision = 0",
+            params![job.to_string(), IN_DOUBT],
+        )?;
         match self.method(method)? {
             Some(method) => self.observe_doubt(&method, window),
             None => Ok(()),

@@ -153,9 +153,8 @@ impl Tenant<'_> {
         Ok(pins.filter(|pin| !pin.expose().is_empty()).collect())
     }
 
-    /// What was forgotten is an empty text.
-    /// The PIN of a code, if it has one that is not forgotten.
-    pub(in crate::cloud::store) fn pin_of(
+    /// The PIN of a code, if it has one that is not forgotten; one that cannot be read is told by nobody.
+    pub(in crate::cloud::store) fn readable_pin_of(
         &self,
         method: AccessMethodId,
     ) -> Result<Option<Private>, StoreError> {
@@ -164,10 +163,17 @@ impl Tenant<'_> {
             params![method.to_string(), self.workspace],
             |row| row.get::<_, Vec<u8>>("pin"),
         )?;
-        let pin = sealed.map(|sealed| self.open_text(&pin_place(method), &sealed)).transpose()?;
-        Ok(pin.filter(|pin| !pin.expose().is_empty()))
+        let Some(sealed) = sealed else { return Ok(None) };
+        match self.open_text(&pin_place(method), &sealed) {
+            Ok(pin) => Ok(Some(pin).filter(|pin| !pin.expose().is_empty())),
+            Err(error) => {
+                tracing::error!(%method, error = error.chain(), "a PIN cannot be read, and is not told");
+                Ok(None)
+            }
+        }
     }
 
+    /// What was forgotten is an empty text.
     fn open_text(&self, place: &str, sealed: &[u8]) -> Result<Private, StoreError> {
         if sealed.is_empty() {
             return Ok(Private::new(""));

@@ -335,6 +335,15 @@ fn a_card_that_a_desk_wrote_makes_an_older_doubt_good_and_one_that_it_did_not_wr
     }
     let shown = property.method(method).unwrap();
     assert!(shown.is_issued && !shown.in_doubt);
+    // Nor does it come back with what settles another one, when all else is forgotten.
+    property.db.execute("DELETE FROM job_end", []).unwrap();
+    let mut report = of_desk(&property, 9, method, Outcome::unknown(Code::NoAnswer, "silence"));
+    property.db.apply_report(now, bridge, &report).unwrap();
+    assert!(property.method(method).unwrap().in_doubt);
+    report.revision = 2;
+    report.resolution = Some(Resolution { verdict: Verdict::NotDone, by: "the desk".into() });
+    property.db.apply_report(now, bridge, &report).unwrap();
+    assert!(!property.method(method).unwrap().in_doubt);
 }
 
 #[test]
@@ -522,6 +531,19 @@ fn a_grant_that_a_desk_made_is_taken_over_once_with_its_ids_and_told_as_one_from
     let report = of_desk(&property, 9, fact.grant.cards[0].access_method_id, written());
     property.db.apply_report(property.now, property.bridge, &report).unwrap();
     assert!(property.method(fact.grant.cards[0].access_method_id).unwrap().is_issued);
+}
+
+#[test]
+fn a_grant_of_the_desks_that_is_deleted_at_once_is_gone_to_its_site_too() {
+    let mut property = Property::new();
+    let mut site = Site::default();
+    property.connects(&site, 2);
+    property.tell_site(&mut site, 2);
+    let fact = made(&property, 7, "stay-1", &["101"], 0..24);
+    let grant = property.adopts(&fact);
+    property.delete(&grant);
+    let told = property.desired(2).expect("it is told");
+    assert_eq!(told.gone, [grant.id]);
 }
 
 #[test]

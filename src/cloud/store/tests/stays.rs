@@ -378,6 +378,28 @@ fn a_card_that_another_was_written_over_is_invalid() {
     assert_eq!(property.told().iter().filter(|kind| *kind == "acs_credential.invalidated").count(), 1);
     write(&mut property, of_jane, "04A3");
     assert!(!invalid(&mut property, of_jane) && !invalid(&mut property, of_john));
+
+    // Nobody knows on which card hers is now: no more on the one from before.
+    let extended = |property: &mut Property| {
+        let unissued = "UPDATE card_state SET is_issued = 0 WHERE access_method_id = ?1";
+        property.db.execute(unissued, [of_jane.to_string()]).unwrap();
+    };
+    extended(&mut property);
+    let (_, job) = property.encode(of_jane);
+    property.report(job, written());
+    let joe = property.grant("stay-1", &["101"], 24).methods[0].id;
+    write(&mut property, joe, "04A3");
+    assert!(property.method(of_jane).unwrap().is_issued && !invalid(&mut property, of_jane));
+
+    // A card that another stay made invalid in one of its rooms is gone altogether once it is written over.
+    extended(&mut property);
+    write(&mut property, of_jane, "04A4");
+    let now = property.now;
+    assert!(property.tenant().invalidate_card(now, of_jane).unwrap());
+    assert!(property.method(of_jane).unwrap().is_issued);
+    let jim = property.grant("stay-1", &["101"], 24).methods[0].id;
+    write(&mut property, jim, "04A4");
+    assert!(!property.method(of_jane).unwrap().is_issued);
 }
 
 fn stay_room(stay: &str) -> &'static str {
