@@ -242,6 +242,22 @@ fn an_order_that_comes_again_after_this_side_forgot_it_is_not_called_expired() {
 }
 
 #[test]
+fn an_order_that_comes_late_after_both_sides_were_set_back_is_not_called_expired() {
+    let mut site = Site::new();
+    site.commit(|queue| queue.restored(at(10))).unwrap();
+    let made =
+        |number, second, order| Job { created_at: at(second), expires_at: at(60), ..job(number, order) };
+    let ended = |accepted| match accepted {
+        Accepted::Ended(outcome) => outcome.state(),
+        other => panic!("{other:?}"),
+    };
+    let guest = || card(&["101"], "guest");
+    assert_eq!(ended(site.accept(100, made(1, 9, guest()), true)), JobState::Unknown);
+    assert_eq!(ended(site.accept(100, made(2, 9, read()), true)), JobState::Expired);
+    assert_eq!(ended(site.accept(100, made(3, 11, guest()), true)), JobState::Expired);
+}
+
+#[test]
 fn a_clock_that_ran_ahead_while_no_job_was_purged_makes_no_order_doubtful() {
     let mut site = Site::new();
     site.commit(|queue| queue.cancel(at(1), None, id(9))).unwrap();

@@ -109,6 +109,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("fifth.sql"),
     include_str!("job_card.sql"),
     include_str!("doors.sql"),
+    include_str!("set_back.sql"),
 ];
 
 /// The schema of this version.
@@ -528,12 +529,12 @@ impl Queue {
     }
 
     /// Whether a job that comes too late may be one that was done in its time: a cloud that was set back orders again what
-    /// it has forgotten the end of, and this side may have purged it.
+    /// it has forgotten the end of, and this side may have purged it, or have been set back as well.
     fn is_forgotten(&self, now: Timestamp, job: &Job, origin: Origin) -> Result<bool, StoreError> {
         Ok(origin == Origin::Cloud
             && !job.order.kind().is_repeatable()
             && too_late(now, job).is_some()
-            && self.may_be_forgotten(job.expires_at)?)
+            && self.may_be_forgotten(job)?)
     }
 
     fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {

@@ -126,6 +126,7 @@ impl Queue {
         self.begin_reports_epoch(epoch)?;
         self.hold_orders(Position::LOST)?;
         self.doubt_desired()?;
+        self.connection.execute("UPDATE memory SET set_back_at = ?1", [now.as_millisecond()])?;
         let detail = format!("{in_doubt} unfinished jobs are in doubt; reports go on in epoch {epoch}");
         self.audit_line(now, "memory_restored", None, &detail)?;
         Ok(Restored { in_doubt, reports_epoch: epoch })

@@ -268,13 +268,13 @@ impl Queue {
         Ok((gone, latest))
     }
 
-    /// Whether a job with this deadline may have been here, have ended and be forgotten.
-    pub(super) fn may_be_forgotten(&self, expires_at: Timestamp) -> Result<bool, StoreError> {
-        let before: i64 = self
+    /// Whether a job may have been here, have ended and be forgotten.
+    pub(super) fn may_be_forgotten(&self, job: &Job) -> Result<bool, StoreError> {
+        let (purged_before, set_back_at): (i64, i64) = self
             .connection
-            .prepare_cached("SELECT purged_before FROM memory")?
-            .query_row([], |row| row.get(0))?;
-        Ok(expires_at.as_millisecond() < before)
+            .prepare_cached("SELECT purged_before, set_back_at FROM memory")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(job.expires_at.as_millisecond() < purged_before || job.created_at.as_millisecond() <= set_back_at)
     }
 
     pub(super) fn holds(&self, job_id: JobId) -> Result<bool, StoreError> {
