@@ -669,6 +669,8 @@ impl Core {
         let message = format!("the cloud tells more than is agreed ({too_much}): its connection was ended");
         tracing::warn!(error = %too_much, "what is desired was not taken");
         state.desired.clear();
+        // What still comes over it would be taken for what follows on the last picture that was stored.
+        state.standing = None;
         state.conditions.set(
             self.time.now(),
             "cloud",

@@ -20,7 +20,7 @@ pub(super) const REVOKED: u8 = 4;
 const OPEN_END_KEPT: SignedDuration = SignedDuration::from_hours(365 * 24);
 /// Facts that one call forgets.
 const FORGOTTEN_AT_ONCE: i64 = 500;
-/// Facts that are told once more at most.
+/// Facts that are told once more at most, the newest.
 const TOLD_AGAIN: i64 = 10_000;
 
 impl Queue {
@@ -51,12 +51,18 @@ impl Queue {
         let forgotten: Vec<([u8; 16], u8, Vec<u8>)> = self
             .connection
             .prepare_cached(
-                "SELECT grant_id, what, body FROM desk_fact \
-                 WHERE (grant_id, what) NOT IN (SELECT job_id, revision FROM report) ORDER BY n LIMIT ?1",
+                "SELECT grant_id, what, body FROM (SELECT n, grant_id, what, body FROM desk_fact \
+                 WHERE (grant_id, what) NOT IN (SELECT job_id, revision FROM report) ORDER BY n DESC LIMIT ?1) \
+                 ORDER BY n",
             )?
             .query_map([TOLD_AGAIN], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<Result<_, _>>()?;
         for (grant, what, body) in forgotten {
+            let id = AccessGrantId(uuid::Uuid::from_bytes(grant));
+            // In the outbox it would hold up all that comes after it.
+            if self.readable::<serde_json::Value>(id, what, &body)?.is_none() {
+                continue;
+            }
             self.connection
                 .prepare_cached("UPDATE desired_grant SET made_here = 1 WHERE grant_id = ?1")?
                 .execute([grant])?;
@@ -90,7 +96,7 @@ impl Queue {
     pub(super) fn keep_told(&mut self, grant: &DesiredGrant) -> Result<(), StoreError> {
         let id = grant.access_grant_id;
         let Some(body) = self.fact(id, MADE)? else { return Ok(()) };
-        let made: GrantMade = self.unseal(&place(id, MADE), &body)?;
+        let Some(made) = self.readable::<GrantMade>(id, MADE, &body)? else { return Ok(()) };
         if made.grant == *grant {
             return Ok(());
         }
@@ -110,6 +116,26 @@ impl Queue {
     pub(super) fn forget_facts(&mut self, before: i64) -> Result<usize, StoreError> {
         let sql = "DELETE FROM desk_fact WHERE n IN (SELECT n FROM desk_fact WHERE until < ?1 LIMIT ?2)";
         Ok(self.connection.prepare_cached(sql)?.execute([before, FORGOTTEN_AT_ONCE])?)
+    }
+
+    /// What a fact says. One that cannot be read any more is forgotten.
+    fn readable<T: serde::de::DeserializeOwned>(
+        &self,
+        grant: AccessGrantId,
+        what: u8,
+        body: &[u8],
+    ) -> Result<Option<T>, StoreError> {
+        match self.unseal(&place(grant, what), body) {
+            Ok(said) => Ok(Some(said)),
+            Err(error @ (StoreError::Sealed(_) | StoreError::Corrupt { .. })) => {
+                tracing::error!(%grant, error = error.chain(), "what a desk did to a grant cannot be read any more");
+                self.connection
+                    .prepare_cached("DELETE FROM desk_fact WHERE grant_id = ?1 AND what = ?2")?
+                    .execute(params![grant.0.as_bytes(), what])?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn fact(&self, grant: AccessGrantId, what: u8) -> Result<Option<Vec<u8>>, StoreError> {

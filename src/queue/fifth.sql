@@ -9,7 +9,9 @@ CREATE TABLE desk_fact(
   UNIQUE(grant_id, what)
 ) STRICT;
 CREATE INDEX desk_fact_until ON desk_fact(until) WHERE until IS NOT NULL;
-INSERT INTO desk_fact(grant_id, what, body) SELECT job_id, revision, body FROM report WHERE revision IN (3, 4) ORDER BY n;
+-- A grant may have been taken back more than once.
+INSERT OR REPLACE INTO desk_fact(grant_id, what, body)
+  SELECT job_id, revision, body FROM report WHERE revision IN (3, 4) ORDER BY n;
 
 -- Whether it is known of every job which card it was about: an order is sealed, so SQL alone cannot say.
 ALTER TABLE memory ADD COLUMN cards_noted INTEGER NOT NULL DEFAULT 0;

@@ -492,6 +492,21 @@ mod tests {
     }
 
     #[test]
+    fn a_fact_that_cannot_be_read_any_more_holds_up_nothing() {
+        let mut desk = told();
+        let lost = desk.make("stay-1", &["102"], 0..24).unwrap();
+        let kept = desk.make("stay-2", &["103"], 0..24).unwrap();
+        desk.is_heard();
+        let flip = "UPDATE desk_fact SET body = zeroblob(64) WHERE grant_id = ?1";
+        let flipped = desk.queue.connection.execute(flip, [lost.access_grant_id.0.as_bytes()]).unwrap();
+        assert_eq!(flipped, 1);
+        desk.meets_one_set_back();
+        let made = GrantMade { at: at(0), by: "Kari".into(), grant: kept.clone() };
+        assert_eq!(desk.outbox(), [Message::GrantMade(made)]);
+        desk.is_told(2, 1, vec![lost, kept]);
+    }
+
+    #[test]
     fn a_grant_of_the_desks_is_told_again_as_its_cloud_told_it_last_and_not_once_that_is_gone() {
         let mut desk = told();
         let grant = desk.make("stay-1", &["102"], 0..24).unwrap();

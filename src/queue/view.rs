@@ -172,6 +172,10 @@ impl Store for QueueReader {
     fn connection(&mut self) -> &mut Connection {
         &mut self.0.connection
     }
+
+    fn undone(&mut self) {
+        self.0.undone();
+    }
 }
 
 const COLUMNS: &str = "job_id, system, kind, lane, state, code, attempt, received_at, sent_at, ended_at, due_at, origin, \

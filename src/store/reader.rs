@@ -156,6 +156,8 @@ fn at_one_moment<V: Store, T>(
     view: &mut V,
     question: impl FnOnce(&mut V) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    // What it remembers of an earlier moment is of no use in this one.
+    view.undone();
     view.connection().execute_batch("BEGIN")?;
     let answered = catch_unwind(AssertUnwindSafe(|| question(view))).unwrap_or_else(|_| {
         tracing::error!("a question to the database panicked");
@@ -232,6 +234,39 @@ mod tests {
         let panics = reader.run(|_: &mut Plain| -> Result<(), StoreError> { panic!("as a bug would") });
         assert!(matches!(panics.await, Err(StoreError::Stopped)));
         assert_eq!(reader.run(count).await.unwrap(), 1);
+    }
+
+    /// A view that keeps what it has read.
+    struct Keeping(Connection, Option<i64>);
+
+    impl Store for Keeping {
+        fn connection(&mut self) -> &mut Connection {
+            &mut self.0
+        }
+
+        fn undone(&mut self) {
+            self.1 = None;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_view_keeps_of_one_moment_is_not_the_answer_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let writer = super::super::open(&storage, "t.db", &["CREATE TABLE t(x)"]).unwrap();
+        let reader = ReaderHandle::new("test", move || {
+            Ok(Keeping(super::super::open_reader(&storage, "t.db")?, Some(7)))
+        });
+        for round in 1..=3 {
+            writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
+            let counted = reader.run(|view: &mut Keeping| {
+                if view.1.is_none() {
+                    view.1 = Some(view.0.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?);
+                }
+                Ok(view.1)
+            });
+            assert_eq!(counted.await.unwrap(), Some(round));
+        }
     }
 
     #[tokio::test]
