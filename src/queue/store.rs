@@ -270,11 +270,12 @@ impl Queue {
 
     /// Whether a job may have been here, have ended and be forgotten.
     pub(super) fn may_be_forgotten(&self, job: &Job) -> Result<bool, StoreError> {
-        let (purged_before, set_back_at): (i64, i64) = self
+        let (purged_before, set_back_at): (i64, Option<i64>) = self
             .connection
             .prepare_cached("SELECT purged_before, set_back_at FROM memory")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(job.expires_at.as_millisecond() < purged_before || job.created_at.as_millisecond() <= set_back_at)
+        Ok(job.expires_at.as_millisecond() < purged_before
+            || set_back_at.is_some_and(|at| job.created_at.as_millisecond() <= at))
     }
 
     pub(super) fn holds(&self, job_id: JobId) -> Result<bool, StoreError> {
