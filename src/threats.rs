@@ -144,6 +144,9 @@
 //! | do again what the cloud never heard the end of | `tests/backup.rs`: `an_order_whose_end_the_cloud_never_heard_of_is_not_done_again_either` |
 //! | order twice what a cloud that was set back forgot | `tests/backup.rs`: `a_cloud_that_was_set_back_is_told_how_things_ended_and_orders_nothing_twice` |
 //! | pass for a memory that went on, however often it is started before it meets its cloud | `tests/queue_restored_cloud.rs`: `an_old_memory_is_known_however_often_it_was_opened_before_it_met_its_cloud` |
+//! | do again what both sides forgot, where the bridge's copy was put back as it should be or its cloud finds out | `tests/queue_restored_cloud.rs`: `what_a_memory_forgot_that_was_set_back_is_in_doubt_when_a_cloud_that_was_too_orders_it_again` |
+//! | have new hardware do what a cloud that was put back had handed to the old | `tests/queue_restored_cloud.rs`: `a_memory_that_is_new_is_not_given_what_a_cloud_that_was_put_back_had_handed_to_another` |
+//! | pass for a memory that went on after a snapshot with the running agent in it was resumed | `tests/queue_restored_cloud.rs`: `an_old_memory_with_its_running_agent_is_known_although_it_was_opened_again_before_it_met_its_cloud` |
 //! | let a card join a room of which it remembers too little | `tests/queue_ledger.rs`: `a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it` |
 //! | have a copied host speak for the bridge beside the real one | `tests/link_hub/road.rs`: `a_second_agent_with_the_same_keys_fences_the_first` |
 //! | have old hardware get orders beside the new | `tests/road/trust.rs`: `new_hardware_goes_on_with_the_ledger_where_the_old_one_was_and_the_old_one_is_turned_away` |
@@ -168,11 +171,14 @@
 //! - **A code of which a newer one may have taken the place.** Where a lock fell silent over the newer code, the slot is
 //!   emptied at the end of that one. The older code may be there until then, beyond its own end, unless somebody settles
 //!   the doubt or a new order comes; the list of slots says so.
-//! - **A cloud and a bridge that are both set back, the cloud behind its own back.** What the bridge did since both moments,
-//!   nobody remembers: the cloud orders it as if it had never gone out. Put the cloud's copy back with `latchd cloud
-//!   restore`: then it takes what was open for handed out, and asks.
-//! - **A snapshot of a whole machine with the running agent in it.** Where it is resumed, and the agent is restarted before
-//!   it met its cloud, nothing shows that its memory is an old one, and it is not recognised.
+//! - **A bridge that is set back behind its own back, as a machine is by its snapshot, with a cloud that is set back as
+//!   well**, in whatever way: where what they remember fits together, nobody can know. It is enough to put the bridge's copy
+//!   back with `latchd restore`: then whatever was ordered before both met again and must not be repeated is in doubt, also
+//!   what had only waited for the bridge. The same holds for new hardware at a cloud that was set back to before it had
+//!   heard of the bridge, and for new hardware in place of one that died before its cloud had a word from it in an epoch.
+//! - **What an agent says into a dead connection.** A snapshot of a whole machine with the running agent in it takes its
+//!   connection for alive at first. What it numbers then has numbers that the cloud may hold of the real one: unless an
+//!   order shows it, neither that memory is known for an old one nor what it said under them is heard.
 //! - **A cancel that a very old copy of the cloud repeats.** For a job that this side has forgotten it is answered
 //!   `cancelled` at once, also where the job was done in its time.
 //! - **The clock of a host that starts while the cloud is away.** Until the cloud has said its time, deadlines go by the

@@ -498,6 +498,61 @@ fn mistakes_about_a_visionline_system_are_told_with_the_way_out() {
     check("[\"1\"]", "[]", &["without an encoder"]);
 }
 
+const MESSENGER: &str = r#"
+[[system]]
+name = "front"
+kind = "kaba_messenger"
+product = "ambiance"
+exclusive = true
+url = "http://10.0.0.7/MessengerPMSService.asmx"
+user = "pms"
+password_file = "password"
+encoders = ["1", { name = "2", terminal = "12" }]
+rooms = ["101", "102"]
+common = [{ name = "pool", pass_level = 1 }, { name = "spa", pass_level = 2 }]
+"#;
+
+#[test]
+fn a_messenger_system_has_a_terminal_for_each_encoder_and_the_usual_margin() {
+    let config = agent(&format!("{AGENT}{MESSENGER}")).unwrap();
+    let DriverConfig::KabaMessenger(messenger) = &config.systems[1].driver else { panic!("another make") };
+    let terminals: Vec<_> = messenger.encoders.iter().map(|it| it.terminal.as_str()).collect();
+    assert_eq!((terminals, messenger.terminal.as_deref()), (vec!["1", "12"], None));
+    assert_eq!((messenger.answer_margin.as_secs(), messenger.site_name.as_str()), (30, "MAIN"));
+    assert_eq!(config.systems[1].door_count(), 4);
+}
+
+#[test]
+fn mistakes_about_a_messenger_system_are_told_with_the_way_out() {
+    let check = |part: &str, by: &str, parts: &[&str]| {
+        let told = told(agent(&format!("{AGENT}{}", with(MESSENGER, part, by))));
+        for wanted in parts {
+            assert!(told.contains(wanted), "{wanted:?} is missing in: {told}");
+        }
+    };
+    let product = "product = \"ambiance\"";
+    check(
+        product,
+        "product = \"community\"",
+        &["interface document is needed", "ask dormakaba", "probe_only"],
+    );
+    check(product, "product = \"saflock\"", &["did you mean \"saflok\"?"]);
+    check(product, &format!("{product}\nprobe_only = true"), &["for Community alone"]);
+    check("url = \"http://10.0.0.7/MessengerPMSService.asmx\"", "", &["system[1].url", "mandatory"]);
+    check("http://10.0.0.7", "http://pms:geheim@10.0.0.7", &["system[1].url", "no place in a url"]);
+    check(
+        "user = \"pms\"",
+        "user = \"pms\"\npassword = \"geheim\"",
+        &["never written into this file", "password_file"],
+    );
+    check("user = \"pms\"", "user = \"pms\"\nca_file = \"x\"", &["system[1].ca_file", "plain http"]);
+    let pin = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    check("user = \"pms\"", &format!("user = \"pms\"\npin = \"{pin}\""), &["system[1].pin", "plain http"]);
+    check("terminal = \"12\"", "terminal = \"1\"", &["terminal \"1\" is used twice"]);
+    check("pass_level = 2", "pass_level = 1", &["two common areas have pass level 1"]);
+    check("[\"1\", { name = \"2\", terminal = \"12\" }]", "[]", &["without an encoder"]);
+}
+
 #[test]
 fn one_pair_of_brackets_too_few_is_told() {
     check("[[system]]", "[system]", &["write [[system]] with two brackets"]);

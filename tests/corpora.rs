@@ -112,4 +112,7 @@ fn some_inputs_of_each_corpus_are_what_the_target_is_for() {
     assert!(taken("proxy_answer", &opens) >= 2);
     let ends = |bytes: &[u8]| bytes.starts_with(b"CCA;EA1;RC") && bytes.ends_with(b";\r\n");
     assert!(taken("visionline", &ends) >= 4);
+    let reads =
+        |bytes: &[u8]| latchd::drivers::xml::read(bytes, latchd::drivers::xml::Limits::default()).is_ok();
+    assert!(taken("xml", &reads) >= 5);
 }

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
     model::{
-        CardEncode, CardSeen, Code, DoorName, JobState, Order, Outcome, ReservationKey, Resolution,
-        StayModify, Treatment, Verdict, Window,
+        CardEncode, CardSeen, Code, DoorName, Job, JobState, Order, Origin, Outcome, ReservationKey,
+        Resolution, StayModify, Treatment, Verdict, Window,
     },
     protocol::{EpochReason, Message, Position, enrol::LedgerCopy},
-    queue::{Accepted, Claimed, Sharing},
+    queue::{Accepted, Claimed, LocalOrder, Sharing},
     store::Store,
 };
 use proptest::prelude::*;
@@ -198,6 +198,24 @@ fn a_stay_that_moves_takes_its_room_along() {
     assert_eq!(site.done(2, job(3, card(&["102"], "a"))).treatment, Treatment::Join);
 }
 
+#[test]
+fn a_stay_that_may_have_moved_into_a_room_of_which_nothing_is_known_is_not_begun_there_blindly() {
+    let mut site = Site::new();
+    site.done(0, job(1, card(&["101"], "a")));
+    let order = Order::StayModify(StayModify {
+        room: DoorName::new("101").unwrap(),
+        to_room: Some(DoorName::new("102").unwrap()),
+        reservation_key: ReservationKey::new("a").unwrap(),
+        ends_at: at(5000),
+    });
+    site.send(1, job(2, order));
+    site.queue.connection().execute_batch("DELETE FROM room WHERE room = '102'").unwrap();
+    site.queue.finish(at(1), id(2), no_answer()).unwrap();
+    assert_eq!(site.refused(2, job(3, card(&["102"], "a"))), Code::RoomStateUnknown);
+    resolve(&mut site, 2, Verdict::NotDone);
+    assert_eq!(site.done(3, job(4, card(&["102"], "a"))).treatment, Treatment::Override);
+}
+
 fn made_by(mut card: CardSeen, us: Option<bool>) -> CardSeen {
     if let CardSeen::Guest { made_here, .. } = &mut card {
         *made_here = us;
@@ -263,7 +281,9 @@ fn what_waits_in_a_memory_that_may_be_out_of_date_is_in_doubt_and_not_done() {
     // What was ordered at the site since is no memory of before.
     let mut site = Site::new();
     site.commit(|queue| queue.restored(at(0))).unwrap();
-    site.accept(1, job(2, unlock("gate")), false);
+    let (order, gate) = (job(2, unlock("gate")), admission(&unlock("gate")));
+    let order = LocalOrder { job: order, origin: Origin::Person, retries: None };
+    site.commit(|queue| queue.accept_local(at(1), order, Ok(gate), false)).unwrap();
     assert!(site.commit(|queue| queue.continue_orders(at(2), 2, Some(ReceiverBehind))).unwrap());
     assert_eq!(site.state(2), JobState::Waiting);
 }
@@ -583,10 +603,11 @@ fn new_hardware_goes_on_where_the_old_one_stood_if_somebody_vouches_for_it() {
     let behind = Some(EpochReason::ReceiverBehind);
     assert!(new.queue.continue_orders(at(10), 2, behind).unwrap());
     assert_eq!(holder(&new, "101"), (Some("a".into()), true));
-    assert_eq!(new.done(11, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
+    let ordered = |number, stay| Job { created_at: at(11), ..job(number, card(&["101"], stay)) };
+    assert_eq!(new.done(11, ordered(2, "a")).treatment, Treatment::Join);
     assert_eq!(new.room("101").cards, 2);
-    assert_eq!(new.done(12, job(3, card(&["101"], "b"))).treatment, Treatment::Override);
-    assert_eq!(new.refused(13, job(4, card(&["101"], "a"))), Code::RoomHeldByOtherReservation);
+    assert_eq!(new.done(12, ordered(3, "b")).treatment, Treatment::Override);
+    assert_eq!(new.refused(13, ordered(4, "a")), Code::RoomHeldByOtherReservation);
 }
 
 #[test]

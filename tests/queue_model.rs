@@ -30,6 +30,8 @@ enum Step {
         number: u128,
         lane: u8,
         desk: bool,
+        /// How long ago it was made.
+        age: i64,
         lasts: i64,
         may_send: bool,
         /// Whether the message was delivered before, under the same position.
@@ -84,9 +86,12 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![Just(JobState::Succeeded), Just(JobState::Failed), Just(JobState::Unknown)];
     let lasts = prop_oneof![Just(LONG), Just(3 * LONG), Just(1000 * LONG)];
+    let age = prop_oneof![3 => Just(0), 1 => Just(LONG), 1 => Just(5 * LONG)];
     prop_oneof![
-        8 => (0..16_u128, 0..2_u8, any::<bool>(), lasts, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
-            |(number, lane, desk, lasts, may_send, again)| Step::Accept { number, lane, desk, lasts, may_send, again }
+        8 => (0..16_u128, 0..2_u8, any::<bool>(), age, lasts, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+            |(number, lane, desk, age, lasts, may_send, again)| {
+                Step::Accept { number, lane, desk, age, lasts, may_send, again }
+            }
         ),
         5 => (0..2_u8, any::<bool>()).prop_map(|(lane, background)| Step::Claim { lane, background }),
         5 => (0..4_usize, end).prop_map(|(pick, end)| Step::Finish { pick, end }),
@@ -158,6 +163,7 @@ struct Known {
     lane: u8,
     desk: bool,
     arrived: usize,
+    made_at: i64,
     expires_at: i64,
     attempt: u32,
     /// Not to be sent before the next wait.
@@ -177,6 +183,8 @@ struct Model {
     orders: Position,
     /// How often this memory was set back.
     set_back: u64,
+    /// When it met its cloud after that, or when it was set back if it has not.
+    set_back_at: Option<i64>,
     epoch: u64,
     /// Every report of this epoch: job, revision, state told.
     reports: Vec<(u128, u8, JobState)>,
@@ -237,8 +245,12 @@ impl Model {
     fn accept(&mut self, number: u128, job: Known, may_send: bool) -> JobState {
         let lane = job.lane;
         let late = job.expires_at <= self.now;
+        let may_be_forgotten = job.retries.is_none() && self.set_back_at.is_some_and(|at| job.made_at <= at);
         self.jobs.insert(number, job);
-        if self.ahead.remove(&number) {
+        let was_cancelled = self.ahead.remove(&number);
+        if may_be_forgotten {
+            self.end(number, JobState::Unknown);
+        } else if was_cancelled {
             self.end(number, JobState::Cancelled);
         } else if late {
             self.end(number, JobState::Expired);
@@ -259,6 +271,14 @@ impl Model {
             0 => Position { epoch: 1 + self.set_back, n: 1 },
             _ => self.orders.next(),
         }
+    }
+
+    /// The cloud's order at a position is taken; its first one shows that both have met.
+    fn takes(&mut self, position: Position) {
+        if self.orders == Position::LOST {
+            self.set_back_at = Some(self.now);
+        }
+        self.orders = position;
     }
 
     /// Every pause is over.
@@ -288,6 +308,7 @@ impl Model {
         self.new_epoch((self.epoch + 1).max(by_the_clock));
         self.orders = Position::LOST;
         self.set_back += 1;
+        self.set_back_at = Some(self.now);
     }
 
     fn sent(&self) -> Vec<u128> {
@@ -316,12 +337,14 @@ fn order_of(number: u128, line: u8) -> latchd::model::Order {
     order
 }
 
+/// A job that is made now.
 fn known(model: &Model, line: u8, desk: bool, expires_at: i64, retries: Option<u128>) -> Known {
     Known {
         state: JobState::Waiting,
         lane: line,
         desk,
         arrived: model.jobs.len(),
+        made_at: model.now,
         expires_at,
         attempt: 0,
         pauses: false,
@@ -339,16 +362,17 @@ fn number_of(job_id: JobId) -> u128 {
 fn run(house: &mut House, model: &mut Model, step: Step) -> Option<()> {
     let now = at(model.now);
     match step {
-        Step::Accept { number, lane: line, desk, lasts, may_send, again } => {
+        Step::Accept { number, lane: line, desk, age, lasts, may_send, again } => {
             let again = again && model.orders.epoch > 0;
             let position = if again { model.orders } else { model.next_order() };
             let mut job = job(number, order_of(number, line));
             job.priority = if desk { Priority::Desk } else { Priority::Background };
+            job.created_at = at(model.now - age);
             job.expires_at = at(model.now + lasts);
             let admission = admission(&job.order);
             let accepted =
                 house.commit(|queue| queue.accept(now, Some(position), job, Ok(admission), may_send))?;
-            model.orders = position;
+            model.takes(position);
             if again || model.jobs.contains_key(&number) {
                 assert_eq!(accepted, Accepted::Duplicate);
                 if !again {
@@ -356,7 +380,8 @@ fn run(house: &mut House, model: &mut Model, step: Step) -> Option<()> {
                 }
                 return Some(());
             }
-            let known = known(model, line, desk, model.now + lasts, None);
+            let made_at = model.now - age;
+            let known = Known { made_at, ..known(model, line, desk, model.now + lasts, None) };
             assert_eq!(state_of(&accepted), model.accept(number, known, may_send));
         }
         Step::Claim { lane: line, background } => {
@@ -388,7 +413,7 @@ fn run(house: &mut House, model: &mut Model, step: Step) -> Option<()> {
         Step::Cancel { number } => {
             let position = model.next_order();
             let answer = house.commit(|queue| queue.cancel(now, Some(position), id(number)))?;
-            model.orders = position;
+            model.takes(position);
             let expected = match model.jobs.get_mut(&number).map(|job| (job.state, job)) {
                 None => {
                     model.ahead.insert(number);

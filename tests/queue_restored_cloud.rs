@@ -1,12 +1,13 @@
-//! A cloud that is put back to an earlier moment, and the queue of a bridge that went on: every order ends on both sides.
+//! A cloud that is put back to an earlier moment, and the queue of a bridge that went on, or was put back as well: every
+//! order ends on both sides, and nothing is done twice.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod queue_support;
 
 use latchd::{
-    cloud::store::{Cancel, Db, Standing},
-    model::{BridgeId, Code, Job, JobId, JobState, Origin, Refusal},
+    cloud::store::{Cancel, Db, Meeting, Standing},
+    model::{BridgeId, Code, Job, JobId, JobState, Order, Origin, Refusal},
     protocol::{Memory, Message, Position},
     queue::{Accepted, LocalOrder, Queue},
     seal::SealKey,
@@ -22,7 +23,7 @@ struct Both {
     db: Db,
     bridge: BridgeId,
     connection: u64,
-    /// When orders arrive.
+    /// When both meet, and orders arrive.
     now: i64,
     /// What its driver refuses by now.
     refused: Option<JobId>,
@@ -66,6 +67,26 @@ impl Both {
         (self.db, self.bridge) = open_cloud(self.folder.path());
     }
 
+    /// The site's memory becomes a copy of an older one.
+    fn site_is_put_back(&mut self, copy: &tempfile::TempDir) {
+        let folder = copy_of(copy.path());
+        let storage = Storage::folder(folder.path());
+        self.site = Site::at(folder, storage, |_| {});
+    }
+
+    /// An order is given at a moment, arrives, and is done if its lane is idle. Says how it then stands at the site.
+    fn order_at(&mut self, second: i64, number: u128, order: Order) -> JobState {
+        let job = Job { created_at: at(second), ..job(number, order) };
+        self.db.enqueue_job(at(second), self.bridge, &job).unwrap();
+        self.orders_arrive(100);
+        let state = self.site.state(number);
+        if state == JobState::Sent {
+            self.site.commit(|queue| queue.finish(at(self.now), id(number), written())).unwrap();
+        }
+        self.reports_arrive();
+        state
+    }
+
     /// The agent is killed and starts again.
     fn restart(&mut self) {
         let folder = copy_of(self.site.folder.path());
@@ -75,6 +96,15 @@ impl Both {
 
     /// Both say hello; what was not acknowledged is told from here on.
     fn meet(&mut self) {
+        let met = self.cloud_meets();
+        let (epoch, reason, reports) =
+            (met.orders_resume_after.epoch, met.orders_epoch_reason, met.reports_received);
+        let now = at(self.now);
+        self.site.commit(|queue| queue.resume(now, epoch, reason, reports)).unwrap();
+    }
+
+    /// The site says hello, and the connection breaks before it hears an answer.
+    fn cloud_meets(&mut self) -> Meeting {
         self.connection += 1;
         let memory = self.site.queue.memory().unwrap();
         let memory_of_agent = Memory {
@@ -83,10 +113,7 @@ impl Both {
             reports_acknowledged: Position { n: memory.reports.acknowledged, ..memory.reports.last },
             orders_limit: 1000,
         };
-        let met = self.db.meet(at(1), self.bridge, self.connection, &memory_of_agent).unwrap();
-        let (epoch, reason, reports) =
-            (met.orders_resume_after.epoch, met.orders_epoch_reason, met.reports_received);
-        self.site.commit(|queue| queue.resume(at(1), epoch, reason, reports)).unwrap();
+        self.db.meet(at(self.now), self.bridge, self.connection, &memory_of_agent).unwrap()
     }
 
     /// The orders arrive, `most` of them, and are acknowledged.
@@ -257,6 +284,138 @@ fn an_order_that_comes_late_after_both_sides_were_set_back_is_not_called_expired
     assert_eq!(ended(site.accept(100, made(3, 11, guest()), true)), JobState::Expired);
 }
 
+/// How a site's memory comes to be an older one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum SetBack {
+    /// It is put back and told so, by a clock that says this.
+    Told { second: i64 },
+    /// It is put back, and its cloud finds out.
+    FoundOut,
+    /// It is another one, which is empty.
+    Replaced,
+    /// The same, before the cloud had heard a report; and what the cloud says at first is lost on the way.
+    ReplacedAndCutOff,
+}
+
+/// Cards, a check-out and a door were ordered, done and reported; then the site's memory is set back to before that, and
+/// goes on; then the cloud's is, to the moment when they were on their way. They are ordered again, and are not late.
+fn both_are_set_back(set_back: SetBack) -> Both {
+    let mut both = Both::new();
+    let older = match set_back {
+        SetBack::Replaced | SetBack::ReplacedAndCutOff => copy_of(both.site.folder.path()),
+        SetBack::Told { .. } | SetBack::FoundOut => {
+            both.meet();
+            both.order_at(1, 7, read());
+            copy_of(both.site.folder.path())
+        }
+    };
+    both.meet();
+    let orders = [card(&["101"], "guest"), checkout("101", "guest"), unlock("door"), read()];
+    for (number, order) in (1..).zip(&orders) {
+        both.db.enqueue_job(at(1), both.bridge, &job(number, order.clone())).unwrap();
+    }
+    let backup = both.backup();
+    both.orders_arrive(100);
+    for number in 1..=4 {
+        if both.site.state(number) != JobState::Sent {
+            assert_eq!(both.site.claim(2).unwrap().job.job_id, id(number));
+        }
+        both.site.commit(|queue| queue.finish(at(2), id(number), written())).unwrap();
+    }
+    if set_back != SetBack::ReplacedAndCutOff {
+        both.reports_arrive();
+    }
+    both.site_is_put_back(&older);
+    if let SetBack::Told { second } = set_back {
+        both.site.commit(|queue| queue.restored(at(second))).unwrap();
+    }
+    both.now = 10;
+    if set_back == SetBack::ReplacedAndCutOff {
+        both.cloud_meets();
+    }
+    both.meet();
+    both.reports_arrive();
+    both.put_back(&backup);
+    both.now = 20;
+    both.meet();
+    both.orders_arrive(100);
+    both.reports_arrive();
+    both
+}
+
+#[test]
+fn what_a_memory_forgot_that_was_set_back_is_in_doubt_when_a_cloud_that_was_too_orders_it_again() {
+    let clocks = [10, -1_000_000, 1_000_000].map(|second| SetBack::Told { second });
+    for set_back in
+        clocks.into_iter().chain([SetBack::FoundOut, SetBack::Replaced, SetBack::ReplacedAndCutOff])
+    {
+        let mut both = both_are_set_back(set_back);
+        for number in 1..=3 {
+            assert_eq!(both.ended(number), JobState::Unknown, "{number}, {set_back:?}");
+        }
+        // To read a card once more harms nobody.
+        assert_eq!(both.site.state(4), JobState::Sent, "{set_back:?}");
+    }
+}
+
+#[test]
+fn a_memory_that_is_new_is_not_given_what_a_cloud_that_was_put_back_had_handed_to_another() {
+    let mut both = Both::new();
+    let empty = copy_of(both.site.folder.path());
+    both.meet();
+    both.db.enqueue_job(at(1), both.bridge, &job(1, card(&["101"], "guest"))).unwrap();
+    both.db.orders_to_send(both.bridge, both.connection, 0, 1).unwrap().unwrap();
+    let backup = both.backup();
+    both.orders_arrive(1);
+    both.site.commit(|queue| queue.finish(at(2), id(1), written())).unwrap();
+    both.reports_arrive();
+    both.put_back(&backup);
+    both.db.restored().unwrap();
+    both.site_is_put_back(&empty);
+    both.now = 10;
+    both.meet();
+    both.orders_arrive(100);
+    both.reports_arrive();
+    assert_eq!(both.ended(1), JobState::Unknown);
+    assert_eq!(both.order_at(11, 2, card(&["102"], "guest")), JobState::Sent);
+}
+
+#[test]
+fn what_is_ordered_after_a_memory_that_was_set_back_met_its_cloud_is_done_whatever_its_host_took_the_time_for()
+ {
+    for second in [10, -1_000_000, 1_000_000] {
+        let mut both = Both::new();
+        both.meet();
+        both.site.commit(|queue| queue.restored(at(second))).unwrap();
+        both.now = 10;
+        both.meet();
+        assert_eq!(both.order_at(10, 1, card(&["101"], "guest")), JobState::Unknown, "{second}");
+        assert_eq!(both.order_at(11, 2, card(&["102"], "guest")), JobState::Sent, "{second}");
+        // The cloud alone forgets that: the site knows.
+        let backup = both.backup();
+        assert_eq!(both.order_at(12, 3, card(&["103"], "guest")), JobState::Sent, "{second}");
+        both.put_back(&backup);
+        both.meet();
+        both.db.enqueue_job(at(12), both.bridge, &job(3, card(&["103"], "guest"))).unwrap();
+        both.orders_arrive(100);
+        both.reports_arrive();
+        assert_eq!(both.ended(3), JobState::Succeeded, "{second}");
+    }
+}
+
+#[test]
+fn a_cloud_whose_clock_was_ahead_when_a_memory_that_was_set_back_met_it_makes_nothing_doubtful_for_longer() {
+    let mut both = Both::new();
+    both.meet();
+    both.site.commit(|queue| queue.restored(at(10))).unwrap();
+    both.now = 90_000;
+    both.meet();
+    both.now = 20;
+    assert_eq!(both.order_at(20, 1, card(&["101"], "guest")), JobState::Unknown);
+    both.meet();
+    assert_eq!(both.order_at(21, 2, card(&["102"], "guest")), JobState::Sent);
+}
+
 #[test]
 fn a_clock_that_ran_ahead_while_no_job_was_purged_makes_no_order_doubtful() {
     let mut site = Site::new();
@@ -346,11 +505,34 @@ fn an_old_memory_is_known_however_often_it_was_opened_before_it_met_its_cloud() 
 }
 
 #[test]
+fn an_old_memory_with_its_running_agent_is_known_although_it_was_opened_again_before_it_met_its_cloud() {
+    let mut both = Both::new();
+    both.meet();
+    both.local_job_ends(1);
+    both.reports_arrive();
+    // The machine goes on, and then its agent is back where it was, as it ran: its connection is none any more.
+    let copy = copy_of(both.site.folder.path());
+    let storage = Storage::folder(copy.path());
+    let snapshot = std::mem::replace(&mut both.site, Site::at(copy, storage, |_| {}));
+    both.meet();
+    both.local_job_ends(2);
+    both.reports_arrive();
+    both.site = snapshot;
+    both.site.queue.parted();
+    both.local_job_ends(3);
+    both.restart();
+    both.meet();
+    assert_eq!(both.site.queue.memory().unwrap().reports.last.epoch, 2);
+    both.reports_arrive();
+    assert_eq!(both.told(), ["1", "2", "3"]);
+}
+
+#[test]
 fn a_memory_that_went_on_is_never_taken_for_an_old_one() {
     let mut both = Both::new();
     both.meet();
     let mut epochs = Vec::new();
-    for number in (1..).step_by(4).take(3) {
+    for number in (1..).step_by(5).take(3) {
         // Numbered alone, alone after another start, met with it unsaid, and once it was said.
         both.local_job_ends(number);
         both.restart();
@@ -362,9 +544,15 @@ fn a_memory_that_went_on_is_never_taken_for_an_old_one() {
         both.reports_arrive();
         both.local_job_ends(number + 3);
         both.reports_arrive();
+        // The connection broke, and what was numbered since is told over the next one.
+        both.site.queue.parted();
+        both.local_job_ends(number + 4);
+        both.meet();
+        both.reports_arrive();
+        both.site.queue.parted();
         both.restart();
         epochs.push(both.site.queue.memory().unwrap().reports.last.epoch);
     }
     assert_eq!(epochs, [1, 1, 1]);
-    assert_eq!(both.told().len(), 12);
+    assert_eq!(both.told().len(), 15);
 }

@@ -99,8 +99,9 @@ impl House {
     fn with_an_annex() -> Self {
         let mut site = Site::without_agent_at(&["--tcp", "127.0.0.1:0"]);
         let keypads = Keypads::start(site.folder.path(), 1);
+        let locks = keypads.section("24h").replace("name = \"annex\"", "name = \"keypads\"");
         let annex = format!(
-            "checkout = \"last_grant\"\nafter_deleted_card = \"override\"\n
+            "checkout = \"last_grant\"\nafter_deleted_card = \"override\"\n{locks}
              [[system]]\nname = \"annex\"\nkind = \"salto_is\"\nexclusive = false\nline = {{ tcp = \"{}\" }}\n\
              encoders = [\"Online Encoder 1\"]\nrooms = [\"201\", \"202\", \"203\"]\n\
              [limits]\nlongest_validity = \"30d\"\nrooms_never_issued = [\"annex/203\"]\n",
@@ -201,6 +202,21 @@ impl House {
                 "--to",
                 word("to"),
                 "--card",
+                "--by",
+                "Kari",
+            ]),
+            "give a PIN out at the desk" => self.site.told_json(&[
+                "grant",
+                "create",
+                "--name",
+                word("name"),
+                "--door",
+                word("lock"),
+                "--key",
+                word("key"),
+                "--to",
+                word("to"),
+                "--code",
                 "--by",
                 "Kari",
             ]),

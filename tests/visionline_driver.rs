@@ -33,6 +33,8 @@ const FURTHER_CARD: &str = "CCA;JR1;AM1;EA1;GR101;CI202611211500;CO202611241100;
 const LOOK: &str = "CCB;AM1;EA1;SR?;\r\n";
 const WRITTEN: &str = "CCA;EA1;RC0;SR04A1B2C3D4E580FF;\r\n";
 
+/// For how long an encoder rests, unless the site says otherwise.
+const SETTLE: Duration = Duration::from_secs(30);
 /// No wait of a test is longer than this.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -92,10 +94,12 @@ async fn every_refusal_has_its_name_and_a_doubt_is_never_a_failure() {
         ("CCA;EA1;RC41;\r\n", "failed no_card"),
         ("CCA;EA1;RC18;\r\n", "failed bad_card"),
         ("CCA;EA1;RC57;\r\n", "failed bad_dates"),
-        ("CCA;EA1;RC200;ETUnknown room;\r\n", "failed rejected"),
+        ("CCA;EA1;RC96;\r\n", "failed rejected"),
         ("\x15", "failed rejected"),
         ("CCA;EA1;RC20;\r\n", "unknown bad_card"),
         ("CCA;EA1;RC72;\r\n", "unknown rejected"),
+        // Not published: whatever it means, the command was heard.
+        ("CCA;EA1;RC200;ETUnknown room;\r\n", "unknown rejected"),
         ("CCA;EA1;ETwhat;\r\n", "unknown no_answer"),
         ("CCA;EA1;RC85;\r\nCCA;EA1;RC0;\r\n", "succeeded"),
         ("CCA;EA1;RC0;", "succeeded"),
@@ -116,7 +120,7 @@ async fn an_answer_cut_at_any_byte_is_a_success_or_a_doubt() {
         let performed = perform(&site.driver, first(card()), script).await;
         let is_known = cut == 12 || cut + 2 >= WRITTEN.len();
         assert_eq!(end(&performed), if is_known { "succeeded" } else { "unknown line_lost" }, "cut at {cut}");
-        site.ready().await;
+        site.rested().await;
     }
 }
 
@@ -129,7 +133,7 @@ async fn an_answer_after_the_deadline_finds_nobody_and_is_never_the_next_ones() 
     })
     .await;
     assert_eq!(end(&performed), "unknown no_answer");
-    site.ready().await;
+    site.rested().await;
     let script = async {
         let mut server = site.listener.take(FIRST_CARD).await;
         let mut late = late.unwrap();
@@ -198,6 +202,13 @@ async fn times_are_local_an_end_rounds_up_a_start_down_and_a_start_that_has_come
             "2027-07-02T10:00:00Z",
             "CI202707010030;CO202707021200",
             "2027-07-02T10:00:00Z",
+        ),
+        // 02:30 on the clock of the night that has that hour twice: before it, so that it is not taken for the later one.
+        (
+            "2027-10-31T00:30:00Z",
+            "2027-11-02T10:00:00Z",
+            "CI202710310159;CO202711021100",
+            "2027-11-02T10:00:00Z",
         ),
         // Both ends are 02:30 on the clock of the night that has that hour twice; the later one may be what it means.
         (
@@ -270,6 +281,75 @@ async fn a_card_that_was_left_on_the_encoder_is_not_written_again() {
     let performed =
         perform(&site.driver, further(family(5)), site.listener.serve(LOOK, "CCB;EA1;RC4;\r\n")).await;
     assert_eq!(end(&performed), "failed encoder_busy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encoder_without_an_answer_rests_and_the_others_work() {
+    let mut site = Site::open().await;
+    let performed = perform(&site.driver, first(card()), async {
+        site.listener.take(FIRST_CARD).await.hung_up().await;
+    })
+    .await;
+    assert_eq!(end(&performed), "unknown no_answer");
+    site.ready().await;
+    let again = perform(&site.driver, first(card()), async {}).await;
+    assert_eq!(end(&again), "nothing_sent encoder_busy");
+    let other = CardEncode { encoder: EncoderName::new("2").unwrap(), doors: vec![door("102")], ..card() };
+    let expected = "CCA;AM1;EA2;GR102;CI202611211500;CO202611241100;NC01;SR?;\r\n";
+    success(perform(&site.driver, first(other), site.listener.serve(expected, "CCA;EA2;RC0;\r\n")).await);
+    site.rested().await;
+    success(perform(&site.driver, first(card()), site.listener.serve(FIRST_CARD, WRITTEN)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_run_that_ended_over_a_command_every_encoder_rests_first() {
+    let net = MemoryNet::default();
+    let listener = Doors(net.listen("127.0.0.1:4000".parse().unwrap()).await.unwrap());
+    let (zone, name) = (TimeZone::get("Europe/Oslo").unwrap(), SystemName::new("front").unwrap());
+    let (clock, past) = (Clock::simulated(at("2026-11-20T08:00:00Z")), Past::AnswerMayCome);
+    let driver =
+        Visionline::start_over(Arc::new(net), &config(""), name, zone, past, clock, Random::seeded(7));
+    let mut site = Site { driver, listener };
+    site.ready().await;
+    let performed = perform(&site.driver, first(card()), async {}).await;
+    assert_eq!(end(&performed), "nothing_sent encoder_busy");
+    site.rested().await;
+    success(perform(&site.driver, first(card()), site.listener.serve(FIRST_CARD, WRITTEN)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_card_that_cannot_be_read_is_not_taken_for_another_one() {
+    let mut site = Site::open().await;
+    let family = |n: u128| CardEncode { access_method_id: AccessMethodId(Uuid::from_u128(n)), ..card() };
+    success(perform(&site.driver, first(family(1)), site.listener.serve(FIRST_CARD, WRITTEN)).await);
+    let script = async {
+        for _ in 0..=60 {
+            site.listener.serve(LOOK, "CCB;EA1;RC38;\r\n").await;
+        }
+    };
+    let performed = perform(&site.driver, further(family(2)), script).await;
+    let Performed::Ended(Outcome::Failed(refusal)) = performed else { panic!("{performed:?}") };
+    assert_eq!(refusal.code, Code::NoCard);
+    assert!(refusal.message.contains("cannot be read"), "{refusal}");
+    // The person was told once, and lays another one down.
+    success(perform(&site.driver, further(family(2)), site.listener.serve(FURTHER_CARD, WRITTEN)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_looks_at_an_encoder_share_one_deadline() {
+    let mut site = Site::open().await;
+    let family = |n: u128| CardEncode { access_method_id: AccessMethodId(Uuid::from_u128(n)), ..card() };
+    success(perform(&site.driver, first(family(1)), site.listener.serve(FIRST_CARD, WRITTEN)).await);
+    let began = Instant::now();
+    let script = async {
+        let mut server = site.listener.take(LOOK).await;
+        sleep(Duration::from_secs(50)).await;
+        server.say("CCB;EA1;RC38;\r\n").await;
+        site.listener.take(LOOK).await.hung_up().await;
+    };
+    assert_eq!(end(&perform(&site.driver, further(family(2)), script).await), "failed no_answer");
+    // A minute for the card, and the margin for an answer.
+    assert!(began.elapsed() <= Duration::from_secs(75), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -449,6 +529,12 @@ impl Site {
         let mut site = Self { driver: start(Arc::new(net), more), listener };
         site.ready().await;
         site
+    }
+
+    /// Lets pass the time for which an encoder rests after a command without an answer.
+    async fn rested(&mut self) {
+        self.ready().await;
+        sleep(SETTLE).await;
     }
 
     /// Lets the driver look at the line until it is ready.

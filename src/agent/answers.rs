@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     admin::{
-        AuditReport, CardReport, GrantReport, JobDetail, JobLine, LONGEST_NAME, LaneReport, LaneState,
-        LinkReport, LinkState, Moment, NewJob, Pause, Response, Rest, SlotReport, SlotState, StateCount,
-        StatusReport, Step, SystemReport, TroubleReport, Watched,
+        AuditReport, CardReport, CodeReport, GrantReport, JobDetail, JobLine, LONGEST_NAME, LaneReport,
+        LaneState, LinkReport, LinkState, Moment, NewJob, Pause, Response, Rest, SlotReport, SlotState,
+        StateCount, StatusReport, Step, SystemReport, TroubleReport, Watched,
     },
     conditions::Conditions,
 };
@@ -24,8 +24,8 @@ use crate::{
     },
     protocol::{Message, Position, Stage},
     queue::{
-        Accepted, AuditEntry, CancelAnswer, CardStanding, ConfirmRefused, Counts, DeskRefused, GrantRefused,
-        JobFilter, JobView, Queue, ResolveRefused, RetryRefused, SlotView,
+        Accepted, AuditEntry, CancelAnswer, CardStanding, CodeStanding, ConfirmRefused, Counts, DeskRefused,
+        GrantRefused, JobFilter, JobView, Queue, ResolveRefused, RetryRefused, SlotView,
     },
     store::StoreError,
 };
@@ -363,8 +363,18 @@ fn grant_report(queue: &Queue, grant: DesiredGrant) -> Result<GrantReport, Store
         let (access_method_id, system) = (card.access_method_id, card.system.clone());
         Ok(CardReport { access_method_id, system, state, why, job_id })
     };
+    let mut codes = Vec::new();
+    for code in &grant.codes {
+        for at in &code.devices {
+            let CodeStanding { state, pin, why, job_id } = queue.code_standing(code.access_method_id, at)?;
+            let (system, device) = (at.system.clone(), at.device.clone());
+            let access_method_id = code.access_method_id;
+            codes.push(CodeReport { access_method_id, system, device, state, code: pin, why, job_id });
+        }
+    }
     Ok(GrantReport {
         cards: grant.cards.iter().map(card).collect::<Result<_, StoreError>>()?,
+        codes,
         access_grant_id: grant.access_grant_id,
         access_grant_key: grant.access_grant_key,
         reservation_key: grant.reservation_key,
@@ -586,6 +596,9 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
     let (kind, at, encoders) = match &system.driver {
         DriverConfig::SaltoIs(salto) => (SystemKind::SaltoIs, salto.line.to_string(), salto.encoders.len()),
         DriverConfig::Visionline(it) => (SystemKind::Visionline, it.line.to_string(), it.encoders.len()),
+        DriverConfig::KabaMessenger(it) => {
+            (SystemKind::KabaMessenger, it.http.url.to_string(), it.encoders.len())
+        }
         DriverConfig::SimLock(locks) => match locks.locks.as_slice() {
             [lock] => (SystemKind::SimLock, lock.address.clone(), 0),
             locks => (SystemKind::SimLock, format!("{} locks", locks.len()), 0),

@@ -30,15 +30,19 @@ use super::{
 };
 use crate::{
     config::{AfterDeletedCard, AgentConfig, Checkout, SystemConfig},
-    dispatch::{Dispatch, Happening, LaneState, LaneView},
+    dispatch::{self, Dispatch, Happening, LaneState, LaneView},
     drivers::{Driver, Line, Past},
     link::{self, Link, Settings},
-    model::{DoorName, Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName},
+    model::{
+        DesiredGrant, DoorName, Inventory, JobId, LaneName, Origin, Severity, SystemInventory, SystemName,
+    },
     protocol::{
         DESIRED_SINCE, Envelope, EpochReason, Frame, Limit, Memory, Message, Position, PublicKey, Refused,
         RefusedCode, Stage, Status, StreamName, Welcome,
     },
-    queue::{Accepted, FILE, HandedOn, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed},
+    queue::{
+        Accepted, FILE, GrantRefused, HandedOn, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed,
+    },
     seams::{Random, Storage, TrustedTime},
     store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
 };
@@ -454,6 +458,11 @@ impl Core {
                 let (subject, message) = (system.as_str(), trouble.message.clone());
                 state.conditions.set(now, subject, trouble.code, Severity::Error, message);
             }
+            let driver = self.dispatch.drivers().get(system);
+            if let Some(remark) = driver.and_then(|driver| driver.remark()) {
+                let subject = system.as_str();
+                state.conditions.set(now, subject, remark.code, Severity::Warning, remark.message);
+            }
         }
         state.conditions.clear_code("lane_resting");
         for lane in self.dispatch.lanes().iter() {
@@ -516,6 +525,10 @@ impl Core {
                 let now = self.time.now();
                 if state.link.state == LinkState::Up {
                     state.link.since = now;
+                    self.queue.submit(|queue: &mut Queue| {
+                        queue.parted();
+                        Ok(())
+                    });
                 }
                 state.link.state = LinkState::Down;
                 state.link.trouble = Some(trouble.clone());
@@ -576,11 +589,18 @@ impl Core {
                 true => ("memory_new", Severity::Warning, MEMORY_NEW),
                 false => ("memory_behind", Severity::Error, MEMORY_BEHIND),
             });
+            let mut reports_after = resumed.reports_after;
             let desired = match version < DESIRED_SINCE {
-                true => None,
-                false => Some(queue.desired_held()?.position),
+                true => {
+                    reports_after = queue.take_doors_back()?.unwrap_or(reports_after);
+                    None
+                }
+                false => {
+                    queue.ask_about_untold()?;
+                    Some(queue.desired_held()?.position)
+                }
             };
-            Ok(Resumed { reports_after: resumed.reports_after, desired, forgot })
+            Ok(Resumed { reports_after, desired, forgot })
         });
         state.tasks.push(Box::pin(async move {
             Answer::Resumed { connection, reports_limit, result: committed(resumed).await }
@@ -813,7 +833,8 @@ impl Core {
         }
         if 0 < lost {
             let message = format!(
-                "{} events of doors are lost since the start: a device or this site had no room to keep them",
+                "at least {} events of doors are lost since the start: a device or this site had no room to keep them, \
+                 or a device's memory was cleared",
                 state.doors.lost
             );
             state.conditions.set(self.time.now(), "doors", "door_events_lost", Severity::Warning, message);
@@ -1090,15 +1111,13 @@ impl Core {
             }
             Request::MakeGrant { grant, .. } => {
                 let systems = self.inventory().systems;
-                self.asked(move |queue| {
-                    let made = queue.make_grant(now, *grant, &systems, &by)?;
-                    answers::granted(queue, made)
-                })
+                let made = self.dispatch.make_grant(*grant, systems, &by);
+                self.granted(made)
             }
-            Request::RevokeGrant { name, .. } => self.asked(move |queue| {
-                let revoked = queue.revoke_grant(now, &name, &by)?;
-                answers::granted(queue, revoked)
-            }),
+            Request::RevokeGrant { name, .. } => {
+                let revoked = self.dispatch.revoke_grant(name, &by);
+                self.granted(revoked)
+            }
             Request::Audit { before, limit } => {
                 self.looked(move |queue| answers::audit(queue, before, usize::from(limit).min(MOST_JOBS)))
             }
@@ -1160,6 +1179,15 @@ impl Core {
         question: impl FnOnce(&mut Queue) -> Result<Response, StoreError> + Send + 'static,
     ) -> Reply {
         Box::pin(committed(self.queue.submit(question)))
+    }
+
+    /// How a grant stands that a person made or took back.
+    fn granted(&self, done: dispatch::Reply<Result<DesiredGrant, GrantRefused>>) -> Reply {
+        let queue = self.queue.clone();
+        Box::pin(async move {
+            let done = committed(done).await?;
+            committed(queue.submit(move |queue: &mut Queue| answers::granted(queue, done))).await
+        })
     }
 
     /// Takes a job back, by a person's word.

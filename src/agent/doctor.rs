@@ -400,6 +400,11 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
         DriverConfig::Visionline(visionline) => {
             found.push(reach(&subject, Target::from_config(&visionline.line), tools).await);
         }
+        DriverConfig::KabaMessenger(messenger) => {
+            let url = &messenger.http.url;
+            let target = Target::Tcp { host: url.host.clone(), port: url.port };
+            found.push(reach(&subject, Ok(target), tools).await);
+        }
         DriverConfig::SimLock(locks) => {
             let look = |lock: &LockConfig| {
                 let (name, address) = (format!("lock {}/{}", system.name, lock.name), lock.address.clone());

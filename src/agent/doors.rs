@@ -15,6 +15,9 @@ use crate::{
 
 /// How many devices are read side by side.
 const SIDE_BY_SIDE: usize = 8;
+/// How often one device is asked for more in a turn. What is left is read in its next turn, so that one with much to tell
+/// keeps no other waiting.
+const ASKED_IN_A_TURN: usize = 32;
 /// How long until the outbox is looked at again that had no room for all of it.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
@@ -93,7 +96,7 @@ impl Doors {
     }
 }
 
-/// Reads all these devices to their ends. Gives how many events are lost.
+/// Reads all these devices, each to its end or as far as one turn goes. Gives how many events are lost.
 pub(super) async fn read(
     due: Vec<(Arc<dyn Driver>, Vec<DeviceName>)>,
     queue: WriterHandle<Queue>,
@@ -104,7 +107,8 @@ pub(super) async fn read(
             looks.push(Box::pin(read_one(&**driver, device, &queue)));
         }
     }
-    let looked: Vec<_> = stream::iter(looks).buffered(SIDE_BY_SIDE).collect().await;
+    // In no order: one that is slow has no other wait behind it.
+    let looked: Vec<_> = stream::iter(looks).buffer_unordered(SIDE_BY_SIDE).collect().await;
     looked.into_iter().sum()
 }
 
@@ -115,7 +119,7 @@ async fn read_one(
 ) -> Result<u64, StoreError> {
     let system = driver.system();
     let mut lost = 0;
-    loop {
+    for _ in 0..ASKED_IN_A_TURN {
         let of = (system.clone(), device.clone());
         let after = queue.run(move |queue: &mut Queue| queue.door_mark(&of.0, &of.1)).await?;
         let observed = match driver.observe(device, after.as_deref()).await {
@@ -136,7 +140,8 @@ async fn read_one(
             .run(move |queue: &mut Queue| queue.take_door_events(&seen, after.as_deref(), &up_to))
             .await?;
         if !more {
-            return Ok(lost);
+            break;
         }
     }
+    Ok(lost)
 }

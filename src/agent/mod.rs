@@ -33,7 +33,10 @@ use reload::Reload;
 use crate::{
     config::{AgentConfig, DriverConfig, StorageConfig, SystemConfig},
     dispatch::Dispatch,
-    drivers::{Driver, Past, salto_is::SaltoIs, sim_lock::SimLock, visionline::Visionline},
+    drivers::{
+        Driver, Past, kaba_messenger::KabaMessenger, salto_is::SaltoIs, sim_lock::SimLock,
+        visionline::Visionline,
+    },
     link,
     model::SystemName,
     queue::{FILE, Queue, QueueReader, Rules},
@@ -220,6 +223,7 @@ pub fn mistakes(config: &AgentConfig) -> Vec<String> {
         let mistakes = match &system.driver {
             DriverConfig::SaltoIs(salto) => SaltoIs::mistakes(salto),
             DriverConfig::Visionline(visionline) => Visionline::mistakes(visionline),
+            DriverConfig::KabaMessenger(messenger) => KabaMessenger::mistakes(messenger),
             // All of it is judged where it is read.
             DriverConfig::SimLock(_) => Vec::new(),
         };
@@ -298,6 +302,9 @@ fn start(
         }
         DriverConfig::Visionline(visionline) => {
             Arc::new(Visionline::start(visionline, name, zone, past, clock, random))
+        }
+        DriverConfig::KabaMessenger(messenger) => {
+            Arc::new(KabaMessenger::start(messenger, name, zone, past, clock, random))
         }
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }

@@ -20,6 +20,7 @@ mod schema;
 pub mod sim;
 mod slots;
 mod status;
+mod systems;
 mod table;
 mod watch;
 mod webhooks;
@@ -27,6 +28,7 @@ mod webhooks;
 use std::{
     future::Future,
     io::{self, Write},
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -167,6 +169,10 @@ pub enum Command {
     /// A lane is one encoder, lock or shared line: one job is at work there at a time. A paused lane begins nothing new
     /// until it is resumed, also after a restart; its jobs wait, and expire at their deadlines.
     Lanes(lanes::LanesArgs),
+    /// List what each make of access system can do, and how well each thing is proven.
+    ///
+    /// It is what the drivers declare. What a driver does not declare is refused before anything is sent.
+    Systems(systems::SystemsArgs),
     /// List what the property refused, and who decided what there.
     ///
     /// Newest first: refusals by the property's limits and its door ledger, doubts that were settled, cards that were
@@ -209,7 +215,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => {
             let config = AgentConfig::load(&args.config)?;
             logging::start(format, "info")?;
-            in_runtime(crate::agent::run(&args.config, config))?;
+            in_runtime(as_task(async move { crate::agent::run(&args.config, config).await }))?;
         }
         Command::Pair(args) => in_runtime(pair::run(&args))?,
         Command::Cloud(run::CloudArgs { what: Some(what), config }) => match what {
@@ -243,6 +249,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => in_runtime(audit::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
         Command::Schema(args) => schema::run(&args)?,
+        Command::Systems(args) => systems::run(&args)?,
         Command::Backup(args) => backup::back_up(&args)?,
         Command::Restore(args) => backup::restore(&args)?,
     }
@@ -256,6 +263,20 @@ fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
     // A name lookup that hangs must not keep a process that is done.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
+}
+
+/// Does the work in a task. What a runtime waits for itself is woken by a system call, and a task by its place in a queue,
+/// which an order's way through the agent does several times.
+async fn as_task<T: Send + 'static>(
+    work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<T> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(error) => Err(error.into()),
+        },
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

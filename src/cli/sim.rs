@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     drivers::{
+        kaba_messenger::sim as messenger,
         salto_is::sim::{Dates, Front, Options, Property, Settings, Simulator, Style},
         sim_lock::sim as lock,
         visionline::sim as visionline,
@@ -48,6 +49,11 @@ pub enum System {
     /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
     /// command a line: `echo help | socat - UNIX-CONNECT:DIR/visionline.ctl`.
     Visionline(VisionlineArgs),
+    /// A Messenger service (Saflok System 6000, Ambiance) with several encoders, over plain HTTP.
+    ///
+    /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
+    /// command a line: `echo help | socat - UNIX-CONNECT:DIR/messenger.ctl`.
+    Messenger(MessengerArgs),
     /// Keypad locks over TCP, each with its table of slots, its clock, its ledger and its door.
     ///
     /// Prints one line of JSON that says where they are reached. Everything else is done at the control socket, one
@@ -116,6 +122,26 @@ pub struct VisionlineArgs {
     pub clock: Option<Timestamp>,
 }
 
+/// A pretend Messenger service.
+#[derive(Debug, Args)]
+pub struct MessengerArgs {
+    /// Where clients are accepted; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub tcp: SocketAddr,
+    /// Folder of the control socket. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// TOML file with `time_zone`, `rooms`, `common`, `encoders`, `user` and `password` of the property.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How long an encoder waits for a card.
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub card_wait: Duration,
+    /// What the clock shows first, as 2026-11-22T14:00:00Z. Default: the host's time.
+    #[arg(long, value_name = "TIME")]
+    pub clock: Option<Timestamp>,
+}
+
 /// Pretend keypad locks.
 #[derive(Debug, Args)]
 pub struct LockArgs {
@@ -166,6 +192,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     match args.system {
         System::SaltoIs(args) => salto_is(args).await,
         System::Visionline(args) => visionline(args).await,
+        System::Messenger(args) => messenger(args).await,
         System::Lock(args) => locks(args).await,
     }
 }
@@ -207,6 +234,30 @@ async fn visionline(args: VisionlineArgs) -> anyhow::Result<()> {
     let simulator = visionline::Simulator::new(settings)?;
     let options = visionline::Options { folder, tcp: args.tcp };
     let front = visionline::Front::open(simulator, &SystemNet, options).await?;
+    println!("{}", serde_json::to_string(front.places())?);
+    std::io::stdout().flush()?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = front.ended() => {}
+    }
+    front.close().await;
+    Ok(())
+}
+
+async fn messenger(args: MessengerArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (folder, _removed_at_the_end) = folder(args.dir.as_deref())?;
+    let settings = messenger::Settings {
+        property: args.config.as_deref().map_or_else(|| Ok(Default::default()), property)?,
+        card_wait: args.card_wait,
+        starts_at: args.clock,
+    };
+    let simulator = messenger::Simulator::new(settings)?;
+    let options = messenger::Options { folder, tcp: args.tcp };
+    let front = messenger::Front::open(simulator, &SystemNet, options).await?;
     println!("{}", serde_json::to_string(front.places())?);
     std::io::stdout().flush()?;
     tokio::select! {
@@ -344,6 +395,28 @@ mod tests {
         let mut client = tokio::time::timeout(Duration::from_secs(20), client).await.unwrap();
         let config = client.send("agent-config").await.unwrap();
         assert!(config["config"].as_str().unwrap().contains("kind = \"visionline\""), "{config}");
+        client.send("quit").await.unwrap();
+        running.await.unwrap().unwrap();
+        assert!(!control.exists());
+    }
+
+    #[tokio::test]
+    async fn messenger_runs_until_told_to_quit() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("messenger.ctl");
+        let words = ["sim", "messenger", "--dir", folder.path().to_str().unwrap()];
+        let running = tokio::spawn(run(Cli::try_parse_from(words).unwrap().sim));
+        let client = async {
+            loop {
+                match Client::connect(&control).await {
+                    Ok(client) => return client,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let mut client = tokio::time::timeout(Duration::from_secs(20), client).await.unwrap();
+        let config = client.send("agent-config /run/password").await.unwrap();
+        assert!(config["config"].as_str().unwrap().contains("kind = \"kaba_messenger\""), "{config}");
         client.send("quit").await.unwrap();
         running.await.unwrap().unwrap();
         assert!(!control.exists());

@@ -6,6 +6,7 @@
 
 mod agent;
 mod cloud;
+mod http;
 mod mistakes;
 mod route;
 mod section;
@@ -18,11 +19,13 @@ pub use cloud::{
     ApiConfig, BridgesConfig, CloudConfig, RetentionConfig, SimulatorConfig, TlsFiles, WebhooksConfig,
     WorkspaceConfig,
 };
+pub use http::{HttpConfig, HttpUrl, HttpUrlError};
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
-    AfterDeletedCard, Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig, LineConfig,
-    LockConfig, LrcConfig, NumberedConfig, SaltoIsConfig, SimLockConfig, SystemConfig, VisionlineConfig,
+    AfterDeletedCard, COMMUNITY, Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig,
+    KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig,
+    SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig,
 };
 
 impl AgentConfig {

@@ -1,6 +1,10 @@
 //! `[[system]]`: the access systems of a site.
 
+mod kaba_messenger;
+
 use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
+
+pub use kaba_messenger::{COMMUNITY, KabaMessengerConfig, KabaProduct, PassLevelConfig, TerminalConfig};
 
 use super::{
     agent::zone,
@@ -55,6 +59,8 @@ pub enum DriverConfig {
     SaltoIs(SaltoIsConfig),
     /// `visionline`: ASSA ABLOY Visionline by its PMS text interface.
     Visionline(VisionlineConfig),
+    /// `kaba_messenger`: dormakaba's hotel systems by the Messenger PMS web service.
+    KabaMessenger(KabaMessengerConfig),
     /// `sim_lock`: the keypad locks of `latchd sim lock`.
     SimLock(SimLockConfig),
 }
@@ -63,12 +69,17 @@ pub enum DriverConfig {
 enum Make {
     SaltoIs,
     Visionline,
+    KabaMessenger,
     SimLock,
 }
 
 impl Make {
-    const NAMES: [(&str, Self); 3] =
-        [("salto_is", Self::SaltoIs), ("visionline", Self::Visionline), ("sim_lock", Self::SimLock)];
+    const NAMES: [(&str, Self); 4] = [
+        ("salto_is", Self::SaltoIs),
+        ("visionline", Self::Visionline),
+        ("kaba_messenger", Self::KabaMessenger),
+        ("sim_lock", Self::SimLock),
+    ];
 }
 
 impl SystemConfig {
@@ -99,6 +110,10 @@ impl SystemConfig {
                     BTreeSet::from([line.to_string()]),
                     "a line belongs to one system; list all its rooms and encoders there",
                 ),
+                DriverConfig::KabaMessenger(it) => (
+                    BTreeSet::from([it.http.url.to_string()]),
+                    "a server belongs to one system; list all its rooms and encoders there",
+                ),
                 DriverConfig::SimLock(locks) => (
                     locks.locks.iter().map(|lock| lock.address.clone()).collect(),
                     "each lock has its own address and belongs to one system",
@@ -126,7 +141,7 @@ impl SystemConfig {
                 Some(name)
             });
         let driver = section
-            .must("kind", "which make of access system: \"salto_is\", \"visionline\" or \"sim_lock\"")
+            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\" or \"sim_lock\"")
             .and_then(|setting| setting.one_of(&Make::NAMES));
         // Where the kind is misspelt, what stands there tells best which mistakes to show.
         let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
@@ -174,6 +189,7 @@ impl SystemConfig {
         });
         let driver = match driver {
             Some(Make::Visionline) => VisionlineConfig::read(section).map(DriverConfig::Visionline),
+            Some(Make::KabaMessenger) => KabaMessengerConfig::read(section).map(DriverConfig::KabaMessenger),
             // Where the kind is misspelt, most settings are those of any card system.
             Some(Make::SaltoIs | Make::SimLock) | None => {
                 SaltoIsConfig::read(section).map(DriverConfig::SaltoIs)
@@ -194,6 +210,7 @@ impl SystemConfig {
         let (rooms, common): (&[DoorConfig], Vec<&DoorName>) = match &self.driver {
             DriverConfig::SaltoIs(salto) => (&salto.rooms, salto.common.iter().map(|it| &it.name).collect()),
             DriverConfig::Visionline(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
+            DriverConfig::KabaMessenger(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
             DriverConfig::SimLock(_) => (&[], Vec::new()),
         };
         rooms.iter().map(|room| &room.name).chain(common)
@@ -203,7 +220,9 @@ impl SystemConfig {
     #[must_use]
     pub fn door_count(&self) -> usize {
         match &self.driver {
-            DriverConfig::SaltoIs(_) | DriverConfig::Visionline(_) => self.door_names().count(),
+            DriverConfig::SaltoIs(_) | DriverConfig::Visionline(_) | DriverConfig::KabaMessenger(_) => {
+                self.door_names().count()
+            }
             DriverConfig::SimLock(locks) => locks.locks.len(),
         }
     }
@@ -335,8 +354,8 @@ pub struct VisionlineConfig {
     pub ack_timeout: Duration,
     /// How much longer than the card wait the answer may take. Default 15 s.
     pub answer_margin: Duration,
-    /// On a serial line, how long it rests after an answer that did not come, so that it is never taken for the next
-    /// one's. Default 30 s.
+    /// How long a serial line rests after an answer that did not come, so that it is never taken for the next one's; over
+    /// TCP only the encoder rests, as it may still be at work. Default 30 s.
     pub settle: Duration,
 }
 

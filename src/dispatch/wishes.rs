@@ -2,15 +2,18 @@
 
 use super::*;
 use crate::{
-    model::{DoorKind, DoorName, Resolution, Verdict},
-    queue::{ConfirmRefused, DeskCard, DeskRefused, ResolveRefused, RetryRefused, Rules},
+    model::{DesiredGrant, DoorKind, DoorName, Resolution, SystemInventory, Verdict},
+    queue::{
+        Changed, ConfirmRefused, DeskCard, DeskGrant, DeskRefused, GrantRefused, ResolveRefused,
+        RetryRefused, Rules,
+    },
 };
 
 /// What follows from a wish.
 #[derive(Default)]
 struct Wished {
-    /// The lane that should look for work.
-    lane: Option<LaneName>,
+    /// The lanes that should look for work.
+    lanes: Vec<LaneName>,
     /// The job that waits for its lane from now on.
     queued: Option<JobId>,
 }
@@ -114,7 +117,7 @@ impl Dispatch {
                 Ok(Ok((new, lane)))
             },
             |done| match done {
-                Ok((new, lane)) => (Ok(new), Wished { lane, queued: None }),
+                Ok((new, lane)) => (Ok(new), Wished { lanes: lane.into_iter().collect(), queued: None }),
                 Err(refused) => (Err(refused), Wished::default()),
             },
         );
@@ -157,11 +160,44 @@ impl Dispatch {
             |done| match done {
                 Ok((job_id, accepted, lane)) => {
                     let queued = (accepted == Accepted::Waiting).then_some(job_id);
-                    (Ok((job_id, accepted)), Wished { lane, queued })
+                    (Ok((job_id, accepted)), Wished { lanes: lane.into_iter().collect(), queued })
                 }
                 Err(refused) => (Err(refused), Wished::default()),
             },
         );
+    }
+
+    /// Makes a grant by a person's wish, and puts its codes into their devices.
+    pub fn make_grant(
+        &mut self,
+        wish: DeskGrant,
+        systems: Vec<SystemInventory>,
+        by: &str,
+    ) -> Reply<Result<DesiredGrant, GrantRefused>> {
+        let (now, drivers, by) = (self.time.now(), self.drivers.clone(), by.to_owned());
+        let make = move |queue: &mut Queue| {
+            let changed = match queue.plan_grant(now, &wish, &systems)? {
+                Ok(changed) => changed,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            let admit = |order: &LocalOrder| admit(&drivers, &order.job.system, &order.job.order);
+            if let Some(refusal) = changed.orders.iter().find_map(|order| admit(order).err()) {
+                return Ok(Err(GrantRefused::NotTaken(refusal)));
+            }
+            queue.make_grant(now, &changed.grant, &by)?;
+            follow_up(queue, now, &drivers, changed, &by).map(Ok)
+        };
+        self.wish(make, told_of_grant)
+    }
+
+    /// Takes a grant back by a person's wish, and its codes out of their devices.
+    pub fn revoke_grant(&mut self, name: String, by: &str) -> Reply<Result<DesiredGrant, GrantRefused>> {
+        let (now, drivers, by) = (self.time.now(), self.drivers.clone(), by.to_owned());
+        let revoke = move |queue: &mut Queue| match queue.revoke_grant(now, &name, &by)? {
+            Ok(changed) => follow_up(queue, now, &drivers, changed, &by).map(Ok),
+            Err(refused) => Ok(Err(refused)),
+        };
+        self.wish(revoke, told_of_grant)
     }
 
     /// A person lets a card be made that the cloud ordered.
@@ -173,7 +209,7 @@ impl Dispatch {
                 reply,
                 move |queue| queue.confirm(now, job_id, &by),
                 move |done| match done {
-                    Ok(lane) => (Ok(()), Wished { lane, queued: Some(job_id) }),
+                    Ok(lane) => (Ok(()), Wished { lanes: lane.into_iter().collect(), queued: Some(job_id) }),
                     Err(refused) => (Err(refused), Wished::default()),
                 },
             );
@@ -217,7 +253,7 @@ impl Dispatch {
         self.lanes.pause(lane, false);
         let (now, name, by) = (self.time.now(), lane.clone(), by.to_owned());
         let asked = lane.clone();
-        let wished = Wished { lane: Some(asked), queued: None };
+        let wished = Wished { lanes: vec![asked], queued: None };
         self.wish(move |queue| queue.resume_lane(now, &name, &by), move |was| (was, wished))
     }
 
@@ -299,8 +335,36 @@ impl Dispatch {
             };
             // Whoever asked may have gone.
             let _ = reply.send(result);
-            let Wished { lane, queued } = wished;
-            Answer::Wished { ask: lane.into_iter().collect(), queued, failed }
+            let Wished { lanes, queued } = wished;
+            Answer::Wished { ask: lanes, queued, failed }
         }));
+    }
+}
+
+/// Takes the jobs that follow from what a desk did to a grant. Gives the lanes that should look for work.
+fn follow_up(
+    queue: &mut Queue,
+    now: Timestamp,
+    drivers: &BTreeMap<SystemName, Arc<dyn Driver>>,
+    changed: Changed,
+    by: &str,
+) -> Result<(DesiredGrant, Vec<LaneName>), StoreError> {
+    let mut lanes = Vec::new();
+    for order in changed.orders {
+        let job_id = order.job.job_id;
+        let admission = admit(drivers, &order.job.system, &order.job.order);
+        lanes.extend(admission.as_ref().ok().map(|admission| admission.lane.clone()));
+        queue.accept_local(now, order, admission, false)?;
+        queue.note_ordered_here(now, job_id, by)?;
+    }
+    Ok((changed.grant, lanes))
+}
+
+fn told_of_grant(
+    done: Result<(DesiredGrant, Vec<LaneName>), GrantRefused>,
+) -> (Result<DesiredGrant, GrantRefused>, Wished) {
+    match done {
+        Ok((grant, lanes)) => (Ok(grant), Wished { lanes, queued: None }),
+        Err(refused) => (Err(refused), Wished::default()),
     }
 }

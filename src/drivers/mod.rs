@@ -4,19 +4,26 @@
 //! `driver` (orders to sessions, and the only part that touches a line), and `sim`, the pretend system. A driver never
 //! sees the cloud, the queue or SQL. A simulator never uses its driver's codec or session.
 
+pub mod kaba_messenger;
 pub mod salto_is;
 pub mod sim_lock;
 pub mod visionline;
+pub mod xml;
+
+mod rests;
+mod wall;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
+    config::KabaProduct,
     model::{
-        Admission, Code, DeviceName, DoorEvent, JobId, LaneName, Order, Outcome, Refusal, Success,
-        SystemInventory, SystemName, Treatment,
+        Admission, Capabilities, Code, DeviceName, DoorEvent, JobId, LaneName, Order, Outcome, Refusal,
+        Success, SystemInventory, SystemKind, SystemName, Treatment,
     },
     protocol::Stage,
     seams::BoxFuture,
@@ -42,6 +49,11 @@ pub trait Driver: Send + Sync {
 
     /// Whether its lines are open. A lane whose line is not ready gets no work.
     fn line(&self) -> watch::Receiver<Line>;
+
+    /// What is odd about the system although its line may be open; looked at whenever the line changes.
+    fn remark(&self) -> Option<Trouble> {
+        None
+    }
 
     /// Does the work. Cancel-safe in this sense only: whoever drops the future must treat the job as `unknown`.
     fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed>;
@@ -77,6 +89,31 @@ pub trait Driver: Send + Sync {
     /// Asks the driver to begin nothing new: work whose command has not left yet comes back as
     /// [`Performed::NothingSent`].
     fn stop(&self);
+}
+
+/// What a make of system can do, as its driver declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Declared {
+    /// Which make.
+    pub system: SystemKind,
+    /// By which line, where that makes a difference: `tcp`, `serial`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<&'static str>,
+    /// What it can do there.
+    pub capabilities: Capabilities,
+}
+
+/// What every make can do.
+#[must_use]
+pub fn declared() -> Vec<Declared> {
+    let of = |system, line, capabilities| Declared { system, line, capabilities };
+    vec![
+        of(SystemKind::SaltoIs, None, salto_is::SaltoIs::capabilities()),
+        of(SystemKind::Visionline, Some("tcp"), visionline::Visionline::capabilities_over_tcp()),
+        of(SystemKind::Visionline, Some("serial"), visionline::Visionline::capabilities_over_serial()),
+        of(SystemKind::KabaMessenger, None, kaba_messenger::KabaMessenger::capabilities(KabaProduct::Saflok)),
+        of(SystemKind::SimLock, None, sim_lock::SimLock::capabilities()),
+    ]
 }
 
 /// What is known of the line's past when its driver starts.
@@ -131,7 +168,8 @@ pub enum Proof {
 pub struct Observed {
     /// What happened, in its order.
     pub events: Vec<DoorEvent>,
-    /// So many before these it remembers no more.
+    /// At least so many before these it remembers no more. A memory that was cleared does not say how many, and counts as
+    /// one.
     pub lost: u64,
     /// Where the next reading begins, in the driver's own words.
     pub mark: String,
@@ -150,7 +188,7 @@ pub enum Line {
     Down(Trouble),
 }
 
-/// Why a line is not open.
+/// Why a line is not open, or what is odd about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// Stable name: `line_down`, `port_held`, `second_client_refused`.

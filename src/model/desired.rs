@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessGrantId, AccessMethodId, DoorName, Private, ReservationKey, SystemName, Window,
+    AccessGrantId, AccessMethodId, DeviceName, DoorName, Private, ReservationKey, SystemName, Window,
     on_the_wire_optional,
 };
 
@@ -29,6 +29,9 @@ pub struct DesiredGrant {
     pub doors: Vec<DesiredDoors>,
     /// Its cards in the systems of this site.
     pub cards: Vec<DesiredCard>,
+    /// Its codes on devices of this site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<DesiredCode>,
 }
 
 impl DesiredGrant {
@@ -60,6 +63,27 @@ pub struct DesiredCard {
     /// Why it cannot be written, for a person, where it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// A code of a grant: one PIN for some devices of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DesiredCode {
+    /// The access method that it is; also the key of its slot in each device.
+    pub access_method_id: AccessMethodId,
+    /// Where it is to open.
+    pub devices: Vec<DesiredDevice>,
+    /// The PIN, where the site gave it out. A cloud does not tell those of its own: they come with their orders.
+    #[serde(serialize_with = "on_the_wire_optional", default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Private>,
+}
+
+/// A device that a code is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DesiredDevice {
+    /// Its system.
+    pub system: SystemName,
+    /// Its name there.
+    pub device: DeviceName,
 }
 
 /// Where a card stands, as far as its cloud knows.

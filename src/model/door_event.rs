@@ -13,7 +13,8 @@ pub struct DoorEvents {
     pub system: SystemName,
     /// The device.
     pub device: DeviceName,
-    /// So many events before these nobody will hear of: the device or the site had no room to keep them.
+    /// At least so many events before these nobody will hear of: the device or the site had no room to keep them, or the
+    /// device's memory was cleared; nobody knows how many went with that, and it counts as one.
     pub lost: u64,
     /// The events.
     pub events: Vec<DoorEvent>,

@@ -49,6 +49,9 @@ pub enum SystemKind {
     SimLock,
     /// ASSA ABLOY Visionline by its PMS text interface; since version 2 of the language.
     Visionline,
+    /// dormakaba's hotel systems (Saflok System 6000, Ambiance) by the Messenger PMS web service; since version 2 of the
+    /// language.
+    KabaMessenger,
     /// A make of a newer peer; since version 2 of the language.
     #[serde(other)]
     Other,
@@ -62,6 +65,7 @@ impl SystemKind {
             Self::SaltoIs => "salto_is",
             Self::SimLock => "sim_lock",
             Self::Visionline => "visionline",
+            Self::KabaMessenger => "kaba_messenger",
             Self::Other => "other",
         }
     }
@@ -71,7 +75,7 @@ impl SystemKind {
     pub fn is_of_version_1(self) -> bool {
         match self {
             Self::SaltoIs | Self::SimLock => true,
-            Self::Visionline | Self::Other => false,
+            Self::Visionline | Self::KabaMessenger | Self::Other => false,
         }
     }
 }

@@ -22,7 +22,10 @@ mod window;
 pub use admission::Admission;
 pub use code::Code;
 pub use condition::{Condition, Severity};
-pub use desired::{DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, GrantMade, GrantRevoked};
+pub use desired::{
+    DesiredCard, DesiredCardState, DesiredCode, DesiredDevice, DesiredDoors, DesiredGrant, GrantMade,
+    GrantRevoked,
+};
 pub use door_event::{DoorAct, DoorEvent, DoorEvents, DoorMeans};
 pub use id::*;
 pub use inventory::{

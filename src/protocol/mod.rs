@@ -127,6 +127,11 @@
 //! says so. A bridge that has such a report for a cloud of version 1 keeps it, and what follows it, until the cloud
 //! speaks version 2.
 //!
+//! A grant names its codes with the devices they are for. A cloud does not tell PINs in a picture; a desk that gives a code
+//! out tells the PIN in its report. The cloud takes both over, and orders the slots again that the desk has filled: keyed
+//! by the code's id, with a later generation. A cloud that does not know of codes takes them out of the devices again, as
+//! entries that nobody wanted.
+//!
 //! # What happens at doors
 //! A bridge whose devices remember what happened at them reports that ([`Message::DoorEvents`]), in order for each device.
 //! An event has one id however often its device is read; a cloud tells of each id once. What is under way to no cloud of

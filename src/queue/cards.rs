@@ -248,12 +248,13 @@ impl Queue {
         Ok(Ok(LocalOrder { job, origin: Origin::Person, retries: None }))
     }
 
-    /// Whether the cloud ordered a card without knowing that the desk has it written, or may have; or the end of a stay
-    /// without knowing that the desk has let somebody into it.
+    /// Whether the cloud ordered a card without knowing that the desk has it written, or may have; the end of a stay
+    /// without knowing that the desk has let somebody into it; or a code that the desk has taken back.
     pub(super) fn is_overtaken_at_desk(&self, now: Timestamp, order: &Job) -> Result<bool, StoreError> {
         let card = match &order.order {
             Order::CardEncode(card) => card,
             Order::StayCheckout { reservation_key, .. } => return self.stay_was_made_here(reservation_key),
+            Order::SlotPut(_) => return self.was_taken_back_here(now, order),
             _ => return Ok(false),
         };
         for CardJob { job_id, state, origin, ended_at, .. } in self.card_jobs(card.access_method_id)? {
@@ -405,6 +406,7 @@ mod tests {
                 window: Window::new(at(0), Some(at(ends_at))).unwrap(),
                 doors: vec![DesiredDoors { system: salto.clone(), doors }],
                 cards: vec![DesiredCard { access_method_id: CARD, system: salto, state, why: None }],
+                codes: Vec::new(),
             };
             let up_to = Position { epoch: 1, n: self.n };
             let told = Desired { up_to, grants: vec![grant], gone: Vec::new(), complete: true };

@@ -137,10 +137,11 @@ impl Queue {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![id.0.as_bytes(), epoch.cast_signed(), key, reservation, is_made_here, body])?;
-        for card in &grant.cards {
+        let codes = grant.codes.iter().map(|code| code.access_method_id);
+        for method in grant.cards.iter().map(|card| card.access_method_id).chain(codes) {
             self.connection
                 .prepare_cached("INSERT OR REPLACE INTO desired_card(method_id, grant_id) VALUES (?1, ?2)")?
-                .execute(params![card.access_method_id.0.as_bytes(), id.0.as_bytes()])?;
+                .execute(params![method.0.as_bytes(), id.0.as_bytes()])?;
         }
         Ok(())
     }
@@ -196,7 +197,7 @@ impl Queue {
         Ok(self.opened_grants(&of_id, [grant.0.as_bytes()])?.pop())
     }
 
-    /// The grants that a person at the desk means: by the id of a card or of a grant, by a grant's key, or by a stay's.
+    /// The grants that a person at the desk means: by the id of a card, a code or a grant, by a grant's key, or by a stay's.
     ///
     /// # Errors
     /// Those of the database.
@@ -331,6 +332,7 @@ mod tests {
                 state: DesiredCardState::EncodingRequired,
                 why: None,
             }],
+            codes: Vec::new(),
         }
     }
 

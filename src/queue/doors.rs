@@ -4,12 +4,15 @@
 //! and nothing is read twice. It stands in a table of its own, where the oldest make room for the newest and are counted;
 //! only what a cloud can read goes on into the outbox, a little at a time, so that no job's end waits long behind it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::Queue;
 use crate::{
     model::{DeviceName, DoorEvent, DoorEvents, JobId, SystemName},
+    protocol::Position,
     store::StoreError,
 };
 
@@ -70,7 +73,10 @@ impl Queue {
                  ON CONFLICT DO UPDATE SET mark = excluded.mark, lost = lost + excluded.lost",
             )?
             .execute(params![system.as_str(), device.as_str(), up_to, lost.cast_signed()])?;
-        for some in events.chunks(AT_ONCE) {
+        // What is read once more may be here still.
+        let held = self.held_of(system, device)?;
+        let new: Vec<_> = events.iter().filter(|event| !held.contains(&event.door_event_id)).collect();
+        for some in new.chunks(AT_ONCE) {
             let body = self.sealed(&place(system, device), &some);
             self.connection
                 .prepare_cached(
@@ -84,6 +90,17 @@ impl Queue {
                 ])?;
         }
         Ok(*lost + self.make_room()?)
+    }
+
+    /// The ids of what is kept here of a device. What cannot be read any more counts for none.
+    fn held_of(&self, system: &SystemName, device: &DeviceName) -> Result<BTreeSet<uuid::Uuid>, StoreError> {
+        let sealed: Vec<Vec<u8>> = self
+            .connection
+            .prepare_cached("SELECT body FROM door_event WHERE system = ?1 AND device = ?2")?
+            .query_map([system.as_str(), device.as_str()], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let read = |body: &Vec<u8>| self.unseal::<Vec<DoorEvent>>(&place(system, device), body).ok();
+        Ok(sealed.iter().filter_map(read).flatten().map(|event| event.door_event_id).collect())
     }
 
     /// The oldest go where there are too many, and are counted.
@@ -133,6 +150,57 @@ impl Queue {
         }
         handed_on.more = self.connection.prepare_cached("SELECT 1 FROM door_event LIMIT 1")?.exists([])?;
         Ok(handed_on)
+    }
+
+    /// Takes what happened at doors back out of the outbox, for a cloud that cannot read it: no job's end is to wait behind
+    /// it. Gives where the rest goes on, if there was any; it goes into the outbox again for a cloud that can.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn take_doors_back(&mut self) -> Result<Option<Position>, StoreError> {
+        let reports = self.memory()?.reports;
+        // The newest first, each before those that are there.
+        let waiting: Vec<(i64, [u8; 16], Vec<u8>)> = self
+            .connection
+            .prepare_cached(
+                "SELECT n, job_id, body FROM report WHERE n > ?1 AND revision = ?2 ORDER BY n DESC",
+            )?
+            .query_map(params![reports.acknowledged.cast_signed(), HAPPENED], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        if waiting.is_empty() {
+            return Ok(None);
+        }
+        for (n, about, body) in waiting {
+            let about = JobId(uuid::Uuid::from_bytes(about));
+            let seen: DoorEvents = self.unseal(&super::outbox::place(about, HAPPENED), &body)?;
+            self.put_door_events_first(&seen)?;
+            self.connection.prepare_cached("DELETE FROM report WHERE n = ?1")?.execute([n])?;
+        }
+        let epoch = reports.last.epoch + 1;
+        self.begin_reports_epoch(epoch)?;
+        Ok(Some(Position { epoch, n: 0 }))
+    }
+
+    fn put_door_events_first(&mut self, seen: &DoorEvents) -> Result<(), StoreError> {
+        let DoorEvents { system, device, lost, events } = seen;
+        self.connection
+            .prepare_cached("UPDATE door_read SET lost = lost + ?3 WHERE system = ?1 AND device = ?2")?
+            .execute(params![system.as_str(), device.as_str(), lost.cast_signed()])?;
+        let body = self.sealed(&place(system, device), events);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO door_event
+                 VALUES ((SELECT coalesce(min(n), 1) - 1 FROM door_event), ?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                system.as_str(),
+                device.as_str(),
+                i64::try_from(events.len()).unwrap_or(i64::MAX),
+                body
+            ])?;
+        Ok(())
     }
 
     fn take_oldest_door_events(&mut self) -> Result<Option<DoorEvents>, StoreError> {
@@ -187,8 +255,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::DoorAct,
-        protocol::{EpochReason, Message, Position},
+        model::{DoorAct, Outcome, Report},
+        protocol::{EpochReason, Message},
         queue::Rules,
         seal::SealKey,
         seams::{Random, Storage},
@@ -278,6 +346,46 @@ mod tests {
         let (lost, first) = told(&queue).remove(0);
         assert_eq!((lost, first[0]), (7 + 128, 128));
         assert_eq!(told(&queue)[1].0, 0, "it is said once");
+    }
+
+    #[test]
+    fn what_is_read_once_more_and_not_told_yet_is_kept_once_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = queue(&folder);
+        let kept = u128::from(DOOR_EVENTS_KEPT);
+        assert_eq!(queue.take_door_events(&seen(0..kept), None, "all").unwrap(), 0);
+        queue.read_doors_again().unwrap();
+        assert_eq!(queue.take_door_events(&seen(0..kept), None, "all").unwrap(), 0, "they are the same");
+        queue.hand_on_door_events(now()).unwrap();
+        assert_eq!(told(&queue)[0], (0, (0..64).collect()));
+    }
+
+    #[test]
+    fn for_a_cloud_that_cannot_read_it_what_happened_leaves_the_outbox_and_the_rest_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = queue(&folder);
+        queue.take_door_events(&DoorEvents { lost: 7, ..seen(0..100) }, None, "hundred").unwrap();
+        queue.hand_on_door_events(now()).unwrap();
+        queue.take_door_events(&seen(100..101), Some("hundred"), "more").unwrap();
+        let end = Report {
+            job_id: JobId(uuid::Uuid::from_u128(1)),
+            revision: 1,
+            at: now(),
+            outcome: Outcome::Cancelled,
+            resolution: None,
+            rooms: Vec::new(),
+            local: None,
+        };
+        queue.report(&end).unwrap();
+        let before = queue.memory().unwrap().reports.last;
+        let after = queue.take_doors_back().unwrap().unwrap();
+        assert_eq!(after, Position { epoch: before.epoch + 1, n: 0 });
+        let first = Position { n: 1, ..after };
+        assert_eq!(queue.reports_after(after, 100).unwrap(), [(first, Message::Outcome(end))]);
+        assert_eq!(queue.take_doors_back().unwrap(), None);
+        // For a cloud that can, all of it is there once and in order.
+        queue.hand_on_door_events(now()).unwrap();
+        assert_eq!(told(&queue), [(7, (0..64).collect()), (0, (64..100).collect()), (0, vec![100])]);
     }
 
     #[test]

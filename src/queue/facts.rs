@@ -20,6 +20,8 @@ pub(super) const REVOKED: u8 = 4;
 const OPEN_END_KEPT: SignedDuration = SignedDuration::from_hours(365 * 24);
 /// Facts that one call forgets.
 const FORGOTTEN_AT_ONCE: i64 = 500;
+/// Grants that a cloud is asked about in a conversation.
+const ASKED_AT_ONCE: i64 = 500;
 /// Facts that are told once more at most, the newest.
 const TOLD_AGAIN: i64 = 10_000;
 
@@ -71,6 +73,35 @@ impl Queue {
         Ok(())
     }
 
+    /// Asks the cloud, which reads such reports, about grants of the desk's that it holds the report of and has not told: it
+    /// says how they are, or that they are gone. Once in a conversation; those that are told meanwhile change nothing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn ask_about_untold(&mut self) -> Result<(), StoreError> {
+        let untold: Vec<[u8; 16]> = self
+            .connection
+            .prepare_cached(
+                "SELECT grant_id FROM desired_grant WHERE made_here = 1 \
+                 AND grant_id NOT IN (SELECT job_id FROM report WHERE revision = ?1) LIMIT ?2",
+            )?
+            .query_map(params![MADE, ASKED_AT_ONCE], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for id in untold {
+            let id = AccessGrantId(uuid::Uuid::from_bytes(id));
+            let Some(grant) = self.desired_grant(id)? else { continue };
+            let kept = match self.fact(id, MADE)? {
+                Some(body) => self.readable::<GrantMade>(id, MADE, &body)?,
+                None => None,
+            };
+            // Who made it is not known of every one: it was told long ago.
+            let made =
+                kept.unwrap_or_else(|| GrantMade { at: grant.window.starts_at(), by: String::new(), grant });
+            self.report_made(&made)?;
+        }
+        Ok(())
+    }
+
     /// Whether the desk took a grant back and the cloud, when it said what arrived after the acknowledgement `heard`, may not
     /// have known that.
     pub(super) fn is_revoked_unheard(
@@ -97,7 +128,13 @@ impl Queue {
         let id = grant.access_grant_id;
         let Some(body) = self.fact(id, MADE)? else { return Ok(()) };
         let Some(made) = self.readable::<GrantMade>(id, MADE, &body)? else { return Ok(()) };
-        if made.grant == *grant {
+        let mut grant = grant.clone();
+        for code in &mut grant.codes {
+            let given_out =
+                made.grant.codes.iter().find(|known| known.access_method_id == code.access_method_id);
+            code.pin = code.pin.take().or_else(|| given_out.and_then(|known| known.pin.clone()));
+        }
+        if made.grant == grant {
             return Ok(());
         }
         let body = self.sealed(&place(id, MADE), &GrantMade { grant: grant.clone(), ..made });

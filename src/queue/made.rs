@@ -6,20 +6,24 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Queue;
+use super::{
+    DeskCode, LocalOrder, Queue,
+    codes::{Keypad, takes_codes},
+};
 use crate::{
     grants::{
-        GrantRequest, Means, Mode, Refused, ReservationFacts, TargetDoor, TargetSystem, Targets, plan_create,
+        Created, GrantRequest, Means, Mode, Refused, ReservationFacts, TargetDoor, TargetSystem, Targets,
+        plan_create,
     },
     model::{
         AcsEntranceId, AcsSystemId, DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DoorKind,
-        DoorName, GrantMade, GrantRevoked, JobId, Private, ReservationKey, SystemInventory, SystemName,
-        on_the_wire,
+        DoorName, GrantMade, GrantRevoked, JobId, Private, Refusal, ReservationKey, SystemInventory,
+        SystemName, on_the_wire,
     },
     store::StoreError,
 };
 
-/// What a person at the desk wants granted: a card for these doors.
+/// What a person at the desk wants granted: a card, a code or both, for these doors and locks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeskGrant {
     /// The caller's own name for it.
@@ -37,8 +41,28 @@ pub struct DeskGrant {
     /// Until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
-    /// The doors, each by its name, or by its system's and its own: `101` or `salto/101`.
+    /// The doors and locks, each by its name, or by its system's and its own: `101` or `salto/101`.
     pub doors: Vec<String>,
+    /// Whether a card is wanted, for the doors that cards open.
+    #[serde(default = "yes")]
+    pub card: bool,
+    /// The code that is wanted, for the locks that take codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<DeskCode>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A grant that a desk makes or takes back, and the jobs that follow from it: to be handed to [`Queue::accept_local`] in the
+/// same transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The grant.
+    pub grant: DesiredGrant,
+    /// What its devices are to hold from now on.
+    pub orders: Vec<LocalOrder>,
 }
 
 /// Why a grant is not made, or not taken back, at the desk.
@@ -52,6 +76,23 @@ pub enum GrantRefused {
     /// No system here has such a door.
     #[error("no access system here has a door {0}")]
     NoSuchDoor(String),
+    /// It is there, and cannot be opened by what was asked for.
+    #[error("{door} takes no {means}")]
+    TakesNone {
+        /// As it was named.
+        door: String,
+        /// A card or a code.
+        means: &'static str,
+    },
+    /// The PIN that was chosen is another's there, or may be, or the locks' rules forbid it.
+    #[error("this PIN cannot be had at {}: another has it there, or the lock takes no such PIN", .0.join(", "))]
+    PinNotToBeHad(Vec<String>),
+    /// No PIN is left there.
+    #[error("no PIN is left that could be given out at {}", .0.join(", "))]
+    NoPinLeft(Vec<String>),
+    /// The lock's system does not take the order.
+    #[error("{0}")]
+    NotTaken(Refusal),
     /// Several systems have such a door.
     #[error("several access systems have a door {door}: name one of {}", choices.join(", "))]
     DoorUnclear {
@@ -85,6 +126,10 @@ impl GrantRefused {
             Self::NeverTold => "never_told",
             Self::NoSuchDoor(_) => "entrance_unknown",
             Self::DoorUnclear { .. } => "entrance_unclear",
+            Self::TakesNone { .. } => "means_not_supported",
+            Self::PinNotToBeHad(_) => "requested_code_unavailable",
+            Self::NoPinLeft(_) => "no_code_left",
+            Self::NotTaken(refusal) => refusal.code.as_str(),
             Self::KeyTaken => "access_grant_key_already_exists",
             Self::ByRule(refused) => refused.name(),
             Self::NotKnown => "no_such_grant",
@@ -95,18 +140,17 @@ impl GrantRefused {
 }
 
 impl Queue {
-    /// Makes a grant by a person's word: it is there, and in the outbox, with the same commit. By the rules that the cloud
-    /// has for it, applied to what this site knows.
+    /// A grant that a person wishes, by the rules that the cloud has for it, applied to what this site knows. Nothing is kept
+    /// of it yet.
     ///
     /// # Errors
     /// Those of the database; a refusal is the inner result.
-    pub fn make_grant(
-        &mut self,
+    pub fn plan_grant(
+        &self,
         now: Timestamp,
-        wish: DeskGrant,
+        wish: &DeskGrant,
         systems: &[SystemInventory],
-        by: &str,
-    ) -> Result<Result<DesiredGrant, GrantRefused>, StoreError> {
+    ) -> Result<Result<Changed, GrantRefused>, StoreError> {
         if self.disk_is_full {
             return Err(StoreError::DiskFull);
         }
@@ -119,22 +163,37 @@ impl Queue {
             return Ok(Err(GrantRefused::KeyTaken));
         }
         let property = Property::new(systems);
-        let planned = match &wish.reservation_key {
-            Some(stay) => property.plan(now, &wish, &self.desired_of_stay(stay)?, &self.random),
-            None => property.plan(now, &wish, &[], &self.random),
+        let of_stay = match &wish.reservation_key {
+            Some(stay) => self.desired_of_stay(stay)?,
+            None => Vec::new(),
         };
-        let grant = match planned {
-            Ok(grant) => grant,
+        let (mut grant, keypads) = match property.plan(now, wish, &of_stay, &self.random) {
+            Ok(planned) => planned,
             Err(refused) => return Ok(Err(refused)),
         };
-        self.put_made(&grant)?;
-        self.report_made(&GrantMade { at: now, by: by.to_owned(), grant: grant.clone() })?;
-        let id = grant.access_grant_id;
-        self.audit_line(now, "granted_here", None, &format!("access grant {id} made at the site by {by}"))?;
-        Ok(Ok(grant))
+        if let Some(code) = &wish.code {
+            grant.codes = match self.plan_codes(now, grant.access_grant_id, grant.window, &keypads, code)? {
+                Ok(codes) => codes,
+                Err(refused) => return Ok(Err(refused)),
+            };
+        }
+        let orders = self.code_puts(now, &grant);
+        Ok(Ok(Changed { grant, orders }))
     }
 
-    /// Takes a grant back by a person's word. Cards that were written open until their printed end.
+    /// Makes a planned grant by a person's word: it is there, and in the outbox, with the same commit.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn make_grant(&mut self, now: Timestamp, grant: &DesiredGrant, by: &str) -> Result<(), StoreError> {
+        self.put_made(grant)?;
+        self.report_made(&GrantMade { at: now, by: by.to_owned(), grant: grant.clone() })?;
+        let id = grant.access_grant_id;
+        self.audit_line(now, "granted_here", None, &format!("access grant {id} made at the site by {by}"))
+    }
+
+    /// Takes a grant back by a person's word. Its codes go out of their devices; cards that were written open until their
+    /// printed end.
     ///
     /// # Errors
     /// Those of the database; a refusal is the inner result.
@@ -143,7 +202,7 @@ impl Queue {
         now: Timestamp,
         name: &str,
         by: &str,
-    ) -> Result<Result<DesiredGrant, GrantRefused>, StoreError> {
+    ) -> Result<Result<Changed, GrantRefused>, StoreError> {
         if self.disk_is_full {
             return Err(StoreError::DiskFull);
         }
@@ -164,7 +223,8 @@ impl Queue {
         self.report_revoked(&revoked, grant.window.ends_at())?;
         let detail = format!("access grant {access_grant_id} taken back at the site by {by}");
         self.audit_line(now, "revoked_here", None, &detail)?;
-        Ok(Ok(grant))
+        let orders = self.code_removals(now, &grant);
+        Ok(Ok(Changed { grant, orders }))
     }
 }
 
@@ -187,93 +247,117 @@ impl<'a> Property<'a> {
         AcsSystemId(uuid::Uuid::from_u128(place as u128 + 1))
     }
 
+    /// The grant with its cards, and the devices that its codes are for.
     fn plan(
         &self,
         now: Timestamp,
         wish: &DeskGrant,
         of_stay: &[DesiredGrant],
         random: &crate::seams::Random,
-    ) -> Result<DesiredGrant, GrantRefused> {
-        let targets = self.targets(&wish.doors)?;
+    ) -> Result<(DesiredGrant, Vec<Keypad<'a>>), GrantRefused> {
+        let (targets, keypads) = self.targets(wish)?;
+        let card = wish.card.then_some(Mode::Card);
+        let code = wish.code.as_ref().map(|_| Mode::Code);
         let request = GrantRequest {
             reservation_key: wish.reservation_key.clone(),
             starts_at: wish.starts_at,
             ends_at: wish.ends_at,
-            modes: vec![Mode::Card],
-            means: Means::default(),
+            modes: card.into_iter().chain(code).collect(),
+            means: Means { devices: !keypads.is_empty(), ..Means::default() },
         };
         let stay = ReservationFacts {
             rooms: self.rooms_of(of_stay),
             windows: of_stay.iter().map(|grant| grant.window).collect(),
         };
         let plan = plan_create(&request, &targets, &stay, now, random)?;
-        let name_of = |id: AcsSystemId| {
-            let found = targets.systems.iter().find(|system| system.id == id);
-            found.map_or_else(|| targets.systems[0].name.clone(), |system| system.name.clone())
-        };
-        let doors_of = |system: &TargetSystem| DesiredDoors {
-            system: system.name.clone(),
-            doors: targets.doors_of(system.id).into_iter().map(|door| door.name.clone()).collect(),
-        };
-        Ok(DesiredGrant {
-            access_grant_id: plan.id,
-            access_grant_key: wish.access_grant_key.clone(),
-            reservation_key: wish.reservation_key.clone(),
-            guest_name: Some(wish.guest_name.clone()),
-            window: plan.window,
-            doors: targets.systems.iter().map(doors_of).collect(),
-            cards: plan
-                .methods
-                .iter()
-                .map(|method| DesiredCard {
-                    access_method_id: method.id,
-                    system: name_of(method.system),
-                    state: DesiredCardState::EncodingRequired,
-                    why: None,
-                })
-                .collect(),
-        })
+        Ok((grant_of(wish, &plan, &targets), keypads))
     }
 
-    fn targets(&self, names: &[String]) -> Result<Targets, GrantRefused> {
-        let mut targets = Targets::default();
-        for name in names {
-            let (id, system, door, kind) = self.door(name)?;
-            let system_id = self.system_id(&system.name);
-            if !targets.systems.iter().any(|known| known.id == system_id) {
-                targets.systems.push(TargetSystem {
-                    id: system_id,
-                    name: system.name.clone(),
-                    capabilities: system.capabilities.clone(),
-                    checkout_on_last_grant: system.checkout_on_last_grant,
-                    override_after_deleted_card: system.override_after_deleted_card,
-                });
+    /// What each name means: a door that cards open, a device that takes codes, or both where both are wanted.
+    fn targets(&self, wish: &DeskGrant) -> Result<(Targets, Vec<Keypad<'a>>), GrantRefused> {
+        let (mut targets, mut keypads) = (Targets::default(), Vec::new());
+        for name in &wish.doors {
+            let door = if wish.card { self.door(name)? } else { None };
+            let keypad = if wish.code.is_some() { self.keypad(name)? } else { None };
+            if door.is_none() && keypad.is_none() {
+                return Err(self.not_for(name, wish));
             }
-            if !targets.doors.iter().any(|known| known.id == id) {
-                targets.doors.push(TargetDoor { id, system: system_id, name: door.clone(), kind });
+            if let Some((id, system, door, kind)) = door {
+                self.add_door(&mut targets, id, system, door, kind);
             }
+            let is_new = |keypad: &Keypad<'_>| {
+                let same = |known: &Keypad<'_>| std::ptr::eq(known.device, keypad.device);
+                !keypads.iter().any(same)
+            };
+            let keypad = keypad.filter(is_new);
+            keypads.extend(keypad);
         }
-        Ok(targets)
+        let (no_door, no_keypad) = (targets.doors.is_empty(), keypads.is_empty());
+        let takes_none = |means| GrantRefused::TakesNone { door: wish.doors.join(", "), means };
+        match (wish.card && no_door, wish.code.is_some() && no_keypad) {
+            (true, _) => Err(takes_none("card")),
+            (_, true) => Err(takes_none("code")),
+            _ => Ok((targets, keypads)),
+        }
     }
 
+    /// Why a name means nothing that was asked for.
+    fn not_for(&self, name: &str, wish: &DeskGrant) -> GrantRefused {
+        let is_there = matches!(self.door(name), Ok(Some(_)) | Err(_)) || self.has_device(name);
+        let means = if wish.code.is_some() { "code" } else { "card" };
+        match is_there {
+            true => GrantRefused::TakesNone { door: name.to_owned(), means },
+            false => GrantRefused::NoSuchDoor(name.to_owned()),
+        }
+    }
+
+    fn add_door(
+        &self,
+        targets: &mut Targets,
+        id: AcsEntranceId,
+        system: &SystemInventory,
+        door: &DoorName,
+        kind: DoorKind,
+    ) {
+        let system_id = self.system_id(&system.name);
+        if !targets.systems.iter().any(|known| known.id == system_id) {
+            targets.systems.push(TargetSystem {
+                id: system_id,
+                name: system.name.clone(),
+                capabilities: system.capabilities.clone(),
+                checkout_on_last_grant: system.checkout_on_last_grant,
+                override_after_deleted_card: system.override_after_deleted_card,
+            });
+        }
+        if !targets.doors.iter().any(|known| known.id == id) {
+            targets.doors.push(TargetDoor { id, system: system_id, name: door.clone(), kind });
+        }
+    }
+
+    /// The door that a name means.
     fn door(
         &self,
         name: &str,
-    ) -> Result<(AcsEntranceId, &'a SystemInventory, &'a DoorName, DoorKind), GrantRefused> {
+    ) -> Result<Option<(AcsEntranceId, &'a SystemInventory, &'a DoorName, DoorKind)>, GrantRefused> {
         let whole = |system: &SystemInventory, door: &DoorName| format!("{}/{door}", system.name);
-        let mut found = self
+        let found = self
             .doors
             .iter()
-            .filter(|(_, (system, door, _))| door.as_str() == name || whole(system, door) == name);
-        let Some((id, &(system, door, kind))) = found.next() else {
-            return Err(GrantRefused::NoSuchDoor(name.to_owned()));
-        };
-        let others: Vec<_> = found.map(|(_, (system, door, _))| whole(system, door)).collect();
-        if others.is_empty() {
-            return Ok((*id, system, door, kind));
-        }
-        let choices = [vec![whole(system, door)], others].concat();
-        Err(GrantRefused::DoorUnclear { door: name.to_owned(), choices })
+            .filter(|(_, (system, door, _))| door.as_str() == name || whole(system, door) == name)
+            .map(|(id, &(system, door, kind))| ((*id, system, door, kind), whole(system, door)));
+        only_one(name, found.collect())
+    }
+
+    /// The device for codes that a name means.
+    fn keypad(&self, name: &str) -> Result<Option<Keypad<'a>>, GrantRefused> {
+        let found = devices(self.systems)
+            .filter(|keypad| is_named(keypad, name) && takes_codes(keypad.system, keypad.device))
+            .map(|keypad| (keypad, keypad.name()));
+        only_one(name, found.collect())
+    }
+
+    fn has_device(&self, name: &str) -> bool {
+        devices(self.systems).any(|keypad| is_named(&keypad, name))
     }
 
     /// The rooms that these grants lead to.
@@ -286,6 +370,51 @@ impl<'a> Property<'a> {
             .iter()
             .filter(|(_, (system, door, kind))| *kind == DoorKind::Room && is_of(&system.name, door));
         rooms.map(|(id, _)| *id).collect()
+    }
+}
+
+fn devices(systems: &[SystemInventory]) -> impl Iterator<Item = Keypad<'_>> {
+    systems.iter().flat_map(|system| system.devices.iter().map(move |device| Keypad { system, device }))
+}
+
+fn is_named(keypad: &Keypad<'_>, name: &str) -> bool {
+    keypad.device.name.as_str() == name || keypad.name() == name
+}
+
+/// What a name means, of what it may mean, each with the name that leaves no doubt.
+fn only_one<T>(name: &str, mut found: Vec<(T, String)>) -> Result<Option<T>, GrantRefused> {
+    if found.len() > 1 {
+        let choices = found.into_iter().map(|(_, whole)| whole).collect();
+        return Err(GrantRefused::DoorUnclear { door: name.to_owned(), choices });
+    }
+    Ok(found.pop().map(|(one, _)| one))
+}
+
+/// A planned grant as the cloud will be told of it; its codes are not planned yet.
+fn grant_of(wish: &DeskGrant, plan: &Created, targets: &Targets) -> DesiredGrant {
+    let name_of = |id: AcsSystemId| {
+        let found = targets.systems.iter().find(|system| system.id == id);
+        found.map_or_else(|| targets.systems[0].name.clone(), |system| system.name.clone())
+    };
+    let doors_of = |system: &TargetSystem| DesiredDoors {
+        system: system.name.clone(),
+        doors: targets.doors_of(system.id).into_iter().map(|door| door.name.clone()).collect(),
+    };
+    let card = |method: &crate::grants::NewMethod| DesiredCard {
+        access_method_id: method.id,
+        system: name_of(method.system),
+        state: DesiredCardState::EncodingRequired,
+        why: None,
+    };
+    DesiredGrant {
+        access_grant_id: plan.id,
+        access_grant_key: wish.access_grant_key.clone(),
+        reservation_key: wish.reservation_key.clone(),
+        guest_name: Some(wish.guest_name.clone()),
+        window: plan.window,
+        doors: targets.systems.iter().map(doors_of).collect(),
+        cards: plan.methods.iter().map(card).collect(),
+        codes: Vec::new(),
     }
 }
 
@@ -376,8 +505,13 @@ mod tests {
                 starts_at: Some(at(hours.start * 3_600)),
                 ends_at: Some(at(hours.end * 3_600)),
                 doors: doors.iter().map(ToString::to_string).collect(),
+                card: true,
+                code: None,
             };
-            self.queue.make_grant(at(0), wish, &property(), "Kari").unwrap()
+            let Changed { grant, orders } = self.queue.plan_grant(at(0), &wish, &property()).unwrap()?;
+            assert_eq!(orders, []);
+            self.queue.make_grant(at(0), &grant, "Kari").unwrap();
+            Ok(grant)
         }
 
         fn outbox(&self) -> Vec<Message> {
@@ -449,11 +583,63 @@ mod tests {
     }
 
     #[test]
+    fn a_memory_that_was_set_back_asks_again_about_grants_that_the_cloud_never_told() {
+        let mut desk = told();
+        let grant = desk.make("stay-1", &["102"], 0..24).unwrap();
+        desk.is_heard();
+        let job = LocalOrder { job: job(9, unlock("gate")), origin: Origin::Person, retries: None };
+        desk.queue.accept_local(at(1), job, Err(Refusal::new(Code::DeviceUnknown, "")), false).unwrap();
+        desk.queue.restored(at(5)).unwrap();
+        let made = GrantMade { at: at(0), by: "Kari".into(), grant: grant.clone() };
+        let epoch = desk.queue.memory().unwrap().reports.last.epoch;
+        let first = desk.queue.reports_after(Position { epoch, n: 0 }, 100).unwrap();
+        assert_eq!(first.len(), 2);
+        assert_eq!(
+            first[0],
+            (Position { epoch, n: 1 }, Message::GrantMade(made)),
+            "before all that was not heard"
+        );
+        // The cloud had deleted it long ago, and says so now.
+        let up_to = Position { epoch: 2, n: 1 };
+        let gone = Desired { up_to, grants: Vec::new(), gone: vec![grant.access_grant_id], complete: true };
+        desk.queue.take_desired(&gone).unwrap();
+        assert_eq!(desk.queue.desired_named("stay-1").unwrap(), []);
+    }
+
+    #[test]
+    fn a_cloud_that_heard_of_a_grant_and_never_told_it_is_asked_until_it_says_how_it_is() {
+        let mut desk = told();
+        let grant = desk.make("stay-1", &["102"], 0..24).unwrap();
+        desk.queue.ask_about_untold().unwrap();
+        assert_eq!(desk.outbox().len(), 1, "it is not heard yet");
+        desk.is_heard();
+        // A file from before the desk's words were kept has nothing but the grant.
+        for forgets in [false, true] {
+            if forgets {
+                desk.queue.connection.execute("DELETE FROM desk_fact", []).unwrap();
+            }
+            // What was acknowledged goes along with what comes.
+            desk.queue.connection.execute("DELETE FROM report", []).unwrap();
+            let before = desk.queue.memory().unwrap().reports.last;
+            desk.queue.ask_about_untold().unwrap();
+            desk.queue.ask_about_untold().unwrap();
+            let asked = desk.queue.reports_after(before, 100).unwrap();
+            let [(_, Message::GrantMade(made))] = asked.as_slice() else { panic!("{asked:?}") };
+            assert_eq!(made.grant, grant);
+        }
+        desk.queue.connection.execute("DELETE FROM report", []).unwrap();
+        desk.is_told(1, 1, vec![grant]);
+        let before = desk.queue.memory().unwrap().reports.last;
+        desk.queue.ask_about_untold().unwrap();
+        assert_eq!(desk.queue.reports_after(before, 100).unwrap(), []);
+    }
+
+    #[test]
     fn a_grant_that_is_taken_back_is_gone_and_in_the_outbox_behind_its_making() {
         let mut desk = told();
         let grant = desk.make("stay-1", &["102"], 0..24).unwrap();
         let gone = desk.queue.revoke_grant(at(5), "stay-1", "Kari").unwrap().unwrap();
-        assert_eq!(gone, grant);
+        assert_eq!((gone.grant, gone.orders), (grant.clone(), Vec::new()));
         assert_eq!(desk.queue.desired_named("stay-1").unwrap(), []);
         let access_grant_id = grant.access_grant_id;
         let revoked = Message::GrantRevoked(GrantRevoked { at: at(5), by: "Kari".into(), access_grant_id });

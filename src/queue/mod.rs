@@ -35,6 +35,7 @@
 //! This room sees no driver, no network and no task.
 
 mod cards;
+mod codes;
 mod confirm;
 mod desired;
 mod doors;
@@ -66,12 +67,13 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
 pub use cards::{CardStanding, DeskCard, DeskRefused};
+pub use codes::{CodeStanding, CodeState, DeskCode};
 pub use confirm::{ConfirmRefused, Unconfirmed};
 pub use desired::DesiredHeld;
 pub use doors::{DOOR_EVENTS_KEPT, HandedOn};
 pub use import::Imported;
 pub use lanes::LanePause;
-pub use made::{DeskGrant, GrantRefused};
+pub use made::{Changed, DeskGrant, GrantRefused};
 pub use outbox::Resumed;
 pub use restore::Restored;
 pub use retry::RetryRefused;
@@ -82,7 +84,7 @@ use self::{
     owed::Owed,
     policy::Event,
     slots::Ordered,
-    store::Row,
+    store::{Arrived, Row},
 };
 use crate::{
     config::{AgentConfig, Limits, SystemConfig},
@@ -281,7 +283,8 @@ pub struct Queue {
     /// The last report that a cloud can have heard of this memory: what it held when its cloud was met last or, if later,
     /// when it was opened first since then; and what was handed out since.
     handed_out: Position,
-    /// Tells this opening from all others: what an earlier one heard of its cloud says nothing about this memory.
+    /// Tells this opening from all others, up to when it parts from its cloud: what was heard of it before says nothing
+    /// about what is numbered since.
     life: i64,
     cards_sent: Option<CardsSent>,
     /// Nothing new is taken. Removals of the agent's own are part of what ended and come all the same.
@@ -442,7 +445,7 @@ impl Queue {
             return Err(StoreError::DiskFull);
         }
         // Whatever would be said of it today, it may have been done in its time.
-        if self.is_forgotten(now, &job, origin)? {
+        if origin == Origin::Cloud && self.may_be_forgotten(now, &job, &arrived)? {
             let mut row = self.received_row(job, admission.ok(), origin, retries, None)?;
             row.note_card();
             self.forget_cancelled_ahead(job_id)?;
@@ -528,13 +531,14 @@ impl Queue {
         Ok(Accepted::Ended(outcome))
     }
 
-    /// Whether a job that comes too late may be one that was done in its time: a cloud that was set back orders again what
-    /// it has forgotten the end of, and this side may have purged it, or have been set back as well.
-    fn is_forgotten(&self, now: Timestamp, job: &Job, origin: Origin) -> Result<bool, StoreError> {
-        Ok(origin == Origin::Cloud
-            && !job.order.kind().is_repeatable()
-            && too_late(now, job).is_some()
-            && self.may_be_forgotten(job)?)
+    /// Whether a job that this memory does not know may be one that was done: a cloud that was set back orders again what it
+    /// has forgotten the end of. This side has purged it, if it comes too late, or was set back as well, after it was made.
+    fn may_be_forgotten(&self, now: Timestamp, job: &Job, arrived: &Arrived) -> Result<bool, StoreError> {
+        if job.order.kind().is_repeatable() {
+            return Ok(false);
+        }
+        let is_from_before = arrived.set_back_at.is_some_and(|at| job.created_at.as_millisecond() <= at);
+        Ok(is_from_before || too_late(now, job).is_some() && self.may_be_purged(job)?)
     }
 
     fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
@@ -1070,7 +1074,7 @@ impl Queue {
             }
             let room = self.room(system, name)?.unwrap_or_else(|| ledger::Room::unseen(now));
             // Not when it was sent: nobody else looks at the room before it has ended, and the card waits for that commit.
-            if matches!(settled, Settled::Done { .. } | Settled::Unclear) && row.began_stay_in(&room) {
+            if matches!(settled, Settled::Done { .. } | Settled::Unclear) && row.began_stay_in(name, &room) {
                 self.put_stay(system, name, key, row.job_id)?;
             }
             let was_changed = room.changed_elsewhere;
@@ -1160,9 +1164,12 @@ impl Row {
     }
 
     /// Whether it is at work and begins its reservation's stay in a room; what is known of the room may be lost.
-    fn began_stay_in(&self, room: &ledger::Room) -> bool {
+    fn began_stay_in(&self, name: &DoorName, room: &ledger::Room) -> bool {
+        let order = self.body.as_ref().map(|body| &body.job.order);
+        let moves_into =
+            matches!(order, Some(Order::StayModify(stay)) if stay.to_room.as_ref() == Some(name));
         let begins = self.treatment == Some(Treatment::Override) || room.is_begun_by(self.job_id);
-        self.state == JobState::Sent && begins
+        self.state == JobState::Sent && (begins || moves_into)
     }
 
     /// What its success means to its rooms. Without the system's word, the end that was ordered is what is printed.

@@ -119,12 +119,16 @@ impl Queue {
             return Ok(false);
         }
         self.hold_orders(Position { epoch, n: 0 })?;
-        // The reason is said once; the connection may have broken before it was heard or stored.
+        // The reason is said once; the connection may have broken before it was heard or stored. The first epoch of all
+        // needs none.
         let is_behind = match reason {
             Some(EpochReason::ReceiverBehind) => true,
             Some(EpochReason::SenderBehind) => false,
-            None => held.epoch > 0,
+            None => held.epoch > 0 || epoch > 1,
         };
+        if is_behind || held == Position::LOST {
+            self.note_set_back(now)?;
+        }
         if is_behind {
             // One that was empty, or set back on purpose, holds nothing from before but what came after, or what was
             // judged when it came: the rooms of a copy of the ledger, and those of a backup.
@@ -149,6 +153,7 @@ impl Queue {
         reason: Option<EpochReason>,
         reports_received: Position,
     ) -> Result<Resumed, StoreError> {
+        self.note_set_back_no_later(now)?;
         let mut forgot = self.continue_orders(now, orders_epoch, reason)?;
         let mut reports = self.memory()?.reports;
         reports.last.n = match self.handed_out.epoch.cmp(&reports.last.epoch) {
@@ -168,6 +173,7 @@ impl Queue {
                     // The orders agree: none came since, and those that wait here may have been done.
                     self.doubt_unfinished(now, &[JobState::Received, JobState::Waiting])?;
                     self.forgot(now)?;
+                    self.note_set_back(now)?;
                     forgot = true;
                 }
                 self.begin_reports_epoch(epoch)?;
@@ -179,6 +185,13 @@ impl Queue {
                 Ok(Resumed { reports_after: Position { epoch, n: 0 }, forgot })
             }
         }
+    }
+
+    /// The connection to the cloud is gone. What is numbered from here on no cloud can have heard of this memory until both
+    /// meet again, and that is remembered with it: also an agent that is a copy of a running one, and is opened again
+    /// before it meets its cloud, is known for an old one by a cloud that holds such numbers.
+    pub fn parted(&mut self) {
+        self.life = i64::from_le_bytes(self.random.bytes());
     }
 
     /// The cloud has compared what it heard with what this memory holds: from here on what is numbered is new to it.
@@ -259,6 +272,13 @@ impl Queue {
             [TOLD_AGAIN],
         )?;
         forgotten.into_iter().try_for_each(|job_id| self.report_anew(now, job_id))?;
+        self.put_behind(waiting)
+    }
+
+    /// What the desk did to grants goes into the outbox of an epoch that has just begun, before all that stands there.
+    pub(super) fn put_facts_first(&mut self) -> Result<(), StoreError> {
+        let waiting = self.memory()?.reports.last.n;
+        self.report_facts_again()?;
         self.put_behind(waiting)
     }
 

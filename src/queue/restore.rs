@@ -3,7 +3,8 @@
 //! Between the moment it is of and now, jobs may have been done that it knows nothing of, or knows as waiting. So
 //! nothing unfinished in it is ever done: it ends `unknown`. No room's state is certain, the reports begin a new epoch,
 //! and the cloud is told that what it once handed over may be gone, so that it ends that in doubt rather than sending
-//! it again.
+//! it again. A cloud that was set back as well may have forgotten that it handed it over: so whatever was made before both
+//! met again, must not be repeated and is not known here, is in doubt as well.
 
 use std::path::{Path, PathBuf};
 
@@ -124,12 +125,29 @@ impl Queue {
         let epoch = self.memory()?.reports.last.epoch + 1;
         let epoch = epoch.max(now.as_second().try_into().unwrap_or(0));
         self.begin_reports_epoch(epoch)?;
+        // The cloud may have told since that such a grant is gone: it is asked, and not only about what it never heard.
+        self.put_facts_first()?;
         self.hold_orders(Position::LOST)?;
         self.doubt_desired()?;
-        self.connection.execute("UPDATE memory SET set_back_at = ?1", [now.as_millisecond()])?;
+        self.note_set_back(now)?;
         let detail = format!("{in_doubt} unfinished jobs are in doubt; reports go on in epoch {epoch}");
         self.audit_line(now, "memory_restored", None, &detail)?;
         Ok(Restored { in_doubt, reports_epoch: epoch })
+    }
+
+    /// Of what was made up to now this memory may have forgotten anything. Noted again when the cloud is met, by whose clock
+    /// orders are made: until then there is only that of the host, and nobody orders.
+    pub(super) fn note_set_back(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.connection.execute("UPDATE memory SET set_back_at = ?1", [now.as_millisecond()])?;
+        Ok(())
+    }
+
+    /// The cloud's clock was ahead when that was noted: by what it says now nothing can have been made later.
+    pub(super) fn note_set_back_no_later(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached("UPDATE memory SET set_back_at = ?1 WHERE set_back_at > ?1")?
+            .execute([now.as_millisecond()])?;
+        Ok(())
     }
 
     /// Ends in doubt what this memory holds for unfinished: it may have been done since the moment the memory is of.

@@ -26,7 +26,7 @@ pub(super) const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its end.
 const DOUBTS: usize = 4;
 /// A removal is never too late: its deadline is the year 9000, far away and still a date that every reader can print.
-const NEVER: i64 = 221_845_392_000;
+pub(super) const NEVER: i64 = 221_845_392_000;
 
 /// What decides a slot, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,17 @@ impl Holds {
         }
     }
 
+    fn put_by(&self, jobs: &mut Vec<JobId>) {
+        match self {
+            Self::Nothing => {}
+            Self::Content { job_id, .. } => jobs.push(*job_id),
+            Self::Either { before, after, .. } => {
+                before.put_by(jobs);
+                after.put_by(jobs);
+            }
+        }
+    }
+
     fn depth(&self) -> usize {
         match self {
             Self::Nothing | Self::Content { .. } => 0,
@@ -136,6 +147,21 @@ impl Slot {
             End::At(until) => (first < until).then_some(first),
             End::Never => Some(first),
             End::Empty => None,
+        }
+    }
+
+    /// The jobs whose contents may be in it.
+    pub(super) fn put_by(&self) -> Vec<JobId> {
+        let mut jobs = Vec::new();
+        self.holds.put_by(&mut jobs);
+        jobs
+    }
+
+    /// The job whose content is in it, where that is known.
+    pub(super) fn certainly_put_by(&self) -> Option<JobId> {
+        match self.holds {
+            Holds::Content { job_id, .. } => Some(job_id),
+            Holds::Nothing | Holds::Either { .. } => None,
         }
     }
 
@@ -434,6 +460,11 @@ impl Queue {
             return Ok(None);
         };
         Ok(self.slot(&index)?.map(|slot| (index, slot)))
+    }
+
+    /// The slot that an order is about, if any order for it ever came.
+    pub(super) fn slot_for(&self, system: &SystemName, order: &Order) -> Result<Option<Slot>, StoreError> {
+        self.slot_index(system, order).map_or(Ok(None), |index| self.slot(&index))
     }
 
     fn slot(&self, index: &[u8; 32]) -> Result<Option<Slot>, StoreError> {

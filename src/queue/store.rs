@@ -109,6 +109,8 @@ pub(super) struct Arrived {
     pub(super) is_held: bool,
     /// It was taken back before it came.
     pub(super) is_cancelled: bool,
+    /// Until when jobs were made that may have been here and be forgotten: this memory was set back then.
+    pub(super) set_back_at: Option<i64>,
     /// How many others wait.
     pub(super) waiting: u64,
 }
@@ -268,14 +270,13 @@ impl Queue {
         Ok((gone, latest))
     }
 
-    /// Whether a job may have been here, have ended and be forgotten.
-    pub(super) fn may_be_forgotten(&self, job: &Job) -> Result<bool, StoreError> {
-        let (purged_before, set_back_at): (i64, Option<i64>) = self
+    /// Whether a job that this memory would have kept until its deadline may have ended here and been purged since.
+    pub(super) fn may_be_purged(&self, job: &Job) -> Result<bool, StoreError> {
+        let purged_before: i64 = self
             .connection
-            .prepare_cached("SELECT purged_before, set_back_at FROM memory")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(job.expires_at.as_millisecond() < purged_before
-            || set_back_at.is_some_and(|at| job.created_at.as_millisecond() <= at))
+            .prepare_cached("SELECT purged_before FROM memory")?
+            .query_row([], |row| row.get(0))?;
+        Ok(job.expires_at.as_millisecond() < purged_before)
     }
 
     pub(super) fn holds(&self, job_id: JobId) -> Result<bool, StoreError> {
@@ -291,13 +292,15 @@ impl Queue {
             .prepare_cached(
                 "SELECT EXISTS(SELECT 1 FROM job WHERE job_id = ?1), \
                  EXISTS(SELECT 1 FROM cancelled_ahead WHERE job_id = ?1), \
+                 (SELECT set_back_at FROM memory), \
                  (SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting')",
             )?
             .query_row([job_id.0.as_bytes()], |row| {
                 Ok(Arrived {
                     is_held: row.get(0)?,
                     is_cancelled: row.get(1)?,
-                    waiting: self.with_those_that_moved(row.get(2)?),
+                    set_back_at: row.get(2)?,
+                    waiting: self.with_those_that_moved(row.get(3)?),
                 })
             })?)
     }

@@ -132,15 +132,16 @@ impl<S: Store> Bench<S> {
     fn work_here(&self) {
         let Ok(mut bench) = self.work.try_lock() else { return self.thread.unpark() };
         let Some(work) = bench.as_mut() else { return };
-        match catch_unwind(AssertUnwindSafe(|| work.work_here())) {
-            Ok(Next::Nothing) => {}
-            Ok(Next::CallThread) => self.thread.unpark(),
-            Err(_) => {
-                tracing::error!("the database writer panicked");
-                // Nobody knows what is half done: whoever waits is told that nothing works here any more.
-                *bench = None;
-                self.thread.unpark();
-            }
+        let next = catch_unwind(AssertUnwindSafe(|| work.work_here())).unwrap_or_else(|_| {
+            tracing::error!("the database writer panicked");
+            // Nobody knows what is half done: whoever waits is told that nothing works here any more.
+            *bench = None;
+            Next::CallThread
+        });
+        // Called any earlier, the thread would wake only to wait for the lock.
+        drop(bench);
+        if next == Next::CallThread {
+            self.thread.unpark();
         }
     }
 }

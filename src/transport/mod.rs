@@ -1,7 +1,9 @@
-//! Lines to devices: serial ports and TCP sockets, and the one shell that runs a pure session over any of them.
+//! Lines to devices: serial ports and TCP sockets, the one shell that runs a pure session over any of them, and HTTP to
+//! servers on the property.
 //!
-//! This room knows no protocol.
+//! This room knows no protocol of a device.
 
+pub mod http;
 mod line;
 mod shell;
 

@@ -12,10 +12,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use latchd::{
     cloud::{enrol::requested_key, tls::public_key_hash},
-    drivers::visionline::{
-        codec::Framing,
-        command::{Command, MakeCard},
-        session::{Conversation, Manners, Result as Came},
+    drivers::{
+        visionline::{
+            codec::Framing,
+            command::{Command, MakeCard},
+            session::{Conversation, Manners, Result as Came},
+        },
+        xml,
     },
     link::{Proxy, Trouble, ask_proxy},
     model::BridgeId,
@@ -34,7 +37,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 9] = [
+pub(crate) const TARGETS: [(&str, Target); 10] = [
     ("certificate", certificate),
     ("certificate_request", certificate_request),
     ("enrolment_answer", enrolment_answer),
@@ -44,6 +47,7 @@ pub(crate) const TARGETS: [(&str, Target); 9] = [
     ("statement", statement),
     ("visionline", visionline),
     ("websocket", websocket),
+    ("xml", xml),
 ];
 
 fn cloud() -> SigningKey {
@@ -277,4 +281,24 @@ fn conversed(framing: Framing, bytes: &[u8], at_a_time: usize) -> String {
             }
         }
     }
+}
+
+/// What a server on the property may send where XML is awaited: a tree that is no larger than what was sent.
+pub(crate) fn xml(bytes: &[u8]) {
+    let limits = xml::Limits { bytes: 64 * 1024, depth: 8, elements: 500 };
+    let Ok(root) = xml::read(bytes, limits) else { return };
+    let (mut elements, mut size) = (0, 0);
+    for element in root.all() {
+        elements += 1;
+        let attributes: usize = element.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        size += element.name.len() + element.text.len() + attributes;
+    }
+    assert!(elements <= limits.elements && size <= bytes.len());
+    let mut depth = 0;
+    let mut level: Vec<_> = [&root].into();
+    while !level.is_empty() {
+        depth += 1;
+        level = level.into_iter().flat_map(|element| &element.children).collect();
+    }
+    assert!(depth <= limits.depth);
 }

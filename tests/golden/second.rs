@@ -4,9 +4,10 @@ use std::process::Command;
 
 use latchd::{
     model::{
-        DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant, DeviceName, DoorAct, DoorEvent,
-        DoorEvents, DoorMeans, DoorName, GrantMade, GrantRevoked, Kind, LocalCard, LocalJob, Origin, Outcome,
-        Private, Report, ReservationKey, Success, SystemKind, SystemName, Window, Written,
+        DesiredCard, DesiredCardState, DesiredCode, DesiredDevice, DesiredDoors, DesiredGrant, DeviceName,
+        DoorAct, DoorEvent, DoorEvents, DoorMeans, DoorName, GrantMade, GrantRevoked, Kind, LocalCard,
+        LocalJob, Origin, Outcome, Private, Report, ReservationKey, Success, SystemKind, SystemName, Window,
+        Written,
     },
     protocol::{Desired, Envelope, Frame, Message, Position, StreamName},
 };
@@ -58,6 +59,7 @@ fn desired() -> Vec<Frame> {
             card(83, &salto, DesiredCardState::InDoubt, None),
             card(84, &vostio, DesiredCardState::NotReady, Some("the access system no longer has room 7")),
         ],
+        codes: Vec::new(),
     };
     let least = DesiredGrant {
         access_grant_id: id(65),
@@ -67,6 +69,7 @@ fn desired() -> Vec<Frame> {
         window: Window::new(values::noon(), None).unwrap(),
         doors: Vec::new(),
         cards: Vec::new(),
+        codes: Vec::new(),
     };
     [
         Desired { up_to: place(4, 16), grants: vec![family, least], gone: Vec::new(), complete: false },
@@ -77,15 +80,18 @@ fn desired() -> Vec<Frame> {
     .into()
 }
 
-/// A make that a cloud of version 1 does not know.
+/// Makes that a cloud of version 1 does not know.
 fn inventories() -> Vec<Frame> {
-    let mut inventory = values::inventories().next().unwrap();
-    inventory.systems.truncate(1);
-    for system in &mut inventory.systems {
-        system.name = SystemName::new("visionline").unwrap();
-        system.kind = SystemKind::Visionline;
-    }
-    vec![Frame::Inventory(inventory)]
+    let of_kind = |kind: SystemKind| {
+        let mut inventory = values::inventories().next().unwrap();
+        inventory.systems.truncate(1);
+        for system in &mut inventory.systems {
+            system.name = SystemName::new(kind.as_str()).unwrap();
+            system.kind = kind;
+        }
+        Frame::Inventory(inventory)
+    };
+    [SystemKind::Visionline, SystemKind::KabaMessenger].map(of_kind).into()
 }
 
 fn acknowledgements() -> Vec<Message> {
@@ -130,6 +136,33 @@ fn made() -> Vec<Message> {
     desired.grants.into_iter().map(made).map(Message::GrantMade).collect()
 }
 
+/// What version 2 has come to hold since its first files were written.
+const LATER_MADE: &str = "message-grant_made-codes.json";
+
+/// A grant with codes, whose PIN a desk gave out.
+fn made_with_codes() -> Vec<Message> {
+    let device = |name: &str| DesiredDevice {
+        system: SystemName::new("keypads").unwrap(),
+        device: DeviceName::new(name).unwrap(),
+    };
+    let codes = vec![DesiredCode {
+        access_method_id: id(85),
+        devices: vec![device("101"), device("back door")],
+        pin: Some(Private::new("482913")),
+    }];
+    let grant = DesiredGrant {
+        access_grant_id: id(68),
+        access_grant_key: None,
+        reservation_key: None,
+        guest_name: None,
+        window: Window::new(values::noon(), None).unwrap(),
+        doors: Vec::new(),
+        cards: Vec::new(),
+        codes,
+    };
+    vec![Message::GrantMade(GrantMade { at: values::noon(), by: "Maria, front desk".into(), grant })]
+}
+
 fn revoked() -> Vec<Message> {
     let by = "Maria, front desk".into();
     vec![Message::GrantRevoked(GrantRevoked { at: values::noon(), by, access_grant_id: id(64) })]
@@ -165,6 +198,7 @@ fn frames_and_messages_are_read_as_they_were_and_written_as_they_are() {
     check_of(2, "message-acknowledgement.json", &acknowledgements());
     check_of(2, "message-outcome.json", &outcomes());
     check_of(2, "message-grant_made.json", &made());
+    check_of(2, LATER_MADE, &made_with_codes());
     check_of(2, "message-grant_revoked.json", &revoked());
     check_of(2, "message-door_events.json", &door_events());
 }

@@ -258,7 +258,7 @@ fn what_both_sides_made_and_took_back_without_hearing_each_other_is_the_same_on_
 }
 
 #[test]
-fn a_desk_refuses_what_the_rules_of_stays_forbid_and_what_only_the_cloud_can_give() {
+fn a_desk_refuses_what_the_rules_of_stays_forbid_and_what_no_door_takes() {
     let mut site = Site::start();
     site.grant("Ada", "stay-1", &["101"]);
     grants(&site, "stay-1", 1);
@@ -272,7 +272,7 @@ fn a_desk_refuses_what_the_rules_of_stays_forbid_and_what_only_the_cloud_can_giv
         (&["--door", "102", "--reservation", "stay-1", "--card"][..], "requires_cleanup"),
         (&["--door", "102", "--card"], "reservation_key_required"),
         (&["--door", "999", "--reservation", "stay-9", "--card"], "has a door 999"),
-        (&["--door", "102", "--reservation", "stay-9", "--code"], "PINs and mobile keys come from the cloud"),
+        (&["--door", "102", "--reservation", "stay-9", "--code"], "102 takes no code"),
     ] {
         let told = create(more);
         assert!(told.contains(words), "{told}");

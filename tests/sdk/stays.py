@@ -386,6 +386,58 @@ def the_desk_goes_on_while_the_cloud_is_away_and_the_client_sees_what_it_did():
     assert card in {event.acs_credential_id for event in told_of("acs_credential.issued")}
 
 
+def a_desk_gives_out_a_pin_while_the_cloud_is_away_and_the_client_sees_the_same_one():
+    lock = until("the lock is there", lambda: [one for one in call("devices.list") if one.display_name == "lock-1"])[0]
+    tom = call(
+        "access_grants.create",
+        user_identity={"full_name": "Tom"},
+        device_ids=[lock.device_id],
+        requested_access_methods=[{"mode": "code"}],
+        starts_at=hours(0),
+        ends_at=hours(48),
+    )
+    until("his PIN is there", lambda: card_of(tom).is_issued)
+    his = card_of(tom).code
+    assert types(his)
+    please("have the cloud go away")
+    made = please("give a PIN out at the desk", name="Ida", lock="lock-1", key="ida-away", to=hours(24))
+    [code] = made["codes"]
+    assert code["state"] == "set" and code["code"] != his
+    assert types(code["code"])
+    # Whoever gave a PIN out, a desk that is alone takes it back.
+    please("take a grant back at the desk", grant=tom.access_grant_id)
+    until("his PIN is gone", lambda: not types(his))
+    please("have the cloud come back")
+
+    def adopted():
+        try:
+            known = call("access_grants.get", access_grant_key="ida-away")
+        except client.SeamHttpApiError:
+            return None
+        return card_of(known).is_issued and known
+
+    ida = until("the client sees the grant and its PIN", adopted)
+    method = card_of(ida)
+    assert (method.access_method_id, method.code) == (code["access_method_id"], code["code"])
+    assert (told(ida), each(ida.errors, "error_code")) == ({}, [])
+    assert kinds_of(ida).count("access_method.issued") == 1
+    assert types(code["code"])
+
+    def is_gone():
+        try:
+            return call("access_grants.get", access_grant_id=tom.access_grant_id) and False
+        except client.SeamHttpApiError:
+            return True
+
+    until("the client sees the end of his grant", is_gone)
+    revoke(ida)
+    until("her PIN is gone", lambda: not types(code["code"]))
+
+
+def types(pin):
+    return please("type the code", lock="lock-1", code=pin)
+
+
 def kinds_of(granted):
     events = call("events.list", since=hours(-1), access_grant_id=granted.access_grant_id)
     return [event.event_type for event in events]
@@ -415,6 +467,7 @@ for story in (
     a_family_gets_its_cards_in_a_row,
     what_people_do_at_the_encoder,
     the_desk_goes_on_while_the_cloud_is_away_and_the_client_sees_what_it_did,
+    a_desk_gives_out_a_pin_while_the_cloud_is_away_and_the_client_sees_the_same_one,
 ):
     story()
     say({"flow": story.__name__.replace("_", " ")})

@@ -12,7 +12,7 @@ use std::{
 
 use latchd::{
     cloud::store::Db,
-    model::ReservationKey,
+    model::{ReservationKey, Verdict},
     seams::Net,
     store::{Store, StoreError},
 };
@@ -195,6 +195,18 @@ pub(super) fn attempts(db: &mut Db) -> Result<Vec<Attempt>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// What somebody can say of a job in doubt whose card, by its number, the device wrote so often. One that another job is
+/// known to have written proves nothing about this one; and which of two wrote it of which that is not known, nobody can
+/// say.
+pub(super) fn verdict(attempts: &[Attempt], job: &str, card: u64, written: usize) -> Option<Verdict> {
+    let others = || attempts.iter().filter(|it| it.card == card && it.job != job);
+    let written = written.saturating_sub(others().filter(|it| it.is_done()).count());
+    match written {
+        0 => Some(Verdict::NotDone),
+        _ => others().all(Attempt::is_told).then_some(Verdict::Done),
+    }
+}
+
 /// What was seen of attempts before.
 #[derive(Default)]
 pub(super) struct Attempts(BTreeMap<String, Attempt>);
@@ -237,6 +249,12 @@ impl Attempt {
         self.said.as_ref().is_some_and(|(_, state)| state == "succeeded")
     }
 
+    /// Whether its bridge, or who settled its doubt, has said what became of it. The cloud ends an attempt by itself too,
+    /// and its job may have been done all the same.
+    fn is_told(&self) -> bool {
+        self.said.as_ref().is_some_and(|(revision, state)| 0 < *revision && state != "unknown")
+    }
+
     /// What in it does not go together.
     pub(super) fn contradiction(&self) -> Option<String> {
         let Self { card, is_issued, in_doubt, .. } = self;
@@ -255,5 +273,51 @@ impl Attempt {
             return Some(format!("an attempt at card {card} is success and its job {said:?}"));
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attempt at the card 1, and the last word about its job.
+    fn attempt(job: &str, error: Option<&str>, said: Option<(u8, &str)>) -> Attempt {
+        Attempt {
+            id: job.into(),
+            job: job.into(),
+            method: "m".into(),
+            card: 1,
+            wanted: Some(1),
+            status: if error.is_some() { "error" } else { "success" }.into(),
+            error: error.map(Into::into),
+            said: said.map(|(revision, state)| (revision, state.into())),
+            is_newest: false,
+            is_issued: false,
+            in_doubt: false,
+        }
+    }
+
+    /// What is said of the first job where the card was written so often, and a second job is as that.
+    fn said(written: usize, error: Option<&str>, said: Option<(u8, &str)>) -> Option<Verdict> {
+        let doubt = attempt("first", Some("encoding_interrupted"), Some((1, "unknown")));
+        verdict(&[doubt, attempt("second", error, said)], "first", 1, written)
+    }
+
+    #[test]
+    fn a_card_that_another_job_may_have_written_settles_no_doubt() {
+        assert_eq!(said(1, None, Some((1, "succeeded"))), Some(Verdict::NotDone));
+        assert_eq!(said(2, None, Some((1, "succeeded"))), Some(Verdict::Done));
+        assert_eq!(said(1, Some("uncategorized_error"), Some((1, "failed"))), Some(Verdict::Done));
+        assert_eq!(said(1, Some("encoding_interrupted"), Some((2, "failed"))), Some(Verdict::Done));
+        // What the bridge has not said yet may be that it was the second one.
+        for (error, word) in [
+            (Some("encoding_interrupted"), None),
+            (Some("encoding_interrupted"), Some((1, "unknown"))),
+            (Some("action_attempt_expired"), None),
+            (Some("bridge_disconnected"), Some((0, "expired"))),
+        ] {
+            assert_eq!(said(1, error, word), None, "{error:?} {word:?}");
+            assert_eq!(said(0, error, word), Some(Verdict::NotDone), "{error:?} {word:?}");
+        }
     }
 }

@@ -7,6 +7,9 @@
 //! In one of eight the agent's machine is put back to an older moment without anybody saying so: where the cloud can know it,
 //! and says it within the time for which an agent that starts holds its jobs, at its first start or at the next one.
 //!
+//! In one of sixteen the agent is put back and told so, and the cloud soon after it and not: then it orders again what both
+//! have forgotten.
+//!
 //! `LATCHD_SEEDS=N` plays N seeds, from `LATCHD_FIRST_SEED` on; `LATCHD_SEED=S` plays one and prints its history, with
 //! `LATCHD_MUTANT=NAME` with that part broken. A seed that takes more steps than any that ends well is ended and fails.
 
@@ -111,6 +114,12 @@ fn an_agent_that_takes_foreign_stays_for_its_own_is_caught() {
 #[test]
 fn an_agent_that_forgets_a_pause_is_caught() {
     caught(Mutant::ForgetsPauses, "while it was paused");
+}
+
+#[test]
+fn an_agent_that_forgets_that_its_memory_was_set_back_is_caught() {
+    // In few histories is a card ordered again of which nobody knows any more; in one of these it is.
+    GAME.catches(112..112 + MUTANT_SEEDS, Mutant::ForgetsItWasSetBack, "was written 2 times");
 }
 
 #[test]

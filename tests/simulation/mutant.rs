@@ -53,6 +53,8 @@ pub(super) enum Mutant {
     BelievesItIsAlone,
     /// The agent does not remember that it numbered reports before it met its cloud.
     ForgetsItMetNobody,
+    /// The agent does not remember that its memory was set back, and does what it is ordered once more.
+    ForgetsItWasSetBack,
 }
 
 impl play::Mutant for Mutant {
@@ -75,6 +77,7 @@ impl play::Mutant for Mutant {
         Self::SeesNoRoom,
         Self::BelievesItIsAlone,
         Self::ForgetsItMetNobody,
+        Self::ForgetsItWasSetBack,
     ];
 }
 
@@ -122,6 +125,12 @@ pub(super) fn spoil_queue(mutant: Mutant, connection: &mut Connection) -> Result
                       BEGIN UPDATE memory SET unmet_after = NULL; END";
         connection.execute_batch(forget)?;
     }
+    if mutant == Mutant::ForgetsItWasSetBack {
+        let forget = "UPDATE memory SET set_back_at = NULL;
+                      CREATE TRIGGER IF NOT EXISTS forget AFTER UPDATE OF set_back_at ON memory
+                      BEGIN UPDATE memory SET set_back_at = NULL; END";
+        connection.execute_batch(forget)?;
+    }
     if mutant == Mutant::NeverEnds {
         let count = "CREATE TEMP TRIGGER count AFTER INSERT ON job WHEN new.id = 20 BEGIN
                      SELECT sum(n) FROM (WITH RECURSIVE all_numbers(n) AS
@@ -157,7 +166,8 @@ pub(super) fn spoil_driver(mutant: Mutant, driver: Arc<dyn Driver>) -> Arc<dyn D
         | Mutant::KeepsNoReserve
         | Mutant::SeesNoRoom
         | Mutant::BelievesItIsAlone
-        | Mutant::ForgetsItMetNobody => driver,
+        | Mutant::ForgetsItMetNobody
+        | Mutant::ForgetsItWasSetBack => driver,
         Mutant::RepeatsInDoubt | Mutant::CallsDoubtFailure | Mutant::SaysDone | Mutant::NeverRests => {
             Arc::new(Spoilt { spoils: mutant, worker: Arc::clone(&driver), driver })
         }

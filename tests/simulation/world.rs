@@ -129,12 +129,14 @@ struct World {
     book: Arc<Mutex<Book>>,
     /// The agent's memory was put back from a backup, and it has not been told yet.
     agent_is_set_back: Arc<AtomicBool>,
-    /// Likewise the cloud's; it is not told in every seed.
+    /// Likewise the cloud's; it is told in few seeds.
     cloud_is_set_back: Arc<AtomicBool>,
     /// Whose disks were filled while they had room and so the whole reserve, and not put back since.
     filled_beside_reserve: BTreeSet<Host>,
     /// The agent's disk goes back to its copy before its next start, and nobody will tell it.
     agent_rolls_back: bool,
+    /// The cloud's disk goes back to its copy when its process has ended; until then nothing is copied.
+    cloud_goes_back: bool,
     /// The agent is to be started over before it meets its cloud.
     agent_starts_over: bool,
     /// Until then nothing goes wrong.
@@ -175,6 +177,8 @@ enum Action {
     LookForDoubts,
     ForeignCard,
     CopyAgent,
+    CopyCloud,
+    PutCloudBack,
     OrderInVain,
     StartOver,
     Guest,
@@ -216,6 +220,7 @@ impl World {
             cloud_is_set_back: Arc::default(),
             filled_beside_reserve: BTreeSet::new(),
             agent_rolls_back: false,
+            cloud_goes_back: false,
             agent_starts_over: false,
             calm_until: Instant::now(),
             paused: Arc::default(),
@@ -249,7 +254,7 @@ impl World {
         if self.is_shared() {
             self.soon(10_000, Action::ForeignCard);
         }
-        if self.may_roll_back() {
+        if self.may_roll_back() || self.cloud_follows() {
             self.soon(30_000, Action::CopyAgent);
         }
         if self.has_a_desk() {
@@ -390,8 +395,25 @@ impl World {
             Action::CopyAgent => {
                 if !self.healed {
                     self.soon(30_000, Action::CopyAgent);
+                }
+                if !self.healed && !self.cloud_goes_back {
                     self.note("the agent's disk is copied");
                     self.agent.backup = Some(self.agent.disk.image());
+                    if self.cloud_follows() {
+                        self.soon(20_000, Action::CopyCloud);
+                    }
+                }
+            }
+            Action::CopyCloud => {
+                if !self.cloud_goes_back {
+                    self.note("the cloud is backed up");
+                    self.cloud.backup = Some(self.cloud.disk.image());
+                }
+            }
+            Action::PutCloudBack => {
+                let goes_back = self.cloud_goes_back && !self.healed;
+                if let Some(life) = self.cloud.life.as_ref().filter(|_| goes_back) {
+                    life.process.kill();
                 }
             }
             Action::OrderInVain => self.order_in_vain(),

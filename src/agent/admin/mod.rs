@@ -31,11 +31,11 @@ use crate::{
     model::{JobId, JobState, LaneName, Order, Priority, SystemName, Verdict},
 };
 
-pub use crate::queue::{DeskCard, DeskGrant};
+pub use crate::queue::{CodeState, DeskCard, DeskCode, DeskGrant};
 pub use client::{Watching, ask, watch};
 pub use report::{
-    AuditReport, CardReport, GrantReport, JobDetail, JobLine, LaneReport, LaneState, LineState, LinkReport,
-    LinkState, Pause, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport,
+    AuditReport, CardReport, CodeReport, GrantReport, JobDetail, JobLine, LaneReport, LaneState, LineState,
+    LinkReport, LinkState, Pause, Rest, SlotReport, SlotState, StateCount, StatusReport, Step, SystemReport,
     TroubleReport,
 };
 pub use server::{Question, Server, serve};
@@ -297,7 +297,8 @@ pub enum Response {
         /// Whether the cloud has told all of them: else some may be missing, and some may be over.
         complete: bool,
     },
-    /// To [`Request::MakeGrant`] and [`Request::RevokeGrant`]: that is durable. Cards stand as they did before.
+    /// To [`Request::MakeGrant`] and [`Request::RevokeGrant`]: that is durable. Cards stand as they did before, and the
+    /// jobs of its codes are in their lanes.
     Grant(Box<GrantReport>),
     /// To [`Request::Audit`].
     Audit {

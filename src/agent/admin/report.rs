@@ -10,6 +10,7 @@ use crate::{
         DoorName, EncoderName, JobId, JobState, Kind, LaneName, Origin, Priority, Private, Report,
         ReservationKey, SystemKind, SystemName, Treatment, Window, on_the_wire_optional,
     },
+    queue::CodeState,
 };
 
 /// How everything is.
@@ -348,6 +349,31 @@ pub struct GrantReport {
     pub doors: Vec<DesiredDoors>,
     /// Its cards.
     pub cards: Vec<CardReport>,
+    /// Its codes, in each of their devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<CodeReport>,
+}
+
+/// A code of a grant in a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeReport {
+    /// The access method that it is.
+    pub access_method_id: AccessMethodId,
+    /// The device's system.
+    pub system: SystemName,
+    /// The device.
+    pub device: DeviceName,
+    /// Where it stands there.
+    pub state: CodeState,
+    /// The PIN, once it was read back: for the desk, which tells it to the guest.
+    #[serde(serialize_with = "on_the_wire_optional", default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Private>,
+    /// Why it is not there, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The job of this site that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
 }
 
 /// A card of a grant.

@@ -524,12 +524,37 @@ async fn an_agent_that_begins_where_another_one_ended_says_so_and_not_that_it_fo
     world.shows("memory_new", true).await;
     let Response::Status(status) = world.asks(Request::Status).await else { panic!("it is a status") };
     assert!(status.conditions.iter().all(|condition| condition.code != "memory_behind"), "{status:?}");
-    // The same agent, once it has a past.
-    world.orders(1, at(2, 1), job(1, "101")).await;
+    // The same agent, once it has a past. What was made before both met may have been done from another memory.
+    let later = Job { created_at: time("2026-11-22T12:00:01Z"), ..job(1, "101") };
+    world.orders(1, at(2, 1), later).await;
     world.does(1).await;
     world.parts().await;
     world.finds_behind(2, at(3, 0)).await;
     world.shows("memory_behind", true).await;
+}
+
+#[tokio::test]
+async fn what_is_numbered_while_nobody_hears_is_remembered_as_that() {
+    let mut world = World::new();
+    world.connects(1, at(1, 0), at(0, 0)).await;
+    world.orders(1, at(1, 1), job(1, "101")).await;
+    let unheard_after = |queue: &mut Queue| {
+        let unmet = "SELECT unmet_after FROM memory";
+        Ok(queue.connection().query_row(unmet, [], |row| row.get::<_, Option<i64>>(0))?)
+    };
+    world.does(1).await;
+    assert_eq!(world.reports(1).await, (at(1, 1), id(1)));
+    assert_eq!(world.queue.run(unheard_after).await.unwrap(), None);
+    world.orders(1, at(1, 2), job(2, "102")).await;
+    let (_, done) = soon(world.begun.recv()).await.unwrap();
+    world.parts().await;
+    world.heard().await;
+    done.send(Performed::Ended(written())).unwrap();
+    soon(async { while world.state(2).await != Some(JobState::Succeeded) {} }).await;
+    assert_eq!(world.queue.run(unheard_after).await.unwrap(), Some(1));
+    world.connects(2, at(1, 2), at(1, 1)).await;
+    assert_eq!(world.reports(2).await, (at(1, 2), id(2)));
+    assert_eq!(world.queue.run(unheard_after).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -142,6 +142,11 @@ impl Make {
                 account_name: "Visionline".into(),
                 system_type: Some(("visionline_system", "Visionline system")),
             },
+            "kaba_messenger" => Self {
+                account_type: "dormakaba_ambiance".into(),
+                account_name: "dormakaba Messenger".into(),
+                system_type: Some(("dormakaba_ambiance_site", "dormakaba Ambiance site")),
+            },
             "sim_lock" => Self {
                 account_type: "sim_lock".into(),
                 account_name: "Simulated keypad locks".into(),

@@ -209,14 +209,25 @@ impl Db {
         memory: &Memory,
     ) -> Result<Meeting, StoreError> {
         let (sent, reports_received) = self.memory(bridge)?;
+        let new_epoch = |reason| {
+            let epoch = sent.last.epoch.max(memory.orders_received.epoch) + 1;
+            Resume::NewEpoch { epoch, reason }
+        };
         let resume = match stream::resume(&sent, memory.orders_received) {
             // The orders agree, and yet outcomes are forgotten here that the bridge need not keep any more. It tells
             // them again when the orders come again.
             Resume::Continue { .. }
                 if 0 < memory.reports_acknowledged.n && reports_received < memory.reports_acknowledged =>
             {
-                let epoch = sent.last.epoch.max(memory.orders_received.epoch) + 1;
-                Resume::NewEpoch { epoch, reason: EpochReason::SenderBehind }
+                new_epoch(EpochReason::SenderBehind)
+            }
+            // It never held an order, and nothing was handed out in this epoch: what was before was to another memory.
+            Resume::Continue { .. }
+                if memory.orders_received == Position::default()
+                    && sent.last.n == 0
+                    && self.is_handed_without_a_place(bridge)? =>
+            {
+                new_epoch(EpochReason::ReceiverBehind)
             }
             resume => resume,
         };
@@ -559,15 +570,7 @@ impl Db {
     ) -> Result<Vec<JobId>, StoreError> {
         let lost = match reason {
             EpochReason::SenderBehind => Vec::new(),
-            EpochReason::ReceiverBehind => self
-                .connection
-                .prepare_cached(
-                    "SELECT job_id FROM bridge_order
-                     WHERE bridge_id = ? AND what = 'job' AND handed = 1 AND over_at IS NULL ORDER BY id",
-                )?
-                .query_map([bridge.to_string()], |row| row.get::<_, String>(0))?
-                .map(|id| parsed(&id?, "bridge_order"))
-                .collect::<Result<Vec<JobId>, StoreError>>()?,
+            EpochReason::ReceiverBehind => self.handed_and_open(bridge)?,
         };
         let doubt = Outcome::unknown(Code::MemoryRestored, "the bridge has lost its memory of it");
         for job_id in &lost {
@@ -585,6 +588,30 @@ impl Db {
             )?
             .execute(params![signed(epoch), bridge.to_string()])?;
         Ok(lost)
+    }
+
+    /// Whether an earlier epoch gave a bridge what has not ended. In an epoch that has handed out nothing yet, that is
+    /// whatever was handed out at all.
+    fn is_handed_without_a_place(&self, bridge: BridgeId) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM bridge_order
+                 WHERE bridge_id = ? AND position IS NULL AND over_at IS NULL AND what = 'job' AND handed = 1)",
+            )?
+            .query_row([bridge.to_string()], |row| row.get(0))?)
+    }
+
+    /// The jobs that a bridge was once given and that have not ended.
+    fn handed_and_open(&self, bridge: BridgeId) -> Result<Vec<JobId>, StoreError> {
+        self.connection
+            .prepare_cached(
+                "SELECT job_id FROM bridge_order
+                 WHERE bridge_id = ? AND what = 'job' AND handed = 1 AND over_at IS NULL ORDER BY id",
+            )?
+            .query_map([bridge.to_string()], |row| row.get::<_, String>(0))?
+            .map(|id| parsed(&id?, "bridge_order"))
+            .collect()
     }
 
     pub(super) fn end_orders(

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     grants::Mode,
     model::{
-        AccessGrantId, AcsSystemId, BridgeId, DesiredCard, DesiredCardState, DesiredDoors, DesiredGrant,
-        Private, ReservationKey, SystemName, WorkspaceId,
+        AccessGrantId, AccessMethodId, AcsSystemId, BridgeId, DesiredCard, DesiredCardState, DesiredCode,
+        DesiredDevice, DesiredDoors, DesiredGrant, Private, ReservationKey, SystemName, WorkspaceId,
     },
     protocol::{
         DESIRED_AHEAD, Desired, Position,
@@ -37,6 +37,13 @@ const TOLD_AT_ONCE: u64 = 16;
 const FRAME_SIZE: usize = 64 * 1024;
 /// A picture that is larger, of some thousand doors, is not told: it could not be made into a card either.
 const LARGEST_PICTURE: usize = 128 * 1024;
+
+/// The codes of grant `?1` that should be in devices, with these: `access_method_id`, `device_id`, `place` and `member`.
+const CODES_OF_GRANT: &str =
+    "SELECT m.access_method_id, m.rowid AS place, j.key AS member, j.value AS device_id
+    FROM access_method m JOIN code_method k USING(access_method_id)
+    CROSS JOIN json_each(CASE WHEN json_valid(k.device_ids) THEN k.device_ids ELSE '[]' END) j
+    WHERE m.access_grant_id = ?1 AND k.deleted_at IS NULL AND k.has_ended = 0";
 
 /// What a connection was told of what is desired, once its bridge has said what it holds.
 #[derive(Debug, Default)]
@@ -171,7 +178,9 @@ impl Db {
                      SELECT e.acs_system_id FROM ({DOORS_OF_GRANT}) JOIN acs_entrance e USING(acs_entrance_id)
                      UNION ALL
                      SELECT m.acs_system_id FROM access_method m
-                     WHERE m.access_grant_id = ?1 AND m.mode = 'card')
+                     WHERE m.access_grant_id = ?1 AND m.mode = 'card'
+                     UNION ALL
+                     SELECT d.acs_system_id FROM ({CODES_OF_GRANT}) JOIN device d USING(device_id))
                  WHERE g.access_grant_id = ?1 AND g.deleted_at IS NULL
                  ON CONFLICT(bridge_id, access_grant_id) DO UPDATE SET gone = 0"
             ),
@@ -376,6 +385,7 @@ impl Db {
             guest_name: person.and_then(|identity| identity.person.full_name).map(Private::new),
             window,
             cards: self.desired_cards(bridge, of, &doors)?,
+            codes: self.desired_codes(bridge, &grant)?,
             doors,
         };
         let size = serde_json::to_vec(&picture).map_or(usize::MAX, |text| text.len());
@@ -408,6 +418,30 @@ impl Db {
             }
         }
         Ok(doors)
+    }
+
+    fn desired_codes(&self, bridge: BridgeId, grant: &str) -> Result<Vec<DesiredCode>, StoreError> {
+        let mut codes: Vec<DesiredCode> = Vec::new();
+        let rows = self.all(
+            &format!(
+                "SELECT c.access_method_id, s.name AS system, d.name AS device
+                 FROM ({CODES_OF_GRANT}) c JOIN device d USING(device_id)
+                 JOIN acs_system s ON s.acs_system_id = d.acs_system_id
+                 WHERE s.bridge_id = ?2 ORDER BY c.place, c.member"
+            ),
+            params![grant, bridge.to_string()],
+            |row| {
+                let at = DesiredDevice { system: parsed(row, "system")?, device: parsed(row, "device")? };
+                Ok((id::<AccessMethodId>(row, "access_method_id")?, at))
+            },
+        )?;
+        for (access_method_id, at) in rows {
+            match codes.last_mut().filter(|last| last.access_method_id == access_method_id) {
+                Some(last) => last.devices.push(at),
+                None => codes.push(DesiredCode { access_method_id, devices: vec![at], pin: None }),
+            }
+        }
+        Ok(codes)
     }
 
     fn desired_cards(

@@ -1,15 +1,20 @@
 //! Grants that a desk made, or took back, while it could not hear this cloud. What was done there is a fact: it is taken
 //! over and never undone, and where it does not fit beside what is here, the grant says so.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rusqlite::params;
 
 use super::{Db, Fault, GrantCommand, GrantName, IdentityRef, Person, Requested, Tenant};
 use crate::{
-    grants::{Created, Event, GrantProblem, GrantRequest, Means, Mode, NewMethod, Targets, plan_create},
+    grants::{
+        Created, Event, GrantProblem, GrantRequest, Means, Mode, NewMethod, Targets, codes::GivenOut,
+        plan_create,
+    },
     model::{
-        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, DesiredGrant, GrantMade,
-        GrantRevoked, LocalCard, Report, ReservationKey, SystemName,
+        AccessGrantId, AccessMethodId, AcsEntranceId, AcsSystemId, BridgeId, DesiredDevice, DesiredGrant,
+        DeviceId, GrantMade, GrantRevoked, LocalCard, Report, ReservationKey, SystemName,
     },
     store::StoreError,
 };
@@ -69,11 +74,8 @@ impl Db {
 impl Tenant<'_> {
     fn adopt(&mut self, now: Timestamp, bridge: BridgeId, made: &GrantMade) -> Result<(), StoreError> {
         let DesiredGrant { access_grant_id, window, ref cards, .. } = made.grant;
-        let mut problems = Vec::new();
-        let mut problem = |why: String| {
-            let message = format!("Made at the property while it could not reach this cloud: {why}");
-            problems.push(GrantProblem { code: PROBLEM, message });
-        };
+        let mut whys = Vec::new();
+        let mut problem = |why: String| whys.push(why);
         let doors = self.doors_named(bridge, &made.grant, &mut problem)?;
         let targets = match self.targets(&doors) {
             Ok(targets) => targets,
@@ -93,12 +95,14 @@ impl Tenant<'_> {
         }
         let reservation_key = made.grant.reservation_key.clone();
         let stay = self.reservation(reservation_key.as_ref(), None)?;
+        let codes = self.codes_named(bridge, &made.grant, &mut problem)?;
+        let requested = requested(&made.grant);
         let request = GrantRequest {
             reservation_key: reservation_key.clone(),
             starts_at: Some(window.starts_at()),
             ends_at: window.ends_at(),
-            modes: vec![Mode::Card],
-            means: Means::default(),
+            modes: requested.iter().map(|requested| requested.mode).collect(),
+            means: Means { devices: !codes.is_empty(), ..Means::default() },
         };
         // Judged as of its making: by now it may be over.
         let random = self.db.random.clone();
@@ -125,8 +129,9 @@ impl Tenant<'_> {
             let required = "access_method.card_encoding_required";
             events.push(Event::method(required, method.id, access_grant_id));
         }
-        let told = problems.iter().map(|it| Event::could_not_create(access_grant_id, it.message.clone()));
-        events.extend(told);
+        let told = |why: &String| Event::could_not_create(access_grant_id, made_apart(why));
+        events.extend(whys.iter().map(told));
+        let problems = problem_of(&whys);
         let full_name = made.grant.guest_name.as_ref().map(|name| name.expose().to_owned());
         let person = Person { full_name, ..Person::default() };
         let identity = self.add_person(now, &person)?.id;
@@ -141,18 +146,92 @@ impl Tenant<'_> {
             devices: Vec::new(),
             spaces: Vec::new(),
             space_keys: Vec::new(),
-            requested: vec![Requested { mode: Mode::Card, code: None }],
+            requested,
         };
         let plan = Created { id: access_grant_id, window, methods, reservation_rooms, problems, events };
         self.write_grant(now, &command, identity, &[], &plan)?;
+        let devices: BTreeSet<_> = codes.iter().flat_map(|code| code.devices.iter().copied()).collect();
+        self.write_devices(access_grant_id, devices)?;
         if let Some(key) = &command.reservation_key {
-            self.keep_rooms(now, key)?;
+            self.goes_on_with_another_grant(now, key)?;
         }
         self.tell(now, &plan.events)?;
-        // From here on its bridge hears of its end, however soon that comes.
-        self.db.settle_desired_of(&access_grant_id.to_string())?;
+        let clashes = self.adopt_codes(now, made, codes)?;
+        if !clashes.is_empty() {
+            self.tell(now, &clashes.iter().map(told).collect::<Vec<_>>())?;
+            whys.extend(clashes);
+            self.write_problems(now, access_grant_id, &problem_of(&whys))?;
+        }
+        // From here on its bridge hears of its end, however soon that comes; at once, where it leads nowhere that is known.
+        self.db.tell_desired(bridge, self.id, access_grant_id)?;
         let adopted = self.grant(&GrantName::Id(access_grant_id))?;
         adopted.map(drop).ok_or_else(|| StoreError::corrupt("access_grant", "gone while it was taken over"))
+    }
+
+    /// Takes over the codes of a grant that a desk made. Gives what does not fit of them.
+    fn adopt_codes(
+        &mut self,
+        now: Timestamp,
+        made: &GrantMade,
+        codes: Vec<GivenOut>,
+    ) -> Result<Vec<String>, StoreError> {
+        let grant = made.grant.access_grant_id;
+        let Some(place) = requested(&made.grant).iter().position(|it| it.mode == Mode::Code) else {
+            return Ok(Vec::new());
+        };
+        let place = u32::try_from(place).unwrap_or(0);
+        let clashing = self.with_book(now, grant, |book, at| book.adopt(at, grant, place, made.at, codes))?;
+        let mut whys = Vec::new();
+        for device in clashing.into_iter().flatten() {
+            let name =
+                self.db.one("SELECT name FROM device WHERE device_id = ?1", [device.to_string()], |row| {
+                    row.get::<_, String>("name")
+                })?;
+            whys.push(format!(
+                "its PIN is promised to another at {} as well, or the device's rules forbid it; whom the device refuses \
+                 it gets another one",
+                name.unwrap_or_default()
+            ));
+        }
+        Ok(whys)
+    }
+
+    /// The codes of a grant with the devices that the desk named; one that the site does not have any more is a problem.
+    fn codes_named(
+        &self,
+        bridge: BridgeId,
+        grant: &DesiredGrant,
+        problem: &mut impl FnMut(String),
+    ) -> Result<Vec<GivenOut>, StoreError> {
+        let mut codes: Vec<GivenOut> = Vec::new();
+        for code in &grant.codes {
+            let method = code.access_method_id;
+            let is_card = grant.cards.iter().any(|card| card.access_method_id == method);
+            if is_card || codes.iter().any(|known| known.method == method) || self.is_method(method)? {
+                problem("the id of one of its codes belongs to another".into());
+                continue;
+            }
+            let Some(pin) = code.pin.clone() else { continue };
+            let mut devices = Vec::new();
+            for DesiredDevice { system, device } in &code.devices {
+                let found = self.db.one(
+                    "SELECT device_id, d.removed_at IS NOT NULL AS is_gone
+                     FROM device d JOIN acs_system s USING(acs_system_id)
+                     WHERE s.workspace_id = ?1 AND s.bridge_id = ?2 AND s.name = ?3 AND d.name = ?4",
+                    params![self.workspace, bridge.to_string(), system.as_str(), device.as_str()],
+                    |row| Ok((id::<DeviceId>(row, "device_id")?, row.get::<_, bool>("is_gone")?)),
+                )?;
+                if found.is_none_or(|(_, is_gone)| is_gone) {
+                    problem(format!("the access system {system} has no device {device}"));
+                }
+                // One that is gone may come back, and what it may hold is looked after then.
+                devices.extend(found.map(|(found, _)| found));
+            }
+            if !devices.is_empty() {
+                codes.push(GivenOut { method, pin, devices });
+            }
+        }
+        Ok(codes)
     }
 
     /// A desk wrote the card of a method, or may have, that was taken back here meanwhile. It opens all the same, so the method
@@ -246,4 +325,23 @@ impl Tenant<'_> {
             |row| id(row, "acs_system_id"),
         )
     }
+}
+
+/// What a desk asked for: the PIN of a code counts as asked for, as its guest knows it.
+fn requested(grant: &DesiredGrant) -> Vec<Requested> {
+    let card = (!grant.cards.is_empty() || grant.codes.is_empty())
+        .then_some(Requested { mode: Mode::Card, code: None });
+    let code = grant.codes.first().map(|code| Requested { mode: Mode::Code, code: code.pin.clone() });
+    card.into_iter().chain(code).collect()
+}
+
+/// What does not fit beside what is here, in one: a grant has one problem of a name.
+fn problem_of(whys: &[String]) -> Vec<GrantProblem> {
+    let all =
+        (!whys.is_empty()).then(|| GrantProblem { code: PROBLEM, message: made_apart(&whys.join("; ")) });
+    all.into_iter().collect()
+}
+
+fn made_apart(why: &str) -> String {
+    format!("Made at the property while it could not reach this cloud: {why}")
 }

@@ -102,6 +102,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("doors.sql"),
     include_str!("invalid.sql"),
     include_str!("settled.sql"),
+    include_str!("desk_codes.sql"),
 ];
 
 /// The cloud's database.

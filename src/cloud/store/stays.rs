@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    Db, Fault, Grant, Tenant,
+    Cancel, Db, Fault, Grant, Tenant,
     grants::window,
     rows::{id, id_list, maybe_time, ms, parsed, time},
 };
@@ -164,24 +164,44 @@ impl Tenant<'_> {
         self.db.enqueue_job(now, bridge, &end.job)
     }
 
-    /// The last grant of a stay goes: its lock systems are told of no end any more.
+    /// The last grant of a stay goes: its lock systems are told of no end any more. What they were told, or may have been,
+    /// is kept: the stay may go on with another grant.
     pub(super) fn forget_stay_ends(
         &mut self,
         now: Timestamp,
         key: &ReservationKey,
     ) -> Result<(), StoreError> {
+        let of_stay = params![self.workspace, key.as_str()];
         let waiting = self.db.all(
-            "DELETE FROM stay_end WHERE workspace_id = ?1 AND reservation_key = ?2 RETURNING job_id, bridge_id, state",
-            params![self.workspace, key.as_str()],
-            |row| {
-                let is_over = row.get::<_, Option<String>>("state")?.is_some();
-                Ok((id::<JobId>(row, "job_id")?, id::<BridgeId>(row, "bridge_id")?, is_over))
-            },
+            "SELECT job_id, bridge_id FROM stay_end
+             WHERE workspace_id = ?1 AND reservation_key = ?2 AND state IS NULL",
+            of_stay,
+            |row| Ok((id::<JobId>(row, "job_id")?, id::<BridgeId>(row, "bridge_id")?)),
         )?;
-        for (job, bridge, _) in waiting.into_iter().filter(|(.., is_over)| !is_over) {
-            let _too_late = self.db.enqueue_cancel(now, bridge, job)?;
+        for (job, bridge) in waiting {
+            if self.db.enqueue_cancel(now, bridge, job)? == Cancel::Withdrawn {
+                self.db.execute("DELETE FROM stay_end WHERE job_id = ?1", [job.to_string()])?;
+            }
         }
+        self.db.execute(
+            "DELETE FROM stay_end WHERE workspace_id = ?1 AND reservation_key = ?2
+               AND state NOT IN ('succeeded', 'unknown')",
+            of_stay,
+        )?;
         Ok(())
+    }
+
+    /// A grant comes to a stay whose end lock systems were told: it may end at another time now.
+    pub(super) fn goes_on_with_another_grant(
+        &mut self,
+        now: Timestamp,
+        key: &ReservationKey,
+    ) -> Result<(), StoreError> {
+        self.keep_rooms(now, key)?;
+        match self.has_told_an_end(key)? {
+            true => self.follow_stay_end(now, key),
+            false => Ok(()),
+        }
     }
 
     /// Rooms of a stay whose lock systems were not told its end, or perhaps were not.

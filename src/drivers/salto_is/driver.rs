@@ -4,10 +4,9 @@
 //! second command may not leave before the first is answered, whichever encoder it is for.
 //!
 //! # Times
-//! The wire carries the property's local time in minutes, without a zone. An end is rounded up to the minute, a start
-//! down. A start that has come is left empty, which the lock server takes for "at once". Where an end falls into the
-//! hour that a change of clocks repeats, it may hold until the later of the two, and that is what is reported as the
-//! card's printed end.
+//! Local time in minutes: an end is rounded up, a start down. In the hour that comes twice an end is told as the later of
+//! the two, and a start there is written as the minute before it. A start that has come is left
+//! empty, which the lock server takes for "at once".
 //!
 //! # Stays
 //! `MC` changes the end of the stay that the server knows, and with it no card: an offline lock goes by the end that
@@ -17,7 +16,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{RoundMode, Timestamp, TimestampRound, Unit, civil, tz::TimeZone};
+use jiff::{Timestamp, civil, tz::TimeZone};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep},
@@ -33,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{CommonConfig, LrcConfig, SaltoIsConfig},
-    drivers::{Driver, Line, Past, Performed, ProgressSink, Work},
+    drivers::{Driver, Line, Past, Performed, ProgressSink, Work, wall::Wall},
     model::{
         Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
         Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, StayModify, Success,
@@ -49,7 +48,7 @@ use crate::{
 pub struct SaltoIs {
     system: SystemName,
     config: SaltoIsConfig,
-    time_zone: TimeZone,
+    wall: Wall,
     clock: Clock,
     /// Boxed: a channel keeps room for dozens of them, and there may be hundreds of lines.
     requests: mpsc::Sender<Box<Request>>,
@@ -108,7 +107,7 @@ impl SaltoIs {
         Self {
             system,
             config: config.clone(),
-            time_zone,
+            wall: Wall::new(time_zone),
             clock,
             requests,
             line,
@@ -220,7 +219,7 @@ impl SaltoIs {
     }
 
     fn end_on_the_wire(&self, ends_at: Timestamp) -> Result<civil::DateTime, Refusal> {
-        let end = self.local(ends_at, RoundMode::Ceil);
+        let end = self.wall.end(ends_at);
         // The wire has two digits for the year.
         match end.year() {
             2000..=2099 => Ok(end),
@@ -229,11 +228,6 @@ impl SaltoIs {
                 format!("SALTO's cards and stays end between 2000 and 2099, not in {year}"),
             )),
         }
-    }
-
-    fn local(&self, at: Timestamp, mode: RoundMode) -> civil::DateTime {
-        let round = TimestampRound::new().smallest(Unit::Minute).mode(mode);
-        self.time_zone.to_datetime(at.round(round).unwrap_or(at))
     }
 
     /// The command for an order; none where there is nothing to ask.
@@ -278,7 +272,7 @@ impl SaltoIs {
         let (rooms, granted) = self.doors(card)?;
         let expiry = self.printed_end(card)?;
         let starts_at = card.window.starts_at();
-        let start = (self.clock.now() < starts_at).then(|| self.local(starts_at, RoundMode::Floor));
+        let start = (self.clock.now() < starts_at).then(|| self.wall.start(starts_at));
         let stay = match treatment {
             Treatment::Override => Stay::Begin,
             Treatment::Join => Stay::Join,
@@ -367,8 +361,7 @@ impl SaltoIs {
             _ => None,
         };
         let writes = command.writes();
-        let conversation = Conversation::new(command, self.manners(&work.order));
-        let held = self.hold(conversation, progress).await;
+        let held = self.hold(Conversation::new(command, self.manners(&work.order)), progress).await;
         if let (
             Order::CardEncode(card),
             Held::Came(Came::NothingSent(_) | Came::Refused(_)) | Held::NotBegun(_),
@@ -467,7 +460,7 @@ impl SaltoIs {
                 card: Some(CardFacts {
                     serial: answer::serial(fields).map(String::from),
                     overrode: Some(work.treatment == Treatment::Override),
-                    printed_end: self.printed_end(card).ok().and_then(|end| self.end_of(end)),
+                    printed_end: self.printed_end(card).ok().and_then(|end| self.wall.end_of(end)),
                 }),
                 ..Success::default()
             },
@@ -507,14 +500,8 @@ impl SaltoIs {
                         })
                         .map(|common| common.name.as_str().to_owned())
                         .collect(),
-                    starts_at: start.and_then(|start| {
-                        self.time_zone
-                            .to_ambiguous_zoned(start)
-                            .compatible()
-                            .ok()
-                            .map(|zoned| zoned.timestamp())
-                    }),
-                    ends_at: expiry.and_then(|expiry| self.end_of(expiry)),
+                    starts_at: start.and_then(|start| self.wall.start_of(start)),
+                    ends_at: expiry.and_then(|expiry| self.wall.end_of(expiry)),
                     made_here: (!operator.is_empty()).then(|| is_name(&operator, &self.config.operator)),
                 }
             }
@@ -522,12 +509,6 @@ impl SaltoIs {
             CardShown::Invalid => CardSeen::Invalid,
             CardShown::Other(what) => CardSeen::Other { what },
         }
-    }
-
-    /// The instant of a printed end: of a repeated hour the later one; of a skipped one, as far after the change.
-    fn end_of(&self, printed: civil::DateTime) -> Option<Timestamp> {
-        let zoned = self.time_zone.to_ambiguous_zoned(printed).later().ok()?;
-        Some(zoned.timestamp())
     }
 }
 
@@ -566,7 +547,7 @@ impl Driver for SaltoIs {
             override_after_deleted_card: false,
             name: self.system.clone(),
             kind: SystemKind::SaltoIs,
-            time_zone: self.time_zone.iana_name().unwrap_or("Etc/Unknown").to_owned(),
+            time_zone: self.wall.zone_name().to_owned(),
             capabilities: Self::capabilities(),
             doors: rooms.chain(common).collect(),
             encoders: encoders.collect(),
@@ -584,7 +565,7 @@ impl Driver for SaltoIs {
             Order::CardEncode(card) => {
                 self.check_encoder(&card.encoder)?;
                 let (rooms, _granted) = self.doors(card)?;
-                printed_end = self.end_of(self.printed_end(card)?);
+                printed_end = self.wall.end_of(self.printed_end(card)?);
                 rooms
             }
             Order::CardRead(read) => {

@@ -285,7 +285,9 @@ impl SimLock {
         }
         let ledger = self.ledger(name, lock, 0).await?;
         let mark = ledger.mark().map(|mark| mark.to_string()).unwrap_or_default();
-        Ok(Observed { events: ledger.events(&self.system, name), lost: 0, mark, more: ledger.more })
+        // Nobody knows what came behind the mark and is gone with the memory that it was made in.
+        let lost = if old.is_some() { ledger.first.saturating_sub(1).max(1) } else { 0 };
+        Ok(Observed { events: ledger.events(&self.system, name), lost, mark, more: ledger.more })
     }
 
     async fn ledger(&self, name: &DeviceName, lock: &Lock, after: u64) -> Result<Read, Refusal> {

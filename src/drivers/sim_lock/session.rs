@@ -36,8 +36,9 @@ const MEMORY_OLD_ENOUGH: Duration = Duration::from_secs(24 * 3600);
 /// Pages of a table or a ledger that are read before it is given up; a bound, since a peer may never come to an end.
 const PAGES: u32 = 1000;
 
-/// Pages of a ledger that one watch reads; the next one goes on behind them.
-const WATCHED_PAGES: u32 = 64;
+/// Pages of a ledger that one watch reads; the next one goes on behind them. A job that waits for the lock waits for no more
+/// than these.
+const WATCHED_PAGES: u32 = 4;
 
 /// What to do at a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]

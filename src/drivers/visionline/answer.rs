@@ -2,8 +2,8 @@
 //!
 //! The result codes are those that a PMS maker publishes; its list ends at 127. What the numbers leave open is decided
 //! to the safe side: a code that speaks of trouble *after* writing, or of a fatal error, is a doubt for a command that
-//! writes. A code that is not in the list is taken for a refusal, as nothing else than 0 means success; that is a guess,
-//! and the code of a room that the server does not know must be one of these.
+//! writes. So is a code that is not in the list, until somebody has seen what it means; that of a room which the server
+//! does not know must be one of these.
 
 use jiff::civil::DateTime;
 
@@ -92,7 +92,7 @@ fn meaning(code: u32) -> Meaning {
         78 => Not(EncoderOffline, "another unit answers where the encoder should"),
         85 => Pending,
         96..=105 => Not(Rejected, "the server answers with the use of a reporting card"),
-        _ => Not(Rejected, "the server refuses it"),
+        _ => Unclear(Rejected, "the server answers with a code that is not published"),
     }
 }
 
@@ -258,7 +258,8 @@ mod tests {
             (&[57], "refused bad_dates", "refused bad_dates"),
             (&[72], "doubt rejected", "refused rejected"),
             (&[85], "pending", "pending"),
-            (&[1, 96, 105, 127, 128, 4_294_967_295], "refused rejected", "refused rejected"),
+            (&[96, 105], "refused rejected", "refused rejected"),
+            (&[1, 127, 128, 4_294_967_295], "doubt rejected", "refused rejected"),
         ] {
             for code in codes {
                 assert_eq!(word(&answered(&format!("CCA;EA1;RC{code}"), &make())), made, "{code}");
@@ -286,11 +287,12 @@ mod tests {
 
     #[test]
     fn the_servers_own_words_and_number_reach_the_person() {
-        let Answer::Refused(refusal) = answered("CCA;EA1;RC200;ETNo such\u{7} room", &make()) else {
-            panic!()
-        };
+        let Answer::Doubt(refusal) = answered("CCA;EA1;RC200;ETNo such\u{7} room", &make()) else { panic!() };
         assert_eq!(refusal.vendor_code.as_deref(), Some("RC200"));
-        assert_eq!(refusal.message, "the server refuses it (\"No such room\")");
+        assert_eq!(
+            refusal.message,
+            "the server answers with a code that is not published (\"No such room\")"
+        );
     }
 
     #[test]

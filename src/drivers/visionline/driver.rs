@@ -5,17 +5,21 @@
 //! lane, `system`. `inventory.refresh` has the lane `system` on both.
 //!
 //! # Times
-//! The wire carries the property's local time in minutes, without a zone. An end is rounded up to the minute, a start
-//! down. A start that has come is left out, which the server takes for "at once". Where an end falls into the hour that a
-//! change of clocks repeats, it may hold until the later of the two, and that is what is reported as the card's printed
-//! end.
+//! Local time in minutes: an end is rounded up, a start down. In the hour that comes twice an end is told as the later of
+//! the two, and a start there is written as the minute before it. A start that has come is left
+//! out, which the server takes for "at once".
+//!
+//! # Waiting
+//! Before a card is written the encoder may have to be looked at (see `desk`). All looks of a job share the time in which
+//! a person may lay a card down; the command itself has as much of its own, since a server waits for a card by its own
+//! clock. After a command without an answer its encoder rests (see `rests`).
 //!
 //! # Rooms
 //! One room stands on a card: how several would be written is not published.
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{RoundMode, Timestamp, TimestampRound, Unit, civil, tz::TimeZone};
+use jiff::{civil, tz::TimeZone};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -25,13 +29,13 @@ use super::{
     answer::CardShown,
     codec::{Framing, carries},
     command::{Command, MakeCard},
-    desk::LastCards,
+    desk::{LastCard, LastCards, Likeness},
     line::Connector,
     session::{Conversation, Ending, Manners, Result as Came},
 };
 use crate::{
     config::{NumberedConfig, VisionlineConfig},
-    drivers::{Driver, Line, Past, Performed, ProgressSink, Work},
+    drivers::{Driver, Line, Past, Performed, ProgressSink, Work, rests::Rests, wall::Wall},
     model::{
         Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
         Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, Success, SystemInventory,
@@ -51,11 +55,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Visionline {
     system: SystemName,
     config: VisionlineConfig,
-    time_zone: TimeZone,
+    wall: Wall,
     clock: Clock,
     connector: Arc<Connector>,
     stopping: watch::Sender<bool>,
     last_cards: LastCards,
+    /// Over TCP; a serial line rests as a whole.
+    rests: Rests,
 }
 
 impl Visionline {
@@ -94,11 +100,12 @@ impl Visionline {
         Self {
             system,
             config: config.clone(),
-            time_zone,
+            wall: Wall::new(time_zone),
             clock,
             connector,
             stopping,
             last_cards: LastCards::default(),
+            rests: Rests::new(config.settle, past),
         }
     }
 
@@ -111,9 +118,9 @@ impl Visionline {
         rooms.chain(encoders).filter_map(|checked| checked.err().map(|refusal| refusal.message)).collect()
     }
 
-    /// What the interface can do over this line.
+    /// What the interface can do over TCP.
     #[must_use]
-    pub fn capabilities(config: &VisionlineConfig) -> Capabilities {
+    pub fn capabilities_over_tcp() -> Capabilities {
         Capabilities {
             r#override: Some(ProofLevel::Vector),
             join: Some(ProofLevel::Vector),
@@ -127,7 +134,20 @@ impl Visionline {
             max_rooms: 1,
             max_common: MAX_COMMON,
             answer_means_written: true,
-            parallel_encoders: config.line.tcp.is_some(),
+            parallel_encoders: true,
+        }
+    }
+
+    /// What it can do over a serial line, which all encoders share.
+    #[must_use]
+    pub fn capabilities_over_serial() -> Capabilities {
+        Capabilities { parallel_encoders: false, ..Self::capabilities_over_tcp() }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self.is_tcp() {
+            true => Self::capabilities_over_tcp(),
+            false => Self::capabilities_over_serial(),
         }
     }
 
@@ -204,17 +224,7 @@ impl Visionline {
                 "Visionline prints an end on every card: give the access an end (`ends_at`)",
             )
         })?;
-        Ok(self.local(ends_at, RoundMode::Ceil))
-    }
-
-    fn local(&self, at: Timestamp, mode: RoundMode) -> civil::DateTime {
-        let round = TimestampRound::new().smallest(Unit::Minute).mode(mode);
-        self.time_zone.to_datetime(at.round(round).unwrap_or(at))
-    }
-
-    /// The instant of a printed end: of a repeated hour the later one; of a skipped one, as far after the change.
-    fn end_of(&self, printed: civil::DateTime) -> Option<Timestamp> {
-        Some(self.time_zone.to_ambiguous_zoned(printed).later().ok()?.timestamp())
+        Ok(self.wall.end(ends_at))
     }
 
     fn make_card(&self, card: &CardEncode, treatment: Treatment) -> Result<MakeCard, Refusal> {
@@ -236,7 +246,7 @@ impl Visionline {
             joins,
             encoder: card.encoder.as_str().to_owned(),
             room: room.as_str().to_owned(),
-            start: (self.clock.now() < starts_at).then(|| self.local(starts_at, RoundMode::Floor)),
+            start: (self.clock.now() < starts_at).then(|| self.wall.start(starts_at)),
             end,
             common,
             user_group: self.config.user_group.clone(),
@@ -271,7 +281,7 @@ impl Visionline {
         }
         let before = self.last_cards.note(card.access_method_id, &make);
         let (encoder, end) = (make.encoder.clone(), make.end);
-        let came = self.converse(Command::MakeCard(make), card.card_wait_seconds, progress).await;
+        let came = self.converse(Command::MakeCard(make), card_wait(card.card_wait_seconds), progress).await;
         match came {
             Came::NothingSent(refusal) => {
                 self.last_cards.take_back(&encoder, before);
@@ -289,7 +299,7 @@ impl Visionline {
                     card: Some(CardFacts {
                         serial,
                         overrode: Some(treatment == Treatment::Override),
-                        printed_end: self.end_of(end),
+                        printed_end: self.wall.end_of(end),
                     }),
                     ..Success::default()
                 }))
@@ -305,7 +315,7 @@ impl Visionline {
         if let Err(refusal) = self.check_encoder(&read.encoder) {
             return Performed::Ended(Outcome::Failed(refusal));
         }
-        match self.look(&read.encoder, read.card_wait_seconds, progress).await {
+        match self.look(&read.encoder, card_wait(read.card_wait_seconds), progress).await {
             Came::NothingSent(refusal) => Performed::NothingSent(refusal),
             Came::Refused(refusal) | Came::Doubt(refusal) => Performed::Ended(Outcome::Failed(refusal)),
             Came::Read(shown) => {
@@ -319,52 +329,59 @@ impl Visionline {
         }
     }
 
-    /// Sees to it that the card to be written is another one than the one written last; how the order ends where it is
-    /// not.
+    /// Sees to it that the card to be written is another one than the one written last; how the order ends where that is
+    /// not known in time.
     async fn another_card(&self, card: &CardEncode, progress: &ProgressSink) -> Option<Performed> {
-        let last = self.last_cards.before(card.encoder.as_str(), card.access_method_id)?;
-        let give_up = Instant::now() + Duration::from_secs(card.card_wait_seconds.into());
+        let encoder = card.encoder.as_str();
+        let last = self.last_cards.before(encoder, card.access_method_id)?;
+        let give_up = Instant::now() + card_wait(card.card_wait_seconds);
         loop {
-            let shown = match self.look(&card.encoder, card.card_wait_seconds, progress).await {
-                Came::Read(shown) => shown,
+            let likeness = match self.look(&card.encoder, give_up - Instant::now(), progress).await {
+                Came::Read(shown) => last.likeness(&shown),
                 Came::NothingSent(refusal) => return Some(Performed::NothingSent(refusal)),
-                // Nothing lies there, or something of another system: it is not what was written last.
-                Came::Refused(refusal) if matches!(refusal.code, Code::NoCard | Code::BadCard) => {
-                    return None;
-                }
-                Came::Refused(refusal) | Came::Doubt(refusal) => {
-                    return Some(Performed::Ended(Outcome::Failed(refusal)));
-                }
-                Came::Made { .. } => return None,
+                Came::Refused(refusal) => match LastCard::likeness_unread(&refusal) {
+                    Some(likeness) => likeness,
+                    None => return Some(Performed::Ended(Outcome::Failed(refusal))),
+                },
+                Came::Doubt(refusal) => return Some(Performed::Ended(Outcome::Failed(refusal))),
+                Came::Made { .. } => Likeness::NotKnown,
             };
-            if !last.is(&shown) {
+            if likeness == Likeness::Another {
                 return None;
             }
             if give_up <= Instant::now() {
-                let message = format!(
-                    "the card that was written last still lies on encoder {}: take it away and lay down another one",
-                    card.encoder
-                );
-                return Some(Performed::Ended(Outcome::failed(Code::NoCard, message)));
+                if likeness == Likeness::NotKnown {
+                    // Whoever was told this once puts the next one there knowingly.
+                    self.last_cards.take_back(encoder, None);
+                }
+                let refusal = Refusal::new(Code::NoCard, likeness.what_to_do(encoder));
+                return Some(Performed::Ended(Outcome::Failed(refusal)));
             }
             sleep(LOOK_AGAIN).await;
         }
     }
 
-    async fn look(&self, encoder: &EncoderName, card_wait_seconds: u16, progress: &ProgressSink) -> Came {
+    /// Reads what lies on an encoder.
+    async fn look(&self, encoder: &EncoderName, card_wait: Duration, progress: &ProgressSink) -> Came {
         let command = Command::ReadCard { encoder: encoder.as_str().to_owned() };
-        self.converse(command, card_wait_seconds, progress).await
+        self.converse(command, card_wait, progress).await
     }
 
-    async fn converse(&self, command: Command, card_wait_seconds: u16, progress: &ProgressSink) -> Came {
+    async fn converse(&self, command: Command, card_wait: Duration, progress: &ProgressSink) -> Came {
+        let encoder = command.encoder().to_owned();
+        if let Some(refusal) = self.rests.refusal(&encoder).filter(|_| self.is_tcp()) {
+            return Came::NothingSent(refusal);
+        }
         let manners = Manners {
             framing: if self.is_tcp() { Framing::Line } else { Framing::Block },
             ack_timeout: self.config.ack_timeout,
-            answer_timeout: Duration::from_secs(card_wait_seconds.into()) + self.config.answer_margin,
+            answer_timeout: card_wait + self.config.answer_margin,
         };
         let conversation = Conversation::new(command, manners);
-        let Ending { result, .. } =
+        self.rests.begin(&encoder, conversation.longest());
+        let Ending { result, answer_may_come, .. } =
             self.connector.converse(conversation, self.stopping.subscribe(), progress).await;
+        self.rests.end(&encoder, answer_may_come);
         result
     }
 
@@ -382,10 +399,8 @@ impl Visionline {
             // An answer does not tell a first card from a joiner.
             original: false,
             common: shown.common.iter().filter_map(named).collect(),
-            starts_at: shown.start.and_then(|start| {
-                Some(self.time_zone.to_ambiguous_zoned(start).compatible().ok()?.timestamp())
-            }),
-            ends_at: shown.end.and_then(|end| self.end_of(end)),
+            starts_at: shown.start.and_then(|start| self.wall.start_of(start)),
+            ends_at: shown.end.and_then(|end| self.wall.end_of(end)),
             // Nor who made it.
             made_here: None,
         }
@@ -415,8 +430,8 @@ impl Driver for Visionline {
             override_after_deleted_card: false,
             name: self.system.clone(),
             kind: SystemKind::Visionline,
-            time_zone: self.time_zone.iana_name().unwrap_or("Etc/Unknown").to_owned(),
-            capabilities: Self::capabilities(&self.config),
+            time_zone: self.wall.zone_name().to_owned(),
+            capabilities: self.capabilities(),
             doors: rooms.chain(common).collect(),
             encoders: encoders.collect(),
             devices: Vec::new(),
@@ -433,7 +448,7 @@ impl Driver for Visionline {
             Order::CardEncode(card) => {
                 self.check_encoder(&card.encoder)?;
                 let (room, _common) = self.doors(card)?;
-                let printed_end = self.end_of(self.printed_end(card)?);
+                let printed_end = self.wall.end_of(self.printed_end(card)?);
                 Ok(Admission { printed_end, ..Admission::to(self.lane(&card.encoder), vec![room]) })
             }
             Order::CardRead(read) => {
@@ -461,6 +476,11 @@ impl Driver for Visionline {
     fn stop(&self) {
         self.stopping.send_replace(true);
     }
+}
+
+/// How long a person may take to lay a card down.
+fn card_wait(seconds: u16) -> Duration {
+    Duration::from_secs(seconds.into())
 }
 
 /// The lane of what is not about one encoder of several.

@@ -13,6 +13,7 @@
 //! The agent owns lead, reading back, and the removal at the end. This side repeats the removal only where the agent's is
 //! not heard of: its memory may have been lost.
 
+mod adopt;
 mod plan;
 mod reconcile;
 mod told;
@@ -28,6 +29,7 @@ use crate::{
 
 use super::{Event, PinMark};
 
+pub use adopt::GivenOut;
 pub use plan::MOST_SLOTS;
 pub use reconcile::{Action, SlotOrder};
 pub use told::{MOST_DOUBTS, Told};
@@ -270,6 +272,28 @@ pub struct Trouble {
     pub message: String,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl CodeMethod {
+    /// One that is asked for now, and of which nothing is done yet.
+    fn new(now: Timestamp, grant: AccessGrantId, place: u32, pin: Private, devices: Vec<DeviceId>) -> Self {
+        Self {
+            grant,
+            place,
+            pin,
+            wish: None,
+            devices,
+            joining: BTreeSet::new(),
+            asked_at: now,
+            is_issued: false,
+            issued_at: None,
+            updating_from: None,
+            deleted_at: None,
+            has_ended: false,
+            late_since: None,
+            failed_since: None,
+        }
+    }
 }
 
 impl CodeGrant {

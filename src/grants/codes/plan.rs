@@ -168,25 +168,14 @@ impl Book {
         devices: Vec<DeviceId>,
     ) {
         let id = AccessMethodId(at.random.uuid_at(at.now));
-        let method = CodeMethod {
-            grant,
-            place,
-            pin,
-            wish,
-            devices,
-            joining: BTreeSet::new(),
-            asked_at: at.now,
-            is_issued: false,
-            issued_at: None,
-            updating_from: None,
-            deleted_at: None,
-            has_ended: false,
-            late_since: None,
-            failed_since: None,
-        };
-        self.methods.insert(id, method);
-        self.events.push(Event::method("access_method.created", id, grant));
-        self.want_all(at.now, id);
+        self.insert(at.now, id, CodeMethod { wish, ..CodeMethod::new(at.now, grant, place, pin, devices) });
+    }
+
+    /// A code is there from now on, and wanted in all its devices.
+    pub(super) fn insert(&mut self, now: Timestamp, id: AccessMethodId, code: CodeMethod) {
+        self.events.push(Event::method("access_method.created", id, code.grant));
+        self.methods.insert(id, code);
+        self.want_all(now, id);
     }
 
     /// The times of a grant change; the PINs stay, but where they are another's in the new times.
@@ -403,7 +392,7 @@ impl Book {
     }
 
     /// Whether a PIN suits a device and nobody else has it there at any instant of the window.
-    fn is_free(
+    pub(super) fn is_free(
         &self,
         at: &Moment<'_>,
         device: DeviceId,

@@ -220,7 +220,7 @@ impl Slot {
 }
 
 impl Observed {
-    fn hold(&mut self, now: Timestamp, content: Content) {
+    pub(super) fn hold(&mut self, now: Timestamp, content: Content) {
         self.holds = Some(content);
         self.since = self.since.or(Some(now));
         self.doubts.clear();

@@ -7,8 +7,7 @@ use latchd::{
     agent::admin,
     model::{
         AccessMethodId, CardEncode, CardRead, DeviceName, DoorName, EncoderName, Job, JobId, JobState,
-        LaneName, Order, Priority, Private, ReservationKey, SlotContent, SlotPut, SystemName, Verdict,
-        Window,
+        LaneName, Order, Priority, Private, ReservationKey, SlotContent, SlotPut, SystemName, Window,
     },
     queue::{JobFilter, Queue},
     store::{self, Store, StoreError},
@@ -413,18 +412,10 @@ impl World {
         if waits {
             return;
         }
-        // A card that another job is known to have written proves nothing about this one; and which of two in doubt wrote
-        // one, nobody can say.
         let Some(cloud) = &self.cloud.life else { return };
         let Ok(attempts) = cloud.db.run(desk::attempts).await else { return };
-        let job = job_id.to_string();
-        let others: Vec<_> = attempts.iter().filter(|it| it.card == number && it.job != job).collect();
-        let known = others.iter().filter(|it| it.is_done()).count();
-        let done = judge::times_done(&ledger, number).saturating_sub(known);
-        if 0 < done && others.iter().any(|it| it.status == "pending" || it.is_in_doubt()) {
-            return;
-        }
-        let verdict = if 0 < done { Verdict::Done } else { Verdict::NotDone };
+        let written = judge::times_done(&ledger, number);
+        let Some(verdict) = desk::verdict(&attempts, &job_id.to_string(), number, written) else { return };
         let (answer, told) = oneshot::channel();
         let request = admin::Request::Resolve { job_id, verdict, by: "night porter".into() };
         if life.questions.try_send((request, answer)).is_ok() {

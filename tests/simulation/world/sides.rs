@@ -99,6 +99,12 @@ impl World {
         self.seed % 4 == 1 && !self.may_roll_back()
     }
 
+    /// Whether the cloud is put back soon after the agent in this seed, to a moment soon after that which the agent was put
+    /// back to, and nobody tells it: then it orders again what both have forgotten.
+    pub(super) fn cloud_follows(&self) -> bool {
+        self.seed % 16 == 9
+    }
+
     /// What is on the agent's disk, while no process uses it.
     pub(super) fn agent_memory(&self) -> Result<Memory, StoreError> {
         let random = self.random_of(Host::Agent, 0);
@@ -214,11 +220,14 @@ impl World {
         self.cloud.crashes += 1;
         // Where both sides are set back to the same moment and the agent is not told, nobody can know.
         let may_be_set_back = !self.healed && !self.may_roll_back();
-        if let Some(image) = self.cloud.backup.clone().filter(|_| may_be_set_back && self.chance(25)) {
+        let goes_back = std::mem::take(&mut self.cloud_goes_back);
+        let may_go_back = |_: &_| may_be_set_back && (goes_back || self.chance(25));
+        if let Some(image) = self.cloud.backup.clone().filter(may_go_back) {
             self.note("the cloud's backup is put back");
             self.cloud.disk.restore(&image);
-            // Its bridge tells it, but for one that was set back as well: then nobody else can.
-            self.cloud_is_set_back.store(self.agent_is_told_of_set_backs(), Ordering::Relaxed);
+            // Its bridge tells it. Where that may be set back as well, a person does, but in the seeds where it follows.
+            let is_told = self.agent_is_told_of_set_backs() && !self.cloud_follows();
+            self.cloud_is_set_back.store(is_told, Ordering::Relaxed);
             self.filled_beside_reserve.remove(&Host::Cloud);
             let mut book = self.book.lock().unwrap();
             book.cloud_restored = true;
@@ -251,7 +260,8 @@ impl World {
         if !self.healed && self.may_roll_back() && self.agent.backup.is_some() && self.chance(50) {
             self.agent_rolls_back = true;
         }
-        if let Some(image) = self.agent.backup.clone().filter(|_| may_be_set_back && self.chance(25)) {
+        let percent = if self.cloud_follows() { 50 } else { 25 };
+        if let Some(image) = self.agent.backup.clone().filter(|_| may_be_set_back && self.chance(percent)) {
             self.note("the agent's backup is put back");
             self.agent.disk.restore(&image);
             self.filled_beside_reserve.remove(&Host::Agent);
@@ -260,6 +270,11 @@ impl World {
             let mut book = self.book.lock().unwrap();
             let last = book.orders.len() as u64;
             book.agent_restored.push(last);
+            drop(book);
+            if self.cloud_follows() {
+                self.cloud_goes_back = true;
+                self.soon(60_000, Action::PutCloudBack);
+            }
         }
         let below = self.one(&[50, 3_000, 40_000]);
         self.soon(below, Action::StartAgent);

@@ -8,6 +8,7 @@ use latchd::{
     config::{AgentConfig, DriverConfig},
     drivers::{
         Driver,
+        kaba_messenger::KabaMessenger,
         salto_is::{Past, SaltoIs, sim::Property},
         sim_lock::SimLock,
         visionline::Visionline,
@@ -77,6 +78,11 @@ pub(super) fn drivers(
             DriverConfig::Visionline(visionline) => {
                 let driver =
                     Visionline::start_over(net, visionline, name, TimeZone::UTC, past, clock, random);
+                mutant::spoil_driver(mutant, Arc::new(driver))
+            }
+            DriverConfig::KabaMessenger(messenger) => {
+                let driver =
+                    KabaMessenger::start_over(net, messenger, name, TimeZone::UTC, past, clock, random);
                 mutant::spoil_driver(mutant, Arc::new(driver))
             }
             DriverConfig::SimLock(locks) => {

@@ -50,6 +50,8 @@ impl Desk {
             starts_at: Some(from),
             ends_at: Some(until),
             doors: grant.rooms.iter().chain(&grant.common).map(name).collect(),
+            card: true,
+            code: None,
         };
         let what = format!("{}, at the site", self.words(&grant));
         let request = Request::MakeGrant { grant: Box::new(wish), by: BY.into() };

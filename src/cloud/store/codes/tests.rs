@@ -19,6 +19,7 @@ use crate::{
     seams::{Random, Storage},
 };
 
+mod desk;
 mod house;
 
 /// A property with two keypad locks; noon until it is moved.

@@ -5,7 +5,7 @@ use rusqlite::params;
 
 use crate::{
     grants::{Created, GrantProblem, GrantRequest, Mode, NewMethod, Refused, Resource, plan_create},
-    model::{AccessGrantId, Private, ReservationKey, SpaceId, UserIdentityId},
+    model::{AccessGrantId, DeviceId, Private, ReservationKey, SpaceId, UserIdentityId},
     store::StoreError,
 };
 
@@ -75,14 +75,9 @@ impl Tenant<'_> {
             IdentityRef::New(person) => self.add_person(now, person)?.id,
         };
         self.write_grant(now, command, identity, &spaces, &plan)?;
-        for (place, device) in (0_i64..).zip(&own_devices) {
-            self.db.execute(
-                "INSERT INTO grant_device VALUES(?1, ?2, ?3, ?4)",
-                params![self.workspace, plan.id.to_string(), place, device.to_string()],
-            )?;
-        }
+        self.write_devices(plan.id, own_devices)?;
         if let Some(key) = &command.reservation_key {
-            self.keep_rooms(now, key)?;
+            self.goes_on_with_another_grant(now, key)?;
         }
         self.tell(now, &plan.events)?;
         self.keep_keys(now, plan.id, identity, &plan.methods)?;
@@ -162,6 +157,21 @@ impl Tenant<'_> {
             Some(key) => self.write_stay_rooms(key, &plan.reservation_rooms),
             None => Ok(()),
         }
+    }
+
+    /// The devices that a grant names itself, none twice.
+    pub(in crate::cloud::store) fn write_devices(
+        &self,
+        grant: AccessGrantId,
+        devices: impl IntoIterator<Item = DeviceId>,
+    ) -> Result<(), StoreError> {
+        for (place, device) in (0_i64..).zip(devices) {
+            self.db.execute(
+                "INSERT INTO grant_device VALUES(?1, ?2, ?3, ?4)",
+                params![self.workspace, grant.to_string(), place, device.to_string()],
+            )?;
+        }
+        Ok(())
     }
 
     pub(in crate::cloud::store) fn write_requests(

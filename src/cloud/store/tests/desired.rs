@@ -493,6 +493,7 @@ fn made(
             state: DesiredCardState::EncodingRequired,
             why: None,
         }],
+        codes: Vec::new(),
     };
     GrantMade { at: property.now, by: "Kari".into(), grant }
 }

@@ -129,6 +129,19 @@ fn a_stay_that_is_shorter_without_one_of_its_grants_is_told_so_and_not_to_a_room
 }
 
 #[test]
+fn a_stay_that_goes_on_with_another_grant_when_its_last_one_is_gone_is_told_its_end() {
+    let mut property = Property::configured(told_ends);
+    let jane = property.grant("stay-1", &["101"], 24);
+    property.write(jane.methods[0].id, "stay-1", "101", true);
+    property.ends_in(&jane, 48);
+    let job = property.stay_end_job();
+    property.report(job, Outcome::Succeeded(Success::default()));
+    property.delete(&jane);
+    property.grant("stay-1", &["101"], 36);
+    assert_eq!(property.stay_ends(), [("101".into(), 36, None)], "the lock system takes it to be 48");
+}
+
+#[test]
 fn a_deleted_card_opens_what_was_written_on_it_and_not_what_was_ordered_in_vain() {
     let mut property = Property::new();
     let [jane, john] = ["stay-1"; 2].map(|stay| property.grant(stay, &["101", "lobby"], 24));

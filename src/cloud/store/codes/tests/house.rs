@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{desk::made, *};
+use crate::model::GrantMade;
 
 /// What a lock holds, slot by slot.
 type Table = BTreeMap<String, SlotPut>;
@@ -15,6 +16,10 @@ struct House {
     here: Vec<&'static str>,
     random: Random,
     grants: Vec<Grant>,
+    /// What a desk made, and the cloud has not heard of.
+    unheard: Vec<GrantMade>,
+    /// The slots of a desk's codes.
+    of_desk: BTreeSet<String>,
 }
 
 impl House {
@@ -31,6 +36,8 @@ impl House {
             here: Self::LOCKS.to_vec(),
             random: Random::seeded(seed),
             grants: Vec::new(),
+            unheard: Vec::new(),
+            of_desk: BTreeSet::new(),
         }
     }
 
@@ -58,7 +65,9 @@ impl House {
     fn step(&mut self) {
         let now = self.property.now;
         let hours = SignedDuration::from_hours(1 + i64::try_from(self.below(60)).unwrap());
-        match self.below(12) {
+        match self.below(15) {
+            12 | 13 => self.desk_gives_out(hours),
+            14 => self.cloud_hears(),
             0..3 => {
                 let (mut locks, modes) = (self.some_locks(), vec![Mode::Code; 1 + self.below(2)]);
                 locks.retain(|lock| self.here.contains(lock));
@@ -105,8 +114,66 @@ impl House {
             9 => self.tables.get_mut(Self::LOCKS[self.below(3)]).unwrap().clear(),
             _ => self.property.later(hours),
         }
+        self.ends_of_unheard();
         self.work();
         self.check();
+    }
+
+    /// A desk that is cut off gives out a code: of locks that can be reached, and often one that the cloud has promised
+    /// somebody else and not got into the lock yet.
+    fn desk_gives_out(&mut self, hours: SignedDuration) {
+        let locks: Vec<_> = self.some_locks().into_iter().filter(|lock| !self.away.contains(*lock)).collect();
+        let number = self.of_desk.len() as u128 + 1;
+        let promised = match self.one_grant() {
+            Some(name) if self.below(2) == 0 => self.tenant().grant(&name).unwrap(),
+            _ => None,
+        };
+        let promised = promised.and_then(|grant| grant.methods.first()?.code.clone());
+        let drawn = format!("{:06}", 300_000 + self.below(600_000));
+        let pin = promised.map_or(drawn, |view| view.code.pin.expose().to_owned());
+        let content = SlotContent::Pin(Private::new(pin.as_str()));
+        let is_taken = |lock: &&str| self.tables[*lock].values().any(|put| put.content == content);
+        if pin.is_empty() || locks.is_empty() || locks.iter().any(is_taken) {
+            return;
+        }
+        let fact = made(&self.property, number, &pin, &locks, hours.as_hours());
+        let slot = fact.grant.codes[0].access_method_id.to_string();
+        self.of_desk.insert(slot.clone());
+        for lock in locks {
+            let put = SlotPut {
+                device: DeviceName::new(lock).unwrap(),
+                slot: slot.clone(),
+                content: content.clone(),
+                window: fact.grant.window,
+                generation: u64::try_from(fact.at.as_millisecond()).unwrap(),
+            };
+            self.tables.get_mut(lock).unwrap().insert(slot.clone(), put);
+        }
+        self.unheard.push(fact);
+    }
+
+    /// The cloud hears of what a desk made; of some it hears at once that the desk took it back.
+    fn cloud_hears(&mut self) {
+        for fact in std::mem::take(&mut self.unheard) {
+            let grant = self.property.adopts(&fact);
+            if self.below(4) == 0 {
+                self.property.desk_revokes(grant.id);
+                for table in self.tables.values_mut() {
+                    table.remove(&fact.grant.codes[0].access_method_id.to_string());
+                }
+            }
+            self.grants.push(grant);
+        }
+    }
+
+    /// What the agent does at its end with a code that the cloud has not heard of.
+    fn ends_of_unheard(&mut self) {
+        let now = self.property.now;
+        for fact in self.unheard.iter().filter(|fact| fact.grant.window.is_over(now)) {
+            for table in self.tables.values_mut() {
+                table.remove(&fact.grant.codes[0].access_method_id.to_string());
+            }
+        }
     }
 
     fn tenant(&mut self) -> Tenant<'_> {
@@ -142,7 +209,10 @@ impl House {
                         let twin = table
                             .values()
                             .find(|other| other.slot != put.slot && other.content == put.content);
-                        if twin.is_some_and(|twin| !twin.window.is_over(now)) {
+                        let is_of_desk = |slot: &String| self.of_desk.contains(slot);
+                        if twin.is_some_and(|twin| {
+                            !twin.window.is_over(now) && !is_of_desk(&twin.slot) && !is_of_desk(&put.slot)
+                        }) {
                             panic!("{} is put at {lock} beside {twin:?}", put.slot);
                         }
                         if twin.is_some() {
@@ -174,7 +244,11 @@ impl House {
                 self.property.db.one("SELECT device_id FROM device WHERE name = ?1", [lock], |row| {
                     row.get::<_, String>("device_id")
                 });
-            for slot in slots {
+            let is_unheard = |slot: &String| {
+                let mut facts = self.unheard.iter();
+                facts.any(|fact| fact.grant.codes[0].access_method_id.to_string() == *slot)
+            };
+            for slot in slots.into_iter().filter(|slot| !is_unheard(slot)) {
                 let known = format!(
                     "desired_slot WHERE access_method_id = '{slot}' AND device_id = '{}'",
                     device.as_ref().unwrap().as_ref().unwrap()
@@ -188,6 +262,7 @@ impl House {
     fn quiet(&mut self) {
         self.away.clear();
         self.property.shows(&Self::LOCKS);
+        self.cloud_hears();
         for _ in 0..4 {
             self.property.db.execute("UPDATE device SET read_due = 0", []).unwrap();
             self.property.later(SignedDuration::from_mins(31));

@@ -1,0 +1,93 @@
+//! Instants as the property's clocks show them, for wires that carry local time in minutes without a zone.
+//!
+//! An end is rounded up to the minute, a start down. One night a year an hour comes twice, and nobody knows which of the
+//! two a lock takes such a time for. An end there may hold until the later of the two, and that is what is reported. A
+//! start there is written as the last minute before that hour, which comes once: the card opens early, and never late.
+
+use jiff::{
+    RoundMode, Timestamp, TimestampRound, ToSpan, Unit,
+    civil::DateTime,
+    tz::{AmbiguousOffset, TimeZone},
+};
+
+/// The property's clocks.
+#[derive(Debug, Clone)]
+pub(super) struct Wall(TimeZone);
+
+impl Wall {
+    pub(super) fn new(zone: TimeZone) -> Self {
+        Self(zone)
+    }
+
+    /// The zone's name.
+    pub(super) fn zone_name(&self) -> &str {
+        self.0.iana_name().unwrap_or("Etc/Unknown")
+    }
+
+    /// From when a card opens that is to open from an instant on.
+    pub(super) fn start(&self, at: Timestamp) -> DateTime {
+        let mut start = self.minute(at, RoundMode::Floor);
+        while self.comes_twice(start) {
+            start = start.saturating_sub(1.minute());
+        }
+        start
+    }
+
+    /// Until when a card opens that is to open until an instant.
+    pub(super) fn end(&self, at: Timestamp) -> DateTime {
+        self.minute(at, RoundMode::Ceil)
+    }
+
+    /// The instant of a printed start, as early as it may be meant.
+    pub(super) fn start_of(&self, printed: DateTime) -> Option<Timestamp> {
+        Some(self.0.to_ambiguous_zoned(printed).compatible().ok()?.timestamp())
+    }
+
+    /// The instant of a printed end: of a repeated hour the later one; of a skipped one, as far after the change.
+    pub(super) fn end_of(&self, printed: DateTime) -> Option<Timestamp> {
+        Some(self.0.to_ambiguous_zoned(printed).later().ok()?.timestamp())
+    }
+
+    fn comes_twice(&self, at: DateTime) -> bool {
+        matches!(self.0.to_ambiguous_zoned(at).offset(), AmbiguousOffset::Fold { .. })
+    }
+
+    fn minute(&self, at: Timestamp, mode: RoundMode) -> DateTime {
+        let round = TimestampRound::new().smallest(Unit::Minute).mode(mode);
+        self.0.to_datetime(at.round(round).unwrap_or(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_in_the_hour_that_comes_twice_is_written_as_the_minute_before_it() {
+        let check = |zone: &str, at: &str, expected: &str| {
+            let wall = Wall::new(TimeZone::get(zone).unwrap());
+            assert_eq!(wall.start(at.parse().unwrap()).to_string(), expected, "{zone} {at}");
+        };
+        check("Europe/Oslo", "2026-10-24T23:59:59Z", "2026-10-25T01:59:00");
+        for at in
+            ["2026-10-25T00:00:00Z", "2026-10-25T00:30:59Z", "2026-10-25T01:00:00Z", "2026-10-25T01:59:00Z"]
+        {
+            check("Europe/Oslo", at, "2026-10-25T01:59:00");
+        }
+        check("Europe/Oslo", "2026-10-25T02:00:00Z", "2026-10-25T03:00:00");
+        // Half an hour comes twice there.
+        check("Australia/Lord_Howe", "2026-04-04T14:45:00Z", "2026-04-05T01:29:00");
+        check("Australia/Lord_Howe", "2026-04-04T15:30:00Z", "2026-04-05T02:00:00");
+        // An hour is left out.
+        check("Europe/Oslo", "2027-03-28T01:00:00Z", "2027-03-28T03:00:00");
+    }
+
+    #[test]
+    fn an_end_is_rounded_up_and_may_hold_until_the_later_of_two() {
+        let wall = Wall::new(TimeZone::get("Europe/Oslo").unwrap());
+        let end = wall.end("2026-10-25T00:29:01Z".parse().unwrap());
+        assert_eq!(end.to_string(), "2026-10-25T02:30:00");
+        assert_eq!(wall.end_of(end), Some("2026-10-25T01:30:00Z".parse().unwrap()));
+        assert_eq!(wall.start_of(end), Some("2026-10-25T00:30:00Z".parse().unwrap()));
+    }
+}
