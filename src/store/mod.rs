@@ -146,6 +146,9 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
+    /// SQLite refuses the layer between it and its files.
+    #[error("SQLite's files")]
+    Vfs(#[from] vfs::VfsError),
     /// A statement failed.
     #[error("database statement")]
     Sql(#[from] rusqlite::Error),
@@ -374,11 +377,9 @@ pub fn open_reader(storage: &Storage, name: &str) -> Result<Connection, StoreErr
 fn connect(storage: &Storage, name: &str, flags: OpenFlags) -> Result<Connection, StoreError> {
     let path = storage.file(name);
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    match storage.vfs() {
-        Some(vfs) => Connection::open_with_flags_and_vfs(&path, flags, vfs),
-        None => Connection::open_with_flags(&path, flags),
-    }
-    .map_err(|source| StoreError::Open { path, source })
+    let vfs = vfs::gathering(storage.vfs())?;
+    Connection::open_with_flags_and_vfs(&path, flags, vfs.as_str())
+        .map_err(|source| StoreError::Open { path, source })
 }
 
 /// Brings a schema up to date, after a copy of what there was where that is wanted.
