@@ -166,6 +166,16 @@ impl Model {
         self.zone.to_datetime(at)
     }
 
+    /// The minute that is printed for a start. Nobody knows which one a lock takes a minute for that comes twice, so that
+    /// such a card is printed for the minute before that hour: it may open early, and never late.
+    fn printed_start(&self, start: Timestamp) -> DateTime {
+        let minute = whole_minute(self.local(start));
+        if self.zone.to_ambiguous_zoned(minute).is_ambiguous() {
+            return minute.date().at(minute.hour(), 0, 0, 0).saturating_sub(1.minute());
+        }
+        minute
+    }
+
     /// The minute that is printed for an end.
     pub(super) fn printed(&self, end: Timestamp) -> DateTime {
         let minute = whole_minute(self.local(end));
@@ -204,7 +214,7 @@ impl Model {
         }
         let written = Written {
             grant,
-            from: whole_minute(self.local(window.0)),
+            from: self.printed_start(window.0),
             until: self.printed(window.1),
             window: whole_minutes(window),
             at: self.local(at),
