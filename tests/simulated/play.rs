@@ -124,7 +124,7 @@ impl<M: Mutant, T: Tally> Game<M, T> {
     }
 
     /// Some seed of these breaks the promise in these words.
-    pub(crate) fn catches(&self, mut seeds: Range<u64>, mutant: M, words: &str) {
+    pub(crate) fn catches(&self, mut seeds: impl Iterator<Item = u64>, mutant: M, words: &str) {
         let is_caught = |seed| match (self.play)(seed, mutant).verdict {
             Ok(_) => false,
             Err(wrongs) => wrongs.iter().any(|wrong| wrong.contains(words)),

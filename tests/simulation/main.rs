@@ -118,15 +118,20 @@ fn an_agent_that_forgets_a_pause_is_caught() {
 
 #[test]
 fn an_agent_that_forgets_that_its_memory_was_set_back_is_caught() {
-    // In few histories is a card ordered again of which nobody knows any more; in one of these it is.
-    GAME.catches(112..112 + MUTANT_SEEDS, Mutant::ForgetsItWasSetBack, "was written 2 times");
+    // Only in these is the cloud put back after the agent, and in few of them is a card ordered again of which nobody
+    // knows any more.
+    GAME.catches(
+        (9..).step_by(16).take(MUTANT_SEEDS as usize),
+        Mutant::ForgetsItWasSetBack,
+        "was written 2 times",
+    );
 }
 
 #[test]
 fn an_agent_that_forgets_with_its_next_start_that_its_memory_may_be_an_old_one_is_caught() {
-    // Few histories put an agent back and start it twice before it meets its cloud; one of these does.
+    // Only these put an agent back unnoticed, and few of them start it twice before it meets its cloud.
     GAME.catches(
-        440..440 + MUTANT_SEEDS,
+        (445..).step_by(8).take(MUTANT_SEEDS as usize),
         Mutant::ForgetsItMetNobody,
         "which the agent had taken at the site",
     );
