@@ -164,6 +164,7 @@ struct Watched {
 
 impl Passing for Watched {
     type Shared = Counts;
+    const MINDS_THE_INDEX: bool = false;
 
     fn opened(counts: &Counts, name: &str, _flags: c_int) -> Self {
         Self { file: counts.of(name), counts: counts.clone() }

@@ -50,6 +50,7 @@ impl Gathered {
 
 impl Passing for Gathered {
     type Shared = ();
+    const MINDS_THE_INDEX: bool = true;
 
     fn opened((): &(), _name: &str, flags: c_int) -> Self {
         Self { is_log: flags & SQLITE_OPEN_WAL != 0, bytes: Vec::new(), offset: 0 }

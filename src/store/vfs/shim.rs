@@ -30,6 +30,10 @@ pub(super) trait Passing: Sized + 'static {
     /// What all files of one VFS share.
     type Shared: Send + Sync + 'static;
 
+    /// Whether a log is to be settled before its index says what it holds. Only for the layer that SQLite itself calls:
+    /// the files of a database that it knows of are that layer's.
+    const MINDS_THE_INDEX: bool;
+
     /// A file was opened: its name without the folder, empty for one without a name, and SQLite's `SQLITE_OPEN_*`.
     fn opened(shared: &Self::Shared, name: &str, flags: c_int) -> Self;
 
@@ -40,7 +44,7 @@ pub(super) trait Passing: Sized + 'static {
     fn sync(&mut self, below: Below, flags: c_int) -> c_int;
 
     /// Something looks at the file or changes it in another way than by writing; it goes through if this is
-    /// `SQLITE_OK`. A database's log is also asked before its index says what the log holds.
+    /// `SQLITE_OK`.
     fn settle(&mut self, below: Below) -> c_int;
 }
 
@@ -268,7 +272,7 @@ unsafe extern "C" fn open<P: Passing>(
         (*own).passing = Box::into_raw(Box::new(P::opened(shared, &file_name, flags)));
         (*own).other = ptr::null_mut();
         (*own).untold = SQLITE_OK;
-        if flags & SQLITE_OPEN_WAL != 0 {
+        if P::MINDS_THE_INDEX && flags & SQLITE_OPEN_WAL != 0 {
             // A log is opened by its database's connection, through the same VFS.
             let database = sqlite3_database_file_object(name).cast::<ShimFile<P>>();
             (*own).other = database;
