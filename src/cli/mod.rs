@@ -17,6 +17,7 @@ mod order;
 mod pair;
 mod run;
 mod schema;
+mod setup;
 pub mod sim;
 mod slots;
 mod status;
@@ -126,6 +127,11 @@ pub enum Command {
     /// Shows every mistake with its line and a way out, and opens nothing but the files themselves: neither ports nor
     /// secrets. Whether a file is the agent's or the cloud's is told by its content.
     CheckConfig(check_config::CheckConfigArgs),
+    /// Bring an access system's rooms, common doors and encoders in from a spreadsheet.
+    ///
+    /// Shows what would change, and writes it with --apply: all of it or, where anything is wrong, nothing. The rest of
+    /// the configuration stays as you wrote it. Done a second time, it changes nothing.
+    Setup(setup::SetupArgs),
     /// Ask the running agent how everything is.
     ///
     /// To whom the property is enrolled, the link to the cloud, each access system, each lane, and what needs a person.
@@ -249,6 +255,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => in_runtime(audit::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
         Command::Schema(args) => schema::run(&args)?,
+        Command::Setup(args) => setup::run(&args)?,
         Command::Systems(args) => systems::run(&args)?,
         Command::Backup(args) => backup::back_up(&args)?,
         Command::Restore(args) => backup::restore(&args)?,

@@ -7,6 +7,7 @@
 mod agent;
 mod cloud;
 mod http;
+mod import;
 mod mistakes;
 mod route;
 mod section;
@@ -20,6 +21,7 @@ pub use cloud::{
     WorkspaceConfig,
 };
 pub use http::{HttpConfig, HttpUrl, HttpUrlError};
+pub use import::{Change, ImportError, Imported, Kind as ImportKind, Row, import, rows};
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
