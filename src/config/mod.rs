@@ -23,7 +23,7 @@ pub use http::{HttpConfig, HttpUrl, HttpUrlError};
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
-    AfterDeletedCard, COMMUNITY, Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig,
+    AfterDeletedCard, COMMUNITY, Checkout, CheckoutOf, CommonConfig, DoorConfig, DriverConfig, EncoderConfig,
     KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig,
     SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig,
 };
