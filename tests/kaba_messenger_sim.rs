@@ -65,9 +65,17 @@ async fn a_further_card_whose_stay_is_not_remembered_has_its_own_end() {
     let ledger = site.tell("ledger").await;
     assert_eq!(ledger["orders"][2]["operation"], "AddSharedGuest");
     assert_eq!(ledger["cards"]["ben"]["rights"]["end"], "2026-11-24T11:00:00");
+    // The end of the stay is everybody's who is in the room.
+    assert_eq!(site.card("ann", "102", "2", Treatment::Override).await, "succeeded");
+    assert_eq!(site.stay(site.check_out("101", "1")).await, "succeeded");
+    let ledger = site.tell("ledger").await;
+    let stays = ledger["stays"].as_object().unwrap();
+    let mut out: Vec<_> = stays.iter().map(|(name, stay)| (name.len(), stay["is_out"] == true)).collect();
+    out.sort_unstable();
+    assert_eq!(out, [(5, false), (5, true), (14, true)], "{stays:?}");
     // A stay that nobody began cannot be joined, extended or ended.
-    assert_eq!(site.card("eve", "102", "1", Treatment::Join).await, "failed no_stay_to_join");
-    assert_eq!(site.stay(site.extend("102", "1", "2026-11-25T10:00:00Z")).await, "failed no_stay_to_join");
+    assert_eq!(site.card("eve", "103", "1", Treatment::Join).await, "failed no_stay_to_join");
+    assert_eq!(site.stay(site.extend("103", "1", "2026-11-25T10:00:00Z")).await, "failed no_stay_to_join");
 }
 
 #[tokio::test(start_paused = true)]

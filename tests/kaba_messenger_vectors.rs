@@ -173,6 +173,10 @@ fn commands_without_a_vector_have_their_fields_in_the_order_of_the_description()
         "t:SiteName=MAIN t:PMSTerminalID=1 t:EncoderID=2 t:MainRoomNo=101 t:CheckIn=2026-11-21T15:00:00 \
          t:CheckOut=2026-11-24T11:00:00 t:KeySize=1"
     );
+    let cancel =
+        Command::CancelGuestsAccessToRoom { site: "MAIN".into(), room: "101".into(), terminal: "90".into() };
+    assert_eq!(in_short(&cancel), "t:SiteName=MAIN t:MainRoomNo=101 t:PMSTerminalID=90");
+    assert!(cancel.writes() && !cancel.makes_card());
     assert_eq!(in_short(&Command::HelloWorldTest), "t:s1=latchd t:i1=1");
     assert_eq!(in_short(&Command::PublishFaultList), "");
     // Nothing that a guest or a password holds ends an element early.

@@ -25,7 +25,7 @@ pub use import::{Change, ImportError, Imported, Kind as ImportKind, Row, import,
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
-    AfterDeletedCard, COMMUNITY, Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig,
+    AfterDeletedCard, COMMUNITY, Checkout, CheckoutOf, CommonConfig, DoorConfig, DriverConfig, EncoderConfig,
     KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig,
     SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig,
 };

@@ -4,7 +4,9 @@ mod kaba_messenger;
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
 
-pub use kaba_messenger::{COMMUNITY, KabaMessengerConfig, KabaProduct, PassLevelConfig, TerminalConfig};
+pub use kaba_messenger::{
+    COMMUNITY, CheckoutOf, KabaMessengerConfig, KabaProduct, PassLevelConfig, TerminalConfig,
+};
 
 use super::{
     agent::zone,
@@ -189,7 +191,10 @@ impl SystemConfig {
         });
         let driver = match driver {
             Some(Make::Visionline) => VisionlineConfig::read(section).map(DriverConfig::Visionline),
-            Some(Make::KabaMessenger) => KabaMessengerConfig::read(section).map(DriverConfig::KabaMessenger),
+            Some(Make::KabaMessenger) => {
+                let messenger = KabaMessengerConfig::read(section, exclusive == Some(true));
+                messenger.map(DriverConfig::KabaMessenger)
+            }
             // Where the kind is misspelt, most settings are those of any card system.
             Some(Make::SaltoIs | Make::SimLock) | None => {
                 SaltoIsConfig::read(section).map(DriverConfig::SaltoIs)

@@ -326,12 +326,14 @@ impl House {
     }
 
     async fn ends(&self, id: JobId) -> Option<JobDetail> {
-        let until = Instant::now() + PATIENCE;
+        let (until, mut pause) = (Instant::now() + PATIENCE, A_MOMENT);
         while Instant::now() < until {
             match self.job(id).await {
                 Some(detail) if detail.view.state.is_over() => return Some(detail),
-                _ => sleep(A_MOMENT).await,
+                // What takes long is looked at less often.
+                _ => sleep(pause).await,
             }
+            pause = (pause * 5 / 4).min(20 * A_MOMENT);
         }
         self.job(id).await
     }

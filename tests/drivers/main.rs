@@ -116,5 +116,6 @@ macro_rules! behaves {
     };
 }
 
+behaves!(kaba_messenger);
 behaves!(salto_is);
 behaves!(visionline);

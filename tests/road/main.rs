@@ -18,6 +18,7 @@ mod keypads;
 mod kill;
 mod ledger;
 mod locks;
+mod makes;
 mod offline;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod peers;

@@ -103,12 +103,12 @@ pub struct Paired {
 pub struct Site {
     pub paired: Paired,
     pub folder: tempfile::TempDir,
-    sim: Option<Process>,
+    pub sim: Option<Process>,
     sim_options: Vec<String>,
     pub cloud: Option<Process>,
     pub agent: Option<Process>,
     pub said: Value,
-    control: PathBuf,
+    pub control: PathBuf,
     pub tty: String,
     /// Where the simulator takes TCP clients, if it does.
     pub tcp: Option<String>,
@@ -625,7 +625,7 @@ fn write_cloud_config(folder: &Path, api: u16, bridges: u16, of_bridges: &str) {
 }
 
 /// The one JSON line that a process prints when it is up.
-fn first_line(process: &Process) -> Value {
+pub fn first_line(process: &Process) -> Value {
     until("the process says that it is up", || {
         let text = fs::read_to_string(&process.stdout).unwrap();
         let line = text.lines().find(|line| line.starts_with('{') && text.ends_with('\n'))?;

@@ -36,6 +36,8 @@ pub struct KabaMessengerConfig {
     /// What stands before the names of our stays in the system, which keeps them apart from those of another program.
     /// Default nothing.
     pub reservation_prefix: String,
+    /// Whose stay a check-out ends. Default the whole room's where latchd alone makes cards, otherwise the first guest's.
+    pub checkout_of: CheckoutOf,
     /// How much longer than the card wait the answer may take. Default 30 s.
     pub answer_margin: Duration,
     /// With `product = "community"`: ask whether the service is there, and do nothing else.
@@ -53,11 +55,20 @@ pub enum KabaProduct {
     Community,
 }
 
+/// Whose stay a check-out ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckoutOf {
+    /// `first_guest`: that of the first card and its duplicates. Whoever joined keeps his own until its end.
+    FirstGuest,
+    /// `room`: that of everybody in the room.
+    Room,
+}
+
 /// What there is to say of Community.
 pub const COMMUNITY: &str = "dormakaba publishes no interface of Community, and latchd cannot make cards on it: its interface document is needed";
 
 impl KabaMessengerConfig {
-    pub(super) fn read(section: &Section<'_>) -> Option<Self> {
+    pub(super) fn read(section: &Section<'_>, exclusive: bool) -> Option<Self> {
         let product = section
             .must("product", "which system: \"saflok\" (System 6000 with Messenger LENS) or \"ambiance\"")
             .and_then(|setting| product(section, &setting));
@@ -93,6 +104,17 @@ impl KabaMessengerConfig {
             .and_then(|setting| list(&setting, &mut doors, DoorConfig::read, |room| room.name.as_str()));
         let common = section.get("common").and_then(|setting| common(&setting, &mut doors));
         let reservation_prefix = section.get("reservation_prefix").and_then(|setting| text(&setting));
+        let checkout_of = section.get("checkout_of").and_then(|setting| {
+            let of =
+                setting.one_of(&[("first_guest", CheckoutOf::FirstGuest), ("room", CheckoutOf::Room)])?;
+            if of == CheckoutOf::Room && !exclusive {
+                setting.wrong(
+                    "this would end the stays of guests that other programs made cards for",
+                    "say checkout_of = \"first_guest\", or `exclusive = true` where latchd alone makes cards",
+                );
+            }
+            Some(of)
+        });
         let second = Duration::from_secs(1);
         let answer_margin =
             section.get("answer_margin").and_then(|setting| setting.length(second..=300 * second));
@@ -107,6 +129,10 @@ impl KabaMessengerConfig {
             rooms: rooms?,
             common: common.unwrap_or_default(),
             reservation_prefix: reservation_prefix.unwrap_or_default(),
+            checkout_of: checkout_of.unwrap_or(match exclusive {
+                true => CheckoutOf::Room,
+                false => CheckoutOf::FirstGuest,
+            }),
             answer_margin: answer_margin.unwrap_or(30 * second),
             probe_only: probe_only.unwrap_or_default(),
         })

@@ -68,6 +68,15 @@ pub enum Command {
         /// The stay.
         stay: Stay,
     },
+    /// The end of every stay in a room, whoever's it is.
+    CancelGuestsAccessToRoom {
+        /// The site, as the service knows it.
+        site: String,
+        /// The room.
+        room: String,
+        /// The terminal.
+        terminal: String,
+    },
     /// Whether the service is there, and takes our credentials. Changes nothing.
     HelloWorldTest,
     /// The names of what may go wrong. Changes nothing.
@@ -116,6 +125,7 @@ impl Command {
             Self::CreateOneShotKey { .. } => "CreateOneShotKey",
             Self::ExtendCheckOut { .. } => "ExtendCheckOut",
             Self::CheckOutGuest { .. } => "CheckOutGuest",
+            Self::CancelGuestsAccessToRoom { .. } => "CancelGuestsAccessToRoom",
             Self::HelloWorldTest => "HelloWorldTest",
             Self::PublishFaultList => "PublishFaultList",
         }
@@ -131,7 +141,8 @@ impl Command {
             | Self::ChangeKeyAccess { .. }
             | Self::CreateOneShotKey { .. }
             | Self::ExtendCheckOut { .. }
-            | Self::CheckOutGuest { .. } => true,
+            | Self::CheckOutGuest { .. }
+            | Self::CancelGuestsAccessToRoom { .. } => true,
             Self::HelloWorldTest | Self::PublishFaultList => false,
         }
     }
@@ -146,7 +157,9 @@ impl Command {
             | Self::ChangeKeyAccess { stay, .. }
             | Self::ExtendCheckOut { stay, .. }
             | Self::CheckOutGuest { stay, .. } => &stay.terminal,
-            Self::CreateOneShotKey { terminal, .. } => terminal,
+            Self::CreateOneShotKey { terminal, .. } | Self::CancelGuestsAccessToRoom { terminal, .. } => {
+                terminal
+            }
             Self::HelloWorldTest | Self::PublishFaultList => "",
         }
     }
@@ -162,6 +175,7 @@ impl Command {
             | Self::CreateOneShotKey { .. } => true,
             Self::ExtendCheckOut { .. }
             | Self::CheckOutGuest { .. }
+            | Self::CancelGuestsAccessToRoom { .. }
             | Self::HelloWorldTest
             | Self::PublishFaultList => false,
         }
@@ -211,6 +225,11 @@ impl Command {
                 fields.service("CheckOut", &local(*check_out));
             }
             Self::CheckOutGuest { stay } => stay.spell(fields),
+            Self::CancelGuestsAccessToRoom { site, room, terminal } => {
+                fields.service("SiteName", site);
+                fields.service("MainRoomNo", room);
+                fields.service("PMSTerminalID", terminal);
+            }
             Self::HelloWorldTest => {
                 fields.service("s1", "latchd");
                 fields.service("i1", "1");

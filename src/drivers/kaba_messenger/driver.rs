@@ -9,7 +9,16 @@
 //! The service knows a stay by a name. Ours is `KEY/ROOM`, so that the change or the end of a stay in one room never
 //! touches another room of the same reservation. A further card that is just like the stay's first one is a duplicate of
 //! it. Any other further card is a stay of its own beside it, `KEY/ROOM/` and eight digits of its job: it has exactly its
-//! own doors and dates, but neither the change nor the end of the first stay says anything about it.
+//! own doors and dates, and neither the change nor the end of the first stay says anything about it.
+//!
+//! A check-out ends the first stay by its name, which the service refuses where the room is another's by now. Then, where
+//! nobody else makes cards (`checkout_of = "room"`), it ends whatever else is in the room: those who joined. That this is a
+//! success, or `NoActionRequired`, where nobody joined, is a guess of ours; any other word is a doubt, as the first guest is
+//! out by then. With `checkout_of = "first_guest"` those who joined keep what the service gave them
+//! until their own ends.
+//!
+//! A new end is told of the first stay and its duplicates alone: no operation has one for all guests of a room, and those
+//! who joined have ends of their own. Their cards get them by being encoded again.
 //!
 //! # Times
 //! The wire carries the property's local time, without a zone: an end rounded up to the minute, a start down. A start that
@@ -37,7 +46,7 @@ use super::{
     stays::{FirstCard, FirstCards},
 };
 use crate::{
-    config::{COMMUNITY, KabaMessengerConfig, KabaProduct, TerminalConfig},
+    config::{COMMUNITY, CheckoutOf, KabaMessengerConfig, KabaProduct, TerminalConfig},
     drivers::{Driver, Line, Past, Performed, ProgressSink, Trouble, Work, rests::Rests, wall::Wall},
     model::{
         Admission, Capabilities, CardEncode, CardFacts, Code, Door, DoorKind, DoorName, Encoder, EncoderName,
@@ -319,7 +328,7 @@ impl KabaMessenger {
             Order::CardEncode(card) => self.encode(work.job_id, card, work.treatment, progress).await,
             Order::StayModify(stay) => self.change(&stay.room, self.extend(stay), progress).await,
             Order::StayCheckout { room, reservation_key } => {
-                self.change(room, self.check_out(room, reservation_key), progress).await
+                self.end_stay(room, reservation_key, progress).await
             }
             Order::InventoryRefresh => Ok(Performed::Ended(Outcome::Succeeded(Success::default()))),
             Order::CardRead(_)
@@ -375,6 +384,38 @@ impl KabaMessenger {
                 Performed::Ended(Outcome::Succeeded(Success { written, ..Success::default() }))
             }
             other => undone(other),
+        })
+    }
+
+    /// Ends the first guest's stay, and then that of everybody else in the room.
+    async fn end_stay(
+        &self,
+        room: &DoorName,
+        key: &ReservationKey,
+        progress: &ProgressSink,
+    ) -> Result<Performed, Refusal> {
+        let first = self.change(room, self.check_out(room, key), progress).await?;
+        let is_done = matches!(first, Performed::Ended(Outcome::Succeeded(_)));
+        if !is_done || self.config.checkout_of == CheckoutOf::FirstGuest {
+            return Ok(first);
+        }
+        let (_lane, terminal) = self.stays_lane()?;
+        let others = Command::CancelGuestsAccessToRoom {
+            site: self.config.site_name.clone(),
+            room: room.as_str().to_owned(),
+            terminal: terminal.to_owned(),
+        };
+        Ok(match self.ask(&others, self.config.answer_margin, progress).await {
+            Came::Done => first,
+            // Half of it is done: neither a failure nor to be tried again.
+            Came::NothingSent(why) | Came::Refused(why) | Came::Doubt(why) => {
+                let message = format!(
+                    "the stay's first guest is checked out, those who joined may not be: check room {room} out at the lock \
+                     system's own desk program ({})",
+                    why.message
+                );
+                Performed::Ended(Outcome::Unknown(Refusal { message, ..why }))
+            }
         })
     }
 

@@ -41,6 +41,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long it may take for what changes nothing.
 const LOOK_WITHIN: Duration = Duration::from_secs(15);
+/// How much longer an answer may take that is coming in: somebody speaks, and what he says is worth more than a doubt.
+const REST_OF_ANSWER: Duration = Duration::from_secs(180);
 /// How long a message is fresh, as another client of this service has it: server clocks differ.
 const FRESH_HOURS: i64 = 24;
 /// Who asks.
@@ -72,7 +74,8 @@ impl Server {
         clock: Clock,
         random: Random,
     ) -> Self {
-        let limits = Limits { connections: config.encoders.len() + 2, ..Limits::default() };
+        let limits =
+            Limits { connections: config.encoders.len() + 2, rest: REST_OF_ANSWER, ..Limits::default() };
         Self {
             system,
             client: Client::new(net, &config.http, limits).map_err(|error| error.to_string()),

@@ -13,7 +13,10 @@ mod watched;
 use std::{
     fmt, io,
     pin::pin,
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,9 @@ use crate::{
     seams::{Net, Stream},
 };
 
+/// An answer that is coming in when its time is over may pause no longer than this.
+const LULL: Duration = Duration::from_millis(500);
+
 /// What a client puts up with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -42,6 +48,8 @@ pub struct Limits {
     pub connect: Duration,
     /// How long the server may take nothing of a request that is being sent.
     pub stall: Duration,
+    /// How much longer an answer may take that is coming in when its time is over, as long as it does not pause.
+    pub rest: Duration,
     /// Most bytes of an answer's head; at least 8192.
     pub head: usize,
     /// Most bytes of an answer's body.
@@ -55,6 +63,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(10),
+            rest: Duration::ZERO,
             head: 16 * 1024,
             body: 1024 * 1024,
             connections: 16,
@@ -223,15 +232,27 @@ impl Connection {
     /// Asks, and hears the whole answer. Whoever drops the future must take it that the request has left.
     ///
     /// # Errors
-    /// When no whole answer comes within `within`; the error says whether bytes may have left.
+    /// When no whole answer comes within `within`, and, where it is coming in then, [`Limits::rest`]; the error says whether
+    /// bytes may have left.
     pub async fn ask(self, ask: Ask, within: Duration) -> Result<Answer, HttpError> {
         let Self { stream, url, limits, _place } = self;
         let left = Arc::new(AtomicBool::new(false));
-        let stream = Watched::new(stream, limits.stall, Arc::clone(&left));
-        let answer = match timeout(within, exchange(stream, &url, limits, ask)).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(Failure::Silent(within)),
-        };
+        let heard = Arc::new(AtomicUsize::new(0));
+        let stream = Watched::new(stream, limits.stall, Arc::clone(&left), Arc::clone(&heard));
+        let mut exchange = pin!(exchange(stream, &url, limits, ask));
+        let mut answer = timeout(within, &mut exchange).await;
+        let mut waited = within;
+        let mut before = 0;
+        while answer.is_err() && waited < within + limits.rest {
+            let so_far = heard.load(Ordering::SeqCst);
+            if so_far == before {
+                break;
+            }
+            before = so_far;
+            waited += LULL;
+            answer = timeout(LULL, &mut exchange).await;
+        }
+        let answer = answer.unwrap_or(Err(Failure::Silent(waited)));
         let may_have_left = left.load(Ordering::SeqCst);
         tracing::trace!(target: "wire", url = %url, answer = ?answer, may_have_left);
         answer.map_err(|why| HttpError { url: url.to_string(), may_have_left, why })

@@ -167,6 +167,45 @@ async fn a_drip_is_cut_off_at_the_deadline_of_the_whole_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_coming_in_when_its_time_is_over_is_heard_as_long_as_it_does_not_pause() {
+    let rest = Duration::from_secs(20);
+    // By pauses: so many bytes of a body of hundred, each so many milliseconds after the last.
+    for (pause, is_whole, most) in [(250, true, 26), (700, false, 11), (1100, false, 11)] {
+        let (client, mut server) = line(64 * 1024, Limits { rest, ..Limits::default() });
+        let begun = Instant::now();
+        let asked = async { client.connect().await.unwrap().ask(ask(), Duration::from_secs(10)).await };
+        let serving = async {
+            hear(&mut server).await;
+            server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await.unwrap();
+            for _ in 0..100 {
+                sleep(Duration::from_millis(pause)).await;
+                let _hung_up_on = server.write_all(b"x").await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let came = tokio::select! { came = asked => came, () = serving => unreachable!("it never ends") };
+        assert_eq!(came.is_ok(), is_whole, "{pause}: {came:?}");
+        assert!(begun.elapsed() <= Duration::from_secs(most), "{pause}: {:?}", begun.elapsed());
+    }
+    // However steadily it drips, there is an end.
+    let (client, mut server) = line(64 * 1024, Limits { rest, ..Limits::default() });
+    let begun = Instant::now();
+    let asked = async { client.connect().await.unwrap().ask(ask(), Duration::from_secs(10)).await };
+    let serving = async {
+        hear(&mut server).await;
+        server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        loop {
+            sleep(Duration::from_millis(300)).await;
+            server.write_all(b"x").await.unwrap();
+        }
+    };
+    let error =
+        tokio::select! { came = asked => came.unwrap_err(), () = serving => unreachable!("it drips on") };
+    assert!(matches!(error.why, Failure::Silent(_)), "{error}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
 async fn endless_heads_bodies_and_lengths_are_cut_off() {
     async fn flood(head: &[u8], drop: &[u8]) -> (HttpError, usize) {
         let (client, mut server) = line(4096, Limits { body: 10_000, ..Limits::default() });

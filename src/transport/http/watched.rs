@@ -1,4 +1,4 @@
-//! A stream that notes the first attempt to write, and does not wait for ever for somebody who takes nothing.
+//! A stream that notes the first attempt to write, counts what comes, and does not wait for ever for somebody who takes nothing.
 
 use std::{
     future::Future,
@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,14 +23,20 @@ pub(super) struct Watched {
     stream: Box<dyn Stream>,
     stall: Duration,
     left: Arc<AtomicBool>,
+    heard: Arc<AtomicUsize>,
     /// When the write that waits now has waited too long.
     give_up: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
-    /// `left` becomes true right before the first bytes are handed on.
-    pub(super) fn new(stream: Box<dyn Stream>, stall: Duration, left: Arc<AtomicBool>) -> Self {
-        Self { stream, stall, left, give_up: None }
+    /// `left` becomes true right before the first bytes are handed on, `heard` counts those that have come.
+    pub(super) fn new(
+        stream: Box<dyn Stream>,
+        stall: Duration,
+        left: Arc<AtomicBool>,
+        heard: Arc<AtomicUsize>,
+    ) -> Self {
+        Self { stream, stall, left, heard, give_up: None }
     }
 
     /// What came of a write or a flush; one that waits too long is an error.
@@ -52,7 +58,10 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.heard.fetch_add(buf.filled().len() - before, Ordering::SeqCst);
+        polled
     }
 }
 

@@ -15,6 +15,7 @@ use latchd::{
 };
 use serde_json::Value;
 
+pub(crate) mod kaba_messenger;
 pub(crate) mod salto_is;
 pub(crate) mod visionline;
 
@@ -40,6 +41,12 @@ pub(crate) trait Make {
 
     /// How many cards these bytes of the agent's on one connection ask to be made.
     fn ordered(&self, said: &[u8]) -> usize;
+
+    /// The distance of the bytes at which its line is cut here: one, but where thousands of bytes make one command. Then every
+    /// other byte is cut in a test of that driver alone.
+    fn cut_every(&self) -> usize {
+        1
+    }
 
     /// The simulator's words for a fault.
     fn fault(&self, fault: Fault) -> String;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use latchd::model::{Code, JobState};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     house::{CARD_WAIT, Card, House, code, word},
-    makes::{Fault, StartMake},
+    makes::{Fault, Layout, StartMake},
     simulated::side::{End, MOST_STEPS},
     wire::Faults,
 };
@@ -52,7 +53,8 @@ pub(crate) async fn slow(make: StartMake) {
 /// The bytes both ways are counted; whichever of them is the last one to pass, nobody is told what is not so.
 pub(crate) async fn cut_at_every_byte(make: StartMake) {
     let (mut before, mut doubts, mut ends) = (0, 0, 0);
-    for bytes in 0.. {
+    let every = make(&Layout::default(), Timestamp::UNIX_EPOCH).cut_every();
+    for bytes in (0..).step_by(every) {
         let mut house = House::open(&[make]).await;
         house.systems[0].wire.set(Faults { cut_after: Some(bytes), ..Faults::default() });
         let (number, outcome) = house.make(house.card("101", "ada")).await;

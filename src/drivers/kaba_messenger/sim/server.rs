@@ -195,9 +195,13 @@ impl Simulator {
     /// A whole request.
     async fn hear(&self, stream: &mut Box<dyn Stream>) -> Result<Heard, HungUp> {
         let mut bytes = Vec::new();
-        while !bytes.ends_with(b"\r\n\r\n") {
-            self.hear_byte(stream, &mut bytes).await?;
-        }
+        let end = loop {
+            self.hear_more(stream, &mut bytes).await?;
+            if let Some(at) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
+                break at + 4;
+            }
+        };
+        let mut body = bytes.split_off(end);
         let head = String::from_utf8_lossy(&bytes).into_owned();
         let header = |name: &str| {
             let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
@@ -206,20 +210,24 @@ impl Simulator {
         };
         let length: usize =
             header("content-length").map_or(Ok(0), |text| text.parse()).map_err(|_| HungUp)?;
-        let mut body = Vec::new();
         while body.len() < length {
-            self.hear_byte(stream, &mut body).await?;
+            self.hear_more(stream, &mut body).await?;
+        }
+        if length < body.len() {
+            // A second request on one connection.
+            return Err(HungUp);
         }
         let line = head.lines().next().unwrap_or_default().to_owned();
         Ok(Heard { line, action: header("soapaction").unwrap_or_default(), body })
     }
 
-    async fn hear_byte(&self, stream: &mut Box<dyn Stream>, into: &mut Vec<u8>) -> Result<(), HungUp> {
-        let byte = stream.read_u8().await.map_err(|_| HungUp)?;
-        if self.pass(1) == 0 || into.len() >= LONGEST {
+    async fn hear_more(&self, stream: &mut Box<dyn Stream>, into: &mut Vec<u8>) -> Result<(), HungUp> {
+        let mut part = [0; 1024];
+        let count = stream.read(&mut part).await.map_err(|_| HungUp)?;
+        if count == 0 || self.pass(count) < count || into.len() + count > LONGEST {
             return Err(HungUp);
         }
-        into.push(byte);
+        into.extend_from_slice(&part[..count]);
         Ok(())
     }
 
@@ -296,7 +304,11 @@ impl Simulator {
         match &request.asked {
             Asked::Hello => return Some((200, wire::success(&operation, true))),
             Asked::Faults => return Some((200, wire::fault(&operation, "NoFault", "TimeoutWaitingKey"))),
-            Asked::Key { .. } | Asked::Extend { .. } | Asked::CheckOut { .. } | Asked::Other => {}
+            Asked::Key { .. }
+            | Asked::Extend { .. }
+            | Asked::CheckOut { .. }
+            | Asked::CancelRoom { .. }
+            | Asked::Other => {}
         }
         let (result, silent) = self.work(&request.asked).await;
         self.note(label, &operation, &result);
@@ -315,8 +327,10 @@ impl Simulator {
                 Ok(card) => (card.clone(), None),
                 Err(Denial(main, detail)) => (None, Some(format!("{main} {detail}"))),
             };
+            let written = card.as_deref().and_then(|card| state.world.shown(card));
             state.orders.push(json!({
-                "at": now, "line": label, "operation": operation, "card": card, "denial": denial,
+                "at": now, "line": label, "operation": operation, "card": card, "written": written,
+                "denial": denial,
             }));
         });
     }
@@ -412,13 +426,13 @@ impl State {
         if let Some(denial) = self.faults.error.take() {
             return Err(denial);
         }
-        let (Asked::Key { stay, .. } | Asked::Extend { stay, .. } | Asked::CheckOut { stay }) = asked else {
+        let Some(terminal) = asked.terminal() else {
             return Err(Denial(
                 "KABALodgingInterfaceOperationNotSupported".into(),
                 "OperationNotSupported".into(),
             ));
         };
-        if self.world.terminals.contains(&stay.terminal) {
+        if self.world.terminals.contains(terminal) {
             return Err(Denial("BusyProcessingPreviousRequest".into(), "NotApplicable".into()));
         }
         if let Asked::Key { how, stay, encoder } = asked {
@@ -434,17 +448,16 @@ impl State {
             Asked::Key { how, stay, encoder } => self.world.write(how, stay, encoder, now).map(Some),
             Asked::Extend { stay, check_out } => self.world.extend(stay, *check_out, now).map(|()| None),
             Asked::CheckOut { stay } => self.world.check_out(stay, now).map(|()| None),
+            Asked::CancelRoom { room, .. } => self.world.cancel_room(room).map(|()| None),
             Asked::Hello | Asked::Faults | Asked::Other => Ok(None),
         }
     }
 
     fn occupy(&mut self, asked: &Asked, busy: bool) {
-        let (Asked::Key { stay, .. } | Asked::Extend { stay, .. } | Asked::CheckOut { stay }) = asked else {
-            return;
-        };
+        let Some(terminal) = asked.terminal() else { return };
         match busy {
-            true => self.world.terminals.insert(stay.terminal.clone()),
-            false => self.world.terminals.remove(&stay.terminal),
+            true => self.world.terminals.insert(terminal.to_owned()),
+            false => self.world.terminals.remove(terminal),
         };
         if let Asked::Key { encoder, .. } = asked
             && let Some(encoder) = self.world.encoders.get_mut(encoder)

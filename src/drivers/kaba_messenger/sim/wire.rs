@@ -42,8 +42,25 @@ pub(super) enum Asked {
     CheckOut {
         stay: StayName,
     },
+    CancelRoom {
+        room: String,
+        terminal: String,
+    },
     /// Listed, and not imitated.
     Other,
+}
+
+impl Asked {
+    /// The terminal that it keeps busy; none for what only asks, or is not imitated.
+    pub(super) fn terminal(&self) -> Option<&str> {
+        match self {
+            Self::Key { stay, .. } | Self::Extend { stay, .. } | Self::CheckOut { stay } => {
+                Some(&stay.terminal)
+            }
+            Self::CancelRoom { terminal, .. } => Some(terminal),
+            Self::Hello | Self::Faults | Self::Other => None,
+        }
+    }
 }
 
 /// What kind of key is made.
@@ -171,6 +188,11 @@ fn asked(wrapper: &Element) -> Read<Asked> {
             Asked::Extend { stay, check_out: time(&fields.text(SERVICE, "CheckOut")?)? }
         }
         "CheckOutGuest" => Asked::CheckOut { stay: fields.stay()? },
+        "CancelGuestsAccessToRoom" => {
+            fields.text(SERVICE, "SiteName")?;
+            let room = fields.text(SERVICE, "MainRoomNo")?;
+            Asked::CancelRoom { room, terminal: fields.text(SERVICE, "PMSTerminalID")? }
+        }
         _ => return Ok(Asked::Other),
     };
     match fields.left {

@@ -122,6 +122,28 @@ struct Guest {
     rights: Rights,
 }
 
+impl Content {
+    fn shown(&self) -> Value {
+        match self {
+            Self::Blank => json!({ "kind": "blank" }),
+            Self::Foreign => json!({ "kind": "foreign" }),
+            Self::Damaged => json!({ "kind": "damaged" }),
+            Self::Guest(guest) => json!({
+                "kind": "guest",
+                "reservation": guest.reservation,
+                "stay": guest.stay,
+                "rights": guest.rights.shown(),
+            }),
+        }
+    }
+}
+
+impl Rights {
+    fn shown(&self) -> Value {
+        json!({ "room": self.room, "start": self.check_in, "end": self.check_out, "common": self.common })
+    }
+}
+
 #[derive(Debug)]
 struct Booking {
     stay: u64,
@@ -300,6 +322,18 @@ impl World {
         Ok(())
     }
 
+    /// Ends every stay in a room, whoever's it is.
+    pub(super) fn cancel_room(&mut self, room: &str) -> Result<(), Denial> {
+        let Some(newest) = self.rooms.get(room).map(|room| room.stay) else {
+            return denied("RoomNumberNotFound");
+        };
+        let lives = |it: &&mut Booking| it.rights.room == room && it.stay == newest && !it.is_out;
+        for booking in self.bookings.values_mut().filter(lives) {
+            booking.is_out = true;
+        }
+        Ok(())
+    }
+
     /// Lays a card on an encoder; a card not known yet is made.
     pub(super) fn place(&mut self, card: &str, kind: Option<&str>, encoder: &str) -> Result<(), String> {
         let there = self.encoders.get(encoder).ok_or_else(|| format!("there is no encoder {encoder:?}"))?;
@@ -392,29 +426,16 @@ impl World {
         Ok(reservation)
     }
 
+    /// What is on a card, for eyes.
+    pub(super) fn shown(&self, card: &str) -> Option<Value> {
+        self.cards.get(card).map(Content::shown)
+    }
+
     /// Everything, for eyes: stays, cards, which of them open each door now, encoders.
     pub(super) fn show(&self, now: DateTime) -> Map<String, Value> {
-        let rights = |rights: &Rights| {
-            json!({
-                "room": rights.room, "start": rights.check_in, "end": rights.check_out, "common": rights.common,
-            })
-        };
-        let card = |(name, card): (&String, &Content)| {
-            let shown = match card {
-                Content::Blank => json!({ "kind": "blank" }),
-                Content::Foreign => json!({ "kind": "foreign" }),
-                Content::Damaged => json!({ "kind": "damaged" }),
-                Content::Guest(guest) => json!({
-                    "kind": "guest",
-                    "reservation": guest.reservation,
-                    "stay": guest.stay,
-                    "rights": rights(&guest.rights),
-                }),
-            };
-            (name.clone(), shown)
-        };
+        let card = |(name, card): (&String, &Content)| (name.clone(), card.shown());
         let booking = |(name, it): (&String, &Booking)| {
-            (name.clone(), json!({ "stay": it.stay, "is_out": it.is_out, "rights": rights(&it.rights) }))
+            (name.clone(), json!({ "stay": it.stay, "is_out": it.is_out, "rights": it.rights.shown() }))
         };
         let openers = |door: &String| {
             let opens = |(name, card): (&String, &Content)| {
