@@ -112,6 +112,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("job_card.sql"),
     include_str!("doors.sql"),
     include_str!("set_back.sql"),
+    include_str!("codes.sql"),
 ];
 
 /// The schema of this version.
