@@ -625,6 +625,65 @@ mod tests {
     }
 
     #[test]
+    fn what_a_desk_takes_back_in_vain_is_tried_again_until_it_is_gone() {
+        let failed = || Outcome::failed(Code::DeviceBusy, "at work");
+        let silent = || Outcome::unknown(Code::NoAnswer, "silent");
+        for (first, second) in [(failed(), failed()), (silent(), failed()), (failed(), silent())] {
+            let mut desk = Desk::new();
+            let grant = desk.make(&["front"]);
+            desk.works("front", done);
+            desk.revoke(&grant);
+            desk.works("front", || first.clone());
+            for _ in 0..3 {
+                assert_ne!(desk.pins_of("front"), [] as [String; 0]);
+                let again = desk.queue.next_due().unwrap().expect("it is tried again");
+                assert_eq!(again, desk.now + SignedDuration::from_mins(5), "{first:?} {second:?}");
+                desk.now = again;
+                desk.works("front", || second.clone());
+            }
+            desk.now += SignedDuration::from_mins(5);
+            desk.works("front", done);
+            assert_eq!(desk.pins_of("front"), [] as [String; 0]);
+            assert_eq!(desk.queue.next_due().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn what_a_desk_takes_back_in_vain_goes_at_its_end_at_the_latest() {
+        for (ends_in, again_in) in [(3_600, 300), (60, 60), (0, 0)] {
+            let mut desk = Desk::new();
+            let grant = desk.make(&["front"]);
+            desk.works("front", done);
+            desk.revoke(&grant);
+            let ends_at = grant.window.ends_at().unwrap();
+            desk.now = ends_at - SignedDuration::from_secs(ends_in);
+            let Claimed { job, .. } = desk.queue.claim(desk.now, &lane("front")).unwrap().unwrap();
+            desk.queue.finish(desk.now, job.job_id, Outcome::failed(Code::DeviceBusy, "at work")).unwrap();
+            let again = desk.queue.next_due().unwrap().unwrap_or(desk.now);
+            assert_eq!(again, desk.now + SignedDuration::from_secs(again_in));
+            desk.now = again;
+            desk.works("front", done);
+            assert_eq!(desk.pins_of("front"), [] as [String; 0]);
+        }
+    }
+
+    #[test]
+    fn a_removal_is_taken_however_much_waits_and_one_that_is_called_off_is_not_tried_again() {
+        let mut desk = Desk::new();
+        let grant = desk.make(&["front"]);
+        desk.works("front", done);
+        desk.cloud_puts("front", "4829", 0);
+        desk.queue.rules.limits.waiting_jobs = 1;
+        desk.revoke(&grant);
+        let order = removal(grant.codes[0].access_method_id, &grant.codes[0].devices[0]);
+        let job_id = desk.queue.slot_for(&system(), &order).unwrap().unwrap().decided_by;
+        assert_eq!(desk.state(job_id), JobState::Waiting);
+        desk.queue.cancel(desk.now, None, job_id).unwrap();
+        let due = desk.queue.next_due().unwrap();
+        assert_eq!(due, grant.window.ends_at(), "what somebody called off is left to its end");
+    }
+
+    #[test]
     fn a_chosen_pin_is_had_only_where_nobody_has_it_or_may_have_it() {
         let mut desk = Desk::new();
         desk.cloud_puts("front", "4829", 0);

@@ -481,7 +481,12 @@ impl Queue {
         let may_send = may_send && due_at.is_none() && !is_held && !self.has_ready(now, &lane)?;
         let is_later = may_send && self.ordered_before(&row, &BTreeSet::new())?.is_some();
         let may_send = may_send && !is_later;
-        if !may_send && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some() || is_held)? {
+        // Of those that a desk has emptied one waits for each slot, and what is taken back there is to go however much waits.
+        let is_taken_back = origin == Origin::Person && row.job()?.order.kind() == Kind::SlotRemove;
+        if !may_send
+            && !is_taken_back
+            && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some() || is_held)?
+        {
             self.audit_refusal(now, job_id, &refusal)?;
             return self.end_early(now, &row, Outcome::Failed(refusal));
         }

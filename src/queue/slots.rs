@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Queue, ledger::Settled, store::Row};
 use crate::{
-    model::{Admission, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SystemName},
+    model::{
+        Admission, Code, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SystemName,
+    },
     store::StoreError,
 };
 
@@ -394,7 +396,8 @@ impl Queue {
         self.keep_end(now, row, &index, &slot)
     }
 
-    /// What may be in a slot is removed at its end, and at once where the order that decides the slot only comes later.
+    /// What may be in a slot is removed at its end, and at once where the order that decides the slot only comes later. What a
+    /// desk took back and is there still is tried again and again until then.
     /// If no other job sees to the slot by then, one is queued for it.
     fn keep_end(
         &mut self,
@@ -406,22 +409,40 @@ impl Queue {
         let (Some(ends_at), Some(lane)) = (slot.ends_at(), &ended.lane) else {
             return Ok(());
         };
-        let again = match ended.origin {
-            Origin::Timer => now.saturating_add(REMOVE_AGAIN).unwrap_or(now),
+        let must_go = self.was_taken_back_in_vain(slot)?;
+        let is_replaced = slot.decided_by != ended.job_id && self.is_unfinished(slot.decided_by)?;
+        let pause = now.saturating_add(REMOVE_AGAIN).unwrap_or(now);
+        let at_once = match ended.origin {
+            Origin::Timer => pause,
             Origin::Cloud | Origin::Person => now,
         };
-        let next = self.next_for(index, ended.job_id)?;
-        let is_replaced = slot.decided_by != ended.job_id && self.is_unfinished(slot.decided_by)?;
-        let empty_at = if is_replaced { again } else { ends_at.max(again) };
-        if next.is_some_and(|next| next <= empty_at) {
+        let empty_at = match (is_replaced, must_go) {
+            (true, _) => at_once,
+            (false, true) => ends_at.max(at_once).min(pause),
+            (false, false) => ends_at.max(at_once),
+        };
+        if self.next_for(index, ended.job_id)?.is_some_and(|next| next <= empty_at) {
             return Ok(());
         }
         let removal = removal_of(slot, now, &self.random);
         let lane = lane.clone();
-        let not_before = (!is_replaced).then_some(ends_at);
+        let not_before = (!is_replaced && !must_go).then_some(ends_at);
         let due_at = Some(empty_at).filter(|due| *due > now);
-        let is_pause = ended.origin == Origin::Timer && empty_at == again;
+        let is_pause = (must_go || ended.origin == Origin::Timer) && empty_at == pause;
         self.queue_own(now, removal, &lane, Timer { not_before, due_at, is_pause })
+    }
+
+    /// Whether the newest word about a slot is a person's at the site that it be emptied, and that was not done, or nobody
+    /// knows. The cloud may be away for long, so the agent sees to it. Not a memory that was set back: it does not know what
+    /// came later.
+    fn was_taken_back_in_vain(&self, slot: &Slot) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM job WHERE job_id = ?1 AND origin = 'person' AND kind = 'slot.remove' \
+                 AND (state = 'failed' OR state = 'unknown' AND code <> ?2)",
+            )?
+            .exists(params![slot.decided_by.0.as_bytes(), Code::MemoryRestored.as_str()])?)
     }
 
     /// Queues a job of the agent's own.
