@@ -249,6 +249,46 @@ impl Queue {
         LocalOrder { job, origin: Origin::Person, retries: None }
     }
 
+    /// Gives the codes of a grant the PINs that they have by now, as far as they were put, or are to be, in devices of this
+    /// site: the cloud gives another to whom a device refuses one, under the same name.
+    pub(super) fn renew_pins(&self, grant: &mut DesiredGrant) -> Result<(), StoreError> {
+        for code in &mut grant.codes {
+            let mut latest = None;
+            for at in &code.devices {
+                let slot = match self.slot_for(&at.system, &removal(code.access_method_id, at)) {
+                    Ok(Some(slot)) => slot,
+                    // What cannot be read any more holds up nothing.
+                    Ok(None) | Err(StoreError::Sealed(_) | StoreError::Corrupt { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let newest = (slot.generation, self.pin_in(&slot)?);
+                if newest.1.is_some() && latest.as_ref().is_none_or(|(known, _)| *known < newest.0) {
+                    latest = Some(newest);
+                }
+            }
+            if let Some((_, pin)) = latest {
+                code.pin = pin;
+            }
+        }
+        Ok(())
+    }
+
+    /// The PIN that was ordered into a slot last, unless that came to nothing: then the last one that may be there.
+    fn pin_in(&self, slot: &Slot) -> Result<Option<Private>, StoreError> {
+        let is_to_be = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM job WHERE job_id = ?1 \
+                 AND state IN ('received', 'waiting', 'sent', 'succeeded', 'unknown')",
+            )?
+            .exists([slot.decided_by.0.as_bytes()])?;
+        let to_be = if is_to_be { self.pin_put_by(slot.decided_by)? } else { None };
+        match (to_be, slot.put_by().last()) {
+            (None, Some(last)) => self.pin_put_by(*last),
+            (to_be, _) => Ok(to_be),
+        }
+    }
+
     fn pin_put_by(&self, job_id: JobId) -> Result<Option<Private>, StoreError> {
         Ok(self.put_of(job_id)?.and_then(|(_, put)| match put.content {
             SlotContent::Pin(pin) => Some(pin),
@@ -736,6 +776,43 @@ mod tests {
         desk.revoke(&seen);
         desk.works("front", done);
         assert_eq!(desk.pins_of("front"), [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_cloud_that_was_set_back_is_told_the_pin_that_a_lock_has_by_now() {
+        for (end, now_has) in [(done(), "5937"), (Outcome::failed(Code::ContentTaken, "taken"), "4829")] {
+            let mut desk = Desk::new();
+            let grant = desk.choose(&["front"], "4829").unwrap();
+            desk.works("front", done);
+            desk.now += SignedDuration::from_secs(60);
+            desk.cloud_orders(&grant, "front", Private::new("5937"), desk.now);
+            desk.works("front", || end.clone());
+            // The cloud tells of a code of its own besides, for another lock.
+            let mut picture = grant.clone();
+            let other = DesiredCode {
+                access_method_id: AccessMethodId(uuid::Uuid::from_u128(99)),
+                devices: vec![DesiredDevice { device: DeviceName::new("back").unwrap(), system: system() }],
+                pin: None,
+            };
+            picture.codes.push(other.clone());
+            picture.codes[0].pin = None;
+            let told = Desired {
+                up_to: Position { epoch: 1, n: 1 },
+                grants: vec![picture],
+                gone: Vec::new(),
+                complete: true,
+            };
+            desk.queue.take_desired(&told).unwrap();
+            let of_cloud = DesiredGrant { codes: vec![other], ..grant.clone() };
+            desk.cloud_orders(&of_cloud, "back", Private::new("7351"), desk.now);
+            desk.is_heard();
+            let last = desk.queue.memory().unwrap().reports.last;
+            desk.queue.resume(desk.now, 1, None, Position { n: 0, ..last }).unwrap();
+            let reports = desk.queue.reports_after(Position { n: 0, epoch: last.epoch + 1 }, 100).unwrap();
+            let Message::GrantMade(made) = &reports[0].1 else { panic!("{reports:?}") };
+            let pins: Vec<_> = made.grant.codes.iter().map(|code| code.pin.clone().unwrap()).collect();
+            assert_eq!(pins, [now_has, "7351"].map(Private::new));
+        }
     }
 
     #[test]
