@@ -24,7 +24,8 @@
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
 //! else ever has to. `audit` says what the site refused and who decided what. `desired_grant` is what the cloud wants of
 //! the site, for a desk that has to go on without it, and `desk_fact` what that desk did to grants. `door_event` and
-//! `door_read` are what devices remember of their doors, as far as it was read and is not in the outbox.
+//! `door_read` are what devices remember of their doors, as far as it was read and is not in the outbox, and
+//! `door_event_id` is what it is known by.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -113,6 +114,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("doors.sql"),
     include_str!("set_back.sql"),
     include_str!("codes.sql"),
+    include_str!("door_ids.sql"),
 ];
 
 /// The schema of this version.
@@ -358,6 +360,7 @@ impl Queue {
     pub fn open(storage: &Storage, seal: SealKey, random: Random, rules: Rules) -> Result<Self, StoreError> {
         let mut queue = Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random, rules)?;
         queue.note_earlier_cards()?;
+        queue.note_earlier_door_events()?;
         Ok(queue)
     }
 
