@@ -359,7 +359,7 @@ mod tests {
     use crate::{
         model::{
             Admission, Capabilities, Code, DeviceName, LaneName, Outcome, PinConstraint, PinRules,
-            ProofLevel, Success, SystemKind, SystemName,
+            ProofLevel, Resolution, Success, SystemKind, SystemName, Verdict,
         },
         protocol::{Desired, Message, Position},
         queue::{
@@ -776,6 +776,54 @@ mod tests {
         desk.revoke(&seen);
         desk.works("front", done);
         assert_eq!(desk.pins_of("front"), [] as [String; 0]);
+    }
+
+    #[test]
+    fn of_more_doubts_than_can_be_settled_one_by_one_no_pin_is_forgotten_and_none_told_for_certain() {
+        let silent = || Outcome::unknown(Code::NoAnswer, "silent");
+        let mut desk = Desk::new();
+        let grant = desk.choose(&["front"], "4829").unwrap();
+        desk.works("front", done);
+        let pins = ["5937", "7351", "8264", "9173", "6482", "3748"];
+        let mut jobs = Vec::new();
+        for pin in pins {
+            desk.now += SignedDuration::from_secs(1);
+            jobs.push(desk.cloud_orders(&grant, "front", Private::new(pin), desk.now));
+            desk.works("front", silent);
+        }
+        let may_be_there = BTreeSet::from_iter(["4829"].into_iter().chain(pins).map(str::to_owned));
+        let held = |desk: &Desk| BTreeSet::from_iter(desk.pins_of("front"));
+        assert_eq!(held(&desk), may_be_there);
+        assert!(desk.choose(&["front"], "4829").is_err(), "somebody else would be given it");
+        // A person finds out about the newest: what was before them is as open as it was.
+        let by = |verdict| Resolution { verdict, by: "Ada".into() };
+        for job_id in jobs.into_iter().rev() {
+            desk.queue.resolve(desk.now, job_id, by(Verdict::NotDone)).unwrap().unwrap();
+            assert_eq!(desk.standings(&grant), [(CodeState::InDoubt, None)]);
+        }
+        let known = BTreeSet::from_iter(["4829", "5937", "7351"].map(str::to_owned));
+        assert_eq!(held(&desk), known, "of those nobody can say any more which came first");
+        // Removals in doubt, and the same PIN again and again, take no room.
+        for times in 0..20 {
+            desk.now += SignedDuration::from_secs(1);
+            if times % 2 == 0 {
+                desk.cloud_orders(&grant, "front", Private::new("9173"), desk.now);
+            } else {
+                let order = removal(grant.codes[0].access_method_id, &grant.codes[0].devices[0]);
+                let order = desk.queue.of_desk(desk.now, &grant.codes[0].devices[0], None, order);
+                desk.take(LocalOrder { origin: Origin::Cloud, ..order });
+            }
+            desk.works("front", silent);
+        }
+        let order = removal(grant.codes[0].access_method_id, &grant.codes[0].devices[0]);
+        let slot = desk.queue.slot_for(&system(), &order).unwrap().unwrap();
+        assert!(slot.put_by().len() <= 6, "{slot:?}");
+        assert_eq!((slot.ends_at(), slot.is_uncertain()), (grant.window.ends_at(), true));
+        assert_eq!(held(&desk), known.into_iter().chain(["9173".to_owned()]).collect());
+        // One certain word settles all of it.
+        desk.now = grant.window.ends_at().unwrap();
+        desk.works("front", done);
+        assert_eq!((held(&desk), desk.standings(&grant)), (BTreeSet::new(), vec![(CodeState::NotSet, None)]));
     }
 
     #[test]
