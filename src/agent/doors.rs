@@ -145,3 +145,137 @@ async fn read_one(
     }
     Ok(lost)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::{
+        config::{LockConfig, SimLockConfig},
+        drivers::sim_lock::{
+            SimLock,
+            sim::{Settings, Simulator},
+        },
+        queue::Rules,
+        seal::SealKey,
+        seams::{Clock, MemoryNet, Net, Random, Storage},
+        store::{Store, Writer},
+    };
+
+    /// What one turn reads of a lock at most, in the lock's own pages.
+    const PAGES_OF_A_TURN: u64 = 128;
+
+    /// Locks of one system, and the queue that what happens at them comes into.
+    struct House {
+        driver: Arc<dyn Driver>,
+        locks: Vec<(DeviceName, Simulator)>,
+        queue: WriterHandle<Queue>,
+        _writer: Writer,
+        _folder: tempfile::TempDir,
+    }
+
+    impl House {
+        async fn with(names: &[&str]) -> Self {
+            let (net, clock) =
+                (MemoryNet::default(), Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap()));
+            let (mut locks, mut configured) = (Vec::new(), Vec::new());
+            for (name, port) in names.iter().zip(4801..) {
+                let settings = Settings { ledger: 5_000, ..Settings::default() };
+                let lock = Simulator::new(&settings, clock.clone()).unwrap();
+                let listener = net.listen(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+                let accepting = lock.clone();
+                tokio::spawn(async move { accepting.accept(listener).await });
+                let name = DeviceName::new(*name).unwrap();
+                configured.push(LockConfig::new(name.clone(), format!("lock.lan:{port}")));
+                locks.push((name, lock));
+            }
+            let config = SimLockConfig {
+                locks: configured,
+                lead: Duration::from_secs(900),
+                answer_timeout: Duration::from_secs(5),
+                read_events_every: Some(Duration::from_secs(10)),
+            };
+            let (system, zone) = (SystemName::new("locks").unwrap(), TimeZone::get("Europe/Oslo").unwrap());
+            let driver = Arc::new(SimLock::start_over(Arc::new(net), &config, system, zone, clock));
+            let folder = tempfile::tempdir().unwrap();
+            let random = Random::seeded(1);
+            let key = SealKey::new([7; 32], random.clone());
+            let queue = Queue::open(&Storage::folder(folder.path()), key, random, Rules::default()).unwrap();
+            let (writer, queue) = Writer::start_with("queue", queue, None);
+            Self { driver, locks, queue, _writer: writer, _folder: folder }
+        }
+
+        async fn tell(&self, lock: usize, command: &str) -> serde_json::Value {
+            self.locks[lock].1.command(command).await.unwrap()
+        }
+
+        /// Somebody tries the door of a lock so often.
+        async fn happens(&self, lock: usize, times: u64) {
+            for _ in 0..times {
+                self.tell(lock, "use 0000").await;
+            }
+        }
+
+        async fn pages_asked(&self, lock: usize) -> u64 {
+            self.tell(lock, "requests").await["requests"]["LEDGER"].as_u64().unwrap_or_default()
+        }
+
+        /// One turn; says how long it took.
+        async fn turn(&self) -> Duration {
+            let names = self.locks.iter().map(|(name, _)| name.clone()).collect();
+            let begun = Instant::now();
+            assert_eq!(read(vec![(Arc::clone(&self.driver), names)], self.queue.clone()).await.unwrap(), 0);
+            begun.elapsed()
+        }
+
+        /// What is kept: of which lock, and how many events, in the order in which it came.
+        async fn kept(&self) -> Vec<(String, u64)> {
+            let look = |queue: &mut Queue| {
+                let sql = "SELECT device, events FROM door_event ORDER BY n";
+                let mut statement = Store::connection(queue).prepare(sql)?;
+                let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+                let rows = rows.collect::<Result<Vec<(String, i64)>, _>>()?;
+                Ok(rows.into_iter().map(|(lock, events)| (lock, events.cast_unsigned())).collect())
+            };
+            self.queue.run(look).await.unwrap()
+        }
+
+        async fn kept_of(&self, lock: usize) -> u64 {
+            let name = self.locks[lock].0.as_str();
+            self.kept().await.iter().filter(|(of, _)| of == name).map(|(_, events)| events).sum()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_with_much_to_tell_is_read_so_far_in_a_turn_and_on_from_there_in_the_next() {
+        let house = House::with(&["chatty", "quiet"]).await;
+        house.happens(0, 3_000).await;
+        house.happens(1, 1).await;
+        house.turn().await;
+        let (first, asked) = (house.kept_of(0).await, house.pages_asked(0).await);
+        assert!(0 < first && first < 3_000, "{first}");
+        assert!(asked <= PAGES_OF_A_TURN, "{asked}");
+        assert_eq!(house.kept_of(1).await, 1);
+        // What happens meanwhile at the other door is read in the next turn, and nothing twice or never.
+        house.happens(1, 1).await;
+        house.turn().await;
+        assert_eq!((house.kept_of(0).await, house.kept_of(1).await), (3_000, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_lock_holds_up_no_other_of_its_turn_and_the_next_turn_only_so_long() {
+        let house = House::with(&["slow", "quick"]).await;
+        house.happens(0, 3_000).await;
+        house.happens(1, 1).await;
+        house.tell(0, "fault slow 1000 on LEDGER 0").await;
+        let took = house.turn().await;
+        assert!(took <= Duration::from_secs(PAGES_OF_A_TURN), "{took:?}");
+        assert!(house.kept_of(0).await < 3_000);
+        // Both ask the same writer in turn, so the quick one's is there before the slow one's second.
+        let kept = house.kept().await;
+        let place = kept.iter().position(|(of, _)| of == "quick").unwrap();
+        let before: u64 = kept[..place].iter().map(|(_, events)| events).sum();
+        assert!(before < 200, "{before} of the slow one's were read first");
+    }
+}

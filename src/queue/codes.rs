@@ -249,6 +249,46 @@ impl Queue {
         LocalOrder { job, origin: Origin::Person, retries: None }
     }
 
+    /// Gives the codes of a grant the PINs that they have by now, as far as they were put, or are to be, in devices of this
+    /// site: the cloud gives another to whom a device refuses one, under the same name.
+    pub(super) fn renew_pins(&self, grant: &mut DesiredGrant) -> Result<(), StoreError> {
+        for code in &mut grant.codes {
+            let mut latest = None;
+            for at in &code.devices {
+                let slot = match self.slot_for(&at.system, &removal(code.access_method_id, at)) {
+                    Ok(Some(slot)) => slot,
+                    // What cannot be read any more holds up nothing.
+                    Ok(None) | Err(StoreError::Sealed(_) | StoreError::Corrupt { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let newest = (slot.generation, self.pin_in(&slot)?);
+                if newest.1.is_some() && latest.as_ref().is_none_or(|(known, _)| *known < newest.0) {
+                    latest = Some(newest);
+                }
+            }
+            if let Some((_, pin)) = latest {
+                code.pin = pin;
+            }
+        }
+        Ok(())
+    }
+
+    /// The PIN that was ordered into a slot last, unless that came to nothing: then the last one that may be there.
+    fn pin_in(&self, slot: &Slot) -> Result<Option<Private>, StoreError> {
+        let is_to_be = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM job WHERE job_id = ?1 \
+                 AND state IN ('received', 'waiting', 'sent', 'succeeded', 'unknown')",
+            )?
+            .exists([slot.decided_by.0.as_bytes()])?;
+        let to_be = if is_to_be { self.pin_put_by(slot.decided_by)? } else { None };
+        match (to_be, slot.put_by().last()) {
+            (None, Some(last)) => self.pin_put_by(*last),
+            (to_be, _) => Ok(to_be),
+        }
+    }
+
     fn pin_put_by(&self, job_id: JobId) -> Result<Option<Private>, StoreError> {
         Ok(self.put_of(job_id)?.and_then(|(_, put)| match put.content {
             SlotContent::Pin(pin) => Some(pin),
@@ -319,7 +359,7 @@ mod tests {
     use crate::{
         model::{
             Admission, Capabilities, Code, DeviceName, LaneName, Outcome, PinConstraint, PinRules,
-            ProofLevel, Success, SystemKind, SystemName,
+            ProofLevel, Resolution, Success, SystemKind, SystemName, Verdict,
         },
         protocol::{Desired, Message, Position},
         queue::{
@@ -625,6 +665,65 @@ mod tests {
     }
 
     #[test]
+    fn what_a_desk_takes_back_in_vain_is_tried_again_until_it_is_gone() {
+        let failed = || Outcome::failed(Code::DeviceBusy, "at work");
+        let silent = || Outcome::unknown(Code::NoAnswer, "silent");
+        for (first, second) in [(failed(), failed()), (silent(), failed()), (failed(), silent())] {
+            let mut desk = Desk::new();
+            let grant = desk.make(&["front"]);
+            desk.works("front", done);
+            desk.revoke(&grant);
+            desk.works("front", || first.clone());
+            for _ in 0..3 {
+                assert_ne!(desk.pins_of("front"), [] as [String; 0]);
+                let again = desk.queue.next_due().unwrap().expect("it is tried again");
+                assert_eq!(again, desk.now + SignedDuration::from_mins(5), "{first:?} {second:?}");
+                desk.now = again;
+                desk.works("front", || second.clone());
+            }
+            desk.now += SignedDuration::from_mins(5);
+            desk.works("front", done);
+            assert_eq!(desk.pins_of("front"), [] as [String; 0]);
+            assert_eq!(desk.queue.next_due().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn what_a_desk_takes_back_in_vain_goes_at_its_end_at_the_latest() {
+        for (ends_in, again_in) in [(3_600, 300), (60, 60), (0, 0)] {
+            let mut desk = Desk::new();
+            let grant = desk.make(&["front"]);
+            desk.works("front", done);
+            desk.revoke(&grant);
+            let ends_at = grant.window.ends_at().unwrap();
+            desk.now = ends_at - SignedDuration::from_secs(ends_in);
+            let Claimed { job, .. } = desk.queue.claim(desk.now, &lane("front")).unwrap().unwrap();
+            desk.queue.finish(desk.now, job.job_id, Outcome::failed(Code::DeviceBusy, "at work")).unwrap();
+            let again = desk.queue.next_due().unwrap().unwrap_or(desk.now);
+            assert_eq!(again, desk.now + SignedDuration::from_secs(again_in));
+            desk.now = again;
+            desk.works("front", done);
+            assert_eq!(desk.pins_of("front"), [] as [String; 0]);
+        }
+    }
+
+    #[test]
+    fn a_removal_is_taken_however_much_waits_and_one_that_is_called_off_is_not_tried_again() {
+        let mut desk = Desk::new();
+        let grant = desk.make(&["front"]);
+        desk.works("front", done);
+        desk.cloud_puts("front", "4829", 0);
+        desk.queue.rules.limits.waiting_jobs = 1;
+        desk.revoke(&grant);
+        let order = removal(grant.codes[0].access_method_id, &grant.codes[0].devices[0]);
+        let job_id = desk.queue.slot_for(&system(), &order).unwrap().unwrap().decided_by;
+        assert_eq!(desk.state(job_id), JobState::Waiting);
+        desk.queue.cancel(desk.now, None, job_id).unwrap();
+        let due = desk.queue.next_due().unwrap();
+        assert_eq!(due, grant.window.ends_at(), "what somebody called off is left to its end");
+    }
+
+    #[test]
     fn a_chosen_pin_is_had_only_where_nobody_has_it_or_may_have_it() {
         let mut desk = Desk::new();
         desk.cloud_puts("front", "4829", 0);
@@ -677,6 +776,91 @@ mod tests {
         desk.revoke(&seen);
         desk.works("front", done);
         assert_eq!(desk.pins_of("front"), [] as [String; 0]);
+    }
+
+    #[test]
+    fn of_more_doubts_than_can_be_settled_one_by_one_no_pin_is_forgotten_and_none_told_for_certain() {
+        let silent = || Outcome::unknown(Code::NoAnswer, "silent");
+        let mut desk = Desk::new();
+        let grant = desk.choose(&["front"], "4829").unwrap();
+        desk.works("front", done);
+        let pins = ["5937", "7351", "8264", "9173", "6482", "3748"];
+        let mut jobs = Vec::new();
+        for pin in pins {
+            desk.now += SignedDuration::from_secs(1);
+            jobs.push(desk.cloud_orders(&grant, "front", Private::new(pin), desk.now));
+            desk.works("front", silent);
+        }
+        let may_be_there = BTreeSet::from_iter(["4829"].into_iter().chain(pins).map(str::to_owned));
+        let held = |desk: &Desk| BTreeSet::from_iter(desk.pins_of("front"));
+        assert_eq!(held(&desk), may_be_there);
+        assert!(desk.choose(&["front"], "4829").is_err(), "somebody else would be given it");
+        // A person finds out about the newest: what was before them is as open as it was.
+        let by = |verdict| Resolution { verdict, by: "Ada".into() };
+        for job_id in jobs.into_iter().rev() {
+            desk.queue.resolve(desk.now, job_id, by(Verdict::NotDone)).unwrap().unwrap();
+            assert_eq!(desk.standings(&grant), [(CodeState::InDoubt, None)]);
+        }
+        let known = BTreeSet::from_iter(["4829", "5937", "7351"].map(str::to_owned));
+        assert_eq!(held(&desk), known, "of those nobody can say any more which came first");
+        // Removals in doubt, and the same PIN again and again, take no room.
+        for times in 0..20 {
+            desk.now += SignedDuration::from_secs(1);
+            if times % 2 == 0 {
+                desk.cloud_orders(&grant, "front", Private::new("9173"), desk.now);
+            } else {
+                let order = removal(grant.codes[0].access_method_id, &grant.codes[0].devices[0]);
+                let order = desk.queue.of_desk(desk.now, &grant.codes[0].devices[0], None, order);
+                desk.take(LocalOrder { origin: Origin::Cloud, ..order });
+            }
+            desk.works("front", silent);
+        }
+        let order = removal(grant.codes[0].access_method_id, &grant.codes[0].devices[0]);
+        let slot = desk.queue.slot_for(&system(), &order).unwrap().unwrap();
+        assert!(slot.put_by().len() <= 6, "{slot:?}");
+        assert_eq!((slot.ends_at(), slot.is_uncertain()), (grant.window.ends_at(), true));
+        assert_eq!(held(&desk), known.into_iter().chain(["9173".to_owned()]).collect());
+        // One certain word settles all of it.
+        desk.now = grant.window.ends_at().unwrap();
+        desk.works("front", done);
+        assert_eq!((held(&desk), desk.standings(&grant)), (BTreeSet::new(), vec![(CodeState::NotSet, None)]));
+    }
+
+    #[test]
+    fn a_cloud_that_was_set_back_is_told_the_pin_that_a_lock_has_by_now() {
+        for (end, now_has) in [(done(), "5937"), (Outcome::failed(Code::ContentTaken, "taken"), "4829")] {
+            let mut desk = Desk::new();
+            let grant = desk.choose(&["front"], "4829").unwrap();
+            desk.works("front", done);
+            desk.now += SignedDuration::from_secs(60);
+            desk.cloud_orders(&grant, "front", Private::new("5937"), desk.now);
+            desk.works("front", || end.clone());
+            // The cloud tells of a code of its own besides, for another lock.
+            let mut picture = grant.clone();
+            let other = DesiredCode {
+                access_method_id: AccessMethodId(uuid::Uuid::from_u128(99)),
+                devices: vec![DesiredDevice { device: DeviceName::new("back").unwrap(), system: system() }],
+                pin: None,
+            };
+            picture.codes.push(other.clone());
+            picture.codes[0].pin = None;
+            let told = Desired {
+                up_to: Position { epoch: 1, n: 1 },
+                grants: vec![picture],
+                gone: Vec::new(),
+                complete: true,
+            };
+            desk.queue.take_desired(&told).unwrap();
+            let of_cloud = DesiredGrant { codes: vec![other], ..grant.clone() };
+            desk.cloud_orders(&of_cloud, "back", Private::new("7351"), desk.now);
+            desk.is_heard();
+            let last = desk.queue.memory().unwrap().reports.last;
+            desk.queue.resume(desk.now, 1, None, Position { n: 0, ..last }).unwrap();
+            let reports = desk.queue.reports_after(Position { n: 0, epoch: last.epoch + 1 }, 100).unwrap();
+            let Message::GrantMade(made) = &reports[0].1 else { panic!("{reports:?}") };
+            let pins: Vec<_> = made.grant.codes.iter().map(|code| code.pin.clone().unwrap()).collect();
+            assert_eq!(pins, [now_has, "7351"].map(Private::new));
+        }
     }
 
     #[test]

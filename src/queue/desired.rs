@@ -25,6 +25,13 @@ pub struct DesiredHeld {
     pub is_complete: bool,
 }
 
+impl DesiredHeld {
+    /// Whether no cloud has ever told this memory anything.
+    pub(super) fn was_never_told(&self) -> bool {
+        self.position == Position::default()
+    }
+}
+
 /// What counts: once all of an epoch was told, only what was told in it, and what the site made and the cloud does not know.
 const COUNTS: &str = "(made_here = 1 OR EXISTS (SELECT 1 FROM desired WHERE is_complete = 0 \
      OR desired.epoch = desired_grant.epoch))";
@@ -89,6 +96,9 @@ impl Queue {
 
     /// This memory was set back: whatever it holds, the cloud is to tell all of it again.
     pub(super) fn doubt_desired(&mut self) -> Result<(), StoreError> {
+        if self.desired_held()?.was_never_told() {
+            return Ok(());
+        }
         self.hold_desired(DesiredHeld { position: Position::LOST, is_complete: false })
     }
 
@@ -300,9 +310,10 @@ mod tests {
     use crate::{
         model::{DesiredCard, DesiredCardState, DesiredDoors, DoorName, Private, SystemName, Window},
         queue::{
-            Rules,
+            FILE, MIGRATIONS, Rules,
             testing::{at, opened},
         },
+        seams::Storage,
     };
 
     fn queue(folder: &tempfile::TempDir) -> Queue {
@@ -442,6 +453,35 @@ mod tests {
         assert_eq!(known(&queue), [1, 2]);
         queue.take_desired(&frame(5, 1, &[2], true)).unwrap();
         assert_eq!(known(&queue), [2]);
+    }
+
+    #[test]
+    fn a_file_from_before_codes_were_told_asks_for_everything_once_and_goes_on_with_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::folder(folder.path());
+        let before_codes = MIGRATIONS.iter().position(|step| step.contains("lack the codes")).unwrap();
+        let former = crate::store::open(&storage, FILE, &MIGRATIONS[..before_codes]).unwrap();
+        former.execute("UPDATE desired SET epoch = 4, n = 2, is_complete = 1", []).unwrap();
+        drop(former);
+        let mut held = queue(&folder);
+        assert_eq!(
+            held.desired_held().unwrap(),
+            DesiredHeld { position: Position::LOST, is_complete: false }
+        );
+        assert!(!held.desired_held().unwrap().was_never_told(), "a desk may go on making grants");
+        held.take_desired(&frame(5, 1, &[2], true)).unwrap();
+        drop(held);
+        let held = queue(&folder);
+        assert_eq!(held.desired_held().unwrap().position, Position { epoch: 5, n: 1 });
+        assert_eq!(known(&held), [2]);
+    }
+
+    #[test]
+    fn a_memory_that_no_cloud_ever_told_anything_says_so_when_it_is_set_back_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = queue(&folder);
+        queue.restored(at(0)).unwrap();
+        assert!(queue.desired_held().unwrap().was_never_told());
     }
 
     #[test]

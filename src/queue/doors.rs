@@ -4,8 +4,6 @@
 //! and nothing is read twice. It stands in a table of its own, where the oldest make room for the newest and are counted;
 //! only what a cloud can read goes on into the outbox, a little at a time, so that no job's end waits long behind it.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
@@ -74,8 +72,12 @@ impl Queue {
             )?
             .execute(params![system.as_str(), device.as_str(), up_to, lost.cast_signed()])?;
         // What is read once more may be here still.
-        let held = self.held_of(system, device)?;
-        let new: Vec<_> = events.iter().filter(|event| !held.contains(&event.door_event_id)).collect();
+        let mut new = Vec::new();
+        for event in events {
+            if !self.holds_door_event(system, device, event.door_event_id)? {
+                new.push(event);
+            }
+        }
         for some in new.chunks(AT_ONCE) {
             let body = self.sealed(&place(system, device), &some);
             self.connection
@@ -88,19 +90,75 @@ impl Queue {
                     i64::try_from(some.len()).unwrap_or(i64::MAX),
                     body
                 ])?;
+            self.note_door_events(system, device, some.iter().copied())?;
         }
         Ok(*lost + self.make_room()?)
     }
 
-    /// The ids of what is kept here of a device. What cannot be read any more counts for none.
-    fn held_of(&self, system: &SystemName, device: &DeviceName) -> Result<BTreeSet<uuid::Uuid>, StoreError> {
-        let sealed: Vec<Vec<u8>> = self
+    /// Whether an event of a device is among those that are kept here.
+    fn holds_door_event(
+        &self,
+        system: &SystemName,
+        device: &DeviceName,
+        event: uuid::Uuid,
+    ) -> Result<bool, StoreError> {
+        Ok(self
             .connection
-            .prepare_cached("SELECT body FROM door_event WHERE system = ?1 AND device = ?2")?
-            .query_map([system.as_str(), device.as_str()], |row| row.get(0))?
+            .prepare_cached("SELECT 1 FROM door_event_id WHERE system = ?1 AND device = ?2 AND event = ?3")?
+            .exists(params![system.as_str(), device.as_str(), event.as_bytes()])?)
+    }
+
+    /// Notes the ids of the events in the row that was just put.
+    fn note_door_events<'a>(
+        &self,
+        system: &SystemName,
+        device: &DeviceName,
+        events: impl Iterator<Item = &'a DoorEvent>,
+    ) -> Result<(), StoreError> {
+        let n = self.connection.last_insert_rowid();
+        let mut statement =
+            self.connection.prepare_cached("INSERT OR REPLACE INTO door_event_id VALUES (?1, ?2, ?3, ?4)")?;
+        for event in events {
+            statement.execute(params![
+                system.as_str(),
+                device.as_str(),
+                event.door_event_id.as_bytes(),
+                n
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Of a damaged file only some rows may be left: ids are noted anew, of those.
+    pub(super) fn forget_door_event_ids(&self) -> Result<(), StoreError> {
+        self.connection
+            .execute_batch("DELETE FROM door_event_id; UPDATE memory SET door_ids_noted = 0")
+            .map_err(StoreError::from)
+    }
+
+    /// Once for a file of the version before, which noted no ids. What cannot be read any more has none.
+    pub(super) fn note_earlier_door_events(&mut self) -> Result<(), StoreError> {
+        let are_noted = "SELECT 1 FROM memory WHERE door_ids_noted = 1";
+        if self.connection.prepare_cached(are_noted)?.exists([])? {
+            return Ok(());
+        }
+        self.connection.execute_batch("SAVEPOINT earlier_door_events")?;
+        let kept: Vec<(i64, String, String, Vec<u8>)> = self
+            .connection
+            .prepare("SELECT n, system, device, body FROM door_event ORDER BY n")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
             .collect::<Result<_, _>>()?;
-        let read = |body: &Vec<u8>| self.unseal::<Vec<DoorEvent>>(&place(system, device), body).ok();
-        Ok(sealed.iter().filter_map(read).flatten().map(|event| event.door_event_id).collect())
+        for (n, system, device, body) in kept {
+            let at = format!("door_event.body/{system}/{device}");
+            let Ok(events) = self.unseal::<Vec<DoorEvent>>(&at, &body) else { continue };
+            for event in events {
+                self.connection
+                    .prepare_cached("INSERT OR REPLACE INTO door_event_id VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(params![system, device, event.door_event_id.as_bytes(), n])?;
+            }
+        }
+        self.connection.execute_batch("UPDATE memory SET door_ids_noted = 1; RELEASE earlier_door_events")?;
+        Ok(())
     }
 
     /// The oldest go where there are too many, and are counted.
@@ -191,7 +249,7 @@ impl Queue {
         let body = self.sealed(&place(system, device), events);
         self.connection
             .prepare_cached(
-                "INSERT INTO door_event
+                "INSERT INTO door_event(n, system, device, events, body)
                  VALUES ((SELECT coalesce(min(n), 1) - 1 FROM door_event), ?1, ?2, ?3, ?4)",
             )?
             .execute(params![
@@ -200,7 +258,7 @@ impl Queue {
                 i64::try_from(events.len()).unwrap_or(i64::MAX),
                 body
             ])?;
-        Ok(())
+        self.note_door_events(system, device, events.iter())
     }
 
     fn take_oldest_door_events(&mut self) -> Result<Option<DoorEvents>, StoreError> {
@@ -358,6 +416,45 @@ mod tests {
         assert_eq!(queue.take_door_events(&seen(0..kept), None, "all").unwrap(), 0, "they are the same");
         queue.hand_on_door_events(now()).unwrap();
         assert_eq!(told(&queue)[0], (0, (0..64).collect()));
+    }
+
+    #[test]
+    fn what_is_kept_is_known_without_being_opened_and_none_of_it_once_it_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = queue(&folder);
+        queue.take_door_events(&seen(0..100), None, "hundred").unwrap();
+        queue.connection.execute("UPDATE door_event SET body = x'00'", []).unwrap();
+        queue.read_doors_again().unwrap();
+        queue.take_door_events(&seen(0..101), None, "more").unwrap();
+        let count =
+            |queue: &Queue, sql: &str| queue.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        assert_eq!(count(&queue, "SELECT sum(events) FROM door_event").unwrap(), 101);
+        queue.hand_on_door_events(now()).unwrap();
+        assert_eq!(count(&queue, "SELECT count(*) FROM door_event_id").unwrap(), 0);
+        // What comes back out of the outbox is known again.
+        queue.take_door_events(&seen(101..103), Some("more"), "all").unwrap();
+        queue.hand_on_door_events(now()).unwrap();
+        queue.take_doors_back().unwrap().unwrap();
+        queue.read_doors_again().unwrap();
+        queue.take_door_events(&seen(100..103), None, "all").unwrap();
+        assert_eq!(count(&queue, "SELECT sum(events) FROM door_event").unwrap(), 3);
+        assert_eq!(count(&queue, "SELECT count(*) FROM door_event_id").unwrap(), 3);
+    }
+
+    #[test]
+    fn what_the_version_before_kept_is_known_too() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let mut held = queue(&folder);
+            held.take_door_events(&seen(0..100), None, "hundred").unwrap();
+            // As that version left it.
+            held.forget_door_event_ids().unwrap();
+        }
+        let mut queue = queue(&folder);
+        queue.read_doors_again().unwrap();
+        queue.take_door_events(&seen(0..101), None, "more").unwrap();
+        queue.hand_on_door_events(now()).unwrap();
+        assert_eq!(told(&queue), [(0, (0..64).collect()), (0, (64..100).collect()), (0, vec![100])]);
     }
 
     #[test]

@@ -61,10 +61,15 @@ impl Queue {
             .collect::<Result<_, _>>()?;
         for (grant, what, body) in forgotten {
             let id = AccessGrantId(uuid::Uuid::from_bytes(grant));
-            // In the outbox it would hold up all that comes after it.
-            if self.readable::<serde_json::Value>(id, what, &body)?.is_none() {
-                continue;
-            }
+            // In the outbox one that cannot be read would hold up all that comes after it.
+            let body = match what {
+                MADE => match self.readable::<GrantMade>(id, what, &body)? {
+                    Some(made) => self.renewed(made, body)?,
+                    None => continue,
+                },
+                _ if self.readable::<serde_json::Value>(id, what, &body)?.is_none() => continue,
+                _ => body,
+            };
             self.connection
                 .prepare_cached("UPDATE desired_grant SET made_here = 1 WHERE grant_id = ?1")?
                 .execute([grant])?;
@@ -95,11 +100,25 @@ impl Queue {
                 None => None,
             };
             // Who made it is not known of every one: it was told long ago.
-            let made =
+            let mut made =
                 kept.unwrap_or_else(|| GrantMade { at: grant.window.starts_at(), by: String::new(), grant });
+            self.renew_pins(&mut made.grant)?;
             self.report_made(&made)?;
         }
         Ok(())
+    }
+
+    /// A grant that the site made, with the PINs that its codes have by now; `body` is as it was kept.
+    fn renewed(&mut self, made: GrantMade, body: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        let mut grant = made.grant.clone();
+        self.renew_pins(&mut grant)?;
+        if grant == made.grant {
+            return Ok(body);
+        }
+        let (id, ends_at) = (grant.access_grant_id, grant.window.ends_at());
+        let body = self.sealed(&place(id, MADE), &GrantMade { grant, ..made });
+        self.keep_fact(id, MADE, ends_at, &body)?;
+        Ok(body)
     }
 
     /// Whether the desk took a grant back and the cloud, when it said what arrived after the acknowledgement `heard`, may not

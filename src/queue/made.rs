@@ -154,7 +154,7 @@ impl Queue {
         if self.disk_is_full {
             return Err(StoreError::DiskFull);
         }
-        if self.desired_held()?.position.epoch == 0 && !self.knows_a_grant()? {
+        if self.desired_held()?.was_never_told() && !self.knows_a_grant()? {
             return Ok(Err(GrantRefused::NeverTold));
         }
         if let Some(key) = &wish.access_grant_key

@@ -24,7 +24,8 @@
 //! free. `slot` says which order decides each slot of a device and what may be in it. `tally` counts, so that nothing
 //! else ever has to. `audit` says what the site refused and who decided what. `desired_grant` is what the cloud wants of
 //! the site, for a desk that has to go on without it, and `desk_fact` what that desk did to grants. `door_event` and
-//! `door_read` are what devices remember of their doors, as far as it was read and is not in the outbox.
+//! `door_read` are what devices remember of their doors, as far as it was read and is not in the outbox, and
+//! `door_event_id` is what it is known by.
 //!
 //! # Timers are jobs
 //! A `slot.put` whose time has not come stands in the queue with `due_at`; what may be in a slot has a removal of the
@@ -112,6 +113,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("job_card.sql"),
     include_str!("doors.sql"),
     include_str!("set_back.sql"),
+    include_str!("codes.sql"),
+    include_str!("door_ids.sql"),
 ];
 
 /// The schema of this version.
@@ -357,6 +360,7 @@ impl Queue {
     pub fn open(storage: &Storage, seal: SealKey, random: Random, rules: Rules) -> Result<Self, StoreError> {
         let mut queue = Self::around(crate::store::open(storage, FILE, MIGRATIONS)?, seal, random, rules)?;
         queue.note_earlier_cards()?;
+        queue.note_earlier_door_events()?;
         Ok(queue)
     }
 
@@ -480,7 +484,12 @@ impl Queue {
         let may_send = may_send && due_at.is_none() && !is_held && !self.has_ready(now, &lane)?;
         let is_later = may_send && self.ordered_before(&row, &BTreeSet::new())?.is_some();
         let may_send = may_send && !is_later;
-        if !may_send && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some() || is_held)? {
+        // Of those that a desk has emptied one waits for each slot, and what is taken back there is to go however much waits.
+        let is_taken_back = origin == Origin::Person && row.job()?.order.kind() == Kind::SlotRemove;
+        if !may_send
+            && !is_taken_back
+            && let Err(refusal) = self.has_room(arrived.waiting, due_at.is_some() || is_held)?
+        {
             self.audit_refusal(now, job_id, &refusal)?;
             return self.end_early(now, &row, Outcome::Failed(refusal));
         }

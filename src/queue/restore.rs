@@ -72,6 +72,7 @@ impl Queue {
             )?;
             let mut queue = Self::around(connection, of_queue, of_random, of_rules)?;
             queue.count_anew()?;
+            queue.forget_door_event_ids()?;
             let unreadable = queue.drop_unreadable()?;
             queue.restored(now)?;
             queue.write_owed()?;

@@ -17,13 +17,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{Queue, ledger::Settled, store::Row};
 use crate::{
-    model::{Admission, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SystemName},
+    model::{
+        Admission, Code, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SlotContent,
+        SystemName,
+    },
     store::StoreError,
 };
 
 /// A removal that ended without removing anything is tried again after this long.
 pub(super) const REMOVE_AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// Unsettled changes kept on top of each other in one slot; what lies below counts as content until its end.
+/// Doubts on top of each other in one slot that can still be settled one by one. Of those below it is only known what may be
+/// there by them: all of that or nothing, until something certain comes.
 const DOUBTS: usize = 4;
 /// A removal is never too late: its deadline is the year 9000, far away and still a date that every reader can print.
 pub(super) const NEVER: i64 = 221_845_392_000;
@@ -50,16 +54,27 @@ pub(super) struct Slot {
 pub(super) enum Holds {
     Nothing,
     /// What this job put there.
-    Content {
-        job_id: JobId,
-        until: Option<Timestamp>,
-    },
+    Content(Content),
     /// One or the other: nobody knows whether this job was done.
     Either {
         job_id: JobId,
         before: Box<Holds>,
         after: Box<Holds>,
     },
+    /// One of these, the newest last, or nothing: of jobs in doubt, too many to be settled one by one.
+    AnyOf {
+        contents: Vec<Content>,
+    },
+}
+
+/// What a job put into a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Content {
+    job_id: JobId,
+    until: Option<Timestamp>,
+    /// By which the same PIN or card number is known; absent in older rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<u64>,
 }
 
 /// When a slot is empty at the latest.
@@ -74,8 +89,8 @@ impl Holds {
     fn end(&self) -> End {
         match self {
             Self::Nothing => End::Empty,
-            Self::Content { until: Some(until), .. } => End::At(*until),
-            Self::Content { until: None, .. } => End::Never,
+            Self::Content(content) => content.end(),
+            Self::AnyOf { contents } => contents.last().map_or(End::Empty, Content::end),
             Self::Either { before, after, .. } => match after.end() {
                 End::Empty => before.end(),
                 end => end,
@@ -87,27 +102,50 @@ impl Holds {
     fn first_end(&self) -> Option<Timestamp> {
         match self {
             Self::Nothing => None,
-            Self::Content { until, .. } => *until,
+            Self::Content(content) => content.until,
+            Self::AnyOf { contents } => contents.iter().filter_map(|content| content.until).min(),
             Self::Either { before, after, .. } => {
                 before.first_end().into_iter().chain(after.first_end()).min()
             }
         }
     }
 
-    fn put_by(&self, jobs: &mut Vec<JobId>) {
+    /// All that may be there, the newest last.
+    fn contents(&self) -> Vec<Content> {
         match self {
-            Self::Nothing => {}
-            Self::Content { job_id, .. } => jobs.push(*job_id),
+            Self::Nothing => Vec::new(),
+            Self::Content(content) => vec![*content],
+            Self::AnyOf { contents } => contents.clone(),
             Self::Either { before, after, .. } => {
-                before.put_by(jobs);
-                after.put_by(jobs);
+                let mut contents = before.contents();
+                contents.extend(after.contents());
+                contents
             }
+        }
+    }
+
+    /// The same with the oldest doubt no longer one that can be settled by itself. What was put several times is kept once,
+    /// as it was put last: a lock that never answers is told the same again and again.
+    fn folded(self) -> Self {
+        match self {
+            Self::Either { job_id, before, after } if matches!(*before, Self::Either { .. }) => {
+                Self::Either { job_id, before: Box::new(before.folded()), after }
+            }
+            Self::Either { .. } => {
+                let mut kept = Vec::<Content>::new();
+                for content in self.contents() {
+                    kept.retain(|other| other.mark.is_none() || other.mark != content.mark);
+                    kept.push(content);
+                }
+                if kept.is_empty() { Self::Nothing } else { Self::AnyOf { contents: kept } }
+            }
+            certain => certain,
         }
     }
 
     fn depth(&self) -> usize {
         match self {
-            Self::Nothing | Self::Content { .. } => 0,
+            Self::Nothing | Self::Content(_) | Self::AnyOf { .. } => 0,
             Self::Either { before, after, .. } => 1 + before.depth().max(after.depth()),
         }
     }
@@ -121,8 +159,14 @@ impl Holds {
                 before: Box::new(before.settled(job, done)),
                 after: Box::new(after.settled(job, done)),
             },
-            certain => certain,
+            settled => settled,
         }
+    }
+}
+
+impl Content {
+    fn end(&self) -> End {
+        self.until.map_or(End::Never, End::At)
     }
 }
 
@@ -152,47 +196,37 @@ impl Slot {
 
     /// The jobs whose contents may be in it.
     pub(super) fn put_by(&self) -> Vec<JobId> {
-        let mut jobs = Vec::new();
-        self.holds.put_by(&mut jobs);
-        jobs
+        self.holds.contents().iter().map(|content| content.job_id).collect()
     }
 
     /// The job whose content is in it, where that is known.
     pub(super) fn certainly_put_by(&self) -> Option<JobId> {
         match self.holds {
-            Holds::Content { job_id, .. } => Some(job_id),
-            Holds::Nothing | Holds::Either { .. } => None,
+            Holds::Content(content) => Some(content.job_id),
+            Holds::Nothing | Holds::Either { .. } | Holds::AnyOf { .. } => None,
         }
     }
 
     /// Whether nobody knows what it holds.
     pub(super) fn is_uncertain(&self) -> bool {
-        matches!(self.holds, Holds::Either { .. })
+        matches!(self.holds, Holds::Either { .. } | Holds::AnyOf { .. })
     }
 
-    /// Carries the end of a job's work on it into it.
-    fn settle(&mut self, job: JobId, order: &Order, settled: Settled) {
+    /// Carries the end of a job's work on it into it; `mark` is of what the job puts.
+    fn settle(&mut self, job: JobId, order: &Order, mark: Option<u64>, settled: Settled) {
         if self.at_work == Some(job) {
             self.at_work = None;
         }
         let before = std::mem::replace(&mut self.holds, Holds::Nothing);
         let after = match order {
-            Order::SlotPut(put) => Holds::Content { job_id: job, until: put.window.ends_at() },
+            Order::SlotPut(put) => Holds::Content(Content { job_id: job, until: put.window.ends_at(), mark }),
             _ => Holds::Nothing,
         };
         self.holds = match settled {
             Settled::Done { .. } => after,
             Settled::NotDone | Settled::NoStay => before.settled(job, false),
             Settled::Unclear => {
-                let before = if before.depth() < DOUBTS {
-                    before
-                } else {
-                    let until = match before.end() {
-                        End::At(until) => Some(until),
-                        End::Empty | End::Never => None,
-                    };
-                    Holds::Content { job_id: job, until }
-                };
+                let before = if before.depth() < DOUBTS { before } else { before.folded() };
                 Holds::Either { job_id: job, before: Box::new(before), after: Box::new(after) }
             }
         };
@@ -244,6 +278,16 @@ impl Queue {
     pub(super) fn slot_index(&self, system: &SystemName, order: &Order) -> Option<[u8; 32]> {
         let (device, slot) = slot_of(order)?;
         Some(self.seal.blind_index("job.slot", &format!("{system}\0{device}\0{slot}")))
+    }
+
+    /// By which it is known that two orders put the same.
+    fn content_mark(&self, order: &Order) -> Option<u64> {
+        let Order::SlotPut(put) = order else { return None };
+        let index = match &put.content {
+            SlotContent::Pin(pin) => self.seal.blind_index("slot.content.pin", pin.expose()),
+            SlotContent::CardNumber(card) => self.seal.blind_index("slot.content.card", card.expose()),
+        };
+        index.first_chunk().map(|first| u64::from_le_bytes(*first))
     }
 
     /// Lets an order that has just arrived decide its slot: what waits for it ends, and what may be in it is removed
@@ -332,7 +376,8 @@ impl Queue {
             return Ok(());
         };
         if let Some(settled) = settled {
-            slot.settle(row.job_id, &row.job()?.order, settled);
+            let order = &row.job()?.order;
+            slot.settle(row.job_id, order, self.content_mark(order), settled);
             slot.changed_at = now;
             self.put_slot(&index, &slot)?;
         }
@@ -394,7 +439,8 @@ impl Queue {
         self.keep_end(now, row, &index, &slot)
     }
 
-    /// What may be in a slot is removed at its end, and at once where the order that decides the slot only comes later.
+    /// What may be in a slot is removed at its end, and at once where the order that decides the slot only comes later. What a
+    /// desk took back and is there still is tried again and again until then.
     /// If no other job sees to the slot by then, one is queued for it.
     fn keep_end(
         &mut self,
@@ -406,22 +452,40 @@ impl Queue {
         let (Some(ends_at), Some(lane)) = (slot.ends_at(), &ended.lane) else {
             return Ok(());
         };
-        let again = match ended.origin {
-            Origin::Timer => now.saturating_add(REMOVE_AGAIN).unwrap_or(now),
+        let must_go = self.was_taken_back_in_vain(slot)?;
+        let is_replaced = slot.decided_by != ended.job_id && self.is_unfinished(slot.decided_by)?;
+        let pause = now.saturating_add(REMOVE_AGAIN).unwrap_or(now);
+        let at_once = match ended.origin {
+            Origin::Timer => pause,
             Origin::Cloud | Origin::Person => now,
         };
-        let next = self.next_for(index, ended.job_id)?;
-        let is_replaced = slot.decided_by != ended.job_id && self.is_unfinished(slot.decided_by)?;
-        let empty_at = if is_replaced { again } else { ends_at.max(again) };
-        if next.is_some_and(|next| next <= empty_at) {
+        let empty_at = match (is_replaced, must_go) {
+            (true, _) => at_once,
+            (false, true) => ends_at.max(at_once).min(pause),
+            (false, false) => ends_at.max(at_once),
+        };
+        if self.next_for(index, ended.job_id)?.is_some_and(|next| next <= empty_at) {
             return Ok(());
         }
         let removal = removal_of(slot, now, &self.random);
         let lane = lane.clone();
-        let not_before = (!is_replaced).then_some(ends_at);
+        let not_before = (!is_replaced && !must_go).then_some(ends_at);
         let due_at = Some(empty_at).filter(|due| *due > now);
-        let is_pause = ended.origin == Origin::Timer && empty_at == again;
+        let is_pause = (must_go || ended.origin == Origin::Timer) && empty_at == pause;
         self.queue_own(now, removal, &lane, Timer { not_before, due_at, is_pause })
+    }
+
+    /// Whether the newest word about a slot is a person's at the site that it be emptied, and that was not done, or nobody
+    /// knows. The cloud may be away for long, so the agent sees to it. Not a memory that was set back: it does not know what
+    /// came later.
+    fn was_taken_back_in_vain(&self, slot: &Slot) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM job WHERE job_id = ?1 AND origin = 'person' AND kind = 'slot.remove' \
+                 AND (state = 'failed' OR state = 'unknown' AND code <> ?2)",
+            )?
+            .exists(params![slot.decided_by.0.as_bytes(), Code::MemoryRestored.as_str()])?)
     }
 
     /// Queues a job of the agent's own.

@@ -103,6 +103,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("invalid.sql"),
     include_str!("settled.sql"),
     include_str!("desk_codes.sql"),
+    include_str!("stay_told.sql"),
 ];
 
 /// The cloud's database.

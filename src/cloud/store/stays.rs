@@ -137,18 +137,22 @@ impl Tenant<'_> {
     ) -> Result<(), StoreError> {
         let Some(bridge) = self.bridge_of(end.system)? else { return Ok(()) };
         let earlier = self.db.one(
-            "SELECT job_id FROM stay_end
-             WHERE workspace_id = ?1 AND reservation_key = ?2 AND acs_entrance_id = ?3 AND state IS NULL",
+            "SELECT job_id, state IS NULL AS is_under_way, was_told FROM stay_end
+             WHERE workspace_id = ?1 AND reservation_key = ?2 AND acs_entrance_id = ?3",
             params![self.workspace, key.as_str(), end.room.to_string()],
-            |row| id::<JobId>(row, "job_id"),
+            |row| Ok((id::<JobId>(row, "job_id")?, row.get("is_under_way")?, row.get("was_told")?)),
         )?;
-        if let Some(earlier) = earlier {
-            let _too_late = self.db.enqueue_cancel(now, bridge, earlier)?;
-        }
+        let was_told = match earlier {
+            Some((earlier, true, was_told)) => {
+                self.db.enqueue_cancel(now, bridge, earlier)? != Cancel::Withdrawn || was_told
+            }
+            Some((_, false, was_told)) => was_told,
+            None => false,
+        };
         self.db.execute(
             "INSERT OR REPLACE INTO stay_end(workspace_id, reservation_key, acs_entrance_id, bridge_id, job_id, ends_at,
-                                             ordered_at)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                                             ordered_at, was_told)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 self.workspace,
                 key.as_str(),
@@ -156,7 +160,8 @@ impl Tenant<'_> {
                 bridge.to_string(),
                 end.job.job_id.to_string(),
                 ms(end.ends_at),
-                ms(now)
+                ms(now),
+                was_told
             ],
         )?;
         // Also while a report is taken in, where nobody else tells the bridge.
@@ -179,13 +184,18 @@ impl Tenant<'_> {
             |row| Ok((id::<JobId>(row, "job_id")?, id::<BridgeId>(row, "bridge_id")?)),
         )?;
         for (job, bridge) in waiting {
-            if self.db.enqueue_cancel(now, bridge, job)? == Cancel::Withdrawn {
-                self.db.execute("DELETE FROM stay_end WHERE job_id = ?1", [job.to_string()])?;
-            }
+            // What is being taken back is an end that nobody may count on.
+            let (state, may_be_told) = match self.db.enqueue_cancel(now, bridge, job)? {
+                Cancel::Withdrawn => (JobState::Cancelled, false),
+                Cancel::Ordered | Cancel::TooLate => (JobState::Unknown, true),
+            };
+            self.db.execute(
+                "UPDATE stay_end SET state = ?2, was_told = was_told OR ?3 WHERE job_id = ?1",
+                params![job.to_string(), state.as_str(), may_be_told],
+            )?;
         }
         self.db.execute(
-            "DELETE FROM stay_end WHERE workspace_id = ?1 AND reservation_key = ?2
-               AND state NOT IN ('succeeded', 'unknown')",
+            "DELETE FROM stay_end WHERE workspace_id = ?1 AND reservation_key = ?2 AND was_told = 0",
             of_stay,
         )?;
         Ok(())
@@ -460,14 +470,15 @@ impl Db {
         };
         let code: Option<Code> = report.outcome.reason().map(|why| why.code);
         self.execute(
-            "UPDATE stay_end SET revision = ?3, state = ?4, code = ?5
+            "UPDATE stay_end SET revision = ?3, state = ?4, code = ?5, was_told = was_told OR ?6
              WHERE job_id = ?1 AND bridge_id = ?2 AND revision < ?3",
             params![
                 report.job_id.to_string(),
                 bridge.to_string(),
                 report.revision,
                 state.as_str(),
-                code.map(Code::as_str)
+                code.map(Code::as_str),
+                state != JobState::Failed
             ],
         )?;
         Ok(())
@@ -476,7 +487,7 @@ impl Db {
     /// The bridge has forgotten that it was to tell it.
     pub(super) fn stay_end_lost(&self, bridge: BridgeId, job: JobId) -> Result<(), StoreError> {
         self.execute(
-            "UPDATE stay_end SET state = ?3 WHERE job_id = ?1 AND bridge_id = ?2 AND revision = 0",
+            "UPDATE stay_end SET state = ?3, was_told = 1 WHERE job_id = ?1 AND bridge_id = ?2 AND revision = 0",
             params![job.to_string(), bridge.to_string(), JobState::Unknown.as_str()],
         )?;
         Ok(())

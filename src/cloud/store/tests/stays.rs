@@ -142,6 +142,50 @@ fn a_stay_that_goes_on_with_another_grant_when_its_last_one_is_gone_is_told_its_
 }
 
 #[test]
+fn a_stay_whose_last_grant_is_replaced_while_its_end_is_taken_back_is_told_it_anew() {
+    for is_done in [false, true] {
+        let mut property = Property::configured(told_ends);
+        let jane = property.grant("stay-1", &["101"], 24);
+        property.write(jane.methods[0].id, "stay-1", "101", true);
+        property.ends_in(&jane, 48);
+        let taken_back = property.stay_end_job();
+        property.hand(taken_back);
+        property.delete(&jane);
+        let john = property.grant("stay-1", &["101"], 48);
+        let anew = property.stay_end_job();
+        assert_ne!(anew, taken_back);
+        assert_eq!(property.stay_ends(), [("101".into(), 48, None)]);
+        let end = if is_done { Outcome::Succeeded(Success::default()) } else { Outcome::Cancelled };
+        property.report(taken_back, end);
+        assert_eq!(property.stay_ends(), [("101".into(), 48, None)], "that was the end of the former one");
+        property.report(anew, Outcome::Succeeded(Success::default()));
+        assert_eq!(property.stay_ends(), [("101".into(), 48, Some("succeeded".into()))]);
+        assert!(property.look(&john).stay_end_troubles.is_empty());
+    }
+}
+
+#[test]
+fn what_a_lock_system_was_told_before_an_end_that_never_left_is_not_forgotten() {
+    for is_handed in [false, true] {
+        let mut property = Property::configured(told_ends);
+        let jane = property.grant("stay-1", &["101"], 24);
+        property.write(jane.methods[0].id, "stay-1", "101", true);
+        property.ends_in(&jane, 48);
+        let job = property.stay_end_job();
+        property.report(job, Outcome::Succeeded(Success::default()));
+        property.ends_in(&jane, 60);
+        let job = property.stay_end_job();
+        if is_handed {
+            property.hand(job);
+            property.report(job, Outcome::failed(Code::RoomBlocked, "out of service"));
+        }
+        property.delete(&jane);
+        property.grant("stay-1", &["101"], 36);
+        assert_eq!(property.stay_ends(), [("101".into(), 36, None)], "the lock system takes it to be 48");
+    }
+}
+
+#[test]
 fn a_deleted_card_opens_what_was_written_on_it_and_not_what_was_ordered_in_vain() {
     let mut property = Property::new();
     let [jane, john] = ["stay-1"; 2].map(|stay| property.grant(stay, &["101", "lobby"], 24));
@@ -176,9 +220,10 @@ fn a_lock_system_that_was_not_told_is_shown_and_asked_again_with_the_next_change
         property.ends_in(&jane, 49);
         assert_ne!(property.stay_end_job(), job);
         assert!(property.look(&jane).stay_end_troubles.is_empty());
-        // Of a stay that is gone, nothing is told any more.
+        // Of a stay that is gone, nothing is told any more; that something may have been told is not forgotten.
         property.delete(&jane);
-        assert_eq!(property.stay_ends(), []);
+        let kept = refused.is_none().then(|| ("101".into(), 49, Some("cancelled".into())));
+        assert_eq!(property.stay_ends(), Vec::from_iter(kept));
     }
 }
 
