@@ -129,6 +129,8 @@ pub(super) struct Tally {
     pub(super) written_here: u64,
     /// Cards that began their stay anew.
     pub(super) begun_again: u64,
+    /// Cards of another desk that were read while one of ours was in doubt.
+    pub(super) foreign_at_a_doubt: u64,
     /// Ends that lock servers were told.
     pub(super) ends_told: u64,
     /// Grants, cards and rooms of which both sides and the lock servers said the same in the end.
@@ -145,6 +147,7 @@ impl play::Tally for Tally {
         self.revoked_here += other.revoked_here;
         self.written_here += other.written_here;
         self.begun_again += other.begun_again;
+        self.foreign_at_a_doubt += other.foreign_at_a_doubt;
         self.ends_told += other.ends_told;
         self.agreed += other.agreed;
     }
@@ -164,6 +167,16 @@ impl Model {
     /// An instant as the walls of the house show it.
     pub(super) fn local(&self, at: Timestamp) -> DateTime {
         self.zone.to_datetime(at)
+    }
+
+    /// The minute that is printed for a start. Nobody knows which one a lock takes a minute for that comes twice, so that
+    /// such a card is printed for the minute before that hour: it may open early, and never late.
+    fn printed_start(&self, start: Timestamp) -> DateTime {
+        let minute = whole_minute(self.local(start));
+        if self.zone.to_ambiguous_zoned(minute).is_ambiguous() {
+            return minute.date().at(minute.hour(), 0, 0, 0).saturating_sub(1.minute());
+        }
+        minute
     }
 
     /// The minute that is printed for an end.
@@ -204,7 +217,7 @@ impl Model {
         }
         let written = Written {
             grant,
-            from: whole_minute(self.local(window.0)),
+            from: self.printed_start(window.0),
             until: self.printed(window.1),
             window: whole_minutes(window),
             at: self.local(at),
