@@ -92,6 +92,11 @@ fn another_desks_card_that_is_taken_for_ours_by_its_end_is_caught() {
 }
 
 #[test]
+fn another_desks_card_that_settles_our_doubt_is_caught() {
+    caught(Mutant::LetsAForeignCardSettle, "is told that a card is written, and none was");
+}
+
+#[test]
 fn a_lost_card_that_stays_good_although_another_was_to_throw_it_out_is_caught() {
     caught(Mutant::JoinsInPlaceOfALostCard, "a card of a newer stay was used there");
 }

@@ -129,6 +129,8 @@ pub(super) struct Tally {
     pub(super) written_here: u64,
     /// Cards that began their stay anew.
     pub(super) begun_again: u64,
+    /// Cards of another desk that were read while one of ours was in doubt.
+    pub(super) foreign_at_a_doubt: u64,
     /// Ends that lock servers were told.
     pub(super) ends_told: u64,
     /// Grants, cards and rooms of which both sides and the lock servers said the same in the end.
@@ -145,6 +147,7 @@ impl play::Tally for Tally {
         self.revoked_here += other.revoked_here;
         self.written_here += other.written_here;
         self.begun_again += other.begun_again;
+        self.foreign_at_a_doubt += other.foreign_at_a_doubt;
         self.ends_told += other.ends_told;
         self.agreed += other.agreed;
     }

@@ -1,11 +1,11 @@
 //! Broken parts, to show that the judge sees what they break at the doors.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use latchd::{
     cloud::store::Db,
     config::{DoorConfig, SaltoIsConfig},
@@ -44,6 +44,8 @@ pub(super) enum Mutant {
     /// is printed on our guests' cards; by its end alone such a card is one of ours, and what joins it opens somebody else's
     /// room.
     TrustsAnEnd,
+    /// Another desk's card that opens a room in doubt is taken for ours that may have been written there.
+    LetsAForeignCardSettle,
     /// A card that is to begin its stay anew joins it, and the lost one stays good.
     JoinsInPlaceOfALostCard,
     /// The cloud goes on to call cards written that a later one of their stay throws out.
@@ -68,6 +70,7 @@ impl play::Mutant for Mutant {
         Self::CallsDoubtSuccess,
         Self::EndsLate,
         Self::TrustsAnEnd,
+        Self::LetsAForeignCardSettle,
         Self::JoinsInPlaceOfALostCard,
         Self::CallsThrownOutWritten,
         Self::KeepsGrantsToItself,
@@ -117,7 +120,13 @@ pub(super) fn spoil_driver(
         worker = start(&config);
     }
     let rooms = config.rooms.iter().map(|room| room.name.clone()).collect();
-    let spoils = Careless { mutant, rooms, doubted: Mutex::default(), begun: Mutex::default() };
+    let spoils = Careless {
+        mutant,
+        rooms,
+        doubted: Mutex::default(),
+        ends_in_doubt: Mutex::default(),
+        begun: Mutex::default(),
+    };
     Arc::new(Spoilt { spoils, driver, worker })
 }
 
@@ -126,6 +135,8 @@ struct Careless {
     rooms: Vec<DoorName>,
     /// Stays that began in doubt.
     doubted: Mutex<BTreeSet<ReservationKey>>,
+    /// The ends that cards in doubt would have, by their rooms.
+    ends_in_doubt: Mutex<BTreeMap<DoorName, Timestamp>>,
     /// Rooms in which a stay began.
     begun: Mutex<BTreeSet<DoorName>>,
 }
@@ -182,6 +193,22 @@ impl Careless {
         }
     }
 
+    /// What is told of a card that was read.
+    fn misread(&self, seen: &mut CardSeen) {
+        let CardSeen::Guest { rooms, ends_at, made_here, .. } = seen else { return };
+        match self.mutant {
+            Mutant::TrustsAnEnd => *made_here = Some(true),
+            Mutant::LetsAForeignCardSettle if *made_here == Some(false) => {
+                let ends = self.ends_in_doubt.lock().unwrap();
+                let in_doubt = |room: &String| ends.get(&DoorName::new(room.as_str()).unwrap()).copied();
+                if let Some(end) = rooms.first().and_then(in_doubt) {
+                    (*made_here, *ends_at) = (Some(true), Some(end));
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn was_doubted(&self, card: &CardEncode) -> bool {
         let doubted = self.doubted.lock().unwrap();
         card.reservation_key.as_ref().is_some_and(|key| doubted.contains(key))
@@ -200,20 +227,22 @@ impl Spoils for Careless {
                 return Performed::Ended(Outcome::Succeeded(Success::default()));
             }
             self.spoil(&mut work);
-            let key = match &work.order {
-                Order::CardEncode(card) => card.reservation_key.clone(),
-                _ => None,
+            let (key, doors) = match &work.order {
+                Order::CardEncode(card) => (card.reservation_key.clone(), card.doors.clone()),
+                _ => (None, Vec::new()),
             };
+            let printed_end = worker.admit(&work.order).ok().and_then(|admission| admission.printed_end);
             let mut performed = worker.perform(work, progress).await;
-            if self.mutant == Mutant::TrustsAnEnd
-                && let Performed::Ended(Outcome::Succeeded(success)) = &mut performed
-                && let Some(CardSeen::Guest { made_here, .. }) = &mut success.seen
+            if let Performed::Ended(Outcome::Succeeded(success)) = &mut performed
+                && let Some(seen) = &mut success.seen
             {
-                *made_here = Some(true);
+                self.misread(seen);
             }
             let is_doubt = matches!(performed, Performed::Ended(Outcome::Unknown(_)));
             if is_doubt {
                 self.doubted.lock().unwrap().extend(key);
+                let ends = doors.into_iter().zip(printed_end.into_iter().cycle());
+                self.ends_in_doubt.lock().unwrap().extend(ends);
             }
             if is_doubt && self.mutant == Mutant::CallsDoubtSuccess {
                 return Performed::Ended(Outcome::Succeeded(Success::default()));

@@ -78,6 +78,7 @@ impl System {
         let settings = Settings { property, starts_at: Some(now), ..Settings::default() };
         let sharing = match random.below(10) {
             _ if mutant == Mutant::TrustsAnEnd => Sharing::Shared,
+            _ if mutant == Mutant::LetsAForeignCardSettle => Sharing::Exclusive,
             0..5 => Sharing::Exclusive,
             5..8 => Sharing::Shared,
             _ => Sharing::AssumeUnchanged,

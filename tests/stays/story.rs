@@ -101,6 +101,9 @@ impl House {
             62..70 => self.time_passes().await,
             70..75 if !settled.is_empty() => self.change_times(&settled).await,
             75..89 if self.desk.town.mutant == Mutant::TrustsAnEnd => self.foreign_twin().await,
+            75..89 if self.desk.town.mutant == Mutant::LetsAForeignCardSettle => {
+                self.foreign_card_at_a_doubt().await;
+            }
             75..78 => self.leave_early().await,
             81 | 82 if !settled.is_empty() => self.replace_a_card(&settled).await,
             78..81 => self.move_rooms().await,

@@ -58,7 +58,9 @@ impl House {
                 }
             }
         }
-        let Some((room, made_at, grant)) = self.pick(&twins) else { return };
+        let Some((room, made_at, grant)) = self.pick(&twins) else {
+            return self.foreign_card_at_a_doubt().await;
+        };
         if self.chance(50) {
             self.leave_a_doubt(&room, grant).await;
         }
@@ -80,6 +82,22 @@ impl House {
             let wish = self.wish(method);
             self.desk.encode(vec![wish], None).await;
         }
+    }
+
+    /// Nobody knows whether a guest's card was written, and another desk's card for the room comes to our desk.
+    pub(super) async fn foreign_card_at_a_doubt(&mut self) {
+        let mut rooms = Vec::new();
+        for method in self.methods(|it| !it.is_written && !it.is_in_doubt) {
+            let Method { grant, system, .. } = self.desk.methods[method];
+            let of_grant = self.desk.town.model.grants[grant].rooms.iter();
+            rooms.extend(of_grant.filter(|room| room.0 == system).map(|room| (room.clone(), grant)));
+        }
+        let Some((room, grant)) = self.pick(&rooms) else { return };
+        self.leave_a_doubt(&room, grant).await;
+        let copies = self.desk.town.systems[room.0].sharing == Sharing::Exclusive;
+        let Some(card) = self.make_a_foreign_card(&room, copies).await else { return };
+        self.desk.town.tally(|tally| tally.foreign_at_a_doubt += 1);
+        self.desk.read(&card, 0).await;
     }
 
     /// A card for a guest is ordered, and nobody knows what became of it.
