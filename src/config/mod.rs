@@ -23,9 +23,9 @@ pub use http::{HttpConfig, HttpUrl, HttpUrlError};
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
-    AfterDeletedCard, COMMUNITY, Checkout, CommonConfig, DoorConfig, DriverConfig, EncoderConfig,
-    KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig,
-    SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig,
+    AfterDeletedCard, COMMUNITY, Checkout, CommonConfig, Dialect, DoorConfig, DriverConfig, EncoderConfig,
+    HourRounding, KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig,
+    PassLevelConfig, SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig,
 };
 
 impl AgentConfig {

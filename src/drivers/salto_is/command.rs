@@ -27,6 +27,8 @@ pub enum Command {
         to_room: String,
         /// The new end.
         expiry: civil::DateTime,
+        /// How it is written.
+        dates: DateForm,
         /// The code that the site's phone keys ask for; often empty.
         auth_code: String,
     },
@@ -34,9 +36,13 @@ pub enum Command {
     CheckOut {
         /// The room.
         room: String,
+        /// Whether a field for an encoder, `0`, stands before it; Amadeus has none.
+        has_encoder_field: bool,
     },
-    /// `LT`: read a guest card.
+    /// `LT`, for Amadeus `LTE`: read a guest card.
     ReadCard {
+        /// Whether it is Amadeus's form.
+        is_amadeus: bool,
         /// On which encoder.
         encoder: String,
         /// Whether to wait until it is taken away.
@@ -181,7 +187,7 @@ pub enum Record {
 pub enum DateForm {
     /// `hhmmDDMMYY`.
     Minutes,
-    /// `hhDDMMYY`: the older form. Its writer rounds an end up to the hour first.
+    /// `hhDDMMYY`: the older form. Its writer rounds to the hour first.
     Hours,
 }
 
@@ -200,13 +206,28 @@ impl Command {
             },
             Self::ModifyStay { .. } => "MC",
             Self::CheckOut { .. } => "CO",
-            Self::ReadCard { .. } => "LT",
+            Self::ReadCard { is_amadeus: false, .. } => "LT",
+            Self::ReadCard { is_amadeus: true, .. } => "LTE",
             Self::ReadTrack { track, .. } => ["L1", "L2", "L3"][*track as usize],
             Self::WriteTrack { track, .. } => ["P1", "P2", "P3"][*track as usize],
             Self::Audit { record, .. } => match record {
                 Record::First => "WF",
                 Record::Next => "WN",
             },
+        }
+    }
+
+    /// The encoder that it is done on, if it needs one.
+    #[must_use]
+    pub fn encoder(&self) -> Option<&str> {
+        match self {
+            Self::WriteCard(WriteCard { encoder, .. })
+            | Self::ReadCard { encoder, .. }
+            | Self::ReadTrack { encoder, .. }
+            | Self::WriteTrack { encoder, .. } => Some(encoder),
+            Self::SendPhoneKey(_) | Self::ModifyStay { .. } | Self::CheckOut { .. } | Self::Audit { .. } => {
+                None
+            }
         }
     }
 
@@ -264,13 +285,16 @@ impl Command {
         match self {
             Self::WriteCard(card) => card.append_to(&mut fields),
             Self::SendPhoneKey(key) => key.append_to(&mut fields),
-            Self::ModifyStay { room, to_room, expiry, auth_code } => {
-                let expiry = date(Some(*expiry), DateForm::Minutes);
+            Self::ModifyStay { room, to_room, expiry, dates, auth_code } => {
+                let expiry = date(Some(*expiry), *dates);
                 fields.extend([room.clone(), to_room.clone(), expiry, auth_code.clone()]);
                 drop_empty_tail(&mut fields);
             }
-            Self::CheckOut { room } => fields.extend(["0".to_owned(), room.clone()]),
-            Self::ReadCard { encoder, eject } | Self::ReadTrack { encoder, eject, .. } => {
+            Self::CheckOut { room, has_encoder_field } => {
+                fields.extend(has_encoder_field.then(|| "0".to_owned()));
+                fields.push(room.clone());
+            }
+            Self::ReadCard { encoder, eject, .. } | Self::ReadTrack { encoder, eject, .. } => {
                 fields.extend([encoder.clone(), eject.letter()]);
             }
             Self::WriteTrack { encoder, eject, text, .. } => {

@@ -350,6 +350,7 @@ fn manners() -> Manners {
         answer_timeout: Duration::from_secs(75),
         ack_final: true,
         trailer: Trailer::Checked,
+        takes_0f_for_nak: false,
     }
 }
 
@@ -358,11 +359,11 @@ fn frame(fields: &str) -> Vec<u8> {
 }
 
 fn read_card() -> Command {
-    Command::ReadCard { encoder: "1".into(), eject: Eject::Wait }
+    Command::ReadCard { is_amadeus: false, encoder: "1".into(), eject: Eject::Wait }
 }
 
 fn check_out() -> Command {
-    Command::CheckOut { room: "101".into() }
+    Command::CheckOut { room: "101".into(), has_encoder_field: true }
 }
 
 fn modify_stay() -> Command {
@@ -370,6 +371,7 @@ fn modify_stay() -> Command {
         room: "101".into(),
         to_room: String::new(),
         expiry: civil::date(2026, 11, 24).at(11, 0, 0, 0),
+        dates: DateForm::Minutes,
         auth_code: String::new(),
     }
 }
