@@ -79,7 +79,7 @@ async fn onity_gets_its_cards_as_they_are_published_and_what_is_printed_is_told(
         ("2026-11-24T10:59:59Z", "inside", eleven),
         ("2026-11-24T09:30:00Z", "outside", eleven),
     ] {
-        let more = format!("{}\nhour_rounding = \"{rounding}\"", ONITY);
+        let more = format!("{ONITY}\nhour_rounding = \"{rounding}\"");
         let told = done(&more, override_with(begun(ends_at)), ONITY_FIRST, "CN|1").await;
         assert_eq!(told, Some(printed), "{ends_at} {rounding}");
     }
@@ -100,7 +100,7 @@ async fn what_onity_cannot_say_is_refused_before_a_byte_leaves() {
     // Not one whole hour: it is nine o'clock there.
     let short = begun("2026-11-20T08:59:00Z");
     assert_eq!(refused(ONITY, override_with(short.clone())).await, "failed bad_dates");
-    let outside = format!("{}\nhour_rounding = \"outside\"", ONITY);
+    let outside = format!("{ONITY}\nhour_rounding = \"outside\"");
     let frame = unchecked("CN|1|E|101||||12|||10201126|BRIDGE||");
     let told = done(&outside, override_with(short), &frame, "CN|1").await;
     assert_eq!(told, Some(at("2026-11-20T09:00:00Z")));

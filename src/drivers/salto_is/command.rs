@@ -9,6 +9,8 @@ use super::codec::{Trailer, encode};
 
 /// The most rooms that one card carries.
 pub const MAX_ROOMS: usize = 4;
+/// The most characters of what a phone's owner reads.
+pub const TEXT_LENGTH: usize = 256;
 /// The most characters of an operator's name.
 pub const OPERATOR_LENGTH: usize = 24;
 
@@ -127,9 +129,9 @@ pub struct SendPhoneKey {
     pub expiry: Option<civil::DateTime>,
     /// For the lock system's audit trail.
     pub operator: String,
-    /// What the guest reads.
+    /// What the guest reads; at most [`TEXT_LENGTH`].
     pub text: String,
-    /// Often empty.
+    /// Often empty; at most 64 characters.
     pub auth_code: String,
 }
 
@@ -363,7 +365,7 @@ impl SendPhoneKey {
             String::new(),
             String::new(),
             String::new(),
-            self.text.clone(),
+            self.text.chars().take(TEXT_LENGTH).collect(),
             self.auth_code.clone(),
         ]);
         drop_empty_tail(fields);
@@ -492,5 +494,41 @@ mod tests {
         assert_eq!(fields.len(), 16);
         assert_eq!((fields[6].as_str(), fields[7].as_str(), fields[15].as_str()), ("4", "12", "1"));
         assert_eq!(fields[11].len(), OPERATOR_LENGTH);
+    }
+
+    #[test]
+    fn tracks_are_asked_for_and_written_by_their_number() {
+        let (encoder, eject) = ("1".to_owned(), Eject::Wait);
+        for (track, read, write) in
+            [(Track::One, "L1", "P1"), (Track::Two, "L2", "P2"), (Track::Three, "L3", "P3")]
+        {
+            let asked = Command::ReadTrack { track, encoder: encoder.clone(), eject };
+            assert_eq!(asked.fields(), [read, "1", "E"]);
+            let text = "A text".to_owned();
+            let written = Command::WriteTrack { track, encoder: encoder.clone(), eject, text };
+            assert_eq!(written.fields(), [write, "1", "E", "A text"]);
+            assert!(!asked.writes() && written.writes());
+        }
+    }
+
+    #[test]
+    fn a_phone_key_has_its_text_behind_three_empty_fields_and_no_longer_than_fits() {
+        let mut key = SendPhoneKey {
+            stay: Stay::Join,
+            phone: "+15555550100".into(),
+            rooms: vec!["101".into()],
+            granted: String::new(),
+            denied: String::new(),
+            start: None,
+            expiry: None,
+            operator: String::new(),
+            text: "x".repeat(300),
+            auth_code: "7".into(),
+        };
+        let fields = Command::SendPhoneKey(key.clone()).fields();
+        assert_eq!((fields[0].as_str(), fields.len()), ("CCM", 16));
+        assert_eq!((fields[14].len(), fields[15].as_str()), (TEXT_LENGTH, "7"));
+        (key.text, key.auth_code) = (String::new(), String::new());
+        assert_eq!(Command::SendPhoneKey(key).fields(), ["CCM", "+15555550100", "101"]);
     }
 }
