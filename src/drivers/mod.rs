@@ -5,6 +5,7 @@
 //! sees the cloud, the queue or SQL. A simulator never uses its driver's codec or session.
 
 pub mod kaba_messenger;
+pub mod probe;
 pub mod salto_is;
 pub mod sim_lock;
 pub mod visionline;
