@@ -113,7 +113,7 @@ fn every_vector_is_spelled_and_read() {
 }
 
 fn simple_commands(vectors: &mut Vectors) {
-    let check_out = |room: &str| Command::CheckOut { room: room.into() };
+    let check_out = |room: &str| Command::CheckOut { room: room.into(), has_encoder_field: true };
     vectors.sent(4, &check_out("W10011"), Trailer::Checked);
     vectors.sent(30, &check_out("101"), Trailer::Unchecked);
     assert_eq!(vectors.fields(31, Check::Bad), check_out("101").fields());
@@ -121,6 +121,7 @@ fn simple_commands(vectors: &mut Vectors) {
         room: "W10011".into(),
         to_room: String::new(),
         expiry: civil::date(2022, 12, 12).at(11, 0, 0, 0),
+        dates: DateForm::Minutes,
         auth_code: String::new(),
     };
     vectors.sent(5, &modify, Trailer::Checked);
@@ -269,7 +270,7 @@ fn departure() -> civil::DateTime {
 }
 
 fn read_card() -> Command {
-    Command::ReadCard { encoder: "1".into(), eject: Eject::Wait }
+    Command::ReadCard { is_amadeus: false, encoder: "1".into(), eject: Eject::Wait }
 }
 
 fn card() -> WriteCard {

@@ -622,7 +622,7 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
 pub(super) fn lanes(now: Timestamp, dispatch: &Dispatch) -> Vec<LaneReport> {
     let report = |lane: dispatch::LaneView<'_>| {
         let left = |rest: &dispatch::Rest| rest.until.saturating_duration_since(Instant::now());
-        let rest = lane.rest.filter(|rest| !left(rest).is_zero()).map(|rest| Rest {
+        let rest = lane.rest.or(lane.held).filter(|rest| !left(rest).is_zero()).map(|rest| Rest {
             until: now.saturating_add(left(rest)).unwrap_or(now),
             why: rest.why.message.clone(),
         });

@@ -306,7 +306,7 @@ mod tests {
             name: SystemName::new(kind.as_str()).unwrap(),
             kind,
             time_zone: "Europe/Oslo".into(),
-            capabilities: crate::drivers::salto_is::SaltoIs::capabilities(),
+            capabilities: crate::drivers::salto_is::SaltoIs::capabilities(crate::config::Dialect::Salto),
             checkout_on_last_grant: false,
             override_after_deleted_card: false,
             doors: Vec::new(),

@@ -15,6 +15,7 @@ mod lanes;
 mod logging;
 mod order;
 mod pair;
+mod probe;
 mod run;
 mod schema;
 mod setup;
@@ -51,8 +52,8 @@ Exit codes:
   2  the command line itself is wrong
   3  `latchd status`: the agent answers, and something needs a person;
      `latchd jobs watch JOB_ID`: the job ended in doubt
-  `latchd doctor` ends with 0 if all is well, 1 if something is worth a look,
-  2 if something does not work
+  `latchd doctor` and `latchd probe` end with 0 if all is well, 1 if something is
+  worth a look, 2 if something does not work
 
 Environment:
   LATCHD_LOG   what is logged, e.g. info, debug, or info,latchd::link=debug;
@@ -143,6 +144,13 @@ pub enum Command {
     /// system, and what a running agent has on its mind; each with the next step. Changes nothing and tells no secret.
     /// Ends with 0 if all is well, 1 if something is worth a look, 2 if something does not work.
     Doctor(doctor::DoctorArgs),
+    /// Ask an access system harmless questions, and show what it says.
+    ///
+    /// Opens the line as the agent would and asks what changes nothing: each question with what was expected and what
+    /// was seen. Stop the agent first where the system serves one client only. With --record what passed is kept, without
+    /// names, passwords and card numbers. Ends with 0 if all is as expected, 1 if something is worth a look, 2 if the
+    /// system cannot be worked with.
+    Probe(probe::ProbeArgs),
     /// Look at the running agent's jobs, and act on them.
     ///
     /// What was ordered, where it stands, and why; live, too. A job that is `unknown` may have been done: read the card,
@@ -248,6 +256,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CheckConfig(args) => return check_config::run(&args),
         Command::Status(args) => return in_runtime(status::run(&args)),
         Command::Doctor(args) => return in_runtime(doctor::run(&args)),
+        Command::Probe(args) => return in_runtime(probe::run(&args)),
         Command::Jobs(args) => return in_runtime(jobs::run(&args)),
         Command::Grant(args) => in_runtime(grant::run(&args))?,
         Command::Encode(args) => return in_runtime(encode::run(&args)),

@@ -25,9 +25,10 @@ pub use import::{Change, ImportError, Imported, Kind as ImportKind, Row, import,
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
-    AfterDeletedCard, COMMUNITY, Checkout, CheckoutOf, CommonConfig, DoorConfig, DriverConfig, EncoderConfig,
-    KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig,
-    SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig,
+    AfterDeletedCard, COMMUNITY, Checkout, CheckoutOf, CommonConfig, Dialect, DoorConfig, DriverConfig,
+    EncoderConfig, HourRounding, KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig,
+    NumberedConfig, PassLevelConfig, SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig,
+    VisionlineConfig,
 };
 
 impl AgentConfig {

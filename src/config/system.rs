@@ -1,9 +1,11 @@
 //! `[[system]]`: the access systems of a site.
 
+mod dialect;
 mod kaba_messenger;
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
 
+pub use dialect::{Dialect, HourRounding};
 pub use kaba_messenger::{
     COMMUNITY, CheckoutOf, KabaMessengerConfig, KabaProduct, PassLevelConfig, TerminalConfig,
 };
@@ -238,6 +240,10 @@ impl SystemConfig {
 pub struct SaltoIsConfig {
     /// How to reach it.
     pub line: LineConfig,
+    /// Which form of the protocol it speaks. Default `salto`.
+    pub dialect: Dialect,
+    /// In a dialect of whole hours: where a time goes that lies between two of them. Default `inside`.
+    pub hour_rounding: HourRounding,
     /// Its Ethernet encoders, by their names in SPACE. USB encoders cannot be used for PMS.
     pub encoders: Vec<EncoderConfig>,
     /// Its guest rooms, by their names in SPACE; leading zeros matter.
@@ -246,20 +252,21 @@ pub struct SaltoIsConfig {
     pub common: Vec<CommonConfig>,
     /// Whether the final answer is acknowledged. Two public clients do, two do not; default yes.
     pub ack_final: bool,
-    /// What stands behind ETX in our frames: the checksum, or `0D` for "do not check". Default the checksum.
+    /// What stands behind ETX in our frames: the checksum, or `0D` for "do not check". Default the checksum;
+    /// `0D` for Onity and Amadeus.
     pub lrc: LrcConfig,
-    /// Shown in the lock system's audit trail; at most 24 characters. A card that is read is known by it as one of ours, so
-    /// nobody else may make cards in this name. Default `LATCHD`.
+    /// Shown in the lock system's audit trail; at most 24 characters, 20 for Onity and Amadeus. A card that is read is known by
+    /// it as one of ours, so nobody else may make cards in this name. Default `LATCHD`.
     pub operator: String,
     /// Whether the encoder waits until the card is taken away (`E`) or not (`R`). Where it does not, the card that lies there
-    /// is read before the next one is written. Default yes.
+    /// is read before the next one is written. Default yes; Amadeus cannot be told to, and never does.
     pub wait_for_removal: bool,
     /// How long the system may take for ACK. Default 5 s.
     pub ack_timeout: Duration,
     /// How much longer than the card wait the final answer may take. Default 15 s.
     pub answer_margin: Duration,
-    /// On a serial line, how long to wait after an answer that did not come, throwing away what arrives, so that it is
-    /// never taken for the next one's. Default 30 s.
+    /// How long a serial line rests after an answer that did not come, throwing away what arrives, so that it is never
+    /// taken for the next one's; over TCP only the encoder rests, as it may still be at work. Default 30 s.
     pub settle: Duration,
 }
 
@@ -302,17 +309,38 @@ impl SaltoIsConfig {
             }
             Some(common)
         });
+        let dialect = section.get("dialect").and_then(|setting| setting.one_of(&Dialect::NAMES));
+        let dialect = dialect.unwrap_or_default();
+        let hour_rounding = section.get("hour_rounding").and_then(|setting| {
+            if !dialect.has_hours_only() {
+                setting.wrong(
+                    "this dialect has minutes, nothing is rounded to hours",
+                    "remove this setting, or set `dialect` to one of whole hours",
+                );
+            }
+            setting.one_of(&[("inside", HourRounding::Inside), ("outside", HourRounding::Outside)])
+        });
         let flag = |key| section.get(key).and_then(|setting| setting.flag());
         let ack_final = flag("ack_final");
-        let wait_for_removal = flag("wait_for_removal");
+        let wait_for_removal = section.get("wait_for_removal").and_then(|setting| {
+            let waits = setting.flag()?;
+            if waits && !dialect.has_eject() {
+                setting.wrong(
+                    "an Amadeus encoder cannot be told to wait until a card is taken away",
+                    "remove this setting",
+                );
+            }
+            Some(waits)
+        });
         let lrc = section.get("lrc").and_then(|setting| {
             setting.one_of(&[("checked", LrcConfig::Checked), ("skip", LrcConfig::Skip)])
         });
         let operator = section.get("operator").and_then(|setting| {
             let text = setting.text()?;
-            if text.chars().count() > 24 || !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-                setting
-                    .wrong("the protocol has no room for this name", "at most 24 characters of plain ASCII");
+            let most = dialect.operator_length();
+            if text.chars().count() > most || !text.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+                let help = format!("at most {most} characters of plain ASCII");
+                setting.wrong("the protocol has no room for this name", help);
             }
             Some(text.to_string())
         });
@@ -323,13 +351,15 @@ impl SaltoIsConfig {
         let settle = length("settle", second..=300 * second);
         Some(Self {
             line: line?,
+            dialect,
+            hour_rounding: hour_rounding.unwrap_or_default(),
             encoders: encoders?,
             rooms: rooms?,
             common: common.unwrap_or_default(),
             ack_final: ack_final.unwrap_or(true),
-            lrc: lrc.unwrap_or_default(),
+            lrc: lrc.unwrap_or(if dialect.is_old() { LrcConfig::Skip } else { LrcConfig::Checked }),
             operator: operator.unwrap_or_else(|| "LATCHD".into()),
-            wait_for_removal: wait_for_removal.unwrap_or(true),
+            wait_for_removal: wait_for_removal.unwrap_or(true) && dialect.has_eject(),
             ack_timeout: ack_timeout.unwrap_or(5 * second),
             answer_margin: answer_margin.unwrap_or(15 * second),
             settle: settle.unwrap_or(30 * second),

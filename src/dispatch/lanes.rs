@@ -54,6 +54,8 @@ pub struct LaneView<'a> {
     pub rest: Option<&'a Rest>,
     /// Why its device could not be reached the last times, from its first rest until it is reached.
     pub unreached: Option<&'a Refusal>,
+    /// Whether its driver holds it back, because a command was not answered.
+    pub held: Option<&'a Rest>,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,8 @@ struct Lane {
     failures: u32,
     rest: Option<Rest>,
     unreached: Option<Refusal>,
+    /// Its driver's wish.
+    held: Option<Rest>,
     desk_turns: u32,
     /// No driver declares it any more; it goes when its job has ended.
     retired: bool,
@@ -97,6 +101,7 @@ impl Lanes {
             failures: 0,
             rest: None,
             unreached: None,
+            held: None,
             desk_turns: 0,
             retired: false,
         });
@@ -136,6 +141,7 @@ impl Lanes {
             paused: lane.paused,
             rest: lane.rest.as_ref(),
             unreached: lane.unreached.as_ref(),
+            held: lane.held.as_ref(),
         })
     }
 
@@ -143,6 +149,26 @@ impl Lanes {
     #[must_use]
     pub fn has(&self, lane: &LaneName) -> bool {
         self.all.contains_key(lane)
+    }
+
+    /// The system whose driver declared a lane.
+    pub(super) fn system_of(&self, lane: &LaneName) -> Option<&SystemName> {
+        self.all.get(lane).map(|lane| &lane.system)
+    }
+
+    /// What a lane's driver wishes now: that it is held back, or that it is not. Says whether that is new.
+    pub(super) fn hold(&mut self, lane: &LaneName, held: Option<Rest>) -> bool {
+        let Some(lane) = self.all.get_mut(lane) else { return false };
+        let until = |rest: &Option<Rest>| rest.as_ref().map(|rest| rest.until);
+        let is_new = until(&lane.held) != until(&held);
+        lane.held = held;
+        is_new
+    }
+
+    /// The lanes of a system that its driver holds back.
+    pub(super) fn held_of(&self, system: &SystemName) -> Vec<LaneName> {
+        let held = self.all.iter().filter(|(_, lane)| lane.system == *system && lane.held.is_some());
+        held.map(|(name, _)| name.clone()).collect()
     }
 
     /// Reserves a free lane whose line is ready. One that is reserved already is remembered as wanted.
@@ -266,11 +292,12 @@ impl Lanes {
     pub(super) fn due(&mut self, now: Instant) -> Vec<LaneName> {
         let mut due = Vec::new();
         for (name, lane) in &mut self.all {
-            let rested = lane.rest.as_ref().is_some_and(|rest| rest.until <= now && !lane.paused);
-            let retries = lane.retry_at.is_some_and(|at| at <= now && lane.may_work(now));
-            if lane.state == LaneState::Free && (rested || retries) {
+            let rested = lane.rest_until().is_some();
+            let retries = lane.retry_at.is_some_and(|at| at <= now);
+            if lane.state == LaneState::Free && lane.may_work(now) && (rested || retries) {
                 lane.retry_at = None;
                 lane.rest = None;
+                lane.held = None;
                 due.push(name.clone());
             }
         }
@@ -286,17 +313,19 @@ impl Lanes {
 
 impl Lane {
     fn may_work(&self, now: Instant) -> bool {
-        !self.paused && !self.retired && self.rest.as_ref().is_none_or(|rest| rest.until <= now)
+        !self.paused && !self.retired && self.rest_until().is_none_or(|until| until <= now)
+    }
+
+    /// When it rests no more, whoever wants it to.
+    fn rest_until(&self) -> Option<Instant> {
+        self.rest.iter().chain(&self.held).map(|rest| rest.until).max()
     }
 
     fn wakes_at(&self, now: Instant) -> Option<Instant> {
         if self.state != LaneState::Free || self.paused {
             return None;
         }
-        match &self.rest {
-            Some(rest) => Some(rest.until),
-            None => self.retry_at.map(|at| at.max(now)),
-        }
+        self.rest_until().or_else(|| self.retry_at.map(|at| at.max(now)))
     }
 }
 
@@ -398,6 +427,22 @@ mod tests {
         assert_eq!(lanes.due(then), [lane("desk")]);
         assert!(lanes.reserve(&lane("desk"), then, |_| true));
         assert_eq!(lanes.not_reached(&lane("desk"), then, &offline()), Some(FIRST_REST * 2));
+    }
+
+    #[test]
+    fn a_lane_that_its_driver_holds_takes_nothing_until_then_and_at_once_when_it_is_let_go() {
+        let mut lanes = one();
+        let now = Instant::now();
+        let then = now + FIRST_REST;
+        let held = || Some(Rest { until: then, why: offline() });
+        assert!(lanes.hold(&lane("desk"), held()) && !lanes.hold(&lane("desk"), held()));
+        assert!(!lanes.reserve(&lane("desk"), now, |_| true));
+        assert_eq!((lanes.next_retry(now), lanes.due(now)), (Some(then), Vec::new()));
+        assert_eq!(lanes.due(then), [lane("desk")]);
+        assert_eq!(lanes.next_retry(then), None);
+        lanes.hold(&lane("desk"), held());
+        assert!(lanes.hold(&lane("desk"), None));
+        assert!(lanes.reserve(&lane("desk"), now, |_| true));
     }
 
     #[test]

@@ -23,7 +23,8 @@
 //! job is tried again after a pause until its deadline; one that only looks, and was to be taken back, ends cancelled
 //! instead. A job in doubt, after a restart or at its end, keeps its lane while its driver is asked for *proof*; only
 //! without one it ends `unknown`. A lane whose device could not be reached several times in a row *rests*, so that one
-//! dead device costs nobody else anything.
+//! dead device costs nobody else anything. A lane, or an encoder of one, that may still be at work on a command which was
+//! not answered is *held* as long as its driver wants that: what waits for it is not marked `sent` before.
 //!
 //! When jobs wait from the time before a restart, they are held until the cloud has welcomed the agent, or for a few
 //! seconds: this memory may be an old one that was put back, and only the cloud can tell.
@@ -51,7 +52,7 @@ use tokio::{
 };
 
 use crate::{
-    drivers::{Driver, Line, Performed, Proof, Work},
+    drivers::{Driver, Line, Performed, Proof, Resting, Work},
     model::{
         Admission, Code, Job, JobId, JobState, Kind, LaneName, Order, Outcome, Refusal, Success, SystemName,
         Window,
@@ -395,7 +396,9 @@ impl Dispatch {
     fn admitted(&mut self, job: &Job) -> (Result<Admission, Refusal>, Option<LaneName>, bool) {
         let admission = self.admit(&job.system, &job.order);
         let lane = admission.as_ref().ok().map(|admission| admission.lane.clone());
-        let reserved = lane.as_ref().is_some_and(|lane| self.reserve(lane));
+        // Where its encoder rests the job takes its place in the lane, and steps back there.
+        let reserved =
+            lane.as_ref().is_some_and(|lane| !self.rests_for(&job.order, lane) && self.reserve(lane));
         (admission, lane, reserved)
     }
 
@@ -504,7 +507,29 @@ impl Dispatch {
         self.answers.len() < MOST_ANSWERS
     }
 
+    /// What of a lane its driver does not want to have work at present.
+    fn resting_in(&self, lane: &LaneName) -> Vec<Resting> {
+        let driver = self.lanes.system_of(lane).and_then(|system| self.drivers.get(system));
+        let all = driver.map(|driver| driver.rests()).unwrap_or_default();
+        all.into_iter().filter(|resting| resting.lane == *lane).collect()
+    }
+
+    fn rests_for(&self, order: &Order, lane: &LaneName) -> bool {
+        let encoder = order.encoder();
+        encoder.is_some() && self.resting_in(lane).iter().any(|resting| resting.encoder.as_ref() == encoder)
+    }
+
+    /// Holds a lane back as long as its driver wants it to, and lets it go when that is over.
+    fn hold_as_wished(&mut self, lane: &LaneName) {
+        let whole = self.resting_in(lane).into_iter().filter(|resting| resting.encoder.is_none());
+        let held = whole.max_by_key(|resting| resting.until);
+        if self.lanes.hold(lane, held.map(|Resting { until, why, .. }| Rest { until, why })) {
+            self.told.push_back(Happening::LinesChanged);
+        }
+    }
+
     fn reserve(&mut self, lane: &LaneName) -> bool {
+        self.hold_as_wished(lane);
         let drivers = &self.drivers;
         let may_begin = !self.stopping && self.held_until.is_none();
         may_begin && self.lanes.reserve(lane, Instant::now(), |system| is_ready(drivers, system))
@@ -521,7 +546,10 @@ impl Dispatch {
         };
         let stuck = self.lanes.iter().filter(is_stuck).map(|lane| lane.name);
         let stuck = stuck.chain(self.lanes.gone()).cloned().collect();
-        Wish { background: self.lanes.owes_background(lane), stuck }
+        let of_encoder =
+            |resting: Resting| Some((resting.encoder?, resting.until.saturating_duration_since(now)));
+        let resting = self.resting_in(lane).into_iter().filter_map(of_encoder).collect();
+        Wish { background: self.lanes.owes_background(lane), stuck, resting }
     }
 
     /// Gives a lane back for which the queue had no job, and asks again where it may have one by now.
@@ -917,8 +945,13 @@ impl Dispatch {
                 self.note_reached(&lane, why);
             }
         }
+        self.hold_as_wished(&lane);
         self.lanes.reserve_again(&lane);
         self.settle(lane, End::of(&claimed.job, performed), Duration::ZERO);
+        // A rest may have ended with it.
+        for other in self.lanes.held_of(&claimed.job.system) {
+            self.ask(&other);
+        }
     }
 
     /// Counts failures to reach a lane's device.
@@ -1097,7 +1130,7 @@ impl Dispatch {
                 Line::Opening | Line::Ready => None,
             };
             let rests = |lane: LaneView<'_>| {
-                let why = match (lane.paused, lane.rest) {
+                let why = match (lane.paused, lane.rest.or(lane.held)) {
                     (true, _) => format!("lane {} is paused (`latchd lanes resume`)", lane.name),
                     (false, Some(rest)) => rest.why.message.clone(),
                     (false, None) => return None,

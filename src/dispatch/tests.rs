@@ -26,6 +26,7 @@ struct Scripted {
     line: watch::Sender<Line>,
     begun: mpsc::UnboundedSender<(Work, oneshot::Sender<Performed>)>,
     stopped: Mutex<bool>,
+    rests: Mutex<Vec<Resting>>,
 }
 
 impl Driver for Scripted {
@@ -50,6 +51,11 @@ impl Driver for Scripted {
 
     fn line(&self) -> watch::Receiver<Line> {
         self.line.subscribe()
+    }
+
+    fn rests(&self) -> Vec<Resting> {
+        let now = Instant::now();
+        self.rests.lock().unwrap().iter().filter(|resting| now < resting.until).cloned().collect()
     }
 
     fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
@@ -104,6 +110,7 @@ fn house() -> House {
         line: watch::channel(Line::Ready).0,
         begun: sender,
         stopped: Mutex::default(),
+        rests: Mutex::default(),
     });
     let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
     let time = TrustedTime::new(clock.clone());
@@ -400,4 +407,74 @@ async fn a_job_that_waited_in_vain_for_its_line_says_so() {
     let outcomes = house.outcomes().await;
     let Some((_, Outcome::Expired(why))) = outcomes.first() else { panic!("{outcomes:?}") };
     assert!(why.message.ends_with(": unplugged"), "{}", why.message);
+}
+
+impl House {
+    /// Has the driver hold its lane, or one encoder of it, back from now on.
+    fn rest(&self, encoder: Option<&str>, span: Duration) {
+        let encoder = encoder.map(|name| EncoderName::new(name).unwrap());
+        let why = Refusal::new(Code::EncoderBusy, "it may still be at work");
+        let resting = Resting { lane: lane(), encoder, until: Instant::now() + span, why };
+        self.driver.rests.lock().unwrap().push(resting);
+    }
+
+    async fn attempts(&self, number: u128) -> u32 {
+        let id = JobId(uuid::Uuid::from_u128(number));
+        self.queue.run(move |queue| Ok(queue.job(id)?.unwrap().view.attempt)).await.unwrap()
+    }
+}
+
+const REST: Duration = Duration::from_millis(700);
+
+#[tokio::test]
+async fn a_lane_that_its_driver_holds_marks_nothing_as_sent_before_that_is_over() {
+    let mut house = house();
+    house.rest(None, REST);
+    let before = Instant::now();
+    for number in 1..=2 {
+        house.order(&Message::Job(job(number, &format!("10{number}"))));
+    }
+    house.reaches(2, JobState::Waiting).await;
+    house.rests().await;
+    assert!(house.begun.try_recv().is_err());
+    assert!(house.dispatch.lanes().iter().all(|lane| lane.held.is_some() && lane.rest.is_none()));
+    for number in 1..=2 {
+        let (_, done) = soon(house.begins()).await;
+        assert!(REST <= before.elapsed());
+        done.send(succeeded()).unwrap();
+        house.reaches(number, JobState::Succeeded).await;
+        assert_eq!(house.attempts(number).await, 1);
+    }
+    assert!(house.dispatch.lanes().iter().all(|lane| lane.held.is_none()));
+}
+
+#[tokio::test]
+async fn an_encoder_that_rests_marks_nothing_as_sent_while_the_others_of_its_lane_go_on() {
+    let mut house = house();
+    house.order(&Message::Job(job(1, "101")));
+    let (_, done) = house.begins().await;
+    let mut elsewhere = job(3, "103");
+    let Order::CardEncode(card) = &mut elsewhere.order else { unreachable!("it is a card") };
+    card.encoder = EncoderName::new("2").unwrap();
+    house.order(&Message::Job(job(2, "102")));
+    house.order(&Message::Job(elsewhere));
+    house.reaches(3, JobState::Waiting).await;
+    house.rest(Some("1"), REST);
+    let before = Instant::now();
+    done.send(Performed::Ended(Outcome::unknown(Code::NoAnswer, "silence"))).unwrap();
+    let (work, done) = soon(house.begins()).await;
+    assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(3)));
+    done.send(succeeded()).unwrap();
+    house.reaches(3, JobState::Succeeded).await;
+    // One that comes meanwhile waits as well.
+    house.order(&Message::Job(job(4, "104")));
+    house.reaches(4, JobState::Waiting).await;
+    for number in [2, 4] {
+        let (work, done) = soon(house.begins()).await;
+        assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(number)));
+        assert!(REST <= before.elapsed());
+        done.send(succeeded()).unwrap();
+        house.reaches(number, JobState::Succeeded).await;
+        assert_eq!(house.attempts(number).await, 1);
+    }
 }

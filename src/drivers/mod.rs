@@ -5,6 +5,7 @@
 //! sees the cloud, the queue or SQL. A simulator never uses its driver's codec or session.
 
 pub mod kaba_messenger;
+pub mod probe;
 pub mod salto_is;
 pub mod sim_lock;
 pub mod visionline;
@@ -17,13 +18,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    config::KabaProduct,
+    config::{Dialect, KabaProduct},
     model::{
-        Admission, Capabilities, Code, DeviceName, DoorEvent, JobId, LaneName, Order, Outcome, Refusal,
-        Success, SystemInventory, SystemKind, SystemName, Treatment,
+        Admission, Capabilities, Code, DeviceName, DoorEvent, EncoderName, JobId, LaneName, Order, Outcome,
+        Refusal, Success, SystemInventory, SystemKind, SystemName, Treatment,
     },
     protocol::Stage,
     seams::BoxFuture,
@@ -53,6 +54,12 @@ pub trait Driver: Send + Sync {
     /// What is odd about the system although its line may be open; looked at whenever the line changes.
     fn remark(&self) -> Option<Trouble> {
         None
+    }
+
+    /// What of it rests at present: work for it is not marked `sent` before it is over. A rest may begin with a job and end
+    /// with one, else it ends by itself.
+    fn rests(&self) -> Vec<Resting> {
+        Vec::new()
     }
 
     /// Does the work. Cancel-safe in this sense only: whoever drops the future must treat the job as `unknown`.
@@ -96,7 +103,7 @@ pub trait Driver: Send + Sync {
 pub struct Declared {
     /// Which make.
     pub system: SystemKind,
-    /// By which line, where that makes a difference: `tcp`, `serial`.
+    /// By which line or in which dialect, where that makes a difference: `tcp`, `serial`, `onity`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<&'static str>,
     /// What it can do there.
@@ -108,10 +115,13 @@ pub struct Declared {
 pub fn declared() -> Vec<Declared> {
     let of = |system, line, capabilities| Declared { system, line, capabilities };
     vec![
-        of(SystemKind::SaltoIs, None, salto_is::SaltoIs::capabilities()),
+        of(SystemKind::SaltoIs, None, salto_is::SaltoIs::capabilities(Dialect::Salto)),
         of(SystemKind::Visionline, Some("tcp"), visionline::Visionline::capabilities_over_tcp()),
         of(SystemKind::Visionline, Some("serial"), visionline::Visionline::capabilities_over_serial()),
         of(SystemKind::KabaMessenger, None, kaba_messenger::KabaMessenger::capabilities(KabaProduct::Saflok)),
+        of(SystemKind::SaltoIs, Some("salto_hours"), salto_is::SaltoIs::capabilities(Dialect::SaltoHours)),
+        of(SystemKind::SaltoIs, Some("onity"), salto_is::SaltoIs::capabilities(Dialect::Onity)),
+        of(SystemKind::SaltoIs, Some("amadeus_st40"), salto_is::SaltoIs::capabilities(Dialect::AmadeusSt40)),
         of(SystemKind::SimLock, None, sim_lock::SimLock::capabilities()),
     ]
 }
@@ -124,6 +134,20 @@ pub enum Past {
     /// The last run ended while a command was under way: its answer may still come over a serial line, and must not be
     /// taken for the next command's.
     AnswerMayCome,
+}
+
+/// A lane, or one encoder of a lane, that gets no command for a while: it may still be at work on one that was not
+/// answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resting {
+    /// Which lane.
+    pub lane: LaneName,
+    /// Which encoder of it; none where the whole lane rests.
+    pub encoder: Option<EncoderName>,
+    /// Until when.
+    pub until: Instant,
+    /// Why, in the words in which work would be refused.
+    pub why: Refusal,
 }
 
 /// Where a driver tells how a job stands, for screens.

@@ -12,8 +12,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Past;
-use crate::model::{Code, Refusal};
+use super::{Past, Resting};
+use crate::model::{Code, EncoderName, LaneName, Refusal};
 
 /// Which encoders rest, and until when.
 #[derive(Debug)]
@@ -44,11 +44,28 @@ impl Rests {
         };
     }
 
+    /// Until when an encoder gets no command, if it gets none now.
+    pub(super) fn until(&self, encoder: &str) -> Option<Instant> {
+        let own = self.all().get(encoder).copied();
+        own.max(self.all_until).filter(|until| Instant::now() < *until)
+    }
+
+    /// How a lane, or one encoder of it, rests while `encoder` does.
+    pub(super) fn resting(
+        &self,
+        encoder: &str,
+        lane: LaneName,
+        within_lane: Option<EncoderName>,
+    ) -> Option<Resting> {
+        let until = self.until(encoder)?;
+        let message = format!("encoder {encoder} may still be at work on a command that was not answered");
+        let why = Refusal::new(Code::EncoderBusy, message);
+        Some(Resting { lane, encoder: within_lane, until, why })
+    }
+
     /// Why an encoder gets no command now, if it does not.
     pub(super) fn refusal(&self, encoder: &str) -> Option<Refusal> {
-        let now = Instant::now();
-        let own = self.all().get(encoder).copied();
-        let left = own.max(self.all_until)?.checked_duration_since(now).filter(|left| !left.is_zero())?;
+        let left = self.until(encoder)?.saturating_duration_since(Instant::now());
         let message = format!(
             "encoder {encoder} may still be at work on a command that was not answered; it is used again in {} s",
             left.as_secs() + 1

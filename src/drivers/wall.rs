@@ -10,6 +10,8 @@ use jiff::{
     tz::{AmbiguousOffset, TimeZone},
 };
 
+use crate::config::HourRounding;
+
 /// The property's clocks.
 #[derive(Debug, Clone)]
 pub(super) struct Wall(TimeZone);
@@ -38,6 +40,42 @@ impl Wall {
         self.minute(at, RoundMode::Ceil)
     }
 
+    /// From when a card opens that is to open from an instant on, where times have no minutes.
+    pub(super) fn start_in_hours(&self, at: Timestamp, rounding: HourRounding) -> DateTime {
+        let mut start = hour(self.0.to_datetime(at));
+        match rounding {
+            HourRounding::Inside => {
+                while self.start_of(start).is_some_and(|opens| opens < at) {
+                    start = start.saturating_add(1.hour());
+                }
+            }
+            HourRounding::Outside => {
+                while self.comes_twice(start) {
+                    start = start.saturating_sub(1.hour());
+                }
+            }
+        }
+        start
+    }
+
+    /// Until when a card opens that is to open until an instant, where times have no minutes.
+    pub(super) fn end_in_hours(&self, at: Timestamp, rounding: HourRounding) -> DateTime {
+        let mut end = hour(self.0.to_datetime(at));
+        match rounding {
+            HourRounding::Inside => {
+                while self.end_of(end).is_some_and(|ends| at < ends) {
+                    end = end.saturating_sub(1.hour());
+                }
+            }
+            HourRounding::Outside => {
+                while self.end_of(end).is_some_and(|ends| ends < at) {
+                    end = end.saturating_add(1.hour());
+                }
+            }
+        }
+        end
+    }
+
     /// The instant of a printed start, as early as it may be meant.
     pub(super) fn start_of(&self, printed: DateTime) -> Option<Timestamp> {
         Some(self.0.to_ambiguous_zoned(printed).compatible().ok()?.timestamp())
@@ -58,9 +96,44 @@ impl Wall {
     }
 }
 
+/// The whole hour that a time lies in.
+fn hour(at: DateTime) -> DateTime {
+    at.date().at(at.hour(), 0, 0, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_whole_hours_a_card_opens_within_what_was_granted_or_in_all_of_it_as_the_site_chose() {
+        let check = |zone: &str, at: &str, inside: [&str; 2], outside: [&str; 2]| {
+            let wall = Wall::new(TimeZone::get(zone).unwrap());
+            let at: Timestamp = at.parse().unwrap();
+            for (rounding, expected) in [(HourRounding::Inside, inside), (HourRounding::Outside, outside)] {
+                let (start, end) = (wall.start_in_hours(at, rounding), wall.end_in_hours(at, rounding));
+                let printed = [start, end].map(|it| it.strftime("%d %H:%M").to_string());
+                assert_eq!(printed, expected, "{zone} {at} {rounding:?}");
+                let (opens, ends) = (wall.start_of(start).unwrap(), wall.end_of(end).unwrap());
+                match rounding {
+                    HourRounding::Inside => assert!(at <= opens && ends <= at, "{at}: {opens} to {ends}"),
+                    HourRounding::Outside => assert!(opens <= at && at <= ends, "{at}: {opens} to {ends}"),
+                }
+            }
+        };
+        check("Europe/Oslo", "2026-11-24T10:00:00Z", ["24 11:00", "24 11:00"], ["24 11:00", "24 11:00"]);
+        check("Europe/Oslo", "2026-11-24T10:30:00Z", ["24 12:00", "24 11:00"], ["24 11:00", "24 12:00"]);
+        check("Europe/Oslo", "2026-11-24T10:00:01Z", ["24 12:00", "24 11:00"], ["24 11:00", "24 12:00"]);
+        check("Europe/Oslo", "2026-11-24T22:30:00Z", ["25 00:00", "24 23:00"], ["24 23:00", "25 00:00"]);
+        check("Asia/Kolkata", "2026-11-24T10:00:00Z", ["24 16:00", "24 15:00"], ["24 15:00", "24 16:00"]);
+        // The hour from two to three comes twice: nobody knows which of the two is meant.
+        check("Europe/Oslo", "2026-10-25T00:00:00Z", ["25 02:00", "25 01:00"], ["25 01:00", "25 02:00"]);
+        check("Europe/Oslo", "2026-10-25T00:30:00Z", ["25 03:00", "25 01:00"], ["25 01:00", "25 02:00"]);
+        check("Europe/Oslo", "2026-10-25T01:00:00Z", ["25 03:00", "25 02:00"], ["25 01:00", "25 02:00"]);
+        check("Europe/Oslo", "2026-10-25T01:30:00Z", ["25 03:00", "25 02:00"], ["25 01:00", "25 03:00"]);
+        // The hour from two to three is left out.
+        check("Europe/Oslo", "2027-03-28T00:30:00Z", ["28 02:00", "28 01:00"], ["28 01:00", "28 02:00"]);
+    }
 
     #[test]
     fn a_start_in_the_hour_that_comes_twice_is_written_as_the_minute_before_it() {

@@ -261,6 +261,22 @@ impl Order {
             Self::InventoryRefresh => Kind::InventoryRefresh,
         }
     }
+
+    /// The encoder that it is done on, if it needs one.
+    #[must_use]
+    pub fn encoder(&self) -> Option<&EncoderName> {
+        match self {
+            Self::CardEncode(card) => Some(&card.encoder),
+            Self::CardRead(read) => Some(&read.encoder),
+            Self::StayModify(_)
+            | Self::StayCheckout { .. }
+            | Self::SlotPut(_)
+            | Self::SlotRemove { .. }
+            | Self::DeviceUnlock { .. }
+            | Self::DeviceRead { .. }
+            | Self::InventoryRefresh => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -90,9 +90,9 @@ use self::{
 use crate::{
     config::{AgentConfig, Limits, SystemConfig},
     model::{
-        Admission, CardFacts, CardSeen, Code, DoorName, Job, JobId, JobState, Kind, LaneName, LocalCard,
-        LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success, SystemName,
-        Treatment, Verdict, Written,
+        Admission, CardFacts, CardSeen, Code, DoorName, EncoderName, Job, JobId, JobState, Kind, LaneName,
+        LocalCard, LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success,
+        SystemName, Treatment, Verdict, Written,
     },
     protocol::{Position, stream},
     seal::SealKey,
@@ -196,6 +196,8 @@ pub struct Wish {
     pub background: bool,
     /// Lanes that get no work at present. What waits there holds up no later job of its reservation.
     pub stuck: BTreeSet<LaneName>,
+    /// Encoders of the lane that get no work at present, and for how long. What waits for one steps back.
+    pub resting: BTreeMap<EncoderName, Duration>,
 }
 
 /// What keeps jobs from being begun, for people.
@@ -615,6 +617,12 @@ impl Queue {
                     continue;
                 }
             };
+            let encoder = row.body.as_ref().and_then(|body| body.job.order.encoder());
+            if let Some(rest) = encoder.and_then(|encoder| wish.resting.get(encoder)) {
+                let rest = SignedDuration::try_from((*rest).min(LONGEST_PAUSE)).unwrap_or(AT_WORK);
+                self.postpone(&row, after(now, rest.max(AT_WORK)))?;
+                continue;
+            }
             match self.send(now, &row)? {
                 Sending::Sent(claimed) => return Ok(Some(claimed)),
                 Sending::Ended(_) => {}

@@ -94,6 +94,11 @@ macro_rules! behaves {
             }
 
             #[test]
+            fn an_encoder_in_doubt_rests_and_no_job_is_marked_as_sent_to_it() {
+                play(trouble::rests_without_a_mark(start));
+            }
+
+            #[test]
             fn a_card_laid_down_after_the_deadline_is_not_the_next_guests() {
                 play(trouble::late_cards(start));
             }

@@ -21,7 +21,7 @@ use latchd::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 use uuid::Uuid;
 
@@ -159,6 +159,16 @@ pub(crate) fn end(performed: &Performed) -> String {
 
 pub(crate) async fn ready(driver: &SaltoIs) {
     line_is(driver, "ready").await;
+}
+
+/// Waits until no encoder rests.
+pub(crate) async fn rested(driver: &SaltoIs) {
+    let resting = driver.rests();
+    assert!(!resting.is_empty(), "an encoder in doubt rests");
+    for resting in resting {
+        sleep_until(resting.until).await;
+    }
+    assert_eq!(driver.rests(), []);
 }
 
 /// Waits until the line is `opening`, `ready`, or down with this trouble.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod desk;
+mod dialects;
 mod memory;
 mod serial;
 mod tcp;

@@ -53,6 +53,7 @@ async fn a_connection_that_is_reset_after_the_frame_is_a_doubt_and_comes_back() 
     assert_eq!(end(&performed), "unknown line_lost");
     let mut server = site.accept().await;
     ready(&site.driver).await;
+    rested(&site.driver).await;
     success(perform(&site.driver, override_with(card()), server.serve(FIRST_CARD, "CN1|1")).await);
 }
 
@@ -64,7 +65,7 @@ struct Site {
 impl Site {
     async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = config(&format!("tcp = \"{}\"", listener.local_addr().unwrap()), "");
+        let config = config(&format!("tcp = \"{}\"", listener.local_addr().unwrap()), "settle = \"1s\"");
         Self {
             driver: SaltoIs::start(&config, name(), oslo(), Past::Answered, clock(), Random::seeded(7)),
             listener,

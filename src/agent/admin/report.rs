@@ -167,12 +167,13 @@ pub struct Pause {
     pub since: Timestamp,
 }
 
-/// A lane rests, because its device could not be reached several times in a row.
+/// A lane rests: its device could not be reached several times in a row, or may still be at work on a command that was
+/// not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rest {
     /// It is tried again then.
     pub until: Timestamp,
-    /// What was wrong the last time.
+    /// What is wrong.
     pub why: String,
 }
 

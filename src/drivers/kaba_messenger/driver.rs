@@ -47,7 +47,9 @@ use super::{
 };
 use crate::{
     config::{COMMUNITY, CheckoutOf, KabaMessengerConfig, KabaProduct, TerminalConfig},
-    drivers::{Driver, Line, Past, Performed, ProgressSink, Trouble, Work, rests::Rests, wall::Wall},
+    drivers::{
+        Driver, Line, Past, Performed, ProgressSink, Resting, Trouble, Work, rests::Rests, wall::Wall,
+    },
     model::{
         Admission, Capabilities, CardEncode, CardFacts, Code, Door, DoorKind, DoorName, Encoder, EncoderName,
         JobId, LaneName, Order, Outcome, ProofLevel, Refusal, ReservationKey, StayModify, Success,
@@ -518,6 +520,13 @@ impl Driver for KabaMessenger {
 
     fn remark(&self) -> Option<Trouble> {
         self.server.remark()
+    }
+
+    fn rests(&self) -> Vec<Resting> {
+        let of_encoders = self.config.encoders.iter().map(|it| (self.encoder_lane(&it.name), &it.terminal));
+        let of_stays = self.config.terminal.iter().map(|terminal| (whole(&self.system), terminal));
+        let all = of_encoders.chain(of_stays);
+        all.filter_map(|(lane, terminal)| self.rests.resting(terminal, lane, None)).collect()
     }
 
     fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {

@@ -20,6 +20,7 @@ pub mod codec;
 pub mod command;
 pub mod driver;
 pub mod fault;
+pub(super) mod probe;
 mod server;
 pub mod session;
 pub mod sim;

@@ -63,7 +63,7 @@ pub(super) struct Server {
 }
 
 /// Why the service cannot be used: a stable name, and words for a person.
-type Why = (&'static str, String);
+pub(super) type Why = (&'static str, String);
 
 impl Server {
     pub(super) fn new(
@@ -149,7 +149,7 @@ impl Server {
 
     /// Whether the service is there and takes our credentials.
     async fn look(&self) -> Result<(), Why> {
-        let heard = self.ask(self.post(&Command::HelloWorldTest)?).await?;
+        let heard = self.ask_for(&Command::HelloWorldTest).await?;
         let url = &self.config.http.url;
         match answer::presence(heard.status, &heard.body) {
             Presence::There => Ok(()),
@@ -195,8 +195,7 @@ impl Server {
 
     /// Writes down the reasons that the service may give and that mean nothing here.
     async fn log_reasons(&self) {
-        let Ok(ask) = self.post(&Command::PublishFaultList) else { return };
-        let Ok(heard) = self.ask(ask).await else { return };
+        let Ok(heard) = self.ask_for(&Command::PublishFaultList).await else { return };
         let reasons = answer::fault_list(&heard.body);
         let unknown: Vec<_> = reasons.iter().filter(|name| meaning(name).is_none()).collect();
         tracing::info!(system = %self.system, reasons = reasons.len(), ?unknown, "the service's list of faults");
@@ -243,7 +242,12 @@ impl Server {
         client.connect().await.map_err(|error| (error.why.code(), error.to_string()))
     }
 
-    async fn ask(&self, ask: Ask) -> Result<http::Answer, Why> {
+    /// Asks what changes nothing.
+    pub(super) async fn ask_for(&self, command: &Command) -> Result<http::Answer, Why> {
+        self.ask(self.post(command)?).await
+    }
+
+    pub(super) async fn ask(&self, ask: Ask) -> Result<http::Answer, Why> {
         let connection = self.connect().await?;
         connection.ask(ask, LOOK_WITHIN).await.map_err(|error| (error.why.code(), error.to_string()))
     }

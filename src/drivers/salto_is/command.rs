@@ -9,6 +9,8 @@ use super::codec::{Trailer, encode};
 
 /// The most rooms that one card carries.
 pub const MAX_ROOMS: usize = 4;
+/// The most characters of what a phone's owner reads.
+pub const TEXT_LENGTH: usize = 256;
 /// The most characters of an operator's name.
 pub const OPERATOR_LENGTH: usize = 24;
 
@@ -27,6 +29,8 @@ pub enum Command {
         to_room: String,
         /// The new end.
         expiry: civil::DateTime,
+        /// How it is written.
+        dates: DateForm,
         /// The code that the site's phone keys ask for; often empty.
         auth_code: String,
     },
@@ -34,9 +38,13 @@ pub enum Command {
     CheckOut {
         /// The room.
         room: String,
+        /// Whether a field for an encoder, `0`, stands before it; Amadeus has none.
+        has_encoder_field: bool,
     },
-    /// `LT`: read a guest card.
+    /// `LT`, for Amadeus `LTE`: read a guest card.
     ReadCard {
+        /// Whether it is Amadeus's form.
+        is_amadeus: bool,
         /// On which encoder.
         encoder: String,
         /// Whether to wait until it is taken away.
@@ -121,9 +129,9 @@ pub struct SendPhoneKey {
     pub expiry: Option<civil::DateTime>,
     /// For the lock system's audit trail.
     pub operator: String,
-    /// What the guest reads.
+    /// What the guest reads; at most [`TEXT_LENGTH`].
     pub text: String,
-    /// Often empty.
+    /// Often empty; at most 64 characters.
     pub auth_code: String,
 }
 
@@ -181,7 +189,7 @@ pub enum Record {
 pub enum DateForm {
     /// `hhmmDDMMYY`.
     Minutes,
-    /// `hhDDMMYY`: the older form. Its writer rounds an end up to the hour first.
+    /// `hhDDMMYY`: the older form. Its writer rounds to the hour first.
     Hours,
 }
 
@@ -200,13 +208,28 @@ impl Command {
             },
             Self::ModifyStay { .. } => "MC",
             Self::CheckOut { .. } => "CO",
-            Self::ReadCard { .. } => "LT",
+            Self::ReadCard { is_amadeus: false, .. } => "LT",
+            Self::ReadCard { is_amadeus: true, .. } => "LTE",
             Self::ReadTrack { track, .. } => ["L1", "L2", "L3"][*track as usize],
             Self::WriteTrack { track, .. } => ["P1", "P2", "P3"][*track as usize],
             Self::Audit { record, .. } => match record {
                 Record::First => "WF",
                 Record::Next => "WN",
             },
+        }
+    }
+
+    /// The encoder that it is done on, if it needs one.
+    #[must_use]
+    pub fn encoder(&self) -> Option<&str> {
+        match self {
+            Self::WriteCard(WriteCard { encoder, .. })
+            | Self::ReadCard { encoder, .. }
+            | Self::ReadTrack { encoder, .. }
+            | Self::WriteTrack { encoder, .. } => Some(encoder),
+            Self::SendPhoneKey(_) | Self::ModifyStay { .. } | Self::CheckOut { .. } | Self::Audit { .. } => {
+                None
+            }
         }
     }
 
@@ -264,13 +287,16 @@ impl Command {
         match self {
             Self::WriteCard(card) => card.append_to(&mut fields),
             Self::SendPhoneKey(key) => key.append_to(&mut fields),
-            Self::ModifyStay { room, to_room, expiry, auth_code } => {
-                let expiry = date(Some(*expiry), DateForm::Minutes);
+            Self::ModifyStay { room, to_room, expiry, dates, auth_code } => {
+                let expiry = date(Some(*expiry), *dates);
                 fields.extend([room.clone(), to_room.clone(), expiry, auth_code.clone()]);
                 drop_empty_tail(&mut fields);
             }
-            Self::CheckOut { room } => fields.extend(["0".to_owned(), room.clone()]),
-            Self::ReadCard { encoder, eject } | Self::ReadTrack { encoder, eject, .. } => {
+            Self::CheckOut { room, has_encoder_field } => {
+                fields.extend(has_encoder_field.then(|| "0".to_owned()));
+                fields.push(room.clone());
+            }
+            Self::ReadCard { encoder, eject, .. } | Self::ReadTrack { encoder, eject, .. } => {
                 fields.extend([encoder.clone(), eject.letter()]);
             }
             Self::WriteTrack { encoder, eject, text, .. } => {
@@ -339,7 +365,7 @@ impl SendPhoneKey {
             String::new(),
             String::new(),
             String::new(),
-            self.text.clone(),
+            self.text.chars().take(TEXT_LENGTH).collect(),
             self.auth_code.clone(),
         ]);
         drop_empty_tail(fields);
@@ -468,5 +494,41 @@ mod tests {
         assert_eq!(fields.len(), 16);
         assert_eq!((fields[6].as_str(), fields[7].as_str(), fields[15].as_str()), ("4", "12", "1"));
         assert_eq!(fields[11].len(), OPERATOR_LENGTH);
+    }
+
+    #[test]
+    fn tracks_are_asked_for_and_written_by_their_number() {
+        let (encoder, eject) = ("1".to_owned(), Eject::Wait);
+        for (track, read, write) in
+            [(Track::One, "L1", "P1"), (Track::Two, "L2", "P2"), (Track::Three, "L3", "P3")]
+        {
+            let asked = Command::ReadTrack { track, encoder: encoder.clone(), eject };
+            assert_eq!(asked.fields(), [read, "1", "E"]);
+            let text = "A text".to_owned();
+            let written = Command::WriteTrack { track, encoder: encoder.clone(), eject, text };
+            assert_eq!(written.fields(), [write, "1", "E", "A text"]);
+            assert!(!asked.writes() && written.writes());
+        }
+    }
+
+    #[test]
+    fn a_phone_key_has_its_text_behind_three_empty_fields_and_no_longer_than_fits() {
+        let mut key = SendPhoneKey {
+            stay: Stay::Join,
+            phone: "+15555550100".into(),
+            rooms: vec!["101".into()],
+            granted: String::new(),
+            denied: String::new(),
+            start: None,
+            expiry: None,
+            operator: String::new(),
+            text: "x".repeat(300),
+            auth_code: "7".into(),
+        };
+        let fields = Command::SendPhoneKey(key.clone()).fields();
+        assert_eq!((fields[0].as_str(), fields.len()), ("CCM", 16));
+        assert_eq!((fields[14].len(), fields[15].as_str()), (TEXT_LENGTH, "7"));
+        (key.text, key.auth_code) = (String::new(), String::new());
+        assert_eq!(Command::SendPhoneKey(key).fields(), ["CCM", "+15555550100", "101"]);
     }
 }

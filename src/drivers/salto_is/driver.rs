@@ -3,8 +3,13 @@
 //! There is one lane, named like the system: the protocol has no request id and all encoders share one line, so a
 //! second command may not leave before the first is answered, whichever encoder it is for.
 //!
+//! After a command without an answer the line settles. A serial line rests as a whole; over TCP the connection is made
+//! anew, and only the command's encoder rests (see `rests`), since the lock server may go on with it.
+//!
 //! # Times
-//! Local time in minutes: an end is rounded up, a start down. In the hour that comes twice an end is told as the later of
+//! Local time in minutes: an end is rounded up, a start down. A dialect of whole hours rounds as the site chose, by default
+//! so that a card opens neither earlier nor longer than was granted; what is printed is told with the outcome. Onity and
+//! Amadeus write no start at all: there a card whose time has not come is refused. In the hour that comes twice an end is told as the later of
 //! the two, and a start there is written as the minute before it. A start that has come is left
 //! empty, which the lock server takes for "at once".
 //!
@@ -25,14 +30,14 @@ use tokio::{
 use super::{
     answer::{self, CardShown, CopyNumber, GuestCard},
     codec::{Trailer, carries},
-    command::{Command, DateForm, Eject, MAX_ROOMS, Serials, Stay, WriteCard, is_name, symbol},
+    command::{Command, DateForm, Eject, Serials, Stay, WriteCard, is_name, symbol},
     desk::LastCards,
     keeper::{Keeper, Request},
     session::{Conversation, Manners, Result as Came},
 };
 use crate::{
-    config::{CommonConfig, LrcConfig, SaltoIsConfig},
-    drivers::{Driver, Line, Past, Performed, ProgressSink, Work, wall::Wall},
+    config::{CommonConfig, Dialect, EncoderConfig, LrcConfig, SaltoIsConfig},
+    drivers::{Driver, Line, Past, Performed, ProgressSink, Resting, Work, rests::Rests, wall::Wall},
     model::{
         Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
         Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, StayModify, Success,
@@ -55,6 +60,8 @@ pub struct SaltoIs {
     line: watch::Receiver<Line>,
     stopping: watch::Sender<bool>,
     last_cards: LastCards,
+    /// Over TCP; a serial line rests as a whole.
+    rests: Rests,
 }
 
 /// Between two looks at an encoder on which the card that was written last still lies.
@@ -113,6 +120,7 @@ impl SaltoIs {
             line,
             stopping,
             last_cards: LastCards::default(),
+            rests: Rests::new(config.settle, past),
         }
     }
 
@@ -123,23 +131,39 @@ impl SaltoIs {
         let rooms = config.rooms.iter().map(|room| ("room", room.name.as_str()));
         let encoders = config.encoders.iter().map(|encoder| ("encoder", encoder.name.as_str()));
         let unsayable = |(what, name)| check_text(what, name).err().map(|refusal| refusal.message);
-        rooms.chain(encoders).filter_map(unsayable).collect()
+        let not_a_number = |encoder: &EncoderConfig| {
+            let name = encoder.name.as_str();
+            (config.dialect == Dialect::Onity && !name.bytes().all(|byte| byte.is_ascii_digit())).then(|| {
+                format!("the encoder {name:?} is no number: Onity knows an encoder by its client number, e.g. \"1\"")
+            })
+        };
+        let numbers = config.encoders.iter().filter_map(not_a_number);
+        rooms.chain(encoders).filter_map(unsayable).chain(numbers).collect()
     }
 
-    /// What the protocol can do; the same for every site.
+    /// What a form of the protocol can do.
     #[must_use]
-    pub fn capabilities() -> Capabilities {
+    pub fn capabilities(dialect: Dialect) -> Capabilities {
+        // Of Amadeus no whole message is published, only in what it differs from Onity's.
+        let all = match dialect {
+            Dialect::Salto | Dialect::SaltoHours | Dialect::Onity => ProofLevel::Vector,
+            Dialect::AmadeusSt40 => ProofLevel::Simulator,
+        };
         Capabilities {
-            r#override: Some(ProofLevel::Vector),
-            join: Some(ProofLevel::Vector),
-            future_start: Some(ProofLevel::Vector),
-            checkout: Some(ProofLevel::Vector),
-            modify_stay: Some(ProofLevel::Vector),
-            read_card: Some(ProofLevel::Vector),
+            r#override: Some(all),
+            join: Some(all),
+            future_start: (!dialect.is_old()).then_some(all),
+            checkout: Some(all),
+            modify_stay: match dialect {
+                Dialect::Salto => Some(all),
+                Dialect::SaltoHours | Dialect::Onity => Some(ProofLevel::Simulator),
+                Dialect::AmadeusSt40 => None,
+            },
+            read_card: Some(all),
             open_end: None,
             slots: None,
             unlock: None,
-            max_rooms: MAX_ROOMS as u16,
+            max_rooms: dialect.max_rooms() as u16,
             max_common: 62,
             answer_means_written: true,
             parallel_encoders: false,
@@ -194,15 +218,18 @@ impl SaltoIs {
                 }
             }
         }
+        let most = self.config.dialect.max_rooms();
         match rooms.len() {
             0 => Err(Refusal::new(
                 Code::Unsupported,
                 "SALTO makes guest cards for a room: name at least one room besides the common doors",
             )),
-            1..=MAX_ROOMS => Ok((rooms, granted)),
+            count if count <= most => Ok((rooms, granted)),
             many => Err(Refusal::new(
                 Code::TooManyDoors,
-                format!("SALTO carries at most {MAX_ROOMS} rooms on one card, this one would have {many}"),
+                format!(
+                    "the lock system carries at most {most} rooms on one card, this one would have {many}"
+                ),
             )),
         }
     }
@@ -218,8 +245,49 @@ impl SaltoIs {
         self.end_on_the_wire(ends_at)
     }
 
+    /// From when on a card opens, by the lock system's clock, where it can be told.
+    fn start_on_the_wire(&self, card: &CardEncode) -> civil::DateTime {
+        let starts_at = card.window.starts_at();
+        match self.config.dialect.has_hours_only() {
+            true => self.wall.start_in_hours(starts_at, self.config.hour_rounding),
+            false => self.wall.start(starts_at),
+        }
+    }
+
+    /// Refuses a card that would never open, since its times have no minutes.
+    fn check_hours(&self, card: &CardEncode) -> Result<(), Refusal> {
+        if !self.config.dialect.has_hours_only() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let opens_at = match now < card.window.starts_at() {
+            true if self.config.dialect.is_old() => {
+                return Err(Refusal::new(
+                    Code::BadDates,
+                    "the lock system writes no start on a card, it would open at once: make it when the access begins",
+                ));
+            }
+            true => self.wall.start_of(self.start_on_the_wire(card)).unwrap_or(now),
+            false => now,
+        };
+        let end = self.printed_end(card)?;
+        if self.wall.end_of(end).is_some_and(|ends_at| opens_at < ends_at) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::BadDates,
+            format!(
+                "the lock system has whole hours only: a card to {} would never open; give the access an end at a later hour",
+                end.strftime("%Y-%m-%d %H:%M")
+            ),
+        ))
+    }
+
     fn end_on_the_wire(&self, ends_at: Timestamp) -> Result<civil::DateTime, Refusal> {
-        let end = self.wall.end(ends_at);
+        let end = match self.config.dialect.has_hours_only() {
+            true => self.wall.end_in_hours(ends_at, self.config.hour_rounding),
+            false => self.wall.end(ends_at),
+        };
         // The wire has two digits for the year.
         match end.year() {
             2000..=2099 => Ok(end),
@@ -236,11 +304,14 @@ impl SaltoIs {
             Order::CardEncode(card) => self.write_card(card, work.treatment).map(Some),
             Order::CardRead(read) => {
                 self.check_encoder(&read.encoder)?;
-                Ok(Some(Command::ReadCard { encoder: read.encoder.as_str().to_owned(), eject: self.eject() }))
+                Ok(Some(self.read_card(&read.encoder, self.eject())))
             }
             Order::StayCheckout { room, .. } => {
                 self.check_stay_room(room)?;
-                Ok(Some(Command::CheckOut { room: room.as_str().to_owned() }))
+                Ok(Some(Command::CheckOut {
+                    room: room.as_str().to_owned(),
+                    has_encoder_field: self.config.dialect.has_eject(),
+                }))
             }
             Order::StayModify(stay) => self.modify_stay(stay).map(Some),
             Order::InventoryRefresh => Ok(None),
@@ -251,7 +322,15 @@ impl SaltoIs {
         }
     }
 
+    fn read_card(&self, encoder: &EncoderName, eject: Eject) -> Command {
+        let is_amadeus = self.config.dialect == Dialect::AmadeusSt40;
+        Command::ReadCard { is_amadeus, encoder: encoder.as_str().to_owned(), eject }
+    }
+
     fn modify_stay(&self, stay: &StayModify) -> Result<Command, Refusal> {
+        if Self::capabilities(self.config.dialect).modify_stay.is_none() {
+            return Err(Refusal::new(Code::Unsupported, "Amadeus has no known command that changes a stay"));
+        }
         self.check_stay_room(&stay.room)?;
         if stay.to_room.as_ref().is_some_and(|to| *to != stay.room) {
             return Err(Refusal::new(
@@ -263,6 +342,7 @@ impl SaltoIs {
             room: stay.room.as_str().to_owned(),
             to_room: String::new(),
             expiry: self.end_on_the_wire(stay.ends_at)?,
+            dates: self.dates(),
             auth_code: String::new(),
         })
     }
@@ -272,7 +352,10 @@ impl SaltoIs {
         let (rooms, granted) = self.doors(card)?;
         let expiry = self.printed_end(card)?;
         let starts_at = card.window.starts_at();
-        let start = (self.clock.now() < starts_at).then(|| self.wall.start(starts_at));
+        let is_to_come = self.clock.now() < starts_at;
+        let is_old = self.config.dialect.is_old();
+        self.check_hours(card)?;
+        let start = is_to_come.then(|| self.start_on_the_wire(card));
         let stay = match treatment {
             Treatment::Override => Stay::Begin,
             Treatment::Join => Stay::Join,
@@ -285,7 +368,7 @@ impl SaltoIs {
         };
         Ok(Command::WriteCard(WriteCard {
             stay,
-            count: Some(1),
+            count: (!is_old).then_some(1),
             encoder: card.encoder.as_str().to_owned(),
             eject: self.eject(),
             rooms: rooms.iter().map(|room| room.as_str().to_owned()).collect(),
@@ -293,10 +376,10 @@ impl SaltoIs {
             denied: String::new(),
             start,
             expiry: Some(expiry),
-            dates: DateForm::Minutes,
+            dates: self.dates(),
             operator: self.config.operator.clone(),
-            print_lines: Vec::new(),
-            serials: Some(Serials::Last),
+            print_lines: if is_old { vec![String::new(); 2] } else { Vec::new() },
+            serials: (!is_old).then_some(Serials::Last),
         }))
     }
 
@@ -310,8 +393,20 @@ impl SaltoIs {
         check_text("room", room.as_str())
     }
 
+    fn is_tcp(&self) -> bool {
+        self.config.line.tcp.is_some()
+    }
+
     fn eject(&self) -> Eject {
-        if self.config.wait_for_removal { Eject::Wait } else { Eject::DoNotWait }
+        match self.config.wait_for_removal {
+            _ if !self.config.dialect.has_eject() => Eject::Empty,
+            true => Eject::Wait,
+            false => Eject::DoNotWait,
+        }
+    }
+
+    fn dates(&self) -> DateForm {
+        if self.config.dialect.has_hours_only() { DateForm::Hours } else { DateForm::Minutes }
     }
 
     fn manners(&self, order: &Order) -> Manners {
@@ -334,6 +429,7 @@ impl SaltoIs {
                 LrcConfig::Checked => Trailer::Checked,
                 LrcConfig::Skip => Trailer::Unchecked,
             },
+            takes_0f_for_nak: self.config.dialect == Dialect::AmadeusSt40,
         }
     }
 
@@ -361,7 +457,7 @@ impl SaltoIs {
             _ => None,
         };
         let writes = command.writes();
-        let held = self.hold(Conversation::new(command, self.manners(&work.order)), progress).await;
+        let held = self.converse(command, &work.order, progress).await;
         if let (
             Order::CardEncode(card),
             Held::Came(Came::NothingSent(_) | Came::Refused(_)) | Held::NotBegun(_),
@@ -408,8 +504,9 @@ impl SaltoIs {
         let last = self.last_cards.before(encoder, card.access_method_id)?;
         let give_up = Instant::now() + Duration::from_secs(card.card_wait_seconds.into());
         loop {
-            let read = Command::ReadCard { encoder: encoder.to_owned(), eject: Eject::DoNotWait };
-            let fields = match self.hold(Conversation::new(read, self.manners(order)), progress).await {
+            let eject = if self.config.dialect.has_eject() { Eject::DoNotWait } else { Eject::Empty };
+            let read = self.read_card(&card.encoder, eject);
+            let fields = match self.converse(read, order, progress).await {
                 Held::Came(Came::Done(fields)) => fields,
                 Held::Came(Came::NothingSent(refusal)) | Held::NotBegun(refusal) => {
                     return Some(Performed::NothingSent(refusal));
@@ -437,18 +534,39 @@ impl SaltoIs {
         }
     }
 
-    async fn hold(&self, conversation: Conversation, progress: &ProgressSink) -> Held {
+    /// Holds a conversation, unless its encoder rests.
+    async fn converse(&self, command: Command, order: &Order, progress: &ProgressSink) -> Held {
+        let manners = self.manners(order);
+        let encoder = command.encoder().filter(|_| self.is_tcp()).map(str::to_owned);
+        let conversation = Conversation::new(command, manners);
+        let Some(encoder) = encoder else { return self.hold(conversation, progress).await.0 };
+        if let Some(refusal) = self.rests.refusal(&encoder) {
+            return Held::NotBegun(refusal);
+        }
+        self.rests.begin(&encoder, manners.longest());
+        let (held, answer_may_come) = self.hold(conversation, progress).await;
+        if !matches!(held, Held::Lost) {
+            self.rests.end(&encoder, answer_may_come);
+        }
+        held
+    }
+
+    async fn hold(&self, conversation: Conversation, progress: &ProgressSink) -> (Held, bool) {
         let (stages, mut told) = mpsc::channel::<Stage>(4);
         let (came, mut end) = oneshot::channel();
         let request = Box::new(Request { conversation, stages, came });
         if self.requests.send(request).await.is_err() {
-            return Held::NotBegun(Refusal::new(Code::SystemOffline, "the line's task has ended"));
+            let refusal = Refusal::new(Code::SystemOffline, "the line's task has ended");
+            return (Held::NotBegun(refusal), false);
         }
         loop {
             tokio::select! {
                 biased;
                 Some(stage) = told.recv() => progress(stage),
-                came = &mut end => return came.map_or(Held::Lost, Held::Came),
+                came = &mut end => return match came {
+                    Ok((came, answer_may_come)) => (Held::Came(came), answer_may_come),
+                    Err(_) => (Held::Lost, true),
+                },
             }
         }
     }
@@ -548,7 +666,7 @@ impl Driver for SaltoIs {
             name: self.system.clone(),
             kind: SystemKind::SaltoIs,
             time_zone: self.wall.zone_name().to_owned(),
-            capabilities: Self::capabilities(),
+            capabilities: Self::capabilities(self.config.dialect),
             doors: rooms.chain(common).collect(),
             encoders: encoders.collect(),
             devices: Vec::new(),
@@ -565,6 +683,7 @@ impl Driver for SaltoIs {
             Order::CardEncode(card) => {
                 self.check_encoder(&card.encoder)?;
                 let (rooms, _granted) = self.doors(card)?;
+                self.check_hours(card)?;
                 printed_end = self.wall.end_of(self.printed_end(card)?);
                 rooms
             }
@@ -591,6 +710,14 @@ impl Driver for SaltoIs {
 
     fn line(&self) -> watch::Receiver<Line> {
         self.line.clone()
+    }
+
+    fn rests(&self) -> Vec<Resting> {
+        let encoders = self.config.encoders.iter().filter(|_| self.is_tcp());
+        let rest = |it: &EncoderConfig| {
+            self.rests.resting(it.name.as_str(), lane(&self.system), Some(it.name.clone()))
+        };
+        encoders.filter_map(rest).collect()
     }
 
     fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {

@@ -45,8 +45,8 @@ pub(super) struct Request {
     pub(super) conversation: Conversation,
     /// Where its stages are told.
     pub(super) stages: mpsc::Sender<Stage>,
-    /// Where its end is told. If nobody waits for it any more, it is not begun.
-    pub(super) came: oneshot::Sender<Came>,
+    /// Where its end is told, and whether its answer may come still. If nobody waits for it any more, it is not begun.
+    pub(super) came: oneshot::Sender<(Came, bool)>,
 }
 
 /// The one task that owns the line.
@@ -224,7 +224,7 @@ impl Keeper {
                         }
                     };
                     // Only now, so that nobody who knows the end still takes the line for ready.
-                    let _ = came.send(ending.result);
+                    let _ = came.send((ending.result, ending.line.answer_may_come()));
                     if let Some(parting) = parting {
                         return parting;
                     }
@@ -372,7 +372,7 @@ fn with_cause(error: &LineError) -> String {
 }
 
 fn refuse(request: Request, refusal: Refusal) {
-    let _ = request.came.send(Came::NothingSent(refusal));
+    let _ = request.came.send((Came::NothingSent(refusal), false));
 }
 
 fn stopping() -> Refusal {

@@ -13,6 +13,7 @@ pub mod command;
 mod desk;
 pub mod driver;
 mod keeper;
+pub(super) mod probe;
 pub mod session;
 pub mod sim;
 

@@ -44,6 +44,18 @@ pub struct Manners {
     pub ack_final: bool,
     /// What stands behind our frames.
     pub trailer: Trailer,
+    /// Whether a lone `0F` is a NAK as well. The one known client of Amadeus compares with decimal 15, where all others have
+    /// hexadecimal.
+    pub takes_0f_for_nak: bool,
+}
+
+impl Manners {
+    /// How long a conversation may take from its first byte to its end.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        let sending = (self.ack_timeout + PAUSE) * u32::from(POLLS) + self.ack_timeout;
+        sending * u32::from(SENDINGS) + self.answer_timeout + REREAD * u32::from(REREADS)
+    }
 }
 
 /// How a conversation ended.
@@ -397,7 +409,10 @@ impl Session for Conversation {
                 self.heard = true;
                 self.buffer.extend_from_slice(bytes);
                 loop {
-                    let decoded = decode(&self.buffer);
+                    let decoded = match self.buffer.first() {
+                        Some(0x0F) if self.manners.takes_0f_for_nak => Decoded::Control(Control::Nak),
+                        _ => decode(&self.buffer),
+                    };
                     let used = match &decoded {
                         Decoded::Need => break,
                         Decoded::Control(_) => 1,

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     config::{NumberedConfig, VisionlineConfig},
-    drivers::{Driver, Line, Past, Performed, ProgressSink, Work, rests::Rests, wall::Wall},
+    drivers::{Driver, Line, Past, Performed, ProgressSink, Resting, Work, rests::Rests, wall::Wall},
     model::{
         Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
         Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, Success, SystemInventory,
@@ -467,6 +467,11 @@ impl Driver for Visionline {
 
     fn line(&self) -> watch::Receiver<Line> {
         self.connector.line()
+    }
+
+    fn rests(&self) -> Vec<Resting> {
+        let encoders = self.config.encoders.iter().filter(|_| self.is_tcp());
+        encoders.filter_map(|it| self.rests.resting(it.name.as_str(), self.lane(&it.name), None)).collect()
     }
 
     fn perform<'a>(&'a self, work: Work, progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {

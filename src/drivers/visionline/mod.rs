@@ -19,6 +19,7 @@ pub mod command;
 mod desk;
 pub mod driver;
 mod line;
+pub(super) mod probe;
 pub mod session;
 pub mod sim;
 

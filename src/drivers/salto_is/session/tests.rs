@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::drivers::salto_is::{
     codec::{LONGEST, encode},
-    command::{DateForm, Eject, Serials, Stay, WriteCard},
+    command::{DateForm, Eject, SendPhoneKey, Serials, Stay, Track, WriteCard},
 };
 
 const WRITTEN: &str = "CN1|1|04A1";
@@ -26,6 +26,38 @@ fn without_ack_final_the_answer_is_not_acknowledged() {
 #[test]
 fn a_command_without_a_card_does_not_ask_for_one() {
     check(check_out(), "ack ack answer=CO|0|101", "enq leaves frame ack", "done quiet");
+}
+
+#[test]
+fn a_key_goes_to_its_phone_and_silence_is_a_doubt() {
+    check(phone_key(), "ack ack answer=CNM|+15555550100|101", "enq leaves frame ack", "done quiet");
+    // Another phone's answer, then silence.
+    let silence = "doubt:no_answer answer_may_come";
+    check(phone_key(), "ack ack answer=CNM|+15555550199|101 75s", "enq leaves frame", silence);
+    check(phone_key(), "ack close", "enq leaves frame", "doubt:line_lost closed unanswered");
+    check(
+        phone_key(),
+        "ack ack answer=TD|+15555550100",
+        "enq leaves frame ack",
+        "refused:room_unknown quiet",
+    );
+}
+
+#[test]
+fn a_track_is_read_by_its_own_answer_and_one_that_may_have_been_written_is_a_doubt() {
+    let track = |writes| {
+        let (track, encoder, eject) = (Track::Two, "1".to_owned(), Eject::Wait);
+        match writes {
+            true => Command::WriteTrack { track, encoder, eject, text: "A text".into() },
+            false => Command::ReadTrack { track, encoder, eject },
+        }
+    };
+    let asked = "enq leaves frame card?";
+    check(track(false), "ack ack answer=L1|1|OTHER answer=L2|1|TEXT", &format!("{asked} ack"), "done quiet");
+    check(track(false), "ack ack 75s", asked, "refused:no_answer answer_may_come");
+    check(track(true), "ack ack answer=P2|1", &format!("{asked} ack"), "done quiet");
+    check(track(true), "ack ack 75s", asked, "doubt:no_answer answer_may_come");
+    check(track(true), "ack ack answer=EN|1", &format!("{asked} ack"), "refused:bad_card quiet");
 }
 
 #[test]
@@ -350,6 +382,7 @@ fn manners() -> Manners {
         answer_timeout: Duration::from_secs(75),
         ack_final: true,
         trailer: Trailer::Checked,
+        takes_0f_for_nak: false,
     }
 }
 
@@ -358,11 +391,11 @@ fn frame(fields: &str) -> Vec<u8> {
 }
 
 fn read_card() -> Command {
-    Command::ReadCard { encoder: "1".into(), eject: Eject::Wait }
+    Command::ReadCard { is_amadeus: false, encoder: "1".into(), eject: Eject::Wait }
 }
 
 fn check_out() -> Command {
-    Command::CheckOut { room: "101".into() }
+    Command::CheckOut { room: "101".into(), has_encoder_field: true }
 }
 
 fn modify_stay() -> Command {
@@ -370,8 +403,24 @@ fn modify_stay() -> Command {
         room: "101".into(),
         to_room: String::new(),
         expiry: civil::date(2026, 11, 24).at(11, 0, 0, 0),
+        dates: DateForm::Minutes,
         auth_code: String::new(),
     }
+}
+
+fn phone_key() -> Command {
+    Command::SendPhoneKey(SendPhoneKey {
+        stay: Stay::Begin,
+        phone: "+15555550100".into(),
+        rooms: vec!["101".into()],
+        granted: String::new(),
+        denied: String::new(),
+        start: None,
+        expiry: Some(civil::date(2026, 11, 24).at(11, 0, 0, 0)),
+        operator: "LATCHD".into(),
+        text: "Welcome".into(),
+        auth_code: String::new(),
+    })
 }
 
 fn write_card() -> Command {

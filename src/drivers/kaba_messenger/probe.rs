@@ -1,0 +1,179 @@
+//! Harmless questions to a service: whether it lets us in, what it says of itself, and which faults it knows.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{
+    answer::{self, Presence},
+    codec::{self, Header},
+    command::Command,
+    fault::meaning,
+    server::Server,
+    wsdl,
+};
+use crate::{
+    config::KabaMessengerConfig,
+    drivers::{
+        probe::{Exchange, Probed, Tools, Verdict, masked},
+        xml,
+    },
+    model::{Private, SystemName},
+    transport::http::Ask,
+};
+
+const GREET: &str = "greet the service (HelloWorldTest)";
+const DESCRIBE: &str = "ask for its description (?wsdl)";
+const FAULTS: &str = "ask for its faults (PublishFaultList)";
+
+pub(in crate::drivers) async fn probe(
+    config: &KabaMessengerConfig,
+    system: SystemName,
+    tools: &Tools,
+) -> Probed {
+    let mut probed = Probed::default();
+    let server = Server::new(
+        Arc::clone(&tools.net),
+        config,
+        system,
+        tools.time_zone.clone(),
+        tools.clock.clone(),
+        tools.random.clone(),
+    );
+    if greet(&mut probed, config, &server).await {
+        describe(&mut probed, &server).await;
+        faults(&mut probed, &server).await;
+    }
+    probed
+}
+
+async fn greet(probed: &mut Probed, config: &KabaMessengerConfig, server: &Server) -> bool {
+    let expected =
+        format!("{} answers as Messenger's service, and lets {:?} in", config.http.url, config.user);
+    let heard = match server.ask_for(&Command::HelloWorldTest).await {
+        Ok(heard) => heard,
+        Err((code, why)) => {
+            let what = match code {
+                "line_down" | "line_garbled" => "; is it an HTTP server that listens there?",
+                _ => "",
+            };
+            return probed.step(GREET, expected, format!("{why}{what}"), Verdict::Wrong);
+        }
+    };
+    keep(probed, server, &Command::HelloWorldTest, heard.status, &heard.body);
+    let (seen, verdict) = match answer::presence(heard.status, &heard.body) {
+        Presence::There => ("it does".to_owned(), Verdict::AsExpected),
+        Presence::NotLetIn(why) => {
+            (format!("it does not let the user in ({why}): mend `user` and `password_file`"), Verdict::Wrong)
+        }
+        Presence::NoService(why) => {
+            (format!("whatever answers at `url` is not the service ({why})"), Verdict::Wrong)
+        }
+    };
+    probed.step(GREET, expected, seen, verdict)
+}
+
+async fn describe(probed: &mut Probed, server: &Server) {
+    let expected = format!("the {} operations that are known", wsdl::OPERATIONS.len());
+    let (seen, verdict) = match server.ask(Ask::Get { query: "wsdl" }).await {
+        Ok(heard) if heard.status == 200 => match wsdl::compare(&heard.body) {
+            Ok(difference) if difference.is_none() => ("just these".to_owned(), Verdict::AsExpected),
+            Ok(difference) => (difference.to_string(), Verdict::Odd),
+            Err(error) => (format!("a description that cannot be read: {error}"), Verdict::Odd),
+        },
+        Ok(heard) => (format!("HTTP {}", heard.status), Verdict::Odd),
+        Err((_, why)) => (why, Verdict::Odd),
+    };
+    probed.step(DESCRIBE, expected, seen, verdict);
+}
+
+async fn faults(probed: &mut Probed, server: &Server) {
+    let expected = "a list of faults that are all known";
+    let heard = match server.ask_for(&Command::PublishFaultList).await {
+        Ok(heard) => heard,
+        Err((_, why)) => {
+            probed.step(FAULTS, expected, why, Verdict::Odd);
+            return;
+        }
+    };
+    keep(probed, server, &Command::PublishFaultList, heard.status, &heard.body);
+    let names = answer::fault_list(&heard.body);
+    let unknown: Vec<_> = names.iter().filter(|name| meaning(name).is_none()).map(String::as_str).collect();
+    let (seen, verdict) = match (names.len(), unknown.as_slice()) {
+        (0, _) => ("no list".to_owned(), Verdict::Odd),
+        (count, []) => (format!("{count} faults, all known"), Verdict::AsExpected),
+        (count, unknown) => (
+            format!("{count} faults; not known: {}", unknown[..unknown.len().min(20)].join(", ")),
+            Verdict::Odd,
+        ),
+    };
+    probed.step(FAULTS, expected, seen, verdict);
+}
+
+/// Keeps a question and its answer. The question is spelled anew in nobody's name; of the answer only tags are kept.
+fn keep(probed: &mut Probed, server: &Server, command: &Command, status: u16, body: &[u8]) {
+    let created = server.local_now().date().at(0, 0, 0, 0);
+    let header = Header {
+        from: "LATCHD",
+        message_id: uuid::Uuid::nil(),
+        timestamp_id: uuid::Uuid::nil(),
+        token_id: uuid::Uuid::nil(),
+        user: "USER",
+        password: &Private::new("PASSWORD"),
+        created,
+        expires: created,
+    };
+    let name = command.name();
+    probed.exchanges.push(Exchange {
+        is_ours: true,
+        what: name.to_owned(),
+        bytes: codec::envelope(command, &header),
+        decoded: json!({ "operation": name }),
+    });
+    probed.exchanges.push(Exchange {
+        is_ours: false,
+        what: format!("answer to {name}"),
+        bytes: scrubbed(body),
+        decoded: json!({ "operation": name, "http_status": status }),
+    });
+}
+
+/// An answer whose texts are hidden, and the values of its attributes but for namespaces; one that is not XML is hidden as a
+/// whole.
+fn scrubbed(body: &[u8]) -> Vec<u8> {
+    let is_xml = xml::read(body, xml::Limits::default()).is_ok();
+    if !is_xml {
+        return body.iter().copied().map(masked).collect();
+    }
+    let (mut hidden, mut in_tag, mut quote) = (Vec::with_capacity(body.len()), false, None);
+    let mut is_kept = true;
+    for (at, byte) in body.iter().copied().enumerate() {
+        match (byte, quote) {
+            (b'<', None) => in_tag = true,
+            (b'>', None) => in_tag = false,
+            (b'"' | b'\'', None) if in_tag => {
+                quote = Some(byte);
+                let value = &body[at + 1..];
+                is_kept = value.starts_with(b"http") || value.starts_with(b"urn:");
+            }
+            (byte, Some(open)) if byte == open => quote = None,
+            _ => {}
+        }
+        let shows = in_tag && (quote.is_none() || is_kept);
+        hidden.push(if shows { byte } else { masked(byte) });
+    }
+    hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_answer_only_its_tags_are_kept() {
+        let body = br#"<a xmlns="urn:x"><User>Ada</User><Id n="1">04A1</Id></a>"#;
+        let hidden = br#"<a xmlns="urn:x"><User>Xxx</User><Id n="0">00X0</Id></a>"#;
+        assert_eq!(scrubbed(body), hidden);
+        assert_eq!(scrubbed(b"<html>Ada<br>"), b"<xxxx>Xxx<xx>");
+    }
+}

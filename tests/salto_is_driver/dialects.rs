@@ -1,0 +1,172 @@
+//! The dialects of whole hours: every byte of a frame written by hand, after the published ones.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use latchd::{
+    drivers::{Driver, Work, salto_is::SaltoIs},
+    model::{CardEncode, DoorName, Order, ReservationKey, StayModify, Treatment, Window},
+};
+
+use crate::{desk::*, memory::Site};
+
+/// A first card of Onity's, as it is published: no start, the end in whole hours, `0D` in the place of the check.
+const ONITY_FIRST: &[u8] =
+    b"\x02\xb3CN\xb31\xb3E\xb3101\xb3\xb3\xb3\xb312\xb3\xb3\xb311241126\xb3BRIDGE\xb3\xb3\xb3\x03\x0d";
+
+/// How long is waited for bytes that must not come.
+const A_WHILE: Duration = Duration::from_secs(20);
+
+/// A card whose time has come, and its end.
+fn begun(ends_at: &str) -> CardEncode {
+    CardEncode { window: Window::new(at("2026-11-20T07:00:00Z"), Some(at(ends_at))).unwrap(), ..card() }
+}
+
+/// A frame that nobody checks.
+fn unchecked(fields: &str) -> Vec<u8> {
+    let mut bytes = frame(fields);
+    *bytes.last_mut().unwrap() = 0x0d;
+    bytes
+}
+
+/// What an order comes to, if these are the bytes of its command.
+async fn done(dialect: &str, work: Work, command: &[u8], answer: &str) -> Option<Timestamp> {
+    let mut site = Site::open_with(dialect).await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    let performed = perform(&site.driver, work, server.serve(command, answer)).await;
+    success(performed).card.and_then(|card| card.printed_end)
+}
+
+/// How an order ends of which no byte may leave, and what its driver says before.
+async fn refused(dialect: &str, work: Work) -> String {
+    let mut site = Site::open_with(dialect).await;
+    let mut server = site.accept().await;
+    ready(&site.driver).await;
+    assert!(site.driver.admit(&work.order).is_err(), "{work:?}");
+    let performed = perform(&site.driver, work, async {}).await;
+    let heard = tokio::time::timeout(A_WHILE, server.expect(ENQ)).await;
+    assert!(heard.is_err(), "a byte has left");
+    end(&performed)
+}
+
+fn two_rooms() -> CardEncode {
+    CardEncode { doors: ["101", "102"].map(door).into(), ..begun("2026-11-24T10:00:00Z") }
+}
+
+fn modify(ends_at: &str) -> Work {
+    let stay = StayModify {
+        room: DoorName::new("101").unwrap(),
+        to_room: None,
+        reservation_key: ReservationKey::new("stay").unwrap(),
+        ends_at: at(ends_at),
+    };
+    work(Order::StayModify(stay), Treatment::Plain)
+}
+
+fn check_out() -> Work {
+    let (room, reservation_key) = (door("101"), ReservationKey::new("stay").unwrap());
+    work(Order::StayCheckout { room, reservation_key }, Treatment::Plain)
+}
+
+const ONITY: &str = "dialect = \"onity\"";
+
+#[tokio::test(start_paused = true)]
+async fn onity_gets_its_cards_as_they_are_published_and_what_is_printed_is_told() {
+    let eleven = at("2026-11-24T10:00:00Z");
+    for (ends_at, rounding, printed) in [
+        ("2026-11-24T10:00:00Z", "inside", eleven),
+        ("2026-11-24T10:59:59Z", "inside", eleven),
+        ("2026-11-24T09:30:00Z", "outside", eleven),
+    ] {
+        let more = format!("{ONITY}\nhour_rounding = \"{rounding}\"");
+        let told = done(&more, override_with(begun(ends_at)), ONITY_FIRST, "CN|1").await;
+        assert_eq!(told, Some(printed), "{ends_at} {rounding}");
+    }
+    let join = work(Order::CardEncode(begun("2026-11-24T10:20:00Z")), Treatment::Join);
+    let mut copy = ONITY_FIRST.to_vec();
+    copy[3] = b'C';
+    assert_eq!(done(ONITY, join, &copy, "CC|1").await, Some(eleven));
+    done(ONITY, modify("2026-11-24T10:20:00Z"), &unchecked("MC|101||11241126"), "MC|101").await;
+    done(ONITY, check_out(), &unchecked("CO|0|101"), "CO|0").await;
+    done(ONITY, read(), &unchecked("LT|1|E"), "LT|1|101||||CI|0|12|15211126|11241126|BRIDGE").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_onity_cannot_say_is_refused_before_a_byte_leaves() {
+    // It would open at once.
+    assert_eq!(refused(ONITY, override_with(card())).await, "failed bad_dates");
+    assert_eq!(refused(ONITY, override_with(two_rooms())).await, "failed too_many_doors");
+    // Not one whole hour: it is nine o'clock there.
+    let short = begun("2026-11-20T08:59:00Z");
+    assert_eq!(refused(ONITY, override_with(short.clone())).await, "failed bad_dates");
+    let outside = format!("{ONITY}\nhour_rounding = \"outside\"");
+    let frame = unchecked("CN|1|E|101||||12|||10201126|BRIDGE||");
+    let told = done(&outside, override_with(short), &frame, "CN|1").await;
+    assert_eq!(told, Some(at("2026-11-20T09:00:00Z")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn salto_in_whole_hours_opens_neither_earlier_nor_longer_than_was_granted() {
+    let granted = Window::new(at("2026-11-21T13:30:00Z"), Some(at("2026-11-24T10:30:00Z"))).unwrap();
+    for (rounding, start, end, printed) in [
+        ("inside", "15211126", "11241126", "2026-11-24T10:00:00Z"),
+        ("outside", "14211126", "12241126", "2026-11-24T11:00:00Z"),
+    ] {
+        let command = frame(&format!("CN1|1|E|101||||12||{start}|{end}|BRIDGE||||1"));
+        let dialect = format!("dialect = \"salto_hours\"\nhour_rounding = \"{rounding}\"");
+        let work = override_with(CardEncode { window: granted, ..card() });
+        assert_eq!(done(&dialect, work, &command, "CN1|1").await, Some(at(printed)), "{rounding}");
+    }
+    // Its hours begin and end within one.
+    let hour = Window::new(at("2026-11-21T13:30:00Z"), Some(at("2026-11-21T14:30:00Z"))).unwrap();
+    let hour = override_with(CardEncode { window: hour, ..card() });
+    assert_eq!(refused("dialect = \"salto_hours\"", hour).await, "failed bad_dates");
+}
+
+const AMADEUS: &str = "dialect = \"amadeus_st40\"";
+
+#[tokio::test(start_paused = true)]
+async fn amadeus_has_no_eject_field_and_a_reading_of_its_own() {
+    let card = begun("2026-11-24T10:00:00Z");
+    let command = unchecked("CN|1||101||||12|||11241126|BRIDGE||");
+    let told = done(AMADEUS, override_with(card), &command, "CN|1").await;
+    assert_eq!(told, Some(at("2026-11-24T10:00:00Z")));
+    done(AMADEUS, check_out(), &unchecked("CO|101"), "CO|101").await;
+    let shown = "|1|101||||CI|0|12|15211126|11241126|BRIDGE";
+    for name in ["LT", "LTE"] {
+        done(AMADEUS, read(), &unchecked("LTE|1|"), &format!("{name}{shown}")).await;
+    }
+    assert_eq!(refused(AMADEUS, modify("2026-11-24T10:00:00Z")).await, "failed unsupported");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_amadeus_may_refuse_a_frame_with_0f() {
+    for (dialect, command, expected) in [
+        (AMADEUS, unchecked("CN|1||101||||12|||11241126|BRIDGE||"), true),
+        (ONITY, ONITY_FIRST.to_vec(), false),
+    ] {
+        let mut site = Site::open_with(dialect).await;
+        let mut server = site.accept().await;
+        ready(&site.driver).await;
+        let script = async {
+            server.answer_poll().await;
+            server.expect(&command).await;
+            server.say(b"\x0f").await;
+            if expected {
+                server.serve(&command, "CN|1").await;
+            }
+        };
+        let work = override_with(begun("2026-11-24T10:00:00Z"));
+        let performed = perform(&site.driver, work, script).await;
+        let ends = if expected { "succeeded" } else { "unknown no_answer" };
+        assert_eq!(end(&performed), ends, "{dialect}");
+    }
+}
+
+#[tokio::test]
+async fn names_and_settings_that_a_dialect_cannot_have_are_told() {
+    let config = config("tcp = \"salto.lan:8090\"", ONITY);
+    let mistakes = SaltoIs::mistakes(&config);
+    assert!(mistakes.iter().any(|it| it.contains("\"Desk 2\"") && it.contains("number")), "{mistakes:?}");
+}
