@@ -13,10 +13,11 @@ use super::{
     answer::{CardShown, ErrorCode},
     codec::{self, Check, Control, Decoded, ENQ, ETX, SEPARATOR, Trailer, decode},
     command::{Command, Eject},
-    session::{Conversation, Manners, Result as Came},
+    driver::orders::manners,
+    session::{Conversation, Result as Came},
 };
 use crate::{
-    config::{Dialect, LrcConfig, SaltoIsConfig},
+    config::{Dialect, SaltoIsConfig},
     drivers::probe::{CardToRead, Exchange, Listened, Probed, Tools, Verdict, masked, masked_text, shown},
     model::Code,
     transport::{LineError, Target, run},
@@ -179,16 +180,7 @@ async fn read(probed: &mut Probed, line: &mut Listened, config: &SaltoIsConfig, 
         encoder: card.encoder.as_str().to_owned(),
         eject: if has_eject { Eject::DoNotWait } else { Eject::Empty },
     };
-    let manners = Manners {
-        ack_timeout: config.ack_timeout,
-        answer_timeout: card.within + config.answer_margin,
-        ack_final: config.ack_final,
-        trailer: match config.lrc {
-            LrcConfig::Checked => Trailer::Checked,
-            LrcConfig::Skip => Trailer::Unchecked,
-        },
-        takes_0f_for_nak: config.dialect == Dialect::AmadeusSt40,
-    };
+    let manners = manners(config, card.within);
     let mut conversation = Conversation::new(command, manners);
     let ended = run(line, &mut conversation, |_stage| ()).await;
     keep(probed, line);
