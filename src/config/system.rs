@@ -242,7 +242,7 @@ pub struct SaltoIsConfig {
     pub line: LineConfig,
     /// Which form of the protocol it speaks. Default `salto`.
     pub dialect: Dialect,
-    /// In a dialect of whole hours: where a time goes that lies between two of them. Default `inside`.
+    /// In a dialect of whole hours: where a time goes that lies between two of them. Default `outside`.
     pub hour_rounding: HourRounding,
     /// Its Ethernet encoders, by their names in SPACE. USB encoders cannot be used for PMS.
     pub encoders: Vec<EncoderConfig>,

@@ -83,11 +83,11 @@ async fn onity_gets_its_cards_as_they_are_published_and_what_is_printed_is_told(
         let told = done(&more, override_with(begun(ends_at)), ONITY_FIRST, "CN|1").await;
         assert_eq!(told, Some(printed), "{ends_at} {rounding}");
     }
-    let join = work(Order::CardEncode(begun("2026-11-24T10:20:00Z")), Treatment::Join);
+    let join = work(Order::CardEncode(begun("2026-11-24T09:20:00Z")), Treatment::Join);
     let mut copy = ONITY_FIRST.to_vec();
     copy[3] = b'C';
     assert_eq!(done(ONITY, join, &copy, "CC|1").await, Some(eleven));
-    done(ONITY, modify("2026-11-24T10:20:00Z"), &unchecked("MC|101||11241126"), "MC|101").await;
+    done(ONITY, modify("2026-11-24T09:20:00Z"), &unchecked("MC|101||11241126"), "MC|101").await;
     done(ONITY, check_out(), &unchecked("CO|0|101"), "CO|0").await;
     done(ONITY, read(), &unchecked("LT|1|E"), "LT|1|101||||CI|0|12|15211126|11241126|BRIDGE").await;
 }
@@ -99,15 +99,15 @@ async fn what_onity_cannot_say_is_refused_before_a_byte_leaves() {
     assert_eq!(refused(ONITY, override_with(two_rooms())).await, "failed too_many_doors");
     // Not one whole hour: it is nine o'clock there.
     let short = begun("2026-11-20T08:59:00Z");
-    assert_eq!(refused(ONITY, override_with(short.clone())).await, "failed bad_dates");
-    let outside = format!("{ONITY}\nhour_rounding = \"outside\"");
+    let inside = format!("{ONITY}\nhour_rounding = \"inside\"");
+    assert_eq!(refused(&inside, override_with(short.clone())).await, "failed bad_dates");
     let frame = unchecked("CN|1|E|101||||12|||10201126|BRIDGE||");
-    let told = done(&outside, override_with(short), &frame, "CN|1").await;
+    let told = done(ONITY, override_with(short), &frame, "CN|1").await;
     assert_eq!(told, Some(at("2026-11-20T09:00:00Z")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn salto_in_whole_hours_opens_neither_earlier_nor_longer_than_was_granted() {
+async fn salto_in_whole_hours_opens_within_what_was_granted_or_in_all_of_it() {
     let granted = Window::new(at("2026-11-21T13:30:00Z"), Some(at("2026-11-24T10:30:00Z"))).unwrap();
     for (rounding, start, end, printed) in [
         ("inside", "15211126", "11241126", "2026-11-24T10:00:00Z"),
@@ -121,7 +121,8 @@ async fn salto_in_whole_hours_opens_neither_earlier_nor_longer_than_was_granted(
     // Its hours begin and end within one.
     let hour = Window::new(at("2026-11-21T13:30:00Z"), Some(at("2026-11-21T14:30:00Z"))).unwrap();
     let hour = override_with(CardEncode { window: hour, ..card() });
-    assert_eq!(refused("dialect = \"salto_hours\"", hour).await, "failed bad_dates");
+    let inside = "dialect = \"salto_hours\"\nhour_rounding = \"inside\"";
+    assert_eq!(refused(inside, hour).await, "failed bad_dates");
 }
 
 const AMADEUS: &str = "dialect = \"amadeus_st40\"";

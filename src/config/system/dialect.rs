@@ -60,8 +60,9 @@ impl Dialect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HourRounding {
     /// `inside`: a card opens neither earlier nor longer than was granted, and so up to an hour less at either end.
-    #[default]
     Inside,
-    /// `outside`: a card opens in all of the time that was granted, and up to an hour more at either end.
+    /// `outside`: a card opens in all of the time that was granted, and up to an hour more at either end. The default, as
+    /// minutes are rounded too: nobody stands at a closed door in his own time.
+    #[default]
     Outside,
 }

@@ -8,10 +8,9 @@
 //!
 //! # Times
 //! Local time in minutes: an end is rounded up, a start down. A dialect of whole hours rounds as the site chose, by default
-//! so that a card opens neither earlier nor longer than was granted; what is printed is told with the outcome. Onity and
-//! Amadeus write no start at all: there a card whose time has not come is refused. In the hour that comes twice an end is told as the later of
-//! the two, and a start there is written as the minute before it. A start that has come is left
-//! empty, which the lock server takes for "at once".
+//! in the same way; what is printed is told with the outcome. Onity and Amadeus write no start at all: there a card whose
+//! time has not come is refused. In the hour that comes twice an end is told as the later of the two, and a start there is
+//! written as the minute before it. A start that has come is left empty, which the lock server takes for "at once".
 //!
 //! # Stays
 //! `MC` changes the end of the stay that the server knows, and with it no card: an offline lock goes by the end that
