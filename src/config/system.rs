@@ -312,13 +312,15 @@ impl SaltoIsConfig {
         let dialect = section.get("dialect").and_then(|setting| setting.one_of(&Dialect::NAMES));
         let dialect = dialect.unwrap_or_default();
         let hour_rounding = section.get("hour_rounding").and_then(|setting| {
-            if !dialect.has_hours_only() {
+            let rounding =
+                setting.one_of(&[("inside", HourRounding::Inside), ("outside", HourRounding::Outside)])?;
+            if rounding != HourRounding::default() && !dialect.has_hours_only() {
                 setting.wrong(
                     "this dialect has minutes, nothing is rounded to hours",
                     "remove this setting, or set `dialect` to one of whole hours",
                 );
             }
-            setting.one_of(&[("inside", HourRounding::Inside), ("outside", HourRounding::Outside)])
+            Some(rounding)
         });
         let flag = |key| section.get(key).and_then(|setting| setting.flag());
         let ack_final = flag("ack_final");
