@@ -276,7 +276,10 @@ impl Core {
                     tracing::info!(?within, "stopping: nothing new begins");
                     self.stop_in_order(&mut state);
                 }
-                () = hung_up(&mut self.reload), if state.stop_at.is_none() => self.reread(&mut state),
+                () = hung_up(&mut self.reload), if state.stop_at.is_none() => {
+                    self.link.at_once.notify_one();
+                    self.reread(&mut state);
+                }
                 // Before all that may keep the loop busy: a busy agent is alive.
                 () = self.service_manager.beat() => {}
                 what = found(&mut self.file.damage), if state.damage.is_none() => self.damaged(&mut state, &what),

@@ -100,7 +100,7 @@ pub enum Command {
     ///
     /// Dials out to the cloud, takes jobs, and does each once. SIGTERM or ctrl-c takes no new work, finishes what runs
     /// within `stop_deadline`, and leaves; a second signal leaves at once. SIGHUP reads the configuration again: a wrong
-    /// one changes nothing and is told by `latchd status`.
+    /// one changes nothing and is told by `latchd status`. Where the cloud was out of reach, it is dialled at once.
     Run(run::RunArgs),
     /// Take this property into a cloud.
     ///

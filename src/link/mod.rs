@@ -15,7 +15,8 @@
 //! is stable. An address that fails hands on to the next at once; after the last there is a wait, uniform up to a
 //! bound that doubles from one second to a minute and is forgotten only after a healthy one. A peer that asks for more
 //! patience (`Retry-After`, close codes 1012 and 1013) gets it, up to five minutes: nobody keeps a site offline for
-//! longer with one answer, and one address does not speak for the others.
+//! longer with one answer, and one address does not speak for the others. A person who has put something right and reloads
+//! the agent waits for none of this.
 //!
 //! What trying again cannot cure is tried again all the same, because a site has nobody who would restart it. Only a
 //! first setup, where a person waits for the reason, ends with it.
@@ -38,9 +39,11 @@ mod task;
 mod trust;
 pub(crate) mod wire;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -133,4 +136,7 @@ pub struct Link {
     /// Where the cloud is and who we are to it, from the next connection on. With another key or other addresses, a
     /// connection that stands is given up for a new one at once.
     pub settings: watch::Sender<Settings>,
+    /// Somebody has put right what was in the way and does not want to wait for the next attempt: a wait ends at once,
+    /// and an attempt that is under way and fails is followed by another one. Means nothing while a connection stands.
+    pub at_once: Arc<Notify>,
 }

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::client::TlsStream;
@@ -42,9 +43,10 @@ pub fn start(settings: Settings, net: Arc<dyn Net>, time: TrustedTime, random: R
     let (agent_frames, frames) = mpsc::channel(WAITING);
     let (replace, settings) = watch::channel(settings);
     let agent = Agent { events, frames };
-    let task = Task { settings, tried: None, net, time, random, agent, troubles: Vec::new() };
-    seams::spawn(task.run());
-    Link { events: agent_events, frames: agent_frames, settings: replace }
+    let at_once = Arc::new(Notify::new());
+    let (wanted, troubles) = (Arc::clone(&at_once), Vec::new());
+    seams::spawn(Task { settings, tried: None, at_once, net, time, random, agent, troubles }.run());
+    Link { events: agent_events, frames: agent_frames, settings: replace, at_once: wanted }
 }
 
 /// A connection whose welcome was heard.
@@ -58,6 +60,8 @@ struct Task {
     settings: watch::Receiver<Settings>,
     /// What the last attempt was made with.
     tried: Option<Settings>,
+    /// Somebody does not want to wait for the next attempt.
+    at_once: Arc<Notify>,
     net: Arc<dyn Net>,
     time: TrustedTime,
     random: Random,
@@ -109,7 +113,7 @@ impl Task {
     async fn step(&mut self, machine: &mut Machine) -> Option<()> {
         match machine.state() {
             State::Waiting { until } => {
-                let Self { settings, tried, agent, .. } = self;
+                let Self { settings, tried, at_once, agent, .. } = self;
                 let events = agent.events.clone();
                 let waited = async {
                     tokio::select! {
@@ -118,6 +122,7 @@ impl Task {
                         () = sleep_until(until.into()) => Some(()),
                         // The pause was for whoever we were.
                         () = renewed(settings, tried.as_ref()) => Some(()),
+                        () = at_once.notified() => Some(()),
                     }
                 };
                 agent.aside(waited).await??;
@@ -138,6 +143,8 @@ impl Task {
                         );
                         let further = (address > 0).then(|| endpoint.to_string());
                         self.troubles.clear();
+                        // Whoever could not wait has what they wanted.
+                        self.at_once.notified().now_or_never();
                         let version = welcome.version;
                         self.agent.tell(Event::Up { connection, welcome, further }).await?;
                         self.carry((connection, version), &settings, reader, writer).await
@@ -400,5 +407,30 @@ mod tests {
         link.settings.send_replace(settings(port, 1));
         listener.accept().await.unwrap();
         assert_eq!(now.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_want_to_wait_is_heard_in_a_pause_and_during_an_attempt() {
+        let net = MemoryNet::default();
+        let mut listener = net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.address().port();
+        let time = TrustedTime::new(Clock::simulated(Timestamp::UNIX_EPOCH));
+        let mut link = start(settings(port, 1), Arc::new(net), time, Random::seeded(1));
+        for _ in 0..12 {
+            drop(listener.accept().await.unwrap());
+            assert!(matches!(link.events.recv().await, Some(Event::Down(_))));
+        }
+        let now = Instant::now();
+        link.at_once.notify_one();
+        // Another time, while it tries; and nobody is heard twice.
+        let attempt = listener.accept().await.unwrap();
+        link.at_once.notify_one();
+        drop(attempt);
+        assert!(matches!(link.events.recv().await, Some(Event::Down(_))));
+        drop(listener.accept().await.unwrap());
+        assert!(matches!(link.events.recv().await, Some(Event::Down(_))));
+        assert_eq!(now.elapsed(), Duration::ZERO);
+        drop(listener.accept().await.unwrap());
+        assert!(now.elapsed() > Duration::ZERO, "the pauses are back");
     }
 }

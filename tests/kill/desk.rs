@@ -193,7 +193,7 @@ pub(crate) fn hands(house: &House, site: &Site, encoder: &str, random: &Random) 
             let card = house.blanks.fetch_add(1, Ordering::SeqCst);
             say(format!("place card-{card} on {encoder}")).unwrap();
         }
-        say(format!("wait idle {encoder} within 20000")).unwrap();
+        say(format!("wait idle {encoder} within 120000")).unwrap();
         say(format!("remove {encoder}")).unwrap();
     }
 }

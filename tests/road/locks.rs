@@ -119,7 +119,7 @@ fn a_pin_comes_when_its_lead_begins_opens_and_goes_at_its_end_through_a_kill_whi
     assert_eq!(lane(&site, "lock-1")["waiting"], 1);
     assert!(keypads.keys("lock-1").is_empty());
 
-    keypads.at("lock-1", "wait slot stay-1 within 30000");
+    keypads.at("lock-1", "wait slot stay-1 within 120000");
     let came = &keypads.done("lock-1", "put")[0];
     assert!(due_at <= time(&came["at"]), "{came}: before its lead began");
     assert_eq!(came["job"], put);
@@ -150,7 +150,7 @@ fn a_pin_comes_when_its_lead_begins_opens_and_goes_at_its_end_through_a_kill_whi
     // A look of its own would end the agent's conversation with a lock: it is told how the agent finds them.
     assert_eq!(verdict(&format!("system {SYSTEM}")), Some("ok"), "{found:?}");
 
-    keypads.at("lock-1", "wait no-slot stay-1 within 40000");
+    keypads.at("lock-1", "wait no-slot stay-1 within 120000");
     assert!(!keypads.opens("lock-1", "47110815"));
     let removal = timer["job_id"].clone();
     reaches(&site, &removal, "succeeded");
@@ -193,7 +193,7 @@ fn a_lock_that_is_away_stops_nobody_else_and_gets_its_entry_once_when_it_is_back
     assert_eq!(condition(&site, "lock-1"), None);
 
     keypads.at("lock-2", "replug");
-    keypads.at("lock-2", "wait slot stay-1 within 40000");
+    keypads.at("lock-2", "wait slot stay-1 within 120000");
     reaches(&site, &late, "succeeded");
     until("the condition is over", || condition_of().is_none().then_some(()));
     assert_eq!(keypads.done_for("lock-2", "put", &late), 1);
@@ -205,8 +205,8 @@ fn a_put_whose_answer_is_lost_stays_sent_through_a_kill_and_is_proven_once_the_l
     let (mut site, keypads) = with_locks("2s", "");
     keypads.at("lock-1", "fault silent on PUT");
     let put = added(&site, &put("lock-1", "4711", after(-1), after(600)));
-    keypads.at("lock-1", "wait requests PUT 1 within 30000");
-    keypads.at("lock-1", "wait count put 1 within 30000");
+    keypads.at("lock-1", "wait requests PUT 1 within 120000");
+    keypads.at("lock-1", "wait count put 1 within 120000");
     keypads.at("lock-1", "unplug");
     assert_eq!(slot(&site)["state"], "uncertain", "it may be there");
     let away = |site: &Site| {
@@ -285,7 +285,7 @@ fn an_agent_killed_while_a_door_opens_finds_out_whether_it_did() {
         let asked = keypads.at("lock-3", "requests")["requests"]["OPEN"].as_u64().unwrap_or(0);
         keypads.at("lock-3", &format!("fault {fault} on OPEN"));
         let job = added(&site, &unlock("lock-3"));
-        keypads.at("lock-3", &format!("wait requests OPEN {} within 30000", asked + 1));
+        keypads.at("lock-3", &format!("wait requests OPEN {} within 120000", asked + 1));
         site.agent().kill();
         site.restart_agent();
         site.status();
@@ -302,7 +302,7 @@ fn a_door_that_was_opened_or_not_at_a_lock_that_is_gone_is_in_doubt_until_a_pers
     let (site, keypads) = with_locks("2s", UNLOCK);
     keypads.at("lock-1", "fault silent on OPEN");
     let job = added(&site, &unlock("lock-1"));
-    keypads.at("lock-1", "wait count unlocked 1 within 30000");
+    keypads.at("lock-1", "wait count unlocked 1 within 120000");
     keypads.at("lock-1", "unplug");
     reaches(&site, &job, "unknown");
     assert_eq!(told_to_the_cloud(&site, &job)["state"], "unknown");

@@ -218,6 +218,7 @@ impl World {
                 events: agent_events,
                 frames: agent_frames,
                 settings: watch::Sender::new(link::of_nobody("wss://cloud.lan").unwrap()),
+                at_once: Arc::default(),
             },
             time: trusted,
             random: Random::seeded(2),
