@@ -112,6 +112,12 @@ fn some_inputs_of_each_corpus_are_what_the_target_is_for() {
     assert!(taken("proxy_answer", &opens) >= 2);
     let ends = |bytes: &[u8]| bytes.starts_with(b"CCA;EA1;RC") && bytes.ends_with(b";\r\n");
     assert!(taken("visionline", &ends) >= 4);
+    let succeeds = |bytes: &[u8]| is(bytes, "<bSuccess>true</bSuccess>") && is(bytes, "</s:Envelope>");
+    assert!(taken("messenger", &succeeds) >= 2);
+    let answers = |bytes: &[u8]| bytes.starts_with(b"\x06\x06\x02\xb3CO\xb3") && bytes.ends_with(b"\x03\x0f");
+    assert!(taken("salto_is", &answers) >= 1);
+    let shows = |bytes: &[u8]| is(bytes, "3 OK - stay-1 PIN 4711 20261121T150000 20261124T110000 1");
+    assert!(taken("sim_lock", &shows) >= 1);
     let reads =
         |bytes: &[u8]| latchd::drivers::xml::read(bytes, latchd::drivers::xml::Limits::default()).is_ok();
     assert!(taken("xml", &reads) >= 5);

@@ -13,6 +13,12 @@ use jiff::Timestamp;
 use latchd::{
     cloud::{enrol::requested_key, tls::public_key_hash},
     drivers::{
+        kaba_messenger::{
+            answer::{Answer as MessengerAnswer, Presence, fault_list, presence, read as read_answer},
+            command::{Command as MessengerCommand, Stay},
+            wsdl,
+        },
+        salto_is, sim_lock as lock,
         visionline::{
             codec::Framing,
             command::{Command, MakeCard},
@@ -21,13 +27,13 @@ use latchd::{
         xml,
     },
     link::{Proxy, Trouble, ask_proxy},
-    model::BridgeId,
+    model::{BridgeId, Code, Private, SlotContent},
     protocol::{
-        Envelope, Message, Said, Session, SigningKey,
+        Envelope, Message, Said, Session, SigningKey, Stage,
         enrol::{Admission, Answer, CloudCard, Keys, NotBelieved, PairRequest, RenewRequest, Waiting},
         signing::{Distrust, Listener, Packet, Party},
     },
-    transport::{Input, Output, Session as _},
+    transport::{self, Input, Output},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Serialize, de::DeserializeOwned};
@@ -37,13 +43,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 10] = [
+pub(crate) const TARGETS: [(&str, Target); 13] = [
     ("certificate", certificate),
     ("certificate_request", certificate_request),
     ("enrolment_answer", enrolment_answer),
     ("enrolment_request", enrolment_request),
     ("message", message),
+    ("messenger", messenger),
     ("proxy_answer", proxy_answer),
+    ("salto_is", salto_is),
+    ("sim_lock", sim_lock),
     ("statement", statement),
     ("visionline", visionline),
     ("websocket", websocket),
@@ -257,14 +266,30 @@ fn conversed(framing: Framing, bytes: &[u8], at_a_time: usize) -> String {
         card_type: None,
         serial: true,
     };
+    let rehearsal = rehearsed(Conversation::new(Command::MakeCard(card), manners), bytes, at_a_time);
+    assert!(rehearsal.written.len() <= 3, "{} copies left", rehearsal.written.len());
+    match rehearsal.ending.result {
+        Came::Doubt(why) | Came::Refused(why) => why.code.as_str().to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A conversation, played to its end.
+struct Rehearsal<S: transport::Session> {
+    written: Vec<Vec<u8>>,
+    notes: Vec<S::Note>,
+    ending: S::Done,
+}
+
+/// Plays a conversation in which the other side says this, some bytes at a time, and then nothing more.
+fn rehearsed<S: transport::Session>(mut conversation: S, bytes: &[u8], at_a_time: usize) -> Rehearsal<S> {
     let mut now = Instant::now();
-    let mut conversation = Conversation::new(Command::MakeCard(card), manners);
     let mut parts = bytes.chunks(at_a_time.min(bytes.len().max(1)));
-    let mut writes = 0;
+    let (mut written, mut notes) = (Vec::new(), Vec::new());
     loop {
         match conversation.poll(now) {
-            Output::Write(_) => writes += 1,
-            Output::Note(_) => {}
+            Output::Write(bytes) => written.push(bytes),
+            Output::Note(note) => notes.push(note),
             Output::Wait { until } => match parts.next() {
                 Some(part) => conversation.handle(now, Input::Bytes(part)),
                 None => {
@@ -272,14 +297,139 @@ fn conversed(framing: Framing, bytes: &[u8], at_a_time: usize) -> String {
                     conversation.handle(now, Input::Timeout);
                 }
             },
-            Output::Done(ending) => {
-                assert!(writes <= 3, "{writes} copies left");
-                return match ending.result {
-                    Came::Doubt(why) | Came::Refused(why) => why.code.as_str().to_owned(),
-                    other => format!("{other:?}"),
-                };
+            Output::Done(ending) => return Rehearsal { written, notes, ending },
+        }
+    }
+}
+
+/// What stands where a SALTO server is expected.
+pub(crate) fn salto_is(bytes: &[u8]) {
+    use salto_is::{
+        codec::{Check, Decoded, Trailer, decode, encode},
+        command::Command,
+        session::{Conversation, Manners, Result},
+    };
+
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let used = match decode(rest) {
+            Decoded::Need => break,
+            Decoded::Noise { used } => used,
+            Decoded::Control(_) => 1,
+            Decoded::Frame { fields, used, check } => {
+                assert!(fields.iter().map(String::len).sum::<usize>() <= 2 * used, "{fields:?}");
+                let again = encode(&fields, Trailer::Checked);
+                // What a field cannot hold may have stood there.
+                let is_plain = check == Check::Good && !fields.concat().contains(char::is_control);
+                let spelt = [&[0x02, 0xB3][..], &[0xB3, 0x03]];
+                if is_plain && rest.starts_with(spelt[0]) && rest[..used - 1].ends_with(spelt[1]) {
+                    assert_eq!(again, rest[..used]);
+                }
+                used
+            }
+        };
+        assert!(0 < used && used <= rest.len());
+        rest = &rest[used..];
+    }
+    for (takes_0f_for_nak, ack_final) in [(false, true), (true, false)] {
+        for at_a_time in [usize::MAX, 1] {
+            let manners = Manners {
+                ack_timeout: Duration::from_secs(3),
+                answer_timeout: Duration::from_secs(60),
+                ack_final,
+                trailer: Trailer::Checked,
+                takes_0f_for_nak,
+            };
+            let command = Command::CheckOut { room: "101".into(), has_encoder_field: true };
+            let played = rehearsed(Conversation::new(command, manners), bytes, at_a_time);
+            let copies = played.written.iter().filter(|bytes| bytes[0] == 0x02).count();
+            assert!(copies <= 3, "{copies} copies left");
+            assert_eq!(played.notes.contains(&Stage::Sent), copies > 0, "told before it leaves");
+            let is_unsent = matches!(played.ending.result, Result::NothingSent(_));
+            assert_eq!(is_unsent, copies == 0, "{:?}", played.ending);
+        }
+    }
+}
+
+/// What stands where the pretend keypad lock is expected.
+pub(crate) fn sim_lock(bytes: &[u8]) {
+    use lock::{
+        message::Entry,
+        session::{Came, Command, Conversation, Manners, Note, Task},
+    };
+
+    let job = "0192f0c1-2f4e-7a31-9c55-3d1f6a7b0001".parse().expect("a UUID");
+    let entry = Entry {
+        key: "stay-1".into(),
+        content: SlotContent::Pin(Private::new("4711")),
+        starts_at: jiff::civil::date(2026, 11, 21).at(15, 0, 0, 0),
+        ends_at: Some(jiff::civil::date(2026, 11, 24).at(11, 0, 0, 0)),
+        generation: 1,
+    };
+    let put = Command::Put { job, entry };
+    let open = Command::Unlock { job };
+    let tasks = [
+        Task::Read,
+        Task::Do(put.clone()),
+        Task::Prove(put),
+        Task::Do(open.clone()),
+        Task::Prove(open),
+        Task::Watch { after: 3 },
+    ];
+    for task in tasks {
+        // All at once it is an answer to nothing; by the byte it follows what was asked.
+        for at_a_time in [usize::MAX, 1] {
+            let manners = Manners {
+                answer_timeout: Duration::from_secs(5),
+                now: "2026-11-21T12:00:00Z".parse().expect("a time"),
+                zone: jiff::tz::TimeZone::UTC,
+            };
+            let played = rehearsed(Conversation::new(task.clone(), manners), bytes, at_a_time);
+            let is_command =
+                |bytes: &&Vec<u8>| bytes.windows(5).any(|part| part == b" PUT " || part == b"OPEN ");
+            let commands = played.written.iter().filter(is_command).count();
+            let is_done = matches!(&task, Task::Do(_));
+            assert!(commands <= usize::from(is_done), "{commands} commands left");
+            let told = played.notes.iter().filter(|note| **note == Note::Leaves).count();
+            assert_eq!(told, commands, "told before it leaves");
+            match &played.ending {
+                // Only the lock's own word takes a command back.
+                Came::NothingSent(why) if commands > 0 => assert_eq!(why.code, Code::DeviceBusy),
+                Came::Done if is_done => assert_eq!(commands, 1),
+                _ => {}
             }
         }
+    }
+}
+
+/// What stands where a Messenger server is expected: its answers to a card, to a greeting and to a question, and its
+/// description.
+pub(crate) fn messenger(bytes: &[u8]) {
+    let stay = Stay { reservation: "R1".into(), site: "1".into(), terminal: "T1".into() };
+    let card = MessengerCommand::MakeDuplicateKey { stay, encoder: "1".into(), guest: None };
+    let is_fit = |text: &str| {
+        // It stands in a log, and before a person.
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.chars().count() < 4096, "{} characters", text.chars().count());
+    };
+    let holds = |word: &[u8]| bytes.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    for status in [200, 401, 404, 500] {
+        match read_answer(&card, status, bytes) {
+            MessengerAnswer::Done => assert!(holds(b"bSuccess") && holds(b"true"), "{status}"),
+            MessengerAnswer::Refused(why) | MessengerAnswer::Doubt(why) => {
+                is_fit(&why.message);
+                why.vendor_code.as_deref().into_iter().for_each(is_fit);
+            }
+        }
+        if let Presence::NotLetIn(words) | Presence::NoService(words) = presence(status, bytes) {
+            is_fit(&words);
+        }
+    }
+    for name in fault_list(bytes) {
+        is_fit(&name);
+    }
+    if let Ok(difference) = wsdl::compare(bytes) {
+        is_fit(&difference.to_string());
     }
 }
 

@@ -52,7 +52,9 @@ impl Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        let some = |names: &[String]| names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        let some = |names: &[String]| {
+            names.iter().take(SHOWN).map(|name| shown(name)).collect::<Vec<_>>().join(", ")
+        };
         if !self.missing.is_empty() {
             parts.push(format!("its description lacks {}", some(&self.missing)));
         }
@@ -60,7 +62,7 @@ impl fmt::Display for Difference {
             parts.push(format!("its description has more than is known: {}", some(&self.further)));
         }
         if let Some(namespace) = &self.namespace {
-            parts.push(format!("its namespace is {namespace:?}"));
+            parts.push(format!("its namespace is \"{}\"", shown(namespace)));
         }
         f.write_str(&parts.join("; "))
     }
@@ -68,6 +70,11 @@ impl fmt::Display for Difference {
 
 /// So many names are told of each kind.
 const SHOWN: usize = 30;
+
+/// A name as it may stand before a person: short, and without anything that a terminal obeys.
+fn shown(name: &str) -> String {
+    name.chars().flat_map(char::escape_debug).take(60).collect()
+}
 
 /// Compares a description with [`OPERATIONS`].
 ///
