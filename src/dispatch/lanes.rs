@@ -151,6 +151,11 @@ impl Lanes {
         self.all.contains_key(lane)
     }
 
+    /// Whether a job is under way in a lane.
+    pub(super) fn is_busy(&self, lane: &LaneName) -> bool {
+        self.all.get(lane).is_some_and(|lane| matches!(lane.state, LaneState::Busy(_)))
+    }
+
     /// The system whose driver declared a lane.
     pub(super) fn system_of(&self, lane: &LaneName) -> Option<&SystemName> {
         self.all.get(lane).map(|lane| &lane.system)

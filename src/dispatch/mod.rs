@@ -529,7 +529,10 @@ impl Dispatch {
     }
 
     fn reserve(&mut self, lane: &LaneName) -> bool {
-        self.hold_as_wished(lane);
+        // What a driver says of a lane at work is for the case that this work is dropped: that is no rest yet.
+        if !self.lanes.is_busy(lane) {
+            self.hold_as_wished(lane);
+        }
         let drivers = &self.drivers;
         let may_begin = !self.stopping && self.held_until.is_none();
         may_begin && self.lanes.reserve(lane, Instant::now(), |system| is_ready(drivers, system))

@@ -449,6 +449,26 @@ async fn a_lane_that_its_driver_holds_marks_nothing_as_sent_before_that_is_over(
 }
 
 #[tokio::test]
+async fn a_lane_at_work_is_not_at_rest_whatever_its_driver_says_for_later() {
+    let mut house = house();
+    house.order(&Message::Job(job(1, "101")));
+    let (_, done) = house.begins().await;
+    house.rest(None, REST);
+    house.order(&Message::Job(job(2, "102")));
+    house.reaches(2, JobState::Waiting).await;
+    assert!(house.dispatch.lanes().iter().all(|lane| lane.held.is_none()));
+    let before = Instant::now();
+    done.send(Performed::Ended(Outcome::unknown(Code::NoAnswer, "silence"))).unwrap();
+    house.rests().await;
+    let (work, done) = soon(house.begins()).await;
+    assert!(REST <= before.elapsed());
+    assert_eq!(work.job_id, JobId(uuid::Uuid::from_u128(2)));
+    done.send(succeeded()).unwrap();
+    house.reaches(2, JobState::Succeeded).await;
+    assert_eq!(house.attempts(2).await, 1);
+}
+
+#[tokio::test]
 async fn an_encoder_that_rests_marks_nothing_as_sent_while_the_others_of_its_lane_go_on() {
     let mut house = house();
     house.order(&Message::Job(job(1, "101")));

@@ -212,9 +212,14 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// Whether the framework of the server says that the request itself is at fault, so that no operation was begun.
+/// Whether the framework of the server says that the request itself is at fault, so that no operation was begun. An
+/// operation that fails may come as the client's fault too, but tells more in its detail.
 fn is_not_understood(body: &Element) -> bool {
     let Some(fault) = body.child("Fault") else { return false };
+    let mut details = ["detail", "Detail"].into_iter().filter_map(|name| fault.child(name));
+    if details.any(|detail| detail.all().any(|it| !it.text.trim().is_empty())) {
+        return false;
+    }
     let code = fault.text_of("faultcode").or_else(|| fault.text_of("Value")).unwrap_or_default();
     let code = code.rsplit(':').next().unwrap_or(code);
     ["Client", "Sender", "VersionMismatch", "MustUnderstand"].contains(&code)

@@ -1,8 +1,9 @@
 //! The names of what goes wrong: the service's 53 main reasons and the 162 reasons of what stands behind it, spelled as
 //! the service spells them, and what each means for a command.
 //!
-//! A reason that speaks of somebody who did not answer, of an exception, or of trouble while a card was being written
-//! proves nothing: such a command may have been done.
+//! A reason that speaks of somebody who did not answer, of an exception, of something that was broken off, of a booking
+//! that could not be stored, or of trouble while a card was being written proves nothing: such a command may have been
+//! done. The names are the service's; what each means for a command is our reading of it.
 
 use crate::model::Code;
 
@@ -99,16 +100,19 @@ const DOUBT: &[&str] = &[
     "InternalSystemResponseError",
     "KDSFail",
     "UnableToProcessRequest",
+    // Nothing says that these stand before the card is written.
+    "RequestWasAborted",
+    "UnableToCompleteReservation",
+    "UnableToChangeReservationInfo",
+    "UnableToChangeReservationKeyInfo",
+    "FailedSetReservation",
+    "UnableToSetPMSOperationNoInDB",
+    "EncoderMemoryError",
 ];
 
 /// Nobody laid a card down.
-const NO_CARD: &[&str] = &[
-    "TimeoutWaitingKey",
-    "VIP_NO_CARD_PRESENT",
-    "VIP_NO_TAGS_FOUND",
-    "ATLASCardNotInserted",
-    "RequestWasAborted",
-];
+const NO_CARD: &[&str] =
+    &["TimeoutWaitingKey", "VIP_NO_CARD_PRESENT", "VIP_NO_TAGS_FOUND", "ATLASCardNotInserted"];
 
 /// The card cannot be used.
 const BAD_CARD: &[&str] = &[
@@ -231,15 +235,10 @@ const REJECTED: &[&str] = &[
     "NoCallerID",
     "NoRequestMsg",
     "MaxSharedReached",
-    "FailedSetReservation",
     "UnableToRegisterSessionForPMSTerminalID",
-    "UnableToSetPMSOperationNoInDB",
     "ReservationNoInvalid",
     "ReservationNoSuspended",
     "MaxUnassignReached",
-    "UnableToChangeReservationInfo",
-    "UnableToChangeReservationKeyInfo",
-    "UnableToCompleteReservation",
     "InvalidVIPRequestInfo",
     "SecuredKeyDeviceUIDEmpty",
     "SecuredKeyDeviceUIDLengthInvalid",
@@ -249,7 +248,6 @@ const REJECTED: &[&str] = &[
     "PhoneNumberTooSmall",
     "UnableToDeliverToPhone",
     "MaxDuplicatesMadeReached",
-    "EncoderMemoryError",
     "TransactionNotSupportKeyLevel",
     "InternalSoftwareErrorCompatibility",
     "TransactionTypeInvalid",

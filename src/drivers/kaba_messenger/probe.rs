@@ -138,31 +138,78 @@ fn keep(probed: &mut Probed, server: &Server, command: &Command, status: u16, bo
     });
 }
 
-/// An answer whose texts are hidden, and the values of its attributes but for namespaces; one that is not XML is hidden as a
-/// whole.
+/// An answer whose texts are hidden, with its comments and instructions, and the values of its attributes but for
+/// namespaces; one that is not XML is hidden as a whole.
 fn scrubbed(body: &[u8]) -> Vec<u8> {
     let is_xml = xml::read(body, xml::Limits::default()).is_ok();
     if !is_xml {
         return body.iter().copied().map(masked).collect();
     }
-    let (mut hidden, mut in_tag, mut quote) = (Vec::with_capacity(body.len()), false, None);
-    let mut is_kept = true;
-    for (at, byte) in body.iter().copied().enumerate() {
-        match (byte, quote) {
-            (b'<', None) => in_tag = true,
-            (b'>', None) => in_tag = false,
-            (b'"' | b'\'', None) if in_tag => {
-                quote = Some(byte);
-                let value = &body[at + 1..];
-                is_kept = value.starts_with(b"http") || value.starts_with(b"urn:");
-            }
-            (byte, Some(open)) if byte == open => quote = None,
-            _ => {}
+    let mut hidden = Vec::with_capacity(body.len());
+    let mut rest = body;
+    while let Some(&first) = rest.first() {
+        let (length, shows) = match first {
+            b'<' => piece(rest),
+            _ => (rest.iter().position(|byte| *byte == b'<').unwrap_or(rest.len()), false),
+        };
+        let (now, later) = rest.split_at(length.min(rest.len()));
+        match shows {
+            true => tag(now, &mut hidden),
+            false => hidden.extend(now.iter().copied().map(masked)),
         }
-        let shows = in_tag && (quote.is_none() || is_kept);
-        hidden.push(if shows { byte } else { masked(byte) });
+        rest = later;
     }
     hidden
+}
+
+/// How long what begins here with `<` is, and whether it is a tag.
+fn piece(rest: &[u8]) -> (usize, bool) {
+    let to = |end: &[u8]| {
+        let at = rest.windows(end.len()).position(|part| part == end);
+        at.map_or(rest.len(), |at| at + end.len())
+    };
+    match rest {
+        [b'<', b'!', b'[', ..] => (to(b"]]>"), false),
+        [b'<', b'!', b'-', ..] => (to(b"-->"), false),
+        [b'<', b'!' | b'?', ..] => (to(b">"), false),
+        _ => {
+            let mut quote = None;
+            let ends = |byte: &u8| {
+                match (*byte, quote) {
+                    (b'"' | b'\'', None) => quote = Some(*byte),
+                    (byte, Some(open)) if byte == open => quote = None,
+                    (b'>', None) => return true,
+                    _ => {}
+                }
+                false
+            };
+            (rest.iter().position(ends).map_or(rest.len(), |at| at + 1), true)
+        }
+    }
+}
+
+/// A tag, with the values hidden that are no namespaces.
+fn tag(tag: &[u8], hidden: &mut Vec<u8>) {
+    let mut value: Option<(u8, bool)> = None;
+    for (at, byte) in tag.iter().copied().enumerate() {
+        match (byte, value) {
+            (b'"' | b'\'', None) => value = Some((byte, is_of_a_namespace(&tag[..at]))),
+            (byte, Some((open, _))) if byte == open => value = None,
+            (_, Some((_, false))) => {
+                hidden.push(masked(byte));
+                continue;
+            }
+            _ => {}
+        }
+        hidden.push(byte);
+    }
+}
+
+/// Whether what ends here is `xmlns=`, or that with a prefix.
+fn is_of_a_namespace(before: &[u8]) -> bool {
+    let Some(before) = before.trim_ascii_end().strip_suffix(b"=") else { return false };
+    let name = before.trim_ascii_end().rsplit(u8::is_ascii_whitespace).next().unwrap_or_default();
+    name == b"xmlns" || name.starts_with(b"xmlns:")
 }
 
 #[cfg(test)]
@@ -171,8 +218,13 @@ mod tests {
 
     #[test]
     fn of_an_answer_only_its_tags_are_kept() {
-        let body = br#"<a xmlns="urn:x"><User>Ada</User><Id n="1">04A1</Id></a>"#;
-        let hidden = br#"<a xmlns="urn:x"><User>Xxx</User><Id n="0">00X0</Id></a>"#;
+        let body = br#"<a xmlns="urn:x"><User>Ada</User><Id n="1>">04A1</Id></a>"#;
+        let hidden = br#"<a xmlns="urn:x"><User>Xxx</User><Id n="0>">00X0</Id></a>"#;
+        assert_eq!(scrubbed(body), hidden);
+        let body =
+            b"<a:b xmlns:a='urn:a' x='http://Ada'><!-- Ada > --><?a Ada?><c><![CDATA[<Ada> 4]]></c></a:b>";
+        let hidden =
+            b"<a:b xmlns:a='urn:a' x='xxxx://Xxx'><!-- Xxx > --><?x Xxx?><c><![XXXXX[<Xxx> 0]]></c></a:b>";
         assert_eq!(scrubbed(body), hidden);
         assert_eq!(scrubbed(b"<html>Ada<br>"), b"<xxxx>Xxx<xx>");
     }

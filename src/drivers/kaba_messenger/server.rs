@@ -6,7 +6,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -52,7 +52,9 @@ const FROM: &str = "LATCHD";
 pub(super) struct Server {
     system: SystemName,
     config: KabaMessengerConfig,
-    client: Result<Client, String>,
+    net: Arc<dyn Net>,
+    /// Made when what it needs can be read.
+    client: OnceLock<Client>,
     time_zone: TimeZone,
     clock: Clock,
     random: Random,
@@ -74,11 +76,10 @@ impl Server {
         clock: Clock,
         random: Random,
     ) -> Self {
-        let limits =
-            Limits { connections: config.encoders.len() + 2, rest: REST_OF_ANSWER, ..Limits::default() };
         Self {
             system,
-            client: Client::new(net, &config.http, limits).map_err(|error| error.to_string()),
+            net,
+            client: OnceLock::new(),
             config: config.clone(),
             time_zone,
             clock,
@@ -237,9 +238,20 @@ impl Server {
         session::ended(command, &came)
     }
 
+    /// What asks. A file of the configuration that was wrong or missing is read again until it is right.
+    fn client(&self) -> Result<&Client, Why> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let connections = self.config.encoders.len() + 2;
+        let limits = Limits { connections, rest: REST_OF_ANSWER, ..Limits::default() };
+        let client = Client::new(Arc::clone(&self.net), &self.config.http, limits)
+            .map_err(|error| ("line_config", error.to_string()))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
     async fn connect(&self) -> Result<Connection, Why> {
-        let client = self.client.as_ref().map_err(|why| ("line_config", why.clone()))?;
-        client.connect().await.map_err(|error| (error.why.code(), error.to_string()))
+        self.client()?.connect().await.map_err(|error| (error.why.code(), error.to_string()))
     }
 
     /// Asks what changes nothing.
