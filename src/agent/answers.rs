@@ -24,8 +24,9 @@ use crate::{
     },
     protocol::{Message, Position, Stage},
     queue::{
-        Accepted, AuditEntry, CancelAnswer, CardStanding, CodeStanding, ConfirmRefused, Counts, DeskRefused,
-        GrantRefused, JobFilter, JobView, Queue, ResolveRefused, RetryRefused, SlotView,
+        Accepted, AuditEntry, Barred, BarredRemoval, CancelAnswer, CardStanding, CodeStanding,
+        ConfirmRefused, Counts, DeskRefused, GrantRefused, JobFilter, JobView, Queue, ResolveRefused,
+        RetryRefused, SlotView,
     },
     store::StoreError,
 };
@@ -500,6 +501,30 @@ pub(super) fn step(now: Timestamp, job_id: JobId, job: Option<&Job>, stage: Stag
 pub(super) fn waits(queue: &Queue, now: Timestamp, job_id: JobId) -> Result<Option<Watched>, StoreError> {
     let detail = queue.job(job_id)?.filter(|detail| detail.view.state == JobState::Waiting);
     Ok(detail.map(|detail| watched(now, job_id, detail.job.as_ref(), waiting(&detail.view))))
+}
+
+/// What a person has to know of removals that may not be done.
+pub(super) fn barred(barred: &Barred) -> String {
+    let why = |removal: &BarredRemoval| match removal.why {
+        Code::SystemUnknown => format!("the configuration has no system {}", removal.system),
+        Code::SiteForbidsKind => "limits.forbidden_kinds forbids slot.remove".to_owned(),
+        other => format!("it is refused as {}", other.as_str()),
+    };
+    let mut places: Vec<_> = barred
+        .first
+        .iter()
+        .map(|removal| format!("{}/{} ({})", removal.system, removal.device, why(removal)))
+        .collect();
+    places.dedup();
+    let named = u64::try_from(barred.first.len()).unwrap_or(u64::MAX);
+    let more = match barred.count.saturating_sub(named) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!(
+        "codes that were taken back at the desk may be in their locks still, as nothing may take them out: {}{more}. Change          the configuration and reload, and they are taken out; until then see to the locks by hand",
+        places.join(", ")
+    )
 }
 
 /// What a job that waits is waiting for.

@@ -41,7 +41,8 @@ use crate::{
         RefusedCode, Stage, Status, StreamName, Welcome,
     },
     queue::{
-        Accepted, FILE, GrantRefused, HandedOn, Imported, LocalOrder, Queue, QueueReader, Rules, Unconfirmed,
+        Accepted, Barred, FILE, GrantRefused, HandedOn, Imported, LocalOrder, Queue, QueueReader, Rules,
+        Unconfirmed,
     },
     seams::{Random, Storage, TrustedTime},
     store::{self, Disk, Health, ReaderHandle, Salvage, StoreError, WriterHandle},
@@ -72,6 +73,8 @@ const MEMORY_NEW: &str = "this agent's memory is new, and the cloud knows of wor
 const UNCONFIRMED_TOLD: usize = 100;
 /// One answer of the admin socket lists no more jobs.
 const MOST_JOBS: usize = 1000;
+/// How many removals that may not be done are named to a person.
+const MOST_BARRED: usize = 5;
 
 type Task = Pin<Box<dyn Future<Output = Answer> + Send>>;
 type Reply = Pin<Box<dyn Future<Output = Result<Response, StoreError>> + Send>>;
@@ -93,6 +96,9 @@ enum Answer {
     Desired(Arc<Came>, Result<Position, StoreError>),
     Unconfirmed(Result<Unconfirmed, StoreError>),
     ChangedRooms(Result<Vec<(SystemName, DoorName)>, StoreError>),
+    /// What desks had taken back was judged by this configuration.
+    Judged(Result<(), StoreError>),
+    Barred(Result<Barred, StoreError>),
     AskAgain,
     Purged(Result<usize, StoreError>),
     /// What happened at doors was read, and so much of it is lost.
@@ -249,6 +255,8 @@ impl Core {
         self.tell_of_past(&mut state, now);
         self.ask_unconfirmed(&mut state);
         self.ask_changed_rooms(&mut state);
+        let judged = self.dispatch.judge_removals();
+        state.tasks.push(Box::pin(async move { Answer::Judged(committed(judged).await) }));
         state.conditions.set(
             now,
             "link",
@@ -417,6 +425,9 @@ impl Core {
                 }
                 if state.conditions.holds("rooms", "room_changed_elsewhere") {
                     self.ask_changed_rooms(state);
+                }
+                if state.conditions.holds("jobs", "removal_barred") {
+                    self.ask_barred(state);
                 }
                 // Outcomes are stored again, so the disk works.
                 state.conditions.clear("store", "store_failed");
@@ -757,6 +768,21 @@ impl Core {
         state.conditions.set(now, "rooms", "room_changed_elsewhere", Severity::Warning, message);
     }
 
+    fn ask_barred(&self, state: &mut State) {
+        let barred = self.queue.submit(|queue: &mut Queue| queue.barred_removals(MOST_BARRED));
+        state.tasks.push(Box::pin(async move { Answer::Barred(committed(barred).await) }));
+    }
+
+    /// Says which codes were taken back and may be in their locks still, as nothing may take them out.
+    fn tell_barred(&self, state: &mut State, barred: &Barred) {
+        let (subject, code) = ("jobs", "removal_barred");
+        if barred.count == 0 {
+            return state.conditions.clear(subject, code);
+        }
+        let message = answers::barred(barred);
+        state.conditions.set(self.time.now(), subject, code, Severity::Error, message);
+    }
+
     /// Says which jobs wait for a person's word: to the site as a condition, to the cloud of each one.
     fn tell_unconfirmed(&self, state: &mut State, unconfirmed: Unconfirmed) {
         let Unconfirmed { first, count } = unconfirmed;
@@ -1002,7 +1028,16 @@ impl Core {
                 self.not_taken_over(state, &[format!("the new pairing: {error:#}")]);
             }
             Answer::Renewed(renewed) => self.renewed(state, renewed),
+            Answer::Judged(Ok(())) => self.ask_barred(state),
+            Answer::Barred(Ok(barred)) => {
+                self.tell_barred(state, &barred);
+                self.tell_status(state);
+            }
+            Answer::Judged(Err(error)) | Answer::Barred(Err(error)) => {
+                tracing::warn!(error = error.chain(), "what was taken back could not be looked up");
+            }
             Answer::Replaced(Ok(())) => {
+                self.ask_barred(state);
                 state.doors.follow(self.dispatch.drivers(), Instant::now());
                 tracing::info!(systems = self.config.systems.len(), "configuration taken over");
                 self.service_manager.reloaded();
@@ -1119,6 +1154,7 @@ impl Core {
             }
             Request::RevokeGrant { name, .. } => {
                 let revoked = self.dispatch.revoke_grant(name, &by);
+                self.ask_barred(state);
                 self.granted(revoked)
             }
             Request::Audit { before, limit } => {

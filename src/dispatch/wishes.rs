@@ -284,17 +284,27 @@ impl Dispatch {
         }
         let lanes = self.lanes.names();
         self.told.push_back(Happening::LinesChanged);
+        let (now, drivers) = (self.time.now(), self.drivers.clone());
         let reply = self.wish(
             move |queue| {
                 queue.set_rules(rules);
-                Ok(())
+                queue.judge_removals(now, |system, order| admit(&drivers, system, order))
             },
-            |()| ((), Wished::default()),
+            |lanes| ((), Wished { lanes: lanes.into_iter().collect(), queued: None }),
         );
         for lane in lanes {
             self.ask(&lane);
         }
         reply
+    }
+
+    /// Judges anew, by the configuration of this start, what desks had taken back before it.
+    pub fn judge_removals(&mut self) -> Reply<()> {
+        let (now, drivers) = (self.time.now(), self.drivers.clone());
+        self.wish(
+            move |queue| queue.judge_removals(now, |system, order| admit(&drivers, system, order)),
+            |lanes| ((), Wished { lanes: lanes.into_iter().collect(), queued: None }),
+        )
     }
 
     fn wish<T, R>(
@@ -354,7 +364,10 @@ fn follow_up(
         let job_id = order.job.job_id;
         let admission = admit(drivers, &order.job.system, &order.job.order);
         lanes.extend(admission.as_ref().ok().map(|admission| admission.lane.clone()));
-        queue.accept_local(now, order, admission, false)?;
+        match order.job.order.kind() {
+            Kind::SlotRemove => queue.take_out(now, order, admission)?,
+            _ => queue.accept_local(now, order, admission, false)?,
+        };
         queue.note_ordered_here(now, job_id, by)?;
     }
     Ok((changed.grant, lanes))

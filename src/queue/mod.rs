@@ -35,6 +35,7 @@
 //!
 //! This room sees no driver, no network and no task.
 
+mod barred;
 mod cards;
 mod codes;
 mod confirm;
@@ -67,6 +68,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
+pub use barred::{Barred, BarredRemoval};
 pub use cards::{CardStanding, DeskCard, DeskRefused};
 pub use codes::{CodeStanding, CodeState, DeskCode};
 pub use confirm::{ConfirmRefused, Unconfirmed};

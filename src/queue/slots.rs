@@ -15,11 +15,11 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Queue, ledger::Settled, store::Row};
+use super::{Queue, barred::BARRED, ledger::Settled, store::Row};
 use crate::{
     model::{
-        Admission, Code, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, SlotContent,
-        SystemName,
+        Admission, Code, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, Refusal,
+        SlotContent, SystemName,
     },
     store::StoreError,
 };
@@ -176,6 +176,11 @@ impl Slot {
         self.holds != Holds::Nothing
     }
 
+    /// Whether anything may be in it, or come into it by what is at work.
+    fn is_in_use(&self) -> bool {
+        self.may_open() || self.at_work.is_some()
+    }
+
     /// The instant at which it has to be empty, if anything may be in it that ends.
     pub(super) fn ends_at(&self) -> Option<Timestamp> {
         match self.holds.end() {
@@ -310,16 +315,7 @@ impl Queue {
         else {
             return Ok(Ordered::Newest);
         };
-        let mut slot = self.slot(&index)?.unwrap_or_else(|| Slot {
-            system: job.system.clone(),
-            device: device.clone(),
-            key: key.to_owned(),
-            decided_by: job.job_id,
-            generation: 0,
-            at_work: None,
-            holds: Holds::Nothing,
-            changed_at: now,
-        });
+        let mut slot = self.slot_or_new(now, &index, job, device, key)?;
         if let Order::SlotPut(put) = &job.order {
             if put.generation < slot.generation {
                 return Ok(Ordered::Older);
@@ -339,6 +335,93 @@ impl Queue {
             self.queue_own(now, removal, lane, Timer::default())?;
         }
         Ok(Ordered::Newest)
+    }
+
+    /// Lets a removal decide its slot that may not be done yet: what waits to be put there ends, and the agent's own
+    /// removal at the end stays. Says whether anything may be there that it is kept for; else it ends with the refusal.
+    pub(super) fn order_barred(
+        &mut self,
+        now: Timestamp,
+        row: &mut Row,
+        refusal: &Refusal,
+    ) -> Result<bool, StoreError> {
+        self.store_received(now, row)?;
+        let job = row.job()?;
+        let (Some(index), Some((device, key))) =
+            (self.slot_index(&job.system, &job.order), slot_of(&job.order))
+        else {
+            self.end(now, row, &Outcome::Failed(refusal.clone()))?;
+            return Ok(false);
+        };
+        let mut slot = self.slot_or_new(now, &index, job, device, key)?;
+        slot.decided_by = job.job_id;
+        slot.changed_at = now;
+        self.put_slot(&index, &slot)?;
+        let is_kept = slot.is_in_use();
+        match is_kept {
+            true => self.bar(now, row, refusal)?,
+            false => self.end(now, row, &Outcome::Failed(refusal.clone()))?,
+        }
+        for waiting in self.waiting_for(&index, row.job_id)? {
+            let waiting = self.known(waiting)?;
+            if waiting.origin != Origin::Timer {
+                self.end(now, &waiting, &Outcome::Superseded)?;
+            }
+        }
+        Ok(is_kept)
+    }
+
+    /// A removal that had waited is held until it may be done: meanwhile the agent's own sees to the slot's end. One of
+    /// what is not there ends with the refusal.
+    pub(super) fn hold_removal(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        refusal: &Refusal,
+    ) -> Result<(), StoreError> {
+        match self.slot_of_row(row)?.filter(|(_, slot)| slot.is_in_use()) {
+            Some((index, slot)) => {
+                self.bar(now, row, refusal)?;
+                self.keep_end(now, row, &index, &slot)
+            }
+            None => self.end(now, row, &Outcome::Failed(refusal.clone())),
+        }
+    }
+
+    /// A removal that was held waits for its lane: what the agent's own was to empty goes with it.
+    pub(super) fn release_removal(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        lane: &LaneName,
+    ) -> Result<(), StoreError> {
+        self.unbar(row, lane)?;
+        let Some((index, _)) = self.slot_of_row(row)? else { return Ok(()) };
+        for waiting in self.waiting_for(&index, row.job_id)? {
+            let waiting = self.known(waiting)?;
+            if waiting.origin == Origin::Timer {
+                self.end(now, &waiting, &Outcome::Superseded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a removal that is held was to take out is gone: another took it.
+    fn end_barred(
+        &mut self,
+        now: Timestamp,
+        index: &[u8; 32],
+        slot: &Slot,
+        but: JobId,
+    ) -> Result<(), StoreError> {
+        if slot.is_in_use() {
+            return Ok(());
+        }
+        for barred in self.barred_for(index, but)? {
+            let barred = self.known(barred)?;
+            self.end(now, &barred, &Outcome::Superseded)?;
+        }
+        Ok(())
     }
 
     /// Takes a slot for a job that is about to be sent. False while another job is at work on it. What is put there
@@ -381,6 +464,7 @@ impl Queue {
             slot.changed_at = now;
             self.put_slot(&index, &slot)?;
         }
+        self.end_barred(now, &index, &slot, row.job_id)?;
         self.keep_end(now, row, &index, &slot)
     }
 
@@ -427,6 +511,7 @@ impl Queue {
         slot.resolve(row.job_id, done);
         slot.changed_at = now;
         self.put_slot(&index, &slot)?;
+        self.end_barred(now, &index, &slot, row.job_id)?;
         // A removal for what proves not to be there would take away what is.
         for waiting in self.waiting_for(&index, row.job_id)? {
             let waiting = self.known(waiting)?;
@@ -540,9 +625,30 @@ impl Queue {
         sealed.map(|sealed| self.unseal(&place(index), &sealed)).transpose()
     }
 
+    /// The slot of an order that has arrived.
+    fn slot_or_new(
+        &self,
+        now: Timestamp,
+        index: &[u8; 32],
+        job: &Job,
+        device: &DeviceName,
+        key: &str,
+    ) -> Result<Slot, StoreError> {
+        Ok(self.slot(index)?.unwrap_or_else(|| Slot {
+            system: job.system.clone(),
+            device: device.clone(),
+            key: key.to_owned(),
+            decided_by: job.job_id,
+            generation: 0,
+            at_work: None,
+            holds: Holds::Nothing,
+            changed_at: now,
+        }))
+    }
+
     fn put_slot(&mut self, index: &[u8; 32], slot: &Slot) -> Result<(), StoreError> {
         let sealed = self.sealed(&place(index), slot);
-        let empty = slot.holds == Holds::Nothing && slot.at_work.is_none();
+        let empty = !slot.is_in_use();
         self.connection
             .prepare_cached(
                 "INSERT INTO slot(slot, changed_at, empty, body) VALUES (?1, ?2, ?3, ?4) \
@@ -562,21 +668,24 @@ impl Queue {
         )
     }
 
+    /// Whether a job will come to its slot.
     fn is_unfinished(&self, job_id: JobId) -> Result<bool, StoreError> {
         Ok(self
             .connection
-            .prepare_cached("SELECT 1 FROM job WHERE job_id = ?1 AND ended_at IS NULL")?
-            .exists([job_id.0.as_bytes()])?)
+            .prepare_cached("SELECT 1 FROM job WHERE job_id = ?1 AND ended_at IS NULL AND due_at IS NOT ?2")?
+            .exists(params![job_id.0.as_bytes(), BARRED])?)
     }
 
-    /// When the next unfinished job on a slot comes, other than one; the beginning of time for one that is ready.
+    /// When the next unfinished job on a slot comes, other than one; the beginning of time for one that is ready. Of one
+    /// that is held nobody knows.
     fn next_for(&self, index: &[u8; 32], but: JobId) -> Result<Option<Timestamp>, StoreError> {
         let at: Option<i64> = self
             .connection
             .prepare_cached(
-                "SELECT min(coalesce(due_at, 0)) FROM job WHERE slot = ?1 AND ended_at IS NULL AND job_id <> ?2",
+                "SELECT min(coalesce(due_at, 0)) FROM job WHERE slot = ?1 AND ended_at IS NULL AND job_id <> ?2 \
+                 AND due_at IS NOT ?3",
             )?
-            .query_row(params![index, but.0.as_bytes()], |row| row.get(0))?;
+            .query_row(params![index, but.0.as_bytes(), BARRED], |row| row.get(0))?;
         Ok(at.map(|at| Timestamp::from_millisecond(at).unwrap_or(Timestamp::MIN)))
     }
 }

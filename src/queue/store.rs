@@ -228,7 +228,8 @@ impl Queue {
     /// Deletes what nobody asks for any more: jobs that ended before an instant, audit lines and early cancellations
     /// from before it. A bounded number of each; says how many rows went, so call it until it says none. A job in
     /// doubt stays, and so does one whose deadline lies ahead: were it delivered again, it would be done again. Nobody
-    /// delivers the agent's own.
+    /// delivers the agent's own. A removal has no deadline to speak of: its end is that of its slot, which goes once it
+    /// has long been empty. Until then it says who had the slot emptied, and delivered again it would harm nobody.
     ///
     /// # Errors
     /// Those of the database.
@@ -258,8 +259,10 @@ impl Queue {
     fn purge_jobs(&mut self, before: i64) -> Result<(usize, Option<i64>), StoreError> {
         let mut statement = self.connection.prepare_cached(
             "DELETE FROM job WHERE id IN (SELECT id FROM job INDEXED BY job_over \
-             WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) < ?1 AND (expires_at < ?1 OR origin = 'timer') AND state <> 'unknown' LIMIT ?2) \
-             RETURNING CASE origin WHEN 'timer' THEN NULL ELSE expires_at END",
+             WHERE ended_at IS NOT NULL AND max(ended_at, coalesce(sent_at, 0)) < ?1 AND (expires_at < ?1 OR origin = 'timer' \
+             OR kind = 'slot.remove' AND NOT EXISTS (SELECT 1 FROM slot WHERE slot.slot = job.slot)) \
+             AND state <> 'unknown' LIMIT ?2) \
+             RETURNING CASE WHEN origin = 'timer' OR kind = 'slot.remove' THEN NULL ELSE expires_at END",
         )?;
         let mut rows = statement.query([before, PURGED_AT_ONCE])?;
         let (mut gone, mut latest) = (0, None);
@@ -591,15 +594,20 @@ impl Queue {
         held: i64,
         why: Code,
     ) -> Result<(), StoreError> {
+        let state = match row.state {
+            JobState::Waiting => JobState::Waiting,
+            _ => row.next(Event::Queue)?,
+        };
         let Some(id) = row.id else {
-            let (state, due_at) = (row.next(Event::Queue)?, Some(held));
-            let first = First { code: why.as_str(), due_at, ..First::default() };
+            let first = First { code: why.as_str(), due_at: Some(held), ..First::default() };
             return self.insert(now, row, state, first).map(drop);
         };
         self.connection
-            .prepare_cached("UPDATE job SET due_at = ?2, retry_at = NULL, code = ?3 WHERE id = ?1")?
-            .execute(params![id, held, why.as_str()])?;
-        self.count_moved(row, row.state, why.as_str())
+            .prepare_cached(
+                "UPDATE job SET state = ?4, due_at = ?2, retry_at = NULL, code = ?3 WHERE id = ?1",
+            )?
+            .execute(params![id, held, why.as_str(), state.as_str()])?;
+        self.count_moved(row, state, why.as_str())
     }
 
     pub(super) fn mark_waiting(

@@ -234,6 +234,69 @@ fn a_shortened_grant_says_until_when_its_card_opens_and_an_extended_one_what_it_
     assert_eq!(cloud.shown(&grant)["warnings"], json!([]));
 }
 
+/// What ends a card for which nobody comes back, in words that a person at the desk can act on.
+const CURES: [&str; 3] =
+    ["Take the card back", "have the room checked out", "the next guest's be used at the door"];
+/// What ends a card whose guest can be asked for it.
+const OWN_CURES: [&str; 2] = ["Encode the same card again", "take it back"];
+
+/// One message, which names the doors, until when they open, and every cure.
+fn says_all(told: &[String], doors: &[&str], end: &str, cures: &[&str]) {
+    assert_eq!(told.len(), 1, "{told:?}");
+    for words in doors.iter().chain([&end]).chain(cures) {
+        assert!(told[0].contains(words), "no {words:?} in {told:?}");
+    }
+}
+
+#[test]
+fn after_an_early_check_out_the_grant_its_card_and_its_stay_say_what_still_opens_and_what_ends_it() {
+    let cloud = Cloud::with_property();
+    let grant = |key: &str, doors: &[&str]| cloud.stay(Some(key), doors, 0, 100).1["access_grant"].clone();
+    let (jane, john) = (grant("stay-1", &["101", "lobby"]), grant("stay-1", &["101"]));
+    let end = text(&jane["ends_at"]);
+    cloud.write(&jane, true);
+    cloud.delete_grant(&jane);
+    let of = |grant: &Value| cloud.warned(&cloud.shown(grant), "overprovisioned_access");
+    says_all(&of(&jane), &["(101, lobby)"], &end, &CURES);
+    says_all(&of(&john), &["opens 101, lobby"], &end, &CURES);
+    let method = json!({"access_method_id": jane["access_method_ids"][0]});
+    let method = cloud.ok("/access_methods/get", &method)["access_method"].clone();
+    says_all(&cloud.warned(&method, "being_deleted"), &[], &end, &CURES);
+    // The last guest leaves as well: both cards are told on their own grants.
+    cloud.write(&john, false);
+    cloud.delete_grant(&john);
+    says_all(&of(&john)[..1], &["(101)"], &text(&john["ends_at"]), &CURES);
+    says_all(&of(&jane)[..1], &["(101, lobby)"], &end, &CURES);
+}
+
+#[test]
+fn after_a_room_move_the_new_rooms_grant_says_what_the_old_card_opens_and_what_ends_it() {
+    let cloud = Cloud::with_property();
+    let grant = |doors: &[&str]| cloud.stay(Some("stay-1"), doors, 0, 100).1["access_grant"].clone();
+    let old = grant(&["101"]);
+    cloud.write(&old, true);
+    cloud.delete_grant(&old);
+    let moved = grant(&["103"]);
+    let told = || cloud.warned(&cloud.shown(&moved), "overprovisioned_access");
+    says_all(&told(), &["opens 101"], &text(&old["ends_at"]), &CURES);
+    // The new room's own card ends nothing in the old one.
+    cloud.write(&moved, true);
+    says_all(&told(), &["opens 101"], &text(&old["ends_at"]), &CURES);
+}
+
+#[test]
+fn a_shortened_grant_says_how_its_longer_card_is_ended_and_nothing_once_that_is_written_again() {
+    let cloud = Cloud::with_property();
+    let grant = cloud.stay(Some("stay-1"), &["101"], 0, 100).1["access_grant"].clone();
+    cloud.write(&grant, true);
+    let shorter = json!({"access_grant_id": grant["access_grant_id"], "ends_at": in_hours(50)});
+    cloud.ok("/access_grants/update", &shorter);
+    let told = || cloud.warned(&cloud.shown(&grant), "overprovisioned_access");
+    says_all(&told(), &[], &text(&grant["ends_at"]), &OWN_CURES);
+    cloud.write(&grant, false);
+    assert_eq!(told(), [""; 0]);
+}
+
 #[test]
 fn a_lock_system_that_was_not_told_of_a_longer_stay_is_named() {
     let cloud = Cloud::with_property();

@@ -5,7 +5,10 @@ use std::{fs, os::unix::net::UnixDatagram};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::site::{PATIENCE, Site, until};
+use crate::{
+    keypads::Keypads,
+    site::{PATIENCE, Site, until},
+};
 
 fn condition(status: &Value, code: &str) -> Option<Value> {
     status["conditions"].as_array().unwrap().iter().find(|condition| condition["code"] == code).cloned()
@@ -80,4 +83,51 @@ fn a_right_configuration_is_taken_over_while_a_job_is_at_work_and_a_wrong_one_ch
     assert_eq!(status["conditions"], json!([]), "{status}");
     site.card("john", "stay-1", &["101"]);
     assert_eq!(site.writing_frames(), 2);
+}
+
+#[test]
+fn a_pin_that_was_taken_back_and_that_nothing_may_take_out_is_told_and_goes_with_the_next_configuration() {
+    let mut site = Site::without_agent();
+    let keypads = Keypads::start(site.folder.path(), 1);
+    site.configure(&keypads.section("24h"));
+    let socket = site.folder.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    site.start_agent_with(|command| command.env("NOTIFY_SOCKET", &socket));
+    site.healthy();
+    heard(&manager, "READY=1");
+    site.grant("Ada", "stay-1", &["101"]);
+    site.knows_its_grants();
+    // The desk is alone: nobody else sees to the lock.
+    site.cloud().kill();
+    let to = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(48)).to_string();
+    let words =
+        ["grant", "create", "--name", "Ida", "--door", "lock-1", "--key", "ida", "--to", &to, "--code"];
+    let made = site.told_json(&[&words[..], &["--by", "Kari"]].concat());
+    let pin = made["codes"][0]["code"].as_str().unwrap().to_owned();
+    assert!(keypads.opens("lock-1", &pin));
+
+    let file = site.folder.path().join("agent.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    let configure = |site: &mut Site, text: &str| {
+        fs::write(&file, text).unwrap();
+        site.agent().signal(Signal::HUP);
+        heard(&manager, "READY=1");
+    };
+    configure(&mut site, &format!("{before}\n[limits]\nforbidden_kinds = [\"slot.remove\"]\n"));
+    site.told(&["grant", "revoke", "ida", "--by", "Kari"]);
+    let told = |site: &Site, words: &str| {
+        let condition = until("the site complains", || condition(&site.status(), "removal_barred"));
+        let message = condition["message"].as_str().unwrap();
+        message.contains("annex/lock-1").then_some(())?;
+        message.contains(words).then_some(())
+    };
+    until("it is told why", || told(&site, "limits.forbidden_kinds"));
+    // Another start of the agent knows of it, too.
+    site.restart_agent();
+    until("it is told again", || told(&site, "limits.forbidden_kinds"));
+    assert!(keypads.opens("lock-1", &pin));
+    fs::write(&file, &before).unwrap();
+    site.agent().signal(Signal::HUP);
+    until("the PIN is gone", || (!keypads.opens("lock-1", &pin)).then_some(()));
+    until("nobody complains", || condition(&site.status(), "removal_barred").is_none().then_some(()));
 }

@@ -172,6 +172,25 @@ fn a_next_stay_that_is_encoded_before_the_last_one_left_kills_nobody_before_it_i
 }
 
 #[test]
+fn a_guest_who_left_early_gets_in_until_the_next_one_is_at_the_door_and_the_grant_says_so() {
+    let site = Site::start();
+    let (janes, _) = site.card("jane", "stay-1", &["101", "pool"]);
+    assert!(site.opens("jane", "101"));
+    site.delete(&janes);
+    let told = site.warnings(&janes, "overprovisioned_access");
+    assert!(told.len() == 1 && told[0].contains("(101, pool)"), "{told:?}");
+    assert!(told[0].contains("still opens until 20") && told[0].contains("Take the card back"), "{told:?}");
+    assert!(site.opens("jane", "101"), "nobody can tell an offline lock");
+    site.card("next", "stay-2", &["101", "pool"]);
+    assert!(site.opens("jane", "101"), "the next guest is not there yet");
+    assert!(site.opens("next", "101"));
+    assert!(
+        !site.opens("jane", "101") && site.opens("jane", "pool"),
+        "common doors are no part of an override"
+    );
+}
+
+#[test]
 fn a_room_that_somebody_else_checked_out_is_told_and_its_stay_begins_again() {
     let site = Site::start();
     let (_, of_jane) = site.card("jane", "stay-1", &["101"]);

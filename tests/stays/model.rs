@@ -179,10 +179,10 @@ impl Model {
         minute
     }
 
-    /// The minute that is printed for an end.
+    /// The minute that is printed for an end. It is the instant that is rounded up: half a minute before the clocks are put
+    /// back, the next minute of the walls is an hour later than the next one of time.
     pub(super) fn printed(&self, end: Timestamp) -> DateTime {
-        let minute = whole_minute(self.local(end));
-        if minute == self.local(end) { minute } else { minute.saturating_add(1.minute()) }
+        self.local(whole_minutes((end, end)).1)
     }
 
     /// Whose grant has or had this printed end, and which of its windows.

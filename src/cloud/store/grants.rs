@@ -234,9 +234,13 @@ impl Tenant<'_> {
             |row| Ok((row.get("code")?, row.get("message")?, time(row, "created_at")?)),
         )?;
         grant.lacks = self.lacks(grant.id)?;
-        if let (Some(key), None) = (&grant.reservation_key, grant.deleted_at) {
+        if let Some(key) = &grant.reservation_key {
             grant.deleted_cards = self.deleted_cards(key)?;
-            grant.stay_end_troubles = self.stay_end_troubles(key)?;
+            match grant.deleted_at {
+                None => grant.stay_end_troubles = self.stay_end_troubles(key)?,
+                // Nobody looks after a stay there any more.
+                Some(_) => grant.deleted_cards.retain(|card| card.grant == grant.id),
+            }
         }
         Ok(Some(grant))
     }

@@ -62,8 +62,15 @@ fn deleted_of_grant(grant: &Grant, now: Timestamp) -> Option<Value> {
     let opening: Vec<_> = grant.methods.iter().filter(opens).collect();
     let since = opening.iter().filter_map(|method| method.deleted).min()?;
     let until = until(opening.iter().map(|method| method.card));
-    let message =
-        format!("A card of this access grant still opens {until}: offline locks cannot be told. {CURES}");
+    let own = grant.deleted_cards.iter().filter(|card| card.grant == grant.id && card.card.may_open(now));
+    let doors: BTreeSet<_> = own.flat_map(|card| card.doors.iter().map(String::as_str)).collect();
+    let which = match doors.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", doors.into_iter().collect::<Vec<_>>().join(", ")),
+    };
+    let message = format!(
+        "A card of this access grant still opens {until}{which}: offline locks cannot be told. {CURES}"
+    );
     Some(overprovisioned(message, since))
 }
 
