@@ -207,7 +207,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AccessGrantId, BridgeId, Condition, DesiredGrant, DoorEvents, GrantMade, GrantRevoked, Inventory, Job,
-    JobId, Report,
+    JobId, Kind, Report,
 };
 pub use said::{NotTaken, Said};
 pub use signing::{KeyId, PublicKey, Session, SigningKey};
@@ -446,6 +446,25 @@ impl Envelope {
     }
 }
 
+/// What of a job tells whether a bridge may once have had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ordered {
+    /// What it was about.
+    pub kind: Kind,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From then on it must not be begun.
+    pub expires_at: Timestamp,
+}
+
+impl Ordered {
+    /// That of a job.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        Self { kind: job.order.kind(), created_at: job.created_at, expires_at: job.expires_at }
+    }
+}
+
 /// What an envelope holds. The list is closed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "message", rename_all = "snake_case")]
@@ -456,6 +475,9 @@ pub enum Message {
     Cancel {
         /// Which job.
         job_id: JobId,
+        /// What it was, for a bridge that no longer holds it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ordered: Option<Ordered>,
     },
     /// Reports: how a job ended.
     Outcome(Report),
@@ -599,7 +621,7 @@ mod tests {
 
     #[test]
     fn an_envelope_carries_the_exact_bytes_of_its_message() {
-        let message = Message::Cancel { job_id: JobId(uuid::Uuid::nil()) };
+        let message = Message::Cancel { job_id: JobId(uuid::Uuid::nil()), ordered: None };
         let envelope = Envelope::at(Position { epoch: 1, n: 7 }, &message);
         let wire = serde_json::to_string(&Frame::Envelope(envelope.clone())).unwrap();
         let Frame::Envelope(read) = serde_json::from_str(&wire).unwrap() else { panic!("{wire}") };
