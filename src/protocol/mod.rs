@@ -94,6 +94,7 @@
 //! | the receiver holds | the sender |
 //! | --- | --- |
 //! | `(0, 1)`, which means that its memory was set back | begins a new epoch (`receiver_behind`) |
+//! | `(0, 0)`, and was paired in another one's place since both met | begins a new epoch (`receiver_behind`) |
 //! | a later epoch than the sender's, or a later `n` of the same | begins a new epoch (`sender_behind`) |
 //! | an earlier epoch, and the sender knows of an acknowledgement in its own | begins a new epoch (`receiver_behind`) |
 //! | an earlier epoch, and it does not | goes on with `n = 1` of its own epoch |
@@ -104,7 +105,8 @@
 //! limit that the receiver named holds in it. The cloud names the place before its next order
 //! (`orders_resume_after`) and the reason (`orders_epoch_reason`) in the welcome. Nothing runs twice for a new epoch:
 //! jobs are known by their `job_id`, and what had been handed to a bridge that lost its memory ends as a doubt
-//! (`unknown`), not as a repetition.
+//! (`unknown`), not as a repetition. A cancel of a job that is not there is answered with `cancelled`, unless the job may
+//! have been there and be forgotten: the cancel says what it was (`ordered`), and then the answer is `unknown`.
 //!
 //! # What is desired
 //! From version 2 on the cloud also tells the bridge what it wants of the site: its grants ([`Frame::Desired`]), so that

@@ -4,7 +4,8 @@
 //! nothing unfinished in it is ever done: it ends `unknown`. No room's state is certain, the reports begin a new epoch,
 //! and the cloud is told that what it once handed over may be gone, so that it ends that in doubt rather than sending
 //! it again. A cloud that was set back as well may have forgotten that it handed it over: so whatever was made before both
-//! met again, must not be repeated and is not known here, is in doubt as well.
+//! met again, must not be repeated and is not known here, is in doubt as well. That takes in orders which never left their
+//! cloud, made while the site was away: nothing that a memory without a past could be shown tells them from those that did.
 
 use std::path::{Path, PathBuf};
 

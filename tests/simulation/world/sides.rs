@@ -137,7 +137,10 @@ impl World {
         let random = self.random_of(Host::Agent, 0);
         let seal = SealKey::new([9; 32], random.clone());
         let rules = Rules::from(&agent_config(true));
+        // Whatever was wrong with the disk of the other one.
         self.agent.disk.limit(None);
+        self.agent.disk.fail_syncs(0);
+        self.agent.disk.die_after(u64::MAX >> 1);
         let mut queue = Queue::open(&self.agent.disk.storage(), seal, random, rules).unwrap();
         queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
         let imported = queue.import_ledger(self.agent_clock.now(), &copy).unwrap();
