@@ -143,10 +143,14 @@
 //! | do again what the agent did after the backup | `tests/backup.rs`: `what_an_older_backup_forgot_is_not_done_again` |
 //! | do again what the cloud never heard the end of | `tests/backup.rs`: `an_order_whose_end_the_cloud_never_heard_of_is_not_done_again_either` |
 //! | order twice what a cloud that was set back forgot | `tests/backup.rs`: `a_cloud_that_was_set_back_is_told_how_things_ended_and_orders_nothing_twice` |
-//! | pass for a memory that went on, however often it is started before it meets its cloud | `tests/queue_restored_cloud.rs`: `an_old_memory_is_known_however_often_it_was_opened_before_it_met_its_cloud` |
-//! | do again what both sides forgot, where the bridge's copy was put back as it should be or its cloud finds out | `tests/queue_restored_cloud.rs`: `what_a_memory_forgot_that_was_set_back_is_in_doubt_when_a_cloud_that_was_too_orders_it_again` |
-//! | have new hardware do what a cloud that was put back had handed to the old | `tests/queue_restored_cloud.rs`: `a_memory_that_is_new_is_not_given_what_a_cloud_that_was_put_back_had_handed_to_another` |
-//! | pass for a memory that went on after a snapshot with the running agent in it was resumed | `tests/queue_restored_cloud.rs`: `an_old_memory_with_its_running_agent_is_known_although_it_was_opened_again_before_it_met_its_cloud` |
+//! | pass for a memory that went on, however often it is started before it meets its cloud | `tests/queue_restored_cloud/main.rs`: `an_old_memory_is_known_however_often_it_was_opened_before_it_met_its_cloud` |
+//! | do again what both sides forgot, where the bridge's copy was put back as it should be or its cloud finds out | `tests/queue_restored_cloud/main.rs`: `what_a_memory_forgot_that_was_set_back_is_in_doubt_when_a_cloud_that_was_too_orders_it_again` |
+//! | have new hardware do what a cloud that was put back had handed to the old | `tests/queue_restored_cloud/main.rs`: `a_memory_that_is_new_is_not_given_what_a_cloud_that_was_put_back_had_handed_to_another` |
+//! | have new hardware do what the old was given, where nothing of it was acknowledged | `tests/queue_restored_cloud/again.rs`: `new_hardware_is_not_given_what_the_old_one_may_hold_though_it_acknowledged_nothing` |
+//! | do again what several restores and new hardware between them forgot | `tests/queue_restored_cloud/again.rs`: `a_cloud_that_is_put_back_twice_with_new_hardware_between_does_nothing_twice` |
+//! | call cancelled what was done and is forgotten | `tests/queue_restored_cloud/again.rs`: `a_cancel_of_what_may_have_been_done_and_be_forgotten_is_not_answered_with_cancelled` |
+//! | do again what was forgotten while the cloud's clock was ahead | `tests/queue_restored_cloud/again.rs`: `what_was_forgotten_under_a_clock_far_ahead_is_in_doubt_also_after_the_clock_was_put_right` |
+//! | pass for a memory that went on after a snapshot with the running agent in it was resumed | `tests/queue_restored_cloud/main.rs`: `an_old_memory_with_its_running_agent_is_known_although_it_was_opened_again_before_it_met_its_cloud` |
 //! | let a card join a room of which it remembers too little | `tests/queue_ledger.rs`: `a_memory_out_of_date_makes_every_room_uncertain_until_a_live_card_proves_it` |
 //! | have a copied host speak for the bridge beside the real one | `tests/link_hub/road.rs`: `a_second_agent_with_the_same_keys_fences_the_first` |
 //! | have old hardware get orders beside the new | `tests/road/trust.rs`: `new_hardware_goes_on_with_the_ledger_where_the_old_one_was_and_the_old_one_is_turned_away` |

@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn report(n: u64) -> (Position, Message) {
-        (at(n), Message::Cancel { job_id: JobId(uuid::Uuid::from_u128(u128::from(n))) })
+        (at(n), Message::Cancel { job_id: JobId(uuid::Uuid::from_u128(u128::from(n))), ordered: None })
     }
 
     fn up() -> Uplink {

@@ -57,7 +57,7 @@ use crate::{
         Admission, Code, Job, JobId, JobState, Kind, LaneName, Order, Outcome, Refusal, Success, SystemName,
         Window,
     },
-    protocol::{Envelope, Message, Position, RefusedCode, Stage},
+    protocol::{Envelope, Message, Ordered, Position, RefusedCode, Stage},
     queue::{
         Accepted, CancelAnswer, Claimed, LONGEST_PAUSE, LocalOrder, Past, Queue, Troubles, Wish, policy,
         stopped_at_work,
@@ -356,7 +356,7 @@ impl Dispatch {
         }
         match envelope.message() {
             Ok(Message::Job(job)) => self.accept(position, job),
-            Ok(Message::Cancel { job_id }) => self.cancel(position, job_id),
+            Ok(Message::Cancel { job_id, ordered }) => self.cancel(position, job_id, ordered),
             Ok(
                 Message::Outcome(_)
                 | Message::Resolution(_)
@@ -406,9 +406,11 @@ impl Dispatch {
         admit(&self.drivers, system, order)
     }
 
-    fn cancel(&mut self, position: Position, job_id: JobId) {
+    fn cancel(&mut self, position: Position, job_id: JobId, ordered: Option<Ordered>) {
         let now = self.time.now();
-        let answer = self.queue.submit(move |queue: &mut Queue| queue.cancel(now, Some(position), job_id));
+        let answer = self.queue.submit(move |queue: &mut Queue| {
+            queue.cancel_ordered(now, Some(position), job_id, ordered.as_ref())
+        });
         self.answers.push(Box::pin(async move {
             let result = answered(answer).await;
             Answer::Cancelled { position: Some(position), job_id, result, reply: None }

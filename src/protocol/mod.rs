@@ -94,6 +94,7 @@
 //! | the receiver holds | the sender |
 //! | --- | --- |
 //! | `(0, 1)`, which means that its memory was set back | begins a new epoch (`receiver_behind`) |
+//! | `(0, 0)`, and was paired in another one's place since both met | begins a new epoch (`receiver_behind`) |
 //! | a later epoch than the sender's, or a later `n` of the same | begins a new epoch (`sender_behind`) |
 //! | an earlier epoch, and the sender knows of an acknowledgement in its own | begins a new epoch (`receiver_behind`) |
 //! | an earlier epoch, and it does not | goes on with `n = 1` of its own epoch |
@@ -104,7 +105,8 @@
 //! limit that the receiver named holds in it. The cloud names the place before its next order
 //! (`orders_resume_after`) and the reason (`orders_epoch_reason`) in the welcome. Nothing runs twice for a new epoch:
 //! jobs are known by their `job_id`, and what had been handed to a bridge that lost its memory ends as a doubt
-//! (`unknown`), not as a repetition.
+//! (`unknown`), not as a repetition. A cancel of a job that is not there is answered with `cancelled`, unless the job may
+//! have been there and be forgotten: the cancel says what it was (`ordered`), and then the answer is `unknown`.
 //!
 //! # What is desired
 //! From version 2 on the cloud also tells the bridge what it wants of the site: its grants ([`Frame::Desired`]), so that
@@ -207,7 +209,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AccessGrantId, BridgeId, Condition, DesiredGrant, DoorEvents, GrantMade, GrantRevoked, Inventory, Job,
-    JobId, Report,
+    JobId, Kind, Report,
 };
 pub use said::{NotTaken, Said};
 pub use signing::{KeyId, PublicKey, Session, SigningKey};
@@ -446,6 +448,25 @@ impl Envelope {
     }
 }
 
+/// What of a job tells whether a bridge may once have had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ordered {
+    /// What it was about.
+    pub kind: Kind,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From then on it must not be begun.
+    pub expires_at: Timestamp,
+}
+
+impl Ordered {
+    /// That of a job.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        Self { kind: job.order.kind(), created_at: job.created_at, expires_at: job.expires_at }
+    }
+}
+
 /// What an envelope holds. The list is closed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "message", rename_all = "snake_case")]
@@ -456,6 +477,9 @@ pub enum Message {
     Cancel {
         /// Which job.
         job_id: JobId,
+        /// What it was, for a bridge that no longer holds it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ordered: Option<Ordered>,
     },
     /// Reports: how a job ended.
     Outcome(Report),
@@ -599,7 +623,7 @@ mod tests {
 
     #[test]
     fn an_envelope_carries_the_exact_bytes_of_its_message() {
-        let message = Message::Cancel { job_id: JobId(uuid::Uuid::nil()) };
+        let message = Message::Cancel { job_id: JobId(uuid::Uuid::nil()), ordered: None };
         let envelope = Envelope::at(Position { epoch: 1, n: 7 }, &message);
         let wire = serde_json::to_string(&Frame::Envelope(envelope.clone())).unwrap();
         let Frame::Envelope(read) = serde_json::from_str(&wire).unwrap() else { panic!("{wire}") };

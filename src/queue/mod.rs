@@ -86,8 +86,9 @@ use self::{
     ledger::{Door, Settled},
     owed::Owed,
     policy::Event,
+    restore::SetBack,
     slots::Ordered,
-    store::{Arrived, Row},
+    store::Row,
 };
 use crate::{
     config::{AgentConfig, Limits, SystemConfig},
@@ -96,7 +97,7 @@ use crate::{
         LocalCard, LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success,
         SystemName, Treatment, Verdict, Written,
     },
-    protocol::{Position, stream},
+    protocol::{Ordered as OrderedJob, Position, stream},
     seal::SealKey,
     seams::{Random, Storage},
     store::{Store, StoreError},
@@ -117,6 +118,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("set_back.sql"),
     include_str!("codes.sql"),
     include_str!("door_ids.sql"),
+    include_str!("set_back_latest.sql"),
 ];
 
 /// The schema of this version.
@@ -260,7 +262,7 @@ pub enum CancelAnswer {
     /// It stood here already. A job that is `sent` still ends cancelled if nothing of it proves to have been written, or
     /// if it only looks and did not get to see anything.
     TooLate(JobState),
-    /// No such job; one that arrives later under this id ends cancelled.
+    /// No such job; one that arrives later under this id is not done.
     NotKnown,
 }
 
@@ -453,7 +455,7 @@ impl Queue {
             return Err(StoreError::DiskFull);
         }
         // Whatever would be said of it today, it may have been done in its time.
-        if origin == Origin::Cloud && self.may_be_forgotten(now, &job, &arrived)? {
+        if origin == Origin::Cloud && self.may_be_forgotten(now, &OrderedJob::of(&job), &arrived.set_back)? {
             let mut row = self.received_row(job, admission.ok(), origin, retries, None)?;
             row.note_card();
             self.forget_cancelled_ahead(job_id)?;
@@ -546,17 +548,25 @@ impl Queue {
 
     /// Whether a job that this memory does not know may be one that was done: a cloud that was set back orders again what it
     /// has forgotten the end of. This side has purged it, if it comes too late, or was set back as well, after it was made.
-    fn may_be_forgotten(&self, now: Timestamp, job: &Job, arrived: &Arrived) -> Result<bool, StoreError> {
-        if job.order.kind().is_repeatable() {
+    ///
+    /// It is judged by when it was made alone. That the cloud never handed it out before is no proof: one that was put back
+    /// and not told says so of what it has handed out since, and a memory that was set back as well cannot contradict it.
+    fn may_be_forgotten(
+        &self,
+        now: Timestamp,
+        job: &OrderedJob,
+        set_back: &SetBack,
+    ) -> Result<bool, StoreError> {
+        if job.kind.is_repeatable() {
             return Ok(false);
         }
-        let is_from_before = arrived.set_back_at.is_some_and(|at| job.created_at.as_millisecond() <= at);
-        Ok(is_from_before || too_late(now, job).is_some() && self.may_be_purged(job)?)
+        let is_late = job.expires_at <= now;
+        Ok(set_back.may_have_forgotten(now, job.created_at)
+            || is_late && self.may_be_purged(job.expires_at)?)
     }
 
     fn end_in_doubt(&mut self, now: Timestamp, row: &Row) -> Result<Accepted, StoreError> {
-        let why = "the job is older than what this agent remembers: it may have been done in its time";
-        let outcome = Outcome::unknown(Code::MemoryRestored, why);
+        let outcome = forgotten();
         self.end_by(now, row, &outcome, Event::SetBack)?;
         Ok(Accepted::Ended(outcome))
     }
@@ -680,10 +690,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a job back, if nothing of it was sent. A place in the stream is a question, and every new one is answered:
-    /// with the end of a job that is over, told again where the cloud holds it already, and with `cancelled` for a job
-    /// that is not here, which ends so should it still come. A cloud that was set back has forgotten the answer, and may
-    /// take the cancel it once sent for the job.
+    /// [`Queue::cancel_ordered`], where it is not said what the job was.
     ///
     /// # Errors
     /// As [`Queue::accept`].
@@ -693,6 +700,25 @@ impl Queue {
         position: Option<Position>,
         job_id: JobId,
     ) -> Result<CancelAnswer, StoreError> {
+        self.cancel_ordered(now, position, job_id, None)
+    }
+
+    /// Takes a job back, if nothing of it was sent. A place in the stream is a question, and every new one is answered:
+    /// with the end of a job that is over, told again where the cloud holds it already, and with `cancelled` for a job
+    /// that is not here, which ends so should it still come. A cloud that was set back has forgotten the answer, and may
+    /// take the cancel it once sent for the job. Of a job that may have been here and be forgotten nobody says that it was
+    /// cancelled: it is in doubt. Which jobs these are shows what the job was; of an older cloud, which does not say that,
+    /// it is taken that it asks about none of them.
+    ///
+    /// # Errors
+    /// As [`Queue::accept`].
+    pub fn cancel_ordered(
+        &mut self,
+        now: Timestamp,
+        position: Option<Position>,
+        job_id: JobId,
+        ordered: Option<&OrderedJob>,
+    ) -> Result<CancelAnswer, StoreError> {
         let is_new = self.take_order(now, position)?;
         let is_asked = is_new && position.is_some();
         let Some(row) = self.find(job_id)? else {
@@ -700,7 +726,12 @@ impl Queue {
                 self.cancel_ahead(now, job_id)?;
             }
             if is_asked && !self.has_report(job_id)? {
-                let (outcome, rooms) = (Outcome::Cancelled, Vec::new());
+                let may_be_forgotten = match ordered {
+                    Some(ordered) => self.may_be_forgotten(now, ordered, &self.set_back()?)?,
+                    None => false,
+                };
+                let outcome = if may_be_forgotten { forgotten() } else { Outcome::Cancelled };
+                let rooms = Vec::new();
                 self.report(&Report {
                     job_id,
                     revision: 1,
@@ -1240,6 +1271,11 @@ pub fn stopped_at_work() -> Outcome {
         Code::AgentStopped,
         "the agent stopped after the job was marked and before its end was known",
     )
+}
+
+fn forgotten() -> Outcome {
+    let why = "the job is older than what this agent remembers: it may have been done in its time";
+    Outcome::unknown(Code::MemoryRestored, why)
 }
 
 fn window_over() -> Outcome {

@@ -4,14 +4,15 @@
 //! nothing unfinished in it is ever done: it ends `unknown`. No room's state is certain, the reports begin a new epoch,
 //! and the cloud is told that what it once handed over may be gone, so that it ends that in doubt rather than sending
 //! it again. A cloud that was set back as well may have forgotten that it handed it over: so whatever was made before both
-//! met again, must not be repeated and is not known here, is in doubt as well.
+//! met again, must not be repeated and is not known here, is in doubt as well. That takes in orders which never left their
+//! cloud, made while the site was away: nothing that a memory without a past could be shown tells them from those that did.
 
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
-use super::{FILE, MIGRATIONS, Queue, Rules, policy::Event, store::place};
+use super::{FILE, MIGRATIONS, Queue, Rules, after, policy::Event, store::place};
 use crate::{
     model::{Code, DoorName, JobId, JobState, Origin, Outcome, SystemName},
     protocol::Position,
@@ -30,6 +31,31 @@ pub struct Restored {
     pub in_doubt: u64,
     /// The epoch that the reports began.
     pub reports_epoch: u64,
+}
+
+/// How long a clock may have been ahead without any harm: so long are new orders in doubt after it was put right.
+const AHEAD_AT_MOST: SignedDuration = SignedDuration::from_mins(10);
+/// How much later than now an order may seem to be made, by two readings of one clock over a slow road.
+const AT_ONCE: SignedDuration = SignedDuration::from_mins(1);
+
+/// When this memory was set back, in milliseconds by the clock by which orders are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SetBack {
+    /// By what that clock has said since.
+    pub(super) at: Option<i64>,
+    /// At the latest that it ever said.
+    pub(super) latest: Option<i64>,
+}
+
+impl SetBack {
+    /// Whether a job that was made at a moment may have been here and be forgotten. One that is made later than now was made
+    /// by a clock that was ahead, and so was what it forgot up to the latest that this clock said.
+    pub(super) fn may_have_forgotten(&self, now: Timestamp, made_at: Timestamp) -> bool {
+        let made_at_ms = made_at.as_millisecond();
+        let is_ahead = after(now, AT_ONCE) < made_at;
+        self.at.is_some_and(|at| made_at_ms <= at)
+            || is_ahead && self.latest.is_some_and(|latest| made_at_ms <= latest)
+    }
 }
 
 /// Rows whose sealed part does not open.
@@ -130,25 +156,43 @@ impl Queue {
         self.put_facts_first()?;
         self.hold_orders(Position::LOST)?;
         self.doubt_desired()?;
-        self.note_set_back(now)?;
+        // Noted again when the cloud is met, by whose clock orders are made: until then there is only that of the host, and
+        // nobody orders.
+        self.connection.execute("UPDATE memory SET set_back_at = ?1", [now.as_millisecond()])?;
         let detail = format!("{in_doubt} unfinished jobs are in doubt; reports go on in epoch {epoch}");
         self.audit_line(now, "memory_restored", None, &detail)?;
         Ok(Restored { in_doubt, reports_epoch: epoch })
     }
 
-    /// Of what was made up to now this memory may have forgotten anything. Noted again when the cloud is met, by whose clock
-    /// orders are made: until then there is only that of the host, and nobody orders.
+    /// Of what was made up to now this memory may have forgotten anything.
+    ///
+    /// That holds for orders too which the cloud never handed out, as far as it knows: see where it is judged.
     pub(super) fn note_set_back(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.connection.execute("UPDATE memory SET set_back_at = ?1", [now.as_millisecond()])?;
+        self.connection.execute(
+            "UPDATE memory SET set_back_at = ?1, set_back_latest = max(coalesce(set_back_latest, ?1), ?1)",
+            [now.as_millisecond()],
+        )?;
         Ok(())
     }
 
-    /// The cloud's clock was ahead when that was noted: by what it says now nothing can have been made later.
+    /// The cloud's clock was ahead when that was noted, and by much: what is made from now on is made earlier than that, and
+    /// must not be in doubt until the clock is there again. What was forgotten may still have been made by the clock as it
+    /// was, so the latest that it said stays noted, and is held against what comes from there.
+    ///
+    /// What remains is a job that was forgotten, made by a clock more than [`AHEAD_AT_MOST`] ahead, and ordered again by a
+    /// cloud that was put back just when the right clock comes to the time at which it was made.
     pub(super) fn note_set_back_no_later(&self, now: Timestamp) -> Result<(), StoreError> {
         self.connection
-            .prepare_cached("UPDATE memory SET set_back_at = ?1 WHERE set_back_at > ?1")?
-            .execute([now.as_millisecond()])?;
+            .prepare_cached("UPDATE memory SET set_back_at = ?1 WHERE set_back_at > ?2")?
+            .execute([now.as_millisecond(), after(now, AHEAD_AT_MOST).as_millisecond()])?;
         Ok(())
+    }
+
+    pub(super) fn set_back(&self) -> Result<SetBack, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT set_back_at, set_back_latest FROM memory")?
+            .query_row([], |row| Ok(SetBack { at: row.get(0)?, latest: row.get(1)? }))?)
     }
 
     /// Ends in doubt what this memory holds for unfinished: it may have been done since the moment the memory is of.

@@ -11,6 +11,7 @@ use super::{
     FILE, LONGEST_PAUSE, Queue, ledger,
     owed::Streams,
     policy::{self, Event},
+    restore::SetBack,
     slots::REMOVE_AGAIN,
 };
 use crate::{
@@ -109,8 +110,8 @@ pub(super) struct Arrived {
     pub(super) is_held: bool,
     /// It was taken back before it came.
     pub(super) is_cancelled: bool,
-    /// Until when jobs were made that may have been here and be forgotten: this memory was set back then.
-    pub(super) set_back_at: Option<i64>,
+    /// Until when jobs were made that may have been here and be forgotten.
+    pub(super) set_back: SetBack,
     /// How many others wait.
     pub(super) waiting: u64,
 }
@@ -274,12 +275,12 @@ impl Queue {
     }
 
     /// Whether a job that this memory would have kept until its deadline may have ended here and been purged since.
-    pub(super) fn may_be_purged(&self, job: &Job) -> Result<bool, StoreError> {
+    pub(super) fn may_be_purged(&self, expires_at: Timestamp) -> Result<bool, StoreError> {
         let purged_before: i64 = self
             .connection
             .prepare_cached("SELECT purged_before FROM memory")?
             .query_row([], |row| row.get(0))?;
-        Ok(job.expires_at.as_millisecond() < purged_before)
+        Ok(expires_at.as_millisecond() < purged_before)
     }
 
     pub(super) fn holds(&self, job_id: JobId) -> Result<bool, StoreError> {
@@ -295,15 +296,15 @@ impl Queue {
             .prepare_cached(
                 "SELECT EXISTS(SELECT 1 FROM job WHERE job_id = ?1), \
                  EXISTS(SELECT 1 FROM cancelled_ahead WHERE job_id = ?1), \
-                 (SELECT set_back_at FROM memory), \
-                 (SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting')",
+                 set_back_at, set_back_latest, \
+                 (SELECT coalesce(sum(jobs), 0) FROM tally WHERE state = 'waiting') FROM memory",
             )?
             .query_row([job_id.0.as_bytes()], |row| {
                 Ok(Arrived {
                     is_held: row.get(0)?,
                     is_cancelled: row.get(1)?,
-                    set_back_at: row.get(2)?,
-                    waiting: self.with_those_that_moved(row.get(3)?),
+                    set_back: SetBack { at: row.get(2)?, latest: row.get(3)? },
+                    waiting: self.with_those_that_moved(row.get(4)?),
                 })
             })?)
     }

@@ -12,6 +12,7 @@ use latchd::{
     seams::{Random, Storage},
     store::back_up,
 };
+use serde_json::json;
 
 use super::world::{Admission, Peer, Site, World, accepting, key_id};
 
@@ -64,6 +65,36 @@ impl World {
         let heard = peer.hear().await.unwrap().frame;
         (peer, heard)
     }
+}
+
+#[tokio::test]
+async fn hardware_that_takes_anothers_place_begins_an_epoch_though_nothing_was_ever_acknowledged() {
+    let world = World::start().await;
+    let (site, paired) = world.paired().await;
+    let empty = json!({"epoch": 0, "n": 0});
+    let answer = async |site: &Site, admission: &Admission, held: &serde_json::Value| {
+        let known: Vec<_> = admission.cloud_keys.iter().map(|key| key_id(key)).collect();
+        let mut peer = world.knock(site, admission).await.unwrap();
+        peer.hello_holding(&known, held.clone()).await;
+        let frame = peer.hear().await.unwrap().frame;
+        (frame["orders_resume_after"]["epoch"].clone(), frame["orders_epoch_reason"].clone())
+    };
+    // The same box, that has yet to hear its first welcome.
+    for _ in 0..2 {
+        assert_eq!(answer(&site, &paired, &empty).await, (json!(1), json!(null)));
+    }
+    let invited = world.invite(super::world::replacing(paired.bridge, true)).await;
+    let next = Site::new();
+    let admission = next.admission(&world.post("/bridge/v1/pair", &next.pair(&invited.code)).await);
+    assert_eq!(answer(&next, &admission, &empty).await, (json!(2), json!("receiver_behind")));
+    assert_eq!(answer(&next, &admission, &empty).await, (json!(2), json!(null)));
+    // The same box that is only paired once more shows by what it holds that it is no other.
+    let invited = world.invite(super::world::replacing(paired.bridge, true)).await;
+    let again = Site::new();
+    let admission = again.admission(&world.post("/bridge/v1/pair", &again.pair(&invited.code)).await);
+    let held = json!({"epoch": 2, "n": 0});
+    assert_eq!(answer(&again, &admission, &held).await, (json!(2), json!(null)));
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -445,8 +445,12 @@ impl Peer {
 
     /// Says hello, remembering so many orders.
     pub(crate) async fn hello_remembering(&mut self, cloud_keys: &[String], orders: u64) {
+        self.hello_holding(cloud_keys, json!({"epoch": 1, "n": orders})).await;
+    }
+
+    /// Says hello, holding the orders up to a position.
+    pub(crate) async fn hello_holding(&mut self, cloud_keys: &[String], received: Value) {
         let nothing = json!({"epoch": 1, "n": 0});
-        let received = json!({"epoch": 1, "n": orders});
         let hello = json!({
             "type": "hello", "versions": [1], "agent": "pencil 1.0", "orders_received": received,
             "reports_sent": nothing, "reports_acknowledged": nothing, "orders_limit": 1000,

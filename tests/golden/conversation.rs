@@ -113,7 +113,7 @@ fn script() -> Vec<(Party, Frame)> {
         (bridge, frame("status", 1)),
         (cloud, at(4, 2, &jobs[1])),
         (cloud, at(4, 3, &jobs[2])),
-        (cloud, at(4, 4, &Message::Cancel { job_id: ids[2] })),
+        (cloud, at(4, 4, &Message::Cancel { job_id: ids[2], ordered: None })),
         (bridge, held(StreamName::Orders, 4, 4)),
         (bridge, at(2, 10, &cancelled)),
         (bridge, at(2, 11, &doubt)),

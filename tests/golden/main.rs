@@ -125,6 +125,7 @@ fn file_of_message(message: &Message) -> &'static str {
 
 /// What version 1 has come to hold since its first files were written.
 const LATER_MESSAGES: &str = "message-job-card.encode-begin-again.json";
+const LATER_CANCELS: &str = "message-cancel-ordered.json";
 const LATER_OUTCOMES: &str = "message-outcome-card-made-here.json";
 const LATER_FRAMES: &str = "frame-inventory-override-after-deleted-card.json";
 
@@ -150,6 +151,7 @@ fn messages_are_read_as_they_were_and_written_as_they_are() {
         check(file, &messages);
     }
     check(LATER_MESSAGES, &values::later_messages());
+    check(LATER_CANCELS, &values::later_cancels());
     check(LATER_OUTCOMES, &values::later_outcomes());
 }
 
@@ -194,6 +196,7 @@ fn fields_of_a_later_peer_are_ignored_wherever_they_stand() {
     check(values::later_frames());
     check(values::messages());
     check(values::later_messages());
+    check(values::later_cancels());
     check(values::later_outcomes());
     check(values::cloud_cards());
     check(values::pair_requests());
@@ -258,6 +261,7 @@ fn no_file_is_left_over() {
         "schema.json",
         LATER_FRAMES,
         LATER_MESSAGES,
+        LATER_CANCELS,
         LATER_OUTCOMES,
     ]
     .into();

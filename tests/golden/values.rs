@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use latchd::{
     model::*,
     protocol::{
-        Envelope, EpochReason, Frame, Hello, Limit, Memory, Message, Position, Progress, PublicKey, Refused,
-        RefusedCode, Session, SigningKey, Stage, Status, StreamName, Welcome,
+        Envelope, EpochReason, Frame, Hello, Limit, Memory, Message, Ordered, Position, Progress, PublicKey,
+        Refused, RefusedCode, Session, SigningKey, Stage, Status, StreamName, Welcome,
         enrol::{Admission, Answer, CloudCard, Keys, LedgerCopy, PairRequest, RenewRequest, Waiting},
     },
 };
@@ -186,7 +186,10 @@ pub(crate) fn frames() -> Vec<Frame> {
     frames.push(refused(RefusedCode::Restarting, Some(2_750)));
     frames.extend(refused_codes().map(|code| refused(code, None)));
     frames.extend([
-        Frame::Envelope(Envelope::at(place(3, 15), &Message::Cancel { job_id: id(16).into() })),
+        Frame::Envelope(Envelope::at(
+            place(3, 15),
+            &Message::Cancel { job_id: id(16).into(), ordered: None },
+        )),
         Frame::Envelope(Envelope::loose(&Message::Acknowledgement {
             stream: StreamName::Reports,
             position: place(2, 8),
@@ -400,7 +403,7 @@ pub(crate) fn messages() -> Vec<Message> {
             job(n, system_name, if waits { Priority::Desk } else { Priority::Background }, order)
         })
         .collect();
-    messages.push(Message::Cancel { job_id: id(16).into() });
+    messages.push(Message::Cancel { job_id: id(16).into(), ordered: None });
     messages.extend(outcomes().map(Message::Outcome));
     messages.extend(resolutions().map(Message::Resolution));
     messages.extend(
@@ -415,6 +418,12 @@ pub(crate) fn later_messages() -> Vec<Message> {
     let first = messages().into_iter().next();
     let Some(Message::Job(Job { order: Order::CardEncode(card), .. })) = first else { unreachable!() };
     vec![job(16, "salto", Priority::Desk, Order::CardEncode(CardEncode { begin_again: true, ..card }))]
+}
+
+/// The same of what is taken back.
+pub(crate) fn later_cancels() -> Vec<Message> {
+    let Some(Message::Job(job)) = messages().into_iter().next() else { unreachable!() };
+    vec![Message::Cancel { job_id: job.job_id, ordered: Some(Ordered::of(&job)) }]
 }
 
 /// The same of outcomes.

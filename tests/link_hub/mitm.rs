@@ -18,7 +18,8 @@ use latchd::{
         Verdict,
     },
     protocol::{
-        Envelope, Frame, Limit, Message as Body, Position, Progress, Stage, Status, StreamName, Welcome,
+        Envelope, Frame, Limit, Message as Body, Ordered, Position, Progress, Stage, Status, StreamName,
+        Welcome,
     },
     seams::{Listener, Stream},
 };
@@ -326,7 +327,7 @@ impl Site {
                 }
                 job.job_id
             }
-            Body::Cancel { job_id } => job_id,
+            Body::Cancel { job_id, .. } => job_id,
             other => panic!("{other:?}"),
         };
         let number = job_id.0.as_u128();
@@ -387,7 +388,11 @@ async fn attacked(way: Way, kind: &'static str, attack: Attack) -> Vec<&'static 
     let site = world.soon(site).await.unwrap();
 
     let ordered = [1, 11, 21].into_iter().flat_map(|first| {
-        [Body::Job(job(first)), Body::Job(job(first + 1)), Body::Cancel { job_id: job_id(first) }]
+        [
+            Body::Job(job(first)),
+            Body::Job(job(first + 1)),
+            Body::Cancel { job_id: job_id(first), ordered: Some(Ordered::of(&job(first))) },
+        ]
     });
     // A job that is taken back before the site is known to hold it is taken back first.
     let sorted = |bodies: Vec<Body>| {

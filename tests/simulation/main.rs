@@ -8,7 +8,9 @@
 //! and says it within the time for which an agent that starts holds its jobs, at its first start or at the next one.
 //!
 //! In one of sixteen the agent is put back and told so, and the cloud soon after it and not: then it orders again what both
-//! have forgotten.
+//! have forgotten. All of that may happen more than once in a history. In one of sixteen the agent's box may be replaced by a
+//! blank one as well, which is paired anew and takes over what the cloud knows of the doors: half of these are among those
+//! where the cloud follows.
 //!
 //! `LATCHD_SEEDS=N` plays N seeds, from `LATCHD_FIRST_SEED` on; `LATCHD_SEED=S` plays one and prints its history, with
 //! `LATCHD_MUTANT=NAME` with that part broken. A seed that takes more steps than any that ends well is ended and fails.

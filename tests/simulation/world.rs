@@ -18,7 +18,7 @@ use latchd::{
     },
     model::{Job, JobId},
     seams::{Clock, Process, Random},
-    store::vfs::memory::Disk,
+    store::vfs::memory::{Disk, Image},
 };
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -131,6 +131,14 @@ struct World {
     agent_is_set_back: Arc<AtomicBool>,
     /// Likewise the cloud's; it is told in few seeds.
     cloud_is_set_back: Arc<AtomicBool>,
+    /// The agent's box was replaced by another one, which is to be paired before it starts.
+    agent_is_new: bool,
+    /// It was replaced at least once.
+    agent_was_replaced: bool,
+    /// The cloud does not know the keys of the box that replaced another, so it is paired once more.
+    pairs_again: bool,
+    /// What a box comes with.
+    blank: Image,
     /// Whose disks were filled while they had room and so the whole reserve, and not put back since.
     filled_beside_reserve: BTreeSet<Host>,
     /// The agent's disk goes back to its copy before its next start, and nobody will tell it.
@@ -202,6 +210,8 @@ impl World {
             sim_lock::sim::Simulator::new(&settings, real.clone()).unwrap()
         };
         let locks = (1..=LOCK_COUNT).map(lock).collect();
+        let agent = Side::new();
+        let blank = agent.disk.image();
         Self {
             seed,
             mutant,
@@ -209,7 +219,7 @@ impl World {
             begun: Instant::now(),
             network: Network::new(Random::seeded(seed ^ 0x6e65_7477)),
             cloud: Side::new(),
-            agent: Side::new(),
+            agent,
             cloud_clock: Clock::simulated(start),
             agent_clock: Clock::simulated(start),
             salto: Simulator::new(settings).unwrap(),
@@ -218,6 +228,10 @@ impl World {
             book: Arc::default(),
             agent_is_set_back: Arc::default(),
             cloud_is_set_back: Arc::default(),
+            agent_is_new: false,
+            agent_was_replaced: false,
+            pairs_again: false,
+            blank,
             filled_beside_reserve: BTreeSet::new(),
             agent_rolls_back: false,
             cloud_goes_back: false,

@@ -15,7 +15,7 @@ use super::{Db, desired::Told};
 use crate::{
     model::{BridgeId, Code, Job, JobId, JobState, Outcome, Report, WorkspaceId},
     protocol::{
-        Envelope, EpochReason, Memory, Message, Position,
+        Envelope, EpochReason, Memory, Message, Ordered, Position,
         stream::{self, Arrival, Resume, Sent},
     },
     store::StoreError,
@@ -153,9 +153,25 @@ impl Db {
                 Ok(Cancel::Withdrawn)
             }
             Some(Standing::Handed | Standing::Acknowledged) => {
-                self.enqueue(now, bridge, job_id, "cancel", &Message::Cancel { job_id })?;
+                let ordered = self.ordered(job_id)?;
+                self.enqueue(now, bridge, job_id, "cancel", &Message::Cancel { job_id, ordered })?;
                 Ok(Cancel::Ordered)
             }
+        }
+    }
+
+    /// What a job was, as far as it can still be read: who is erased takes what was ordered for them along.
+    fn ordered(&self, job_id: JobId) -> Result<Option<Ordered>, StoreError> {
+        let body: Option<Vec<u8>> = self
+            .connection
+            .prepare_cached("SELECT body FROM bridge_order WHERE job_id = ? AND what = 'job'")?
+            .query_row([job_id.to_string()], |row| row.get(0))
+            .optional()?;
+        let place = body_place(&job_id.to_string(), "job");
+        let Some(body) = body.and_then(|body| self.seal.open(&place, &body).ok()) else { return Ok(None) };
+        match serde_json::from_slice(&body) {
+            Ok(Message::Job(job)) => Ok(Some(Ordered::of(&job))),
+            _ => Err(StoreError::corrupt(place, "it is no job")),
         }
     }
 
@@ -221,11 +237,11 @@ impl Db {
             {
                 new_epoch(EpochReason::SenderBehind)
             }
-            // It never held an order, and nothing was handed out in this epoch: what was before was to another memory.
+            // It never held an order, and another memory may have: what was handed out, acknowledged or not, was to that one.
             Resume::Continue { .. }
                 if memory.orders_received == Position::default()
-                    && sent.last.n == 0
-                    && self.is_handed_without_a_place(bridge)? =>
+                    && (self.memory_may_be_new(bridge)?
+                        || sent.last.n == 0 && self.is_handed_without_a_place(bridge)?) =>
             {
                 new_epoch(EpochReason::ReceiverBehind)
             }
@@ -245,11 +261,29 @@ impl Db {
         if !lost.is_empty() {
             self.orders_lost(now, bridge, &lost)?;
         }
+        self.expect_memory(bridge, false)?;
         self.seen(now, bridge)?;
         self.bridge_up(now, bridge)?;
         let (orders_limit, desired) = (memory.orders_limit, Told::default());
         self.live.insert(bridge, Live { connection, orders_limit, desired });
         Ok(Meeting { orders_resume_after, orders_epoch_reason, reports_received, lost })
+    }
+
+    /// Whether an empty memory that says hello next may be another one than was met before.
+    pub(super) fn expect_memory(&self, bridge: BridgeId, may_be_new: bool) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "UPDATE bridge SET memory_may_be_new = ?2 WHERE id = ?1 AND memory_may_be_new <> ?2",
+            )?
+            .execute(params![bridge.to_string(), may_be_new])?;
+        Ok(())
+    }
+
+    fn memory_may_be_new(&self, bridge: BridgeId) -> Result<bool, StoreError> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT memory_may_be_new FROM bridge WHERE id = ?")?
+            .query_row([bridge.to_string()], |row| row.get(0))?)
     }
 
     /// A connection is gone. Nothing, if a newer one speaks for the bridge.
@@ -306,7 +340,8 @@ impl Db {
             let position = Position { epoch: number(row, 0)?, n: number(row, 1)? };
             let job_id: String = row.get(2)?;
             if row.get(5)? {
-                let cancel = Message::Cancel { job_id: parsed(&job_id, "bridge_order")? };
+                let job_id = parsed(&job_id, "bridge_order")?;
+                let cancel = Message::Cancel { job_id, ordered: self.ordered(job_id)? };
                 orders.push(Envelope::at(position, &cancel));
                 continue;
             }
@@ -560,7 +595,8 @@ impl Db {
 
     /// Numbers what is left anew. Where the bridge forgot, what it may once have known is lost: sending it again
     /// could do it twice. Where the cloud forgot, everything unfinished goes out again, and the bridge knows by the
-    /// job's id what it has had.
+    /// job's id what it has had. That it was handed out may be among what is forgotten, so from then on it counts as that:
+    /// only the bridge can say that nothing came of it.
     fn begin_epoch(
         &self,
         now: Timestamp,
@@ -569,7 +605,14 @@ impl Db {
         reason: EpochReason,
     ) -> Result<Vec<JobId>, StoreError> {
         let lost = match reason {
-            EpochReason::SenderBehind => Vec::new(),
+            EpochReason::SenderBehind => {
+                self.connection
+                    .prepare_cached(
+                        "UPDATE bridge_order SET handed = 1 WHERE bridge_id = ? AND over_at IS NULL",
+                    )?
+                    .execute([bridge.to_string()])?;
+                Vec::new()
+            }
             EpochReason::ReceiverBehind => self.handed_and_open(bridge)?,
         };
         let doubt = Outcome::unknown(Code::MemoryRestored, "the bridge has lost its memory of it");

@@ -104,6 +104,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("settled.sql"),
     include_str!("desk_codes.sql"),
     include_str!("stay_told.sql"),
+    include_str!("new_memory.sql"),
 ];
 
 /// The cloud's database.

@@ -117,7 +117,10 @@ impl Db {
     pub fn restored(&mut self) -> Result<u64, StoreError> {
         self.execute("UPDATE bridge_order SET position = NULL WHERE position IS NOT NULL", [])?;
         let unfinished = self.execute("UPDATE bridge_order SET handed = 1 WHERE over_at IS NULL", [])?;
-        self.execute("UPDATE bridge SET orders_last = 0, orders_acknowledged = 0", [])?;
+        self.execute(
+            "UPDATE bridge SET orders_last = 0, orders_acknowledged = 0, memory_may_be_new = 1",
+            [],
+        )?;
         // Every bridge is told anew what is desired.
         self.execute(
             "UPDATE bridge SET desired_epoch = desired_epoch + 1, desired_last = 0, desired_acknowledged = 0",

@@ -470,7 +470,7 @@ impl Db {
         let signer = cloud_keys.iter().find(|(_, made)| *made <= invited_at).or(cloud_keys.first());
         let (signer, _) = signer.cloned().expect("a cloud has a key from its first start on");
         let ledger = match replaces {
-            Some(bridge) => Some(self.ledger_copy(bridge, ledger_is_current)?),
+            Some(bridge) => Some(self.replace_hardware(bridge, ledger_is_current)?),
             None => None,
         };
         let revoked = self.revoke_keys(now, bridge)?;
@@ -989,6 +989,20 @@ impl Db {
             )?
             .query_row([bridge.to_string()], |row| row.get(0))?;
         Ok(count)
+    }
+
+    /// Other hardware takes a bridge's place, and begins with what is known here of the doors. An empty memory that says hello
+    /// next is not the one that was given what was handed out.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn replace_hardware(
+        &mut self,
+        bridge: BridgeId,
+        ledger_is_current: bool,
+    ) -> Result<LedgerCopy, StoreError> {
+        self.expect_memory(bridge, true)?;
+        self.ledger_copy(bridge, ledger_is_current)
     }
 
     /// A person's word that the copy is current does not stand against orders whose end is not known.

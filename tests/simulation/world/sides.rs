@@ -67,7 +67,7 @@ impl World {
         }
         self.cloud.lives += 1;
         let lives = self.cloud.lives;
-        let mutant = self.mutant;
+        let (mutant, pairs_again, now) = (self.mutant, self.pairs_again, self.cloud_clock.now());
         let start = CloudStart {
             disk: self.cloud.disk.clone(),
             reserve: move |disk: &Disk| mutant::spoil_reserve(mutant, disk, RESERVE),
@@ -77,9 +77,17 @@ impl World {
             pace: self.pace(Host::Cloud, lives),
             circles: self.circles.clone(),
             is_set_back: Arc::clone(&self.cloud_is_set_back),
-            spoil: move |db: &mut Db| mutant::spoil_cloud(mutant, db),
+            spoil: move |db: &mut Db| {
+                mutant::spoil_cloud(mutant, db)?;
+                if let Some(workspace) = db.workspace()?.filter(|_| pairs_again) {
+                    let bridge = db.the_bridge(now, workspace)?;
+                    db.replace_hardware(bridge, false)?;
+                }
+                Ok(())
+            },
         };
         self.cloud.life = start.begin().await;
+        self.pairs_again &= self.cloud.life.is_none();
         match self.cloud.life {
             Some(_) => self.note(format_args!("cloud life {lives}")),
             None => {
@@ -99,10 +107,61 @@ impl World {
         self.seed % 4 == 1 && !self.may_roll_back()
     }
 
+    /// Whether the agent's box may be replaced by another one in this seed.
+    fn is_replaced(&self) -> bool {
+        self.seed % 32 == 17 || self.seed % 32 == 25
+    }
+
     /// Whether the cloud is put back soon after the agent in this seed, to a moment soon after that which the agent was put
     /// back to, and nobody tells it: then it orders again what both have forgotten.
     pub(super) fn cloud_follows(&self) -> bool {
         self.seed % 16 == 9
+    }
+
+    /// The agent's box is gone for good, and a blank one takes its place.
+    fn replace_agent(&mut self) {
+        self.note("the agent's box is replaced");
+        self.agent.disk.restore(&self.blank);
+        self.agent.backup = None;
+        (self.agent_is_new, self.agent_was_replaced) = (true, true);
+        self.agent_is_set_back.store(false, Ordering::Relaxed);
+        self.agent_was_set_back();
+    }
+
+    /// The box that takes the agent's place is paired and takes over what the cloud knows of the doors. False where there is
+    /// no cloud that could say so.
+    async fn pair_anew(&mut self) -> bool {
+        let Some(cloud) = &self.cloud.life else { return false };
+        let bridge = cloud.bridge;
+        let Ok(copy) = cloud.db.run(move |db| db.replace_hardware(bridge, false)).await else { return false };
+        let random = self.random_of(Host::Agent, 0);
+        let seal = SealKey::new([9; 32], random.clone());
+        let rules = Rules::from(&agent_config(true));
+        // Whatever was wrong with the disk of the other one.
+        self.agent.disk.limit(None);
+        self.agent.disk.fail_syncs(0);
+        self.agent.disk.die_after(u64::MAX >> 1);
+        let mut queue = Queue::open(&self.agent.disk.storage(), seal, random, rules).unwrap();
+        queue.connection().execute_batch("BEGIN IMMEDIATE").unwrap();
+        let imported = queue.import_ledger(self.agent_clock.now(), &copy).unwrap();
+        queue.commit().unwrap();
+        self.note(format_args!("it is paired, and knows of {} rooms", imported.rooms));
+        self.agent_is_new = false;
+        true
+    }
+
+    /// What the agent knew since some moment is gone.
+    fn agent_was_set_back(&mut self) {
+        self.filled_beside_reserve.remove(&Host::Agent);
+        self.paused.lock().unwrap().clear();
+        let mut book = self.book.lock().unwrap();
+        let last = book.orders.len() as u64;
+        book.agent_restored.push(last);
+        drop(book);
+        if self.cloud_follows() {
+            self.cloud_goes_back = true;
+            self.soon(60_000, Action::PutCloudBack);
+        }
     }
 
     /// What is on the agent's disk, while no process uses it.
@@ -171,6 +230,9 @@ impl World {
         if self.agent.life.is_some() {
             return;
         }
+        if self.agent_is_new && !self.pair_anew().await {
+            return self.soon(3_000, Action::StartAgent);
+        }
         if std::mem::take(&mut self.agent_rolls_back) {
             self.roll_back().await;
         }
@@ -228,6 +290,7 @@ impl World {
             // Its bridge tells it. Where that may be set back as well, a person does, but in the seeds where it follows.
             let is_told = self.agent_is_told_of_set_backs() && !self.cloud_follows();
             self.cloud_is_set_back.store(is_told, Ordering::Relaxed);
+            self.pairs_again = self.agent_was_replaced;
             self.filled_beside_reserve.remove(&Host::Cloud);
             let mut book = self.book.lock().unwrap();
             book.cloud_restored = true;
@@ -264,17 +327,10 @@ impl World {
         if let Some(image) = self.agent.backup.clone().filter(|_| may_be_set_back && self.chance(percent)) {
             self.note("the agent's backup is put back");
             self.agent.disk.restore(&image);
-            self.filled_beside_reserve.remove(&Host::Agent);
             self.agent_is_set_back.store(true, Ordering::Relaxed);
-            self.paused.lock().unwrap().clear();
-            let mut book = self.book.lock().unwrap();
-            let last = book.orders.len() as u64;
-            book.agent_restored.push(last);
-            drop(book);
-            if self.cloud_follows() {
-                self.cloud_goes_back = true;
-                self.soon(60_000, Action::PutCloudBack);
-            }
+            self.agent_was_set_back();
+        } else if may_be_set_back && self.is_replaced() && self.chance(30) {
+            self.replace_agent();
         }
         let below = self.one(&[50, 3_000, 40_000]);
         self.soon(below, Action::StartAgent);

@@ -50,7 +50,7 @@ impl Cloud {
                 let position = envelope.position.unwrap();
                 let what = match envelope.message().unwrap() {
                     Message::Job(job) => i128::try_from(job.job_id.0.as_u128()).unwrap(),
-                    Message::Cancel { job_id } => -i128::try_from(job_id.0.as_u128()).unwrap(),
+                    Message::Cancel { job_id, .. } => -i128::try_from(job_id.0.as_u128()).unwrap(),
                     other => panic!("{other:?}"),
                 };
                 ((position.epoch, position.n), what)

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod again;
+#[path = "../queue_support/mod.rs"]
 mod queue_support;
 
 use latchd::{
@@ -134,8 +136,12 @@ impl Both {
                     let accept = |queue: &mut Queue| queue.accept(now, Some(position), job, admission, true);
                     self.site.commit(accept).unwrap();
                 }
-                Message::Cancel { job_id } => {
-                    self.site.commit(|queue| queue.cancel(at(1), Some(position), job_id)).unwrap();
+                Message::Cancel { job_id, ordered } => {
+                    let now = at(self.now);
+                    let cancel = |queue: &mut Queue| {
+                        queue.cancel_ordered(now, Some(position), job_id, ordered.as_ref())
+                    };
+                    self.site.commit(cancel).unwrap();
                 }
                 other => panic!("{other:?}"),
             }
