@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     drivers::{
         kaba_messenger::sim as messenger,
-        salto_is::sim::{Dates, Front, Options, Property, Settings, Simulator, Style},
+        salto_is::sim::{Dates, Dialect, Front, Options, Property, Settings, Simulator, Style},
         sim_lock::sim as lock,
         visionline::sim as visionline,
     },
@@ -94,6 +94,10 @@ pub struct SaltoIsArgs {
     /// How dates are written.
     #[arg(long, value_enum, default_value_t = DateForm::Minutes)]
     pub dates: DateForm,
+    /// Whose form of the protocol it speaks. Onity writes whole hours and no check byte, and refuses a start, a second
+    /// room and an encoder that is no number.
+    #[arg(long, value_enum, default_value_t = DialectForm::Salto, conflicts_with_all = ["dates", "check"])]
+    pub dialect: DialectForm,
     /// Let answers leave no faster than at this speed.
     #[arg(long)]
     pub baud: Option<NonZeroU32>,
@@ -182,6 +186,15 @@ pub enum DateForm {
     Minutes,
     /// hhDDMMYY, the old form.
     Hours,
+}
+
+/// Whose form of the protocol is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DialectForm {
+    /// SALTO SPACE, version 1.16.
+    Salto,
+    /// Onity HT22, HT24 and HT28.
+    Onity,
 }
 
 /// Runs the pretend system until SIGTERM, ctrl-c, or `quit` at its control socket.
@@ -321,6 +334,10 @@ fn settings(args: SaltoIsArgs) -> anyhow::Result<Settings> {
         dates: match args.dates {
             DateForm::Minutes => Dates::Minutes,
             DateForm::Hours => Dates::Hours,
+        },
+        dialect: match args.dialect {
+            DialectForm::Salto => Dialect::Salto,
+            DialectForm::Onity => Dialect::Onity,
         },
         max_clients: args.max_clients,
         baud: args.baud,
