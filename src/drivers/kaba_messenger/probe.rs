@@ -76,11 +76,16 @@ async fn greet(probed: &mut Probed, config: &KabaMessengerConfig, server: &Serve
 async fn describe(probed: &mut Probed, server: &Server) {
     let expected = format!("the {} operations that are known", wsdl::OPERATIONS.len());
     let (seen, verdict) = match server.ask(Ask::Get { query: "wsdl" }).await {
-        Ok(heard) if heard.status == 200 => match wsdl::compare(&heard.body) {
-            Ok(difference) if difference.is_none() => ("just these".to_owned(), Verdict::AsExpected),
-            Ok(difference) => (difference.to_string(), Verdict::Odd),
-            Err(error) => (format!("a description that cannot be read: {error}"), Verdict::Odd),
-        },
+        Ok(heard) if heard.status == 200 => {
+            if let Ok(description) = wsdl::spelled_anew(&heard.body) {
+                keep_description(probed, description);
+            }
+            match wsdl::compare(&heard.body) {
+                Ok(difference) if difference.is_none() => ("just these".to_owned(), Verdict::AsExpected),
+                Ok(difference) => (difference.to_string(), Verdict::Odd),
+                Err(error) => (format!("a description that cannot be read: {error}"), Verdict::Odd),
+            }
+        }
         Ok(heard) => (format!("HTTP {}", heard.status), Verdict::Odd),
         Err((_, why)) => (why, Verdict::Odd),
     };
@@ -138,8 +143,21 @@ fn keep(probed: &mut Probed, server: &Server, command: &Command, status: u16, bo
     });
 }
 
-/// An answer whose texts are hidden, and the values of its attributes but for namespaces; one that is not XML is hidden as a
-/// whole.
+/// Keeps the names of the operations, and nothing else of a description: it names the server in many places.
+fn keep_description(probed: &mut Probed, description: Vec<u8>) {
+    let decoded = json!({ "operation": "?wsdl", "http_status": 200 });
+    let kept = |is_ours, what: &str, bytes| Exchange {
+        is_ours,
+        what: what.to_owned(),
+        bytes,
+        decoded: decoded.clone(),
+    };
+    let answer = kept(false, "names in the answer to ?wsdl", description);
+    probed.exchanges.extend([kept(true, "?wsdl", b"wsdl".into()), answer]);
+}
+
+/// An answer whose texts are hidden but for the names of reasons, and the values of its attributes but for namespaces; one
+/// that is not XML is hidden as a whole.
 fn scrubbed(body: &[u8]) -> Vec<u8> {
     let is_xml = xml::read(body, xml::Limits::default()).is_ok();
     if !is_xml {
@@ -147,6 +165,12 @@ fn scrubbed(body: &[u8]) -> Vec<u8> {
     }
     let (mut hidden, mut in_tag, mut quote) = (Vec::with_capacity(body.len()), false, None);
     let mut is_kept = true;
+    let mut reason = 0;
+    // What version of XML it is, and in which letters: without these nobody could read it again.
+    let declared = match body.starts_with(b"<?xml ") {
+        true => body.iter().position(|byte| *byte == b'>').unwrap_or(0),
+        false => 0,
+    };
     for (at, byte) in body.iter().copied().enumerate() {
         match (byte, quote) {
             (b'<', None) => in_tag = true,
@@ -154,15 +178,28 @@ fn scrubbed(body: &[u8]) -> Vec<u8> {
             (b'"' | b'\'', None) if in_tag => {
                 quote = Some(byte);
                 let value = &body[at + 1..];
-                is_kept = value.starts_with(b"http") || value.starts_with(b"urn:");
+                let is_declaration = at < declared;
+                is_kept = is_declaration || value.starts_with(b"http") || value.starts_with(b"urn:");
             }
             (byte, Some(open)) if byte == open => quote = None,
             _ => {}
         }
-        let shows = in_tag && (quote.is_none() || is_kept);
+        let is_first = at.checked_sub(1).is_none_or(|before| !is_of_a_word(body[before]));
+        if !in_tag && is_first {
+            let word = body[at..].split(|byte| !is_of_a_word(*byte)).next().unwrap_or_default();
+            let is_reason = std::str::from_utf8(word).is_ok_and(|word| meaning(word).is_some());
+            reason = if is_reason { word.len() } else { 0 };
+        }
+        let is_in_reason = reason > 0;
+        reason = reason.saturating_sub(1);
+        let shows = (in_tag && (quote.is_none() || is_kept)) || is_in_reason;
         hidden.push(if shows { byte } else { masked(byte) });
     }
     hidden
+}
+
+fn is_of_a_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }
 
 #[cfg(test)]
@@ -170,10 +207,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_answer_only_its_tags_are_kept() {
+    fn of_an_answer_only_its_tags_and_the_names_of_reasons_are_kept() {
         let body = br#"<a xmlns="urn:x"><User>Ada</User><Id n="1">04A1</Id></a>"#;
         let hidden = br#"<a xmlns="urn:x"><User>Xxx</User><Id n="0">00X0</Id></a>"#;
         assert_eq!(scrubbed(body), hidden);
+        let declared = br#"<?xml version="1.0" encoding="utf-8"?><a b="Ada">Ada</a>"#;
+        let hidden = br#"<?xml version="1.0" encoding="utf-8"?><a b="Xxx">Xxx</a>"#;
+        assert_eq!(scrubbed(declared).escape_ascii().to_string(), hidden.escape_ascii().to_string());
+        let reasons = b"<r>RoomNumberNotFound: Ada RoomNumberNotFoundAda, EncoderMsg</r>";
+        let hidden = b"<r>RoomNumberNotFound: Xxx XxxxXxxxxxXxxXxxxxXxx, EncoderMsg</r>";
+        assert_eq!(scrubbed(reasons).escape_ascii().to_string(), hidden.escape_ascii().to_string());
         assert_eq!(scrubbed(b"<html>Ada<br>"), b"<xxxx>Xxx<xx>");
+    }
+
+    #[test]
+    fn of_a_description_only_the_operations_are_kept() {
+        let shown = br#"<d xmlns="urn:x" targetNamespace="http://tempuri.org"><portType name="Ada"><operation name="CheckOutGuest"/></portType>
+            <service><address location="http://hotel-ada.lan/x"/></service></d>"#;
+        let spelled = wsdl::spelled_anew(shown).unwrap();
+        let text = String::from_utf8(spelled.clone()).unwrap();
+        assert!(!text.contains("Ada") && !text.contains("hotel"), "{text}");
+        assert_eq!(wsdl::compare(&spelled).unwrap(), wsdl::compare(shown).unwrap());
     }
 }
