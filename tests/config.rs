@@ -8,8 +8,8 @@ use std::{
 };
 
 use latchd::config::{
-    AfterDeletedCard, AgentConfig, AnyConfig, Checkout, CloudConfig, ConfigErrors, DriverConfig, LrcConfig,
-    ProxyAt, RetentionConfig, SaltoIsConfig, SpkiPin,
+    AfterDeletedCard, AgentConfig, AnyConfig, Checkout, CheckoutOf, CloudConfig, ConfigErrors, DriverConfig,
+    LrcConfig, ProxyAt, RetentionConfig, SaltoIsConfig, SpkiPin,
 };
 
 const AGENT: &str = r#"
@@ -519,6 +519,12 @@ fn a_messenger_system_has_a_terminal_for_each_encoder_and_the_usual_margin() {
     let terminals: Vec<_> = messenger.encoders.iter().map(|it| it.terminal.as_str()).collect();
     assert_eq!((terminals, messenger.terminal.as_deref()), (vec!["1", "12"], None));
     assert_eq!((messenger.answer_margin.as_secs(), messenger.site_name.as_str()), (30, "MAIN"));
+    // Whose stay a check-out ends goes by who else makes cards.
+    assert_eq!(messenger.checkout_of, CheckoutOf::Room);
+    let shared = with(MESSENGER, "exclusive = true", "exclusive = false");
+    let shared = agent(&format!("{AGENT}{shared}")).unwrap();
+    let DriverConfig::KabaMessenger(shared) = &shared.systems[1].driver else { panic!("another make") };
+    assert_eq!(shared.checkout_of, CheckoutOf::FirstGuest);
     assert_eq!(config.systems[1].door_count(), 4);
 }
 
@@ -536,6 +542,11 @@ fn mistakes_about_a_messenger_system_are_told_with_the_way_out() {
         "product = \"community\"",
         &["interface document is needed", "ask dormakaba", "probe_only"],
     );
+    let shared = with(MESSENGER, "exclusive = true", "exclusive = false\ncheckout_of = \"room\"");
+    let told_of_it = told(agent(&format!("{AGENT}{shared}")));
+    for wanted in ["system[1].checkout_of", "checkout_of = \"first_guest\"", "`exclusive = true`"] {
+        assert!(told_of_it.contains(wanted), "{wanted:?} is missing in: {told_of_it}");
+    }
     check(product, "product = \"saflock\"", &["did you mean \"saflok\"?"]);
     check(product, &format!("{product}\nprobe_only = true"), &["for Community alone"]);
     check("url = \"http://10.0.0.7/MessengerPMSService.asmx\"", "", &["system[1].url", "mandatory"]);

@@ -172,6 +172,57 @@ fn the_readmes_command_tells_every_chapter_and_leaves_nothing_behind() {
     demo.left_nothing(&[]);
 }
 
+/// Tells the story of another system: how often each label stands there, and what it says it cannot do.
+fn tells(system: &str, counts: [(&str, usize); 5], cannot: &[&str]) {
+    let mut demo = Demo::start(["demo", "--once", "--system", system]);
+    let status = demo.ended();
+    let told = demo.told();
+    assert!(status.success(), "{told}{}", demo.errors());
+    assert_eq!(chapters(&told), CHAPTERS, "{told}");
+    assert_eq!(told.lines().last(), Some(LAST), "{told}");
+    let lines =
+        |label: &str| told.lines().filter(|line| line.trim_start().starts_with(label)).collect::<Vec<_>>();
+    for (label, count) in counts {
+        assert_eq!(lines(label).len(), count, "{label}: {told}");
+    }
+    let said = lines("cannot");
+    assert_eq!(said.len(), cannot.len(), "{said:?}");
+    for (said, what) in said.iter().zip(cannot) {
+        assert!(said.contains(what), "{said}");
+    }
+    demo.left_nothing(&[]);
+}
+
+#[test]
+fn visionline_tells_the_same_stay_and_says_what_it_cannot_do() {
+    let counts = [("written", 10), ("now open", 7), ("refused", 1), ("told", 0), ("freed", 0)];
+    tells("visionline", counts, &["no command that changes a stay", "free 101", "no serial cable"]);
+}
+
+#[test]
+fn ambiance_changes_stays_and_frees_rooms_and_has_no_cable() {
+    let counts = [("written", 10), ("now open", 7), ("refused", 1), ("told", 1), ("freed", 1)];
+    tells("ambiance", counts, &["no serial cable"]);
+}
+
+#[test]
+fn onity_tells_all_of_it_in_whole_hours_on_a_server_that_takes_nothing_else() {
+    let counts = [("written", 11), ("now open", 7), ("refused", 1), ("told", 1), ("condition", 1)];
+    tells("onity", counts, &[]);
+}
+
+#[test]
+fn a_folder_that_was_kept_of_another_system_is_refused_by_name() {
+    let kept = tempfile::tempdir().unwrap();
+    let keep = kept.path().to_str().unwrap();
+    fs::write(kept.path().join("system"), "salto").unwrap();
+    let mut demo = Demo::start(["demo", "--once", "--keep", keep, "--system", "onity"]);
+    assert_eq!(demo.ended().code(), Some(1));
+    let errors = demo.errors();
+    assert!(errors.contains("--system salto") && errors.contains("another folder"), "{errors}");
+    demo.left_nothing(&[]);
+}
+
 #[test]
 fn a_failing_property_fails_the_demo_which_names_the_step_and_keeps_databases_and_logs() {
     let kept = tempfile::tempdir().unwrap();

@@ -46,6 +46,7 @@ async fn the_first_card_of_a_stay_is_a_new_booking_of_the_stay_in_its_room() {
     assert_eq!(success.written, Some(Written::Proven));
     let facts = success.card.unwrap();
     assert_eq!((facts.serial, facts.overrode), (None, Some(true)));
+    assert_eq!(facts.printed_start, Some(at("2026-11-21T14:00:00Z")));
     assert_eq!(facts.printed_end, Some(at("2026-11-24T10:00:00Z")));
 
     assert!(asked.starts_with("POST /lens/MessengerPMSService.asmx HTTP/1.1\r\n"), "{asked}");
@@ -71,7 +72,8 @@ async fn a_further_card_just_like_the_first_is_a_duplicate_and_any_other_a_stay_
     };
     // Nothing is remembered of the stay: the further card says its own dates and doors.
     let (performed, asked) = site.perform(further(now.clone()), SUCCESS).await;
-    assert_eq!(success(performed).card.unwrap().overrode, Some(false));
+    let facts = success(performed).card.unwrap();
+    assert_eq!((facts.overrode, facts.printed_start), (Some(false), None), "it opens at once");
     assert!(
         asked.contains("<t:AddSharedGuest ") && asked.contains("ID>L-84711/101/0000002a</t:R"),
         "{asked}"

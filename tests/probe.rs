@@ -15,11 +15,12 @@ use latchd::{
         visionline::{codec as visionline_codec, sim as visionline},
     },
     seams::SystemNet,
+    sim::control::Client,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     process::Command,
     time::timeout,
@@ -283,21 +284,167 @@ async fn messenger_is_asked_in_order_and_no_name_or_password_is_recorded() {
         .into_iter()
         .filter(|(vector, _)| vector["direction"] == "bridge->server")
         .map(|(vector, bytes)| {
+            let operation = vector["decoded"]["operation"].as_str().unwrap().to_owned();
             let text = String::from_utf8(bytes).unwrap();
-            assert!(
-                text.contains("PASSWORD") && !text.contains("sesame") && !text.contains(">pms<"),
-                "{text}"
-            );
-            vector["decoded"]["operation"].as_str().unwrap().to_owned()
+            assert!(!text.contains("sesame") && !text.contains(">pms<"), "{text}");
+            // The description is asked for without a name.
+            assert!(operation == "?wsdl" || text.contains("PASSWORD"), "{text}");
+            operation
         })
         .collect();
-    assert_eq!(asked, ["HelloWorldTest", "PublishFaultList"]);
+    assert_eq!(asked, ["HelloWorldTest", "?wsdl", "PublishFaultList"]);
     // Whoever is not let in is told so, and what to mend.
     fs::write(site.path().join("password"), "wrong").unwrap();
     let (code, told) = probe(site.path(), &[]).await;
     says(&told, &["FAIL greet the service", "mend `user` and `password_file`"]);
     assert_eq!(code, 2);
     front.close().await;
+}
+
+/// Plays a record at a port of its own, by the program.
+struct Played {
+    child: tokio::process::Child,
+    tcp: String,
+    control: Client,
+    _folder: TempDir,
+}
+
+impl Played {
+    async fn start(record: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_latchd"))
+            .args(["sim", "script"])
+            .arg(record)
+            .arg("--dir")
+            .arg(folder.path())
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let said = timeout(LONG_ENOUGH, said.next_line()).await.unwrap().unwrap().unwrap();
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let control = Client::connect(Path::new(said["control"].as_str().unwrap())).await.unwrap();
+        Self { child, tcp: said["tcp"].as_str().unwrap().to_owned(), control, _folder: folder }
+    }
+
+    /// Whatever it says to somebody who asks for what was not recorded.
+    async fn says(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.tcp).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut said = Vec::new();
+        // A reset is an end as well.
+        let _ = timeout(LONG_ENOUGH, stream.read_to_end(&mut said)).await.expect("it hangs up");
+        said
+    }
+
+    async fn refused(&mut self) -> Vec<Value> {
+        self.control.send("ledger").await.unwrap()["refused"].as_array().unwrap().clone()
+    }
+
+    async fn end(mut self) {
+        self.control.send("quit").await.unwrap();
+        assert!(timeout(LONG_ENOUGH, self.child.wait()).await.unwrap().unwrap().success());
+    }
+}
+
+/// Probes a system and records it, plays the record, and probes that: it has to be told the same, at another address.
+/// Somebody who asks for something else is then told nothing of the record but `refusal`.
+async fn is_played_again(
+    kind: &str,
+    section: impl Fn(&str) -> String,
+    address: &str,
+    more: &[&str],
+    unrecorded: &[u8],
+    refusal: &[u8],
+) {
+    let first = site(kind, &section(address));
+    let recorded = first.path().join("record.json");
+    let words_of = |told: &str, address: &str| {
+        let lines = told.lines().filter(|line| !line.starts_with("recorded in"));
+        words(&lines.collect::<Vec<_>>().join(" ")).replace(address, "ADDRESS")
+    };
+    let record = [more, &["--record", recorded.to_str().unwrap()]].concat();
+    let (code, told) = probe(first.path(), &record).await;
+    assert_eq!(code, 0, "{kind}: {told}");
+
+    let mut played = Played::start(&recorded).await;
+    // Twice: once the record is over, it begins again.
+    for _ in 0..2 {
+        let again = site(kind, &section(&played.tcp));
+        let (code, told_again) = probe(again.path(), more).await;
+        assert_eq!(words_of(&told_again, &played.tcp), words_of(&told, address), "{kind}");
+        assert_eq!(code, 0, "{kind}");
+    }
+    assert_eq!(played.refused().await, [Value::Null; 0], "{kind}");
+    let said = played.says(unrecorded).await;
+    assert!(said.starts_with(refusal), "{kind}: {}", said.escape_ascii());
+    assert!(!said.windows(7).any(|it| it == b"Success"), "{kind}: {}", said.escape_ascii());
+    assert_eq!(played.refused().await.len(), 1, "{kind}");
+    played.end().await;
+}
+
+#[tokio::test]
+async fn a_record_of_salto_is_played_byte_for_byte_and_nothing_else_is_answered() {
+    let simulator = salto::Simulator::new(salto::Settings::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options =
+        salto::Options { folder: folder.path().into(), pty: false, tcp: Some(ANY.parse().unwrap()) };
+    let front = salto::Front::open(simulator.clone(), options).await.unwrap();
+    simulator.command("place boss staff on 1").await.unwrap();
+    let address = front.places().tcp.unwrap().to_string();
+    // A poll as it was recorded, and behind it a card that was not.
+    let card = [&[0x05][..], &frame("CN1|1|R|101||||12||1500211126|1230251126|LATCHD||||1")].concat();
+    is_played_again("salto_is", salto_section, &address, &["--encoder", "1"], &card, &[0x06]).await;
+    front.close().await;
+}
+
+#[tokio::test]
+async fn a_record_of_visionline_is_played_byte_for_byte_and_nothing_else_is_answered() {
+    // In a record every digit is 0, and so is the encoder's name.
+    let property = visionline::Property { encoders: vec!["0".into()], ..visionline::Property::default() };
+    let settings = visionline::Settings { property, ..visionline::Settings::default() };
+    let simulator = visionline::Simulator::new(settings).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = visionline::Options { folder: folder.path().into(), tcp: ANY.parse().unwrap() };
+    let front = visionline::Front::open(simulator.clone(), &SystemNet, options).await.unwrap();
+    let address = front.places().tcp.to_string();
+    simulator.command("place ada on 0").await.unwrap();
+    let mut desk = TcpStream::connect(&address).await.unwrap();
+    desk.write_all(b"CCA;AM1;EA0;GR101;CO209911241100;NC01;\r\n").await.unwrap();
+    // Written when the answer is here.
+    while timeout(LONG_ENOUGH, desk.read_u8()).await.unwrap().unwrap() != b'\n' {}
+    drop(desk);
+    let section =
+        |address: &str| format!("line = {{ tcp = \"{address}\" }}\nencoders = [\"0\"]\nrooms = [\"101\"]");
+    let card = b"CCA;AM1;EA0;GR102;CO209911241100;NC01;\r\n";
+    is_played_again("visionline", section, &address, &["--encoder", "0"], card, b"").await;
+    front.close().await;
+}
+
+#[tokio::test]
+async fn a_record_of_messenger_is_played_by_what_is_asked_and_nothing_else_is_answered() {
+    let simulator = messenger::Simulator::new(messenger::Settings::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = messenger::Options { folder: folder.path().into(), tcp: ANY.parse().unwrap() };
+    let front = messenger::Front::open(simulator.clone(), &SystemNet, options).await.unwrap();
+    let address = front.places().tcp.to_string();
+    let booking = b"POST /x HTTP/1.1\r\nContent-Length: 35\r\n\r\n<t:CheckOutGuest></t:CheckOutGuest>";
+    is_played_again("kaba_messenger", messenger_section, &address, &[], booking, b"HTTP/1.1 404 ").await;
+    front.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_record_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("record.json");
+    fs::write(&file, "[]").unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_latchd")).args(["sim", "script"]).arg(&file).output().await.unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    says(&errors, &["record.json", "the record is empty"]);
 }
 
 /// Somebody else at the port: says something or nothing, and holds the line or not.

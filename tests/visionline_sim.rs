@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::{Timestamp, civil::date};
 use latchd::{
-    config::{AgentConfig, DriverConfig},
+    config::{AgentConfig, DriverConfig, VisionlineConfig},
     drivers::{
         Driver, Line, Past, Performed, Work,
         visionline::{
@@ -22,6 +22,7 @@ use latchd::{
     },
     protocol::Stage,
     seams::{Clock, MemoryNet, Net, Random},
+    sim::Pty,
 };
 use serde_json::Value;
 use tokio::{
@@ -232,6 +233,72 @@ async fn the_drivers_bytes_are_refused_once_they_are_broken() {
     assert_eq!(site.say(&intact).await, "CCA;EA1;RC0;SR04A1B2C3D4E580FF;\r\n");
 }
 
+/// Over a pseudo-terminal, which keeps neither speed nor parity.
+#[tokio::test]
+async fn over_a_serial_line_cards_are_made_and_read_one_after_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("visionline.tty");
+    let port = Pty::open(&link).unwrap();
+    let now = at("2026-11-20T08:00:00Z");
+    let simulator = Simulator::new(Settings { starts_at: Some(now), ..Settings::default() }).unwrap();
+    let serving = simulator.clone();
+    let server = tokio::spawn(async move { serving.serve_serial(port).await });
+    let mut config = config(&Property::default());
+    config.line.tcp = None;
+    config.line.serial = Some(link);
+    let net = MemoryNet::default();
+    let site = Site { driver: start(&net, &config, now), simulator, net, server };
+    site.ready().await;
+    assert_eq!(site.driver.lanes().len(), 1, "one line for all encoders");
+
+    site.tell("place ada on 1").await;
+    assert_eq!(site.encode("101", Treatment::Override).await, "succeeded");
+    let Some(CardSeen::Guest { rooms, valid: true, .. }) = site.read().await else { panic!("not seen") };
+    assert_eq!(rooms, ["101"]);
+    site.tell("remove 1").await;
+    site.tell("place ben on 1").await;
+    // A frame that was refused is sent again, and one card is written.
+    site.tell("fault nak").await;
+    assert_eq!(site.encode("101", Treatment::Join).await, "succeeded");
+    assert_eq!(site.written().await, 2);
+    site.tell("clock set 2026-11-22T10:00").await;
+    assert_eq!(site.openers("101").await, ["ada", "ben"]);
+    site.tell("fault error 41").await;
+    assert_eq!(site.encode("102", Treatment::Override).await, "failed no_card");
+    assert_eq!(site.written().await, 2);
+    let wire = site.tell("wire").await;
+    let kinds = wire["wire"].as_array().unwrap().iter().map(|entry| entry["kind"].as_str().unwrap());
+    assert!(!kinds.clone().any(|kind| kind == "bad_block"), "{wire}");
+    assert_eq!(kinds.filter(|kind| *kind == "NAK").count(), 1, "{wire}");
+}
+
+/// What a client says that knows nothing but bytes.
+#[tokio::test]
+async fn a_block_whose_check_is_wrong_is_refused_and_the_next_one_heard() {
+    let simulator = Simulator::new(Settings::default()).unwrap();
+    let (mut ours, theirs) = tokio::io::duplex(4096);
+    let serving = simulator.clone();
+    let server = tokio::spawn(async move { serving.serve_serial(theirs).await });
+    simulator.command("fault error 41").await.unwrap();
+    for (block, said) in [
+        (&b"\x02CCB;AM1;EA1;00\x03"[..], &b"\x15"[..]),
+        (&block("CCB;AM1;EA1;")[..], &b"\x06\x02CCB;EA1;RC41;"[..]),
+    ] {
+        ours.write_all(block).await.unwrap();
+        let mut heard = vec![0; said.len()];
+        timeout(PATIENCE, ours.read_exact(&mut heard)).await.unwrap().unwrap();
+        assert_eq!(heard.escape_ascii().to_string(), said.escape_ascii().to_string());
+    }
+    drop(ours);
+    timeout(PATIENCE, server).await.unwrap().unwrap();
+}
+
+/// STX, a text, its check in two capital hex digits, ETX.
+fn block(text: &str) -> Vec<u8> {
+    let check = text.bytes().fold(2, |sum: u8, byte| sum ^ byte);
+    format!("\u{2}{text}{check:02X}\u{3}").into_bytes()
+}
+
 #[tokio::test]
 async fn the_simulators_own_section_configures_the_driver() {
     let property = Property::default();
@@ -267,15 +334,7 @@ impl Site {
         let listener = net.listen(ADDRESS.parse().unwrap()).await.unwrap();
         let serving = simulator.clone();
         let server = tokio::spawn(async move { serving.accept(listener).await });
-        let driver = Visionline::start_over(
-            Arc::new(net.clone()),
-            &config,
-            SystemName::new("front").unwrap(),
-            jiff::tz::TimeZone::get("Europe/Oslo").unwrap(),
-            Past::Answered,
-            Clock::simulated(now),
-            Random::seeded(7),
-        );
+        let driver = start(&net, &config, now);
         let site = Self { simulator, driver, net, server };
         site.ready().await;
         site
@@ -336,7 +395,19 @@ impl Site {
     }
 }
 
-fn config(property: &Property) -> latchd::config::VisionlineConfig {
+fn start(net: &MemoryNet, config: &VisionlineConfig, now: Timestamp) -> Visionline {
+    Visionline::start_over(
+        Arc::new(net.clone()),
+        config,
+        SystemName::new("front").unwrap(),
+        jiff::tz::TimeZone::get("Europe/Oslo").unwrap(),
+        Past::Answered,
+        Clock::simulated(now),
+        Random::seeded(7),
+    )
+}
+
+fn config(property: &Property) -> VisionlineConfig {
     let head = "[site]\nname = \"House\"\ntime_zone = \"Europe/Oslo\"\n[storage]\nfolder = \"s\"\n";
     let text = format!("{head}{}", property.agent_section("front", ADDRESS));
     let mut config =

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     agent::admin::{JobDetail, JobLine, Request, Response},
     model::{
-        DoorName, JobId, JobState, Kind, LaneName, Origin, Outcome, Priority, Refusal, Report, Treatment,
-        Verdict,
+        CardFacts, DoorName, JobId, JobState, Kind, LaneName, Origin, Outcome, Priority, Refusal, Report,
+        Treatment, Verdict,
     },
     seams::Random,
 };
@@ -361,9 +361,20 @@ fn reported(report: &Report) -> String {
     };
     let why = match &report.outcome {
         Outcome::Failed(why) | Outcome::Unknown(why) | Outcome::Expired(why) => refusal(why),
-        Outcome::Succeeded(_) | Outcome::Cancelled | Outcome::Superseded => String::new(),
+        Outcome::Succeeded(success) => success.card.as_ref().map_or_else(String::new, printed),
+        Outcome::Cancelled | Outcome::Superseded => String::new(),
     };
     head + &why
+}
+
+/// What stands on a card that was written: a system's clock may be coarser than what was ordered.
+fn printed(card: &CardFacts) -> String {
+    let start = card.printed_start.map(|start| format!(" from {start}")).unwrap_or_default();
+    let end = card.printed_end.map(|end| format!(" until {end}")).unwrap_or_default();
+    match start.is_empty() && end.is_empty() {
+        true => String::new(),
+        false => format!("  Printed on the card: it opens{start}{end}\n"),
+    }
 }
 
 fn refusal(why: &Refusal) -> String {
@@ -378,6 +389,21 @@ mod tests {
         agent::admin::Step,
         model::{Code, EncoderName, SystemName},
     };
+
+    #[test]
+    fn what_is_printed_on_a_card_is_told_with_its_outcome() {
+        let time = |text: &str| Some(text.parse().unwrap());
+        let told = |printed_start, printed_end| {
+            printed(&CardFacts { printed_start, printed_end, ..CardFacts::default() })
+        };
+        let (start, end) = (time("2026-11-22T12:00:00Z"), time("2026-11-24T11:00:00Z"));
+        assert_eq!(
+            told(start, end),
+            "  Printed on the card: it opens from 2026-11-22T12:00:00Z until 2026-11-24T11:00:00Z\n"
+        );
+        assert_eq!(told(None, end), "  Printed on the card: it opens until 2026-11-24T11:00:00Z\n");
+        assert_eq!(told(None, None), "");
+    }
 
     fn detail() -> JobDetail {
         let time = |text: &str| text.parse().unwrap();

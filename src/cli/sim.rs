@@ -21,11 +21,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     drivers::{
         kaba_messenger::sim as messenger,
-        salto_is::sim::{Dates, Front, Options, Property, Settings, Simulator, Style},
+        salto_is::sim::{Dates, Dialect, Front, Options, Property, Settings, Simulator, Style},
         sim_lock::sim as lock,
         visionline::sim as visionline,
     },
     seams::{Clock, SystemNet},
+    sim::script::{self, Script},
 };
 
 /// Runs a pretend system: doors, cards and encoders in memory, on a real serial port or TCP port.
@@ -54,6 +55,12 @@ pub enum System {
     /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
     /// command a line: `echo help | socat - UNIX-CONNECT:DIR/messenger.ctl`.
     Messenger(MessengerArgs),
+    /// A record of `latchd probe --record`, played back at a TCP port: what was recorded is answered byte for byte, and
+    /// whatever else is asked is refused.
+    ///
+    /// Prints one line of JSON that says where it is reached. At the control socket (`DIR/script.ctl`), `ledger` tells what
+    /// was refused.
+    Script(ScriptArgs),
     /// Keypad locks over TCP, each with its table of slots, its clock, its ledger and its door.
     ///
     /// Prints one line of JSON that says where they are reached. Everything else is done at the control socket, one
@@ -94,6 +101,10 @@ pub struct SaltoIsArgs {
     /// How dates are written.
     #[arg(long, value_enum, default_value_t = DateForm::Minutes)]
     pub dates: DateForm,
+    /// Whose form of the protocol it speaks. Onity writes whole hours and no check byte, and refuses a start, a second
+    /// room and an encoder that is no number.
+    #[arg(long, value_enum, default_value_t = DialectForm::Salto, conflicts_with_all = ["dates", "check"])]
+    pub dialect: DialectForm,
     /// Let answers leave no faster than at this speed.
     #[arg(long)]
     pub baud: Option<NonZeroU32>,
@@ -142,6 +153,20 @@ pub struct MessengerArgs {
     pub clock: Option<Timestamp>,
 }
 
+/// A record that is played back.
+#[derive(Debug, Args)]
+pub struct ScriptArgs {
+    /// The record.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Where clients are accepted; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub tcp: SocketAddr,
+    /// Folder of the control socket. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
 /// Pretend keypad locks.
 #[derive(Debug, Args)]
 pub struct LockArgs {
@@ -184,6 +209,15 @@ pub enum DateForm {
     Hours,
 }
 
+/// Whose form of the protocol is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DialectForm {
+    /// SALTO SPACE, version 1.16.
+    Salto,
+    /// Onity HT22, HT24 and HT28.
+    Onity,
+}
+
 /// Runs the pretend system until SIGTERM, ctrl-c, or `quit` at its control socket.
 ///
 /// # Errors
@@ -194,7 +228,28 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         System::Visionline(args) => visionline(args).await,
         System::Messenger(args) => messenger(args).await,
         System::Lock(args) => locks(args).await,
+        System::Script(args) => play(args).await,
     }
+}
+
+async fn play(args: ScriptArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (folder, _removed_at_the_end) = folder(args.dir.as_deref())?;
+    let text =
+        std::fs::read_to_string(&args.file).with_context(|| format!("read {}", args.file.display()))?;
+    let script = Script::read(&text).with_context(|| format!("play {}", args.file.display()))?;
+    let front = script::Front::open(script, &SystemNet, script::Options { folder, tcp: args.tcp }).await?;
+    println!("{}", serde_json::to_string(front.places())?);
+    std::io::stdout().flush()?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = front.ended() => {}
+    }
+    front.close().await;
+    Ok(())
 }
 
 async fn locks(args: LockArgs) -> anyhow::Result<()> {
@@ -321,6 +376,10 @@ fn settings(args: SaltoIsArgs) -> anyhow::Result<Settings> {
         dates: match args.dates {
             DateForm::Minutes => Dates::Minutes,
             DateForm::Hours => Dates::Hours,
+        },
+        dialect: match args.dialect {
+            DialectForm::Salto => Dialect::Salto,
+            DialectForm::Onity => Dialect::Onity,
         },
         max_clients: args.max_clients,
         baud: args.baud,

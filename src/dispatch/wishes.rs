@@ -180,8 +180,12 @@ impl Dispatch {
                 Ok(changed) => changed,
                 Err(refused) => return Ok(Err(refused)),
             };
-            let admit = |order: &LocalOrder| admit(&drivers, &order.job.system, &order.job.order);
-            if let Some(refusal) = changed.orders.iter().find_map(|order| admit(order).err()) {
+            // What the site's own rules refuse is no grant either: nobody would ever be let in by it.
+            let judge = |order: &LocalOrder| {
+                let admission = admit(&drivers, &order.job.system, &order.job.order);
+                queue.judge(now, order, admission.as_ref())
+            };
+            if let Some(refusal) = changed.orders.iter().find_map(|order| judge(order).err()) {
                 return Ok(Err(GrantRefused::NotTaken(refusal)));
             }
             queue.make_grant(now, &changed.grant, &by)?;

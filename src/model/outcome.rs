@@ -131,6 +131,10 @@ pub struct CardFacts {
     /// The window as the card carries it, where the system's clock is coarser than ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub printed_end: Option<Timestamp>,
+    /// When the card begins to open, as it carries it, where that is to come: the system's clock may be coarser than ours.
+    /// Absent where it opens at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub printed_start: Option<Timestamp>,
 }
 
 /// What a read card shows.

@@ -155,8 +155,8 @@ impl Queue {
         self.count_moved(row, row.state, "")
     }
 
-    /// The lane of a removal that may be done.
-    fn judge(
+    /// The lane of an order of this site's that the configuration lets through.
+    pub(crate) fn judge(
         &self,
         now: Timestamp,
         order: &LocalOrder,

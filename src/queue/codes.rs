@@ -158,7 +158,18 @@ impl Queue {
             .ids("SELECT job_id FROM job WHERE slot IS NOT NULL AND ended_at IS NULL", [])?
             .into_iter()
             .collect();
-        jobs.extend(self.all_slots()?.iter().flat_map(Slot::put_by));
+        self.each_slot(|slot| match slot {
+            Ok(slot) => {
+                jobs.extend(slot.put_by());
+                Ok(())
+            }
+            // A device refuses a PIN that it has already.
+            Err(error @ (StoreError::Sealed(_) | StoreError::Corrupt { .. })) => {
+                tracing::warn!(error = error.chain(), "what a device may hold cannot be read any more");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        })?;
         let mut held = BTreeMap::<_, Vec<_>>::new();
         for job_id in jobs {
             let Some((system, put)) = self.put_of(job_id)? else { continue };
@@ -315,7 +326,8 @@ impl Queue {
         let pin = there.map_or(Ok(None), |job_id| self.pin_put_by(job_id))?;
         if let Some(job_id) = slot.at_work {
             // The cloud takes over what a desk gave out by ordering it once more.
-            if pin.is_none() || self.pin_put_by(job_id)? != pin {
+            let being_put = self.pin_put_by(job_id)?;
+            if being_put.is_some() && being_put != pin {
                 return Ok(standing(CodeState::BeingSet, job_id));
             }
         }
@@ -607,6 +619,27 @@ mod tests {
         desk.cloud_orders(&grant, "front", Private::new("4829"), desk.now);
         begin(&mut desk);
         assert_eq!(desk.standings(&grant), [(CodeState::BeingSet, None)], "it may be another by now");
+    }
+
+    #[test]
+    fn a_pin_that_is_being_taken_out_is_not_told_as_being_set() {
+        let mut desk = Desk::new();
+        let grant = desk.make(&["front"]);
+        desk.works("front", done);
+        desk.revoke(&grant);
+        desk.queue.claim(desk.now, &lane("front")).unwrap().unwrap();
+        assert_eq!(desk.standings(&grant), [(CodeState::Set, Some(pin_of(&grant)))], "until it is gone");
+    }
+
+    #[test]
+    fn a_slot_that_cannot_be_read_any_more_keeps_no_desk_from_giving_out_codes() {
+        let mut desk = Desk::new();
+        desk.make(&["front"]);
+        desk.works("front", done);
+        desk.queue.connection.execute("UPDATE slot SET body = zeroblob(64)", []).unwrap();
+        let other = desk.make(&["back"]);
+        desk.works("back", done);
+        assert_eq!(desk.pins_of("back"), [pin_of(&other).expose().to_owned()]);
     }
 
     #[test]

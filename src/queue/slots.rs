@@ -590,17 +590,26 @@ impl Queue {
 
     /// Every slot that was ever ordered and not forgotten since.
     pub(super) fn all_slots(&self) -> Result<Vec<Slot>, StoreError> {
-        let mut statement = self.connection.prepare_cached("SELECT slot, body FROM slot ORDER BY slot")?;
-        let mut rows = statement.query([])?;
         let mut slots = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (index, sealed): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
-            slots.push(self.unseal(&place(&index), &sealed)?);
-        }
+        self.each_slot(|slot| slot.map(|slot| slots.push(slot)))?;
         slots.sort_by(|a: &Slot, b: &Slot| {
             (&a.system, &a.device, &a.key).cmp(&(&b.system, &b.device, &b.key))
         });
         Ok(slots)
+    }
+
+    /// Hands out every slot, or why it cannot be read, in no order that means anything.
+    pub(super) fn each_slot(
+        &self,
+        mut take: impl FnMut(Result<Slot, StoreError>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT slot, body FROM slot ORDER BY slot")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (index, sealed): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
+            take(self.unseal(&place(&index), &sealed))?;
+        }
+        Ok(())
     }
 
     fn slot_of_row(&self, row: &Row) -> Result<Option<([u8; 32], Slot)>, StoreError> {

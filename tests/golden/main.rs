@@ -127,6 +127,7 @@ fn file_of_message(message: &Message) -> &'static str {
 const LATER_MESSAGES: &str = "message-job-card.encode-begin-again.json";
 const LATER_CANCELS: &str = "message-cancel-ordered.json";
 const LATER_OUTCOMES: &str = "message-outcome-card-made-here.json";
+const OUTCOMES_TO_COME: &str = "message-outcome-printed-start.json";
 const LATER_FRAMES: &str = "frame-inventory-override-after-deleted-card.json";
 
 fn by_file<T>(values: Vec<T>, file: impl Fn(&T) -> &'static str) -> BTreeMap<&'static str, Vec<T>> {
@@ -153,6 +154,7 @@ fn messages_are_read_as_they_were_and_written_as_they_are() {
     check(LATER_MESSAGES, &values::later_messages());
     check(LATER_CANCELS, &values::later_cancels());
     check(LATER_OUTCOMES, &values::later_outcomes());
+    check(OUTCOMES_TO_COME, &values::outcomes_to_come());
 }
 
 #[test]
@@ -263,6 +265,7 @@ fn no_file_is_left_over() {
         LATER_MESSAGES,
         LATER_CANCELS,
         LATER_OUTCOMES,
+        OUTCOMES_TO_COME,
     ]
     .into();
     known.extend(values::frames().iter().map(file_of_frame));

@@ -441,6 +441,17 @@ pub(crate) fn later_outcomes() -> Vec<Message> {
     [true, false].map(|made_here| Message::Outcome(report(read(seen(made_here))))).to_vec()
 }
 
+/// The same of cards whose time is to come, as a lock system prints it that writes whole hours.
+pub(crate) fn outcomes_to_come() -> Vec<Message> {
+    let card = CardFacts {
+        printed_end: Some(at("20:00:00")),
+        printed_start: Some(at("14:00:00")),
+        ..CardFacts::default()
+    };
+    let written = Success { written: Some(Written::Proven), card: Some(card), ..Success::default() };
+    vec![Message::Outcome(report(Outcome::Succeeded(written)))]
+}
+
 /// The same of frames.
 pub(crate) fn later_frames() -> Vec<Frame> {
     let mut inventory = inventories().next().unwrap();
@@ -482,6 +493,7 @@ fn outcomes() -> impl Iterator<Item = Report> {
             serial: Some("04A1B2C3D4E5F6".into()),
             overrode: Some(true),
             printed_end: Some(at("20:00:00")),
+            printed_start: None,
         }),
         ..Success::default()
     };

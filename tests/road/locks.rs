@@ -312,3 +312,27 @@ fn a_door_that_was_opened_or_not_at_a_lock_that_is_gone_is_in_doubt_until_a_pers
     assert_eq!(state(&site, &job), "succeeded");
     assert_eq!(keypads.done("lock-1", "unlocked").len(), 1, "it is not opened again");
 }
+
+#[test]
+fn a_desk_makes_no_grant_whose_code_the_site_itself_forbids() {
+    let (mut site, keypads) =
+        with_locks("24h", "[limits]\nforbidden_kinds = [\"device.unlock\"]\nvalidity_days = 30\n");
+    site.grant("Ada", "stay-1", &["101"]);
+    site.knows_its_grants();
+    site.cloud().kill();
+    let words =
+        ["grant", "create", "--name", "Ida", "--door", "lock-1", "--key", "ida", "--code", "--by", "Kari"];
+    // Without an end, and with one that is too far away.
+    let far = after(40 * 24 * 3600).to_string();
+    for more in [&[][..], &["--to", &far]] {
+        let told = site.refused(&[&words[..], more].concat());
+        assert!(told.contains("site_validity_limit"), "{told}");
+        let there = site.told_json(&["grant", "list"]).to_string();
+        assert!(!there.contains("ida"), "{there}");
+    }
+    assert!(keypads.keys("lock-1").is_empty());
+    let near = after(24 * 3600).to_string();
+    let made = site.told_json(&[&words[..], &["--to", &near]].concat());
+    let pin = made["codes"][0]["code"].as_str().unwrap();
+    assert!(keypads.opens("lock-1", pin));
+}

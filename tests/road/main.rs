@@ -13,6 +13,7 @@ mod doctor;
 mod doors;
 mod frames;
 mod happy;
+mod hours;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod keypads;
 mod kill;

@@ -110,6 +110,28 @@ fn a_stay_at_messenger_begins_is_joined_and_is_checked_out_with_all_who_joined()
 }
 
 #[test]
+fn what_is_odd_about_a_service_is_a_warning_until_it_is_mended_and_cards_are_made_all_the_same() {
+    let mut site = site_of("messenger", "");
+    let remarked = |site: &Site| {
+        let conditions = site.status()["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["code"] == "messenger_differs")
+    };
+    assert_eq!(remarked(&site), None);
+    site.control("set wsdl-without ExtendCheckOut");
+    site.restart_agent();
+    site.healthy();
+    let remark = until("the remark is shown", || remarked(&site));
+    assert_eq!(remark["severity"], "warning", "{remark}");
+    assert!(remark["message"].as_str().unwrap().contains("lacks ExtendCheckOut"), "{remark}");
+    site.made("jane", "stay-1", &["101"]);
+    assert_eq!(site.openers("101"), ["jane"]);
+    site.control("set wsdl-without nothing");
+    site.restart_agent();
+    site.healthy();
+    until("the service is compared again", || remarked(&site).is_none().then_some(()));
+}
+
+#[test]
 fn a_stay_at_visionline_begins_is_joined_and_its_deleted_grants_say_until_when_their_cards_open() {
     let site = site_of("visionline", "");
     let janes = site.made("jane", "stay-1", &["101", "pool"]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use latchd::{
     drivers::{Driver, Work, salto_is::SaltoIs},
-    model::{CardEncode, DoorName, Order, ReservationKey, StayModify, Treatment, Window},
+    model::{CardEncode, CardFacts, DoorName, Order, ReservationKey, StayModify, Treatment, Window},
 };
 
 use crate::{desk::*, memory::Site};
@@ -29,13 +29,18 @@ fn unchecked(fields: &str) -> Vec<u8> {
     bytes
 }
 
-/// What an order comes to, if these are the bytes of its command.
+/// The end that is told of a card, if these are the bytes of an order's command.
 async fn done(dialect: &str, work: Work, command: &[u8], answer: &str) -> Option<Timestamp> {
+    told(dialect, work, command, answer).await.and_then(|card| card.printed_end)
+}
+
+/// What is told of a card.
+async fn told(dialect: &str, work: Work, command: &[u8], answer: &str) -> Option<CardFacts> {
     let mut site = Site::open_with(dialect).await;
     let mut server = site.accept().await;
     ready(&site.driver).await;
     let performed = perform(&site.driver, work, server.serve(command, answer)).await;
-    success(performed).card.and_then(|card| card.printed_end)
+    success(performed).card
 }
 
 /// How an order ends of which no byte may leave, and what its driver says before.
@@ -123,6 +128,30 @@ async fn salto_in_whole_hours_opens_within_what_was_granted_or_in_all_of_it() {
     let hour = override_with(CardEncode { window: hour, ..card() });
     let inside = "dialect = \"salto_hours\"\nhour_rounding = \"inside\"";
     assert_eq!(refused(inside, hour).await, "failed bad_dates");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_was_rounded_is_told_as_it_is_printed() {
+    let granted = Window::new(at("2026-11-21T13:30:00Z"), Some(at("2026-11-24T10:30:00Z"))).unwrap();
+    let to_come = override_with(CardEncode { window: granted, ..card() });
+    for (rounding, start, end, opens_at) in [
+        ("inside", "15211126", "11241126", "2026-11-21T14:00:00Z"),
+        ("outside", "14211126", "12241126", "2026-11-21T13:00:00Z"),
+    ] {
+        let command = frame(&format!("CN1|1|E|101||||12||{start}|{end}|BRIDGE||||1"));
+        let dialect = format!("dialect = \"salto_hours\"\nhour_rounding = \"{rounding}\"");
+        let card = told(&dialect, to_come.clone(), &command, "CN1|1").await.unwrap();
+        assert_eq!(card.printed_start, Some(at(opens_at)), "{rounding}");
+    }
+    // In minutes: the seconds are gone.
+    let seconds = Window::new(at("2026-11-21T13:30:59Z"), Some(at("2026-11-24T10:30:00Z"))).unwrap();
+    let work = override_with(CardEncode { window: seconds, ..card() });
+    let command = frame("CN1|1|E|101||||12||1430211126|1130241126|BRIDGE||||1");
+    let card = told("", work, &command, "CN1|1").await.unwrap();
+    assert_eq!(card.printed_start, Some(at("2026-11-21T13:30:00Z")));
+    // Once it has come, no start stands on the wire, and the card opens at once.
+    let card = told(ONITY, override_with(begun("2026-11-24T10:00:00Z")), ONITY_FIRST, "CN|1").await.unwrap();
+    assert_eq!(card.printed_start, None);
 }
 
 const AMADEUS: &str = "dialect = \"amadeus_st40\"";

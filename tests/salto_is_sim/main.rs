@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic, in its helpers too")]
 
 mod faults;
+mod onity;
 mod vectors;
 
 use std::time::Duration;

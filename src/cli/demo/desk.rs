@@ -196,7 +196,7 @@ impl Story<'_> {
 
     /// Shows which doors each card opens at this moment, and that it is no other one. Nobody tries them for it.
     pub(super) async fn now_open(&self, expected: &[(&str, &[&str])]) -> anyhow::Result<()> {
-        let answer = self.property.control("doors").await?;
+        let answer = self.property.control("ledger").await?;
         let doors = answer["doors"].as_object().cloned().unwrap_or_default();
         let mut opened: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (door, cards) in &doors {

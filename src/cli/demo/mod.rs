@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "the story is told on the terminal")]
 
 mod desk;
+mod house;
 mod http;
 mod property;
 mod story;
@@ -27,6 +28,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use self::house::House;
 use self::{http::Api, property::Property};
 use crate::agent::pairing;
 
@@ -40,6 +42,9 @@ const ZONE: &str = "Europe/Oslo";
 /// See the whole road on this machine: cloud, agent and a pretend property.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
+    /// Which access system the property has.
+    #[arg(long, value_enum, default_value_t = House::Salto)]
+    pub system: House,
     /// Leave after the story; the exit code says whether every step held.
     #[arg(long)]
     pub once: bool,
@@ -83,11 +88,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
 /// Starts the three processes and tells the story.
 async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> anyhow::Result<CloudSaid> {
     println!("latchd demo: a property, its agent and its cloud, three processes on this machine");
-    let (sim, property) = start_property(folder).await?;
+    args.system.claim(folder)?;
+    let (sim, property) = start_property(folder, args.system).await?;
     processes.push(Process { name: "property", child: sim });
     let (cloud, said) = start_cloud(folder).await?;
     processes.push(Process { name: "cloud", child: cloud });
-    let config = write_agent_config(folder, &said, &property)?;
+    let config = write_agent_config(folder, &said, &args.system.sections(folder, &property)?)?;
     let was_kept = folder.join("agent").join(pairing::FILE).exists();
     let paired = match was_kept {
         true => "as it was when this folder was kept".to_owned(),
@@ -97,7 +103,8 @@ async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> a
     };
     let agent = start_agent(folder, &config)?;
     processes.push(Process { name: "agent", child: agent });
-    println!("  property    SALTO SPACE, simulated: serial {} and TCP {}", property.tty, property.tcp);
+    let serial = property.tty.as_ref().map_or_else(String::new, |tty| format!("serial {tty} and "));
+    println!("  property    {}, simulated: {serial}TCP {}", args.system.title(), property.tcp);
     println!("  cloud       {} (its own certificate authority)", said.api);
     println!("  agent       dials {} by itself", said.bridges);
     println!("  paired      {paired}");
@@ -110,7 +117,7 @@ async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> a
     let api = Api::new(&said.api, &said.ca_file, key)?;
     let zone = TimeZone::get(ZONE)?;
     let told = tokio::select! {
-        told = story::tell(&api, &property, &zone, was_kept) => told,
+        told = story::tell(args.system, &api, &property, &zone, was_kept) => told,
         early = one_ends(processes) => Err(early),
     };
     if let Err(error) = told {
@@ -192,16 +199,17 @@ struct CloudSaid {
     api_key_file: PathBuf,
 }
 
-async fn start_property(folder: &Path) -> anyhow::Result<(Child, Property)> {
+async fn start_property(folder: &Path, house: House) -> anyhow::Result<(Child, Property)> {
     let place = folder.join("property");
     std::fs::create_dir_all(&place)?;
     let mut command = latchd()?;
-    command.args(["sim", "salto-is", "--pty", "--tcp", "127.0.0.1:0", "--dir"]).arg(&place);
+    command.arg("sim").args(house.simulator()).args(["--tcp", "127.0.0.1:0", "--dir"]).arg(&place);
     let (child, said) = start(folder, "property", command).await?;
     let text = |key: &str| {
         said[key].as_str().map(str::to_owned).with_context(|| format!("the simulator says no {key}"))
     };
-    let property = Property { tty: text("tty")?, tcp: text("tcp")?, control: text("control")?.into() };
+    let tty = house.has_serial_line().then(|| text("tty")).transpose()?;
+    let property = Property { tty, tcp: text("tcp")?, control: text("control")?.into() };
     Ok((child, property))
 }
 
@@ -224,30 +232,13 @@ async fn start_cloud(folder: &Path) -> anyhow::Result<(Child, CloudSaid)> {
     Ok((child, said))
 }
 
-fn write_agent_config(folder: &Path, said: &CloudSaid, property: &Property) -> anyhow::Result<PathBuf> {
+fn write_agent_config(folder: &Path, said: &CloudSaid, systems: &str) -> anyhow::Result<PathBuf> {
     let config = folder.join("latchd.toml");
-    let rooms =
-        |first: u32| (first..first + 10).map(|room| format!("\"{room}\"")).collect::<Vec<_>>().join(", ");
-    let system = |name: &str, line: String, encoder: &str, rooms: String, common: &str| {
-        format!(
-            "\n[[system]]\nname = \"{name}\"\nkind = \"salto_is\"\nexclusive = true\nline = {{ {line} }}\n\
-             encoders = [\"{encoder}\"]\nrooms = [{rooms}]\n{common}"
-        )
-    };
     let text = format!(
         "stop_deadline = \"2s\"\n\n[site]\nname = \"Demo House\"\ntime_zone = \"{ZONE}\"\n\n\
          [cloud]\nurl = \"{}\"\n\n\
-         [storage]\nfolder = \"agent\"\n\n[admin]\nsocket = \"agent.sock\"\n{}{}",
+         [storage]\nfolder = \"agent\"\n\n[admin]\nsocket = \"agent.sock\"\n{systems}",
         said.bridges,
-        system(
-            "house",
-            format!("serial = \"{}\"", property.tty),
-            "1",
-            rooms(101),
-            "common = [{ name = \"pool\", authorisation = 1 }]\ncheckout = \"last_grant\"\n\
-             after_deleted_card = \"override\"\n"
-        ),
-        system("annex", format!("tcp = \"{}\"", property.tcp), "2", rooms(201), ""),
     );
     std::fs::write(&config, text)?;
     Ok(config)

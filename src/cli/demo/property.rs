@@ -9,12 +9,12 @@ use tokio::{
     net::UnixStream,
 };
 
-/// How long an order may take to reach its encoder, in milliseconds.
-const CARD_WAIT: u32 = 30_000;
+/// How often an order is waited for until it reaches its encoder; a simulator waits up to ten seconds each time.
+const CARD_WAITS: u32 = 4;
 
 /// Where the simulated property can be reached.
 pub(super) struct Property {
-    pub(super) tty: String,
+    pub(super) tty: Option<String>,
     pub(super) tcp: String,
     pub(super) control: PathBuf,
 }
@@ -37,6 +37,12 @@ impl Property {
 
     /// Waits until an encoder waits for a card.
     pub(super) async fn waits_for_card(&self, encoder: &str) -> anyhow::Result<()> {
-        self.control(&format!("wait card-wait {encoder} within {CARD_WAIT}")).await.map(drop)
+        let wait = format!("wait card-wait {encoder}");
+        for _ in 1..CARD_WAITS {
+            if self.control(&wait).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.control(&wait).await.map(drop)
     }
 }

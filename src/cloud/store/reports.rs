@@ -550,7 +550,8 @@ fn facts(outcome: &Outcome) -> Option<CardFacts> {
 /// The window as the card carries it.
 fn printed(ordered: Window, facts: Option<&CardFacts>) -> Window {
     let end = facts.and_then(|facts| facts.printed_end).or(ordered.ends_at());
-    Window::new(ordered.starts_at(), end).unwrap_or(ordered)
+    let start = facts.and_then(|facts| facts.printed_start).unwrap_or(ordered.starts_at());
+    Window::new(start, end).unwrap_or(ordered)
 }
 
 /// Until when a card opens that may have been written before as well: the later of both.

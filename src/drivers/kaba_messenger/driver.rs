@@ -354,6 +354,13 @@ impl KabaMessenger {
         let (room, _common) = self.doors(card)?;
         let begins = treatment == Treatment::Override;
         let printed_end = self.wall.end_of(like.check_out);
+        let start = match &command {
+            Command::CreateNewBooking { key, .. } | Command::AddSharedGuest { key, .. } => {
+                (!like.opens_at_once).then_some(key.check_in)
+            }
+            _ => None,
+        };
+        let printed_start = start.and_then(|start| self.wall.start_of(start));
         if begins {
             self.first_cards.forget(room.as_str());
         }
@@ -363,7 +370,8 @@ impl KabaMessenger {
                 if begins {
                     self.first_cards.note(room.as_str(), like);
                 }
-                let card = Some(CardFacts { serial: None, overrode: Some(begins), printed_end });
+                let card =
+                    Some(CardFacts { serial: None, overrode: Some(begins), printed_end, printed_start });
                 let written = Some(Written::Proven);
                 Performed::Ended(Outcome::Succeeded(Success { written, card, ..Success::default() }))
             }

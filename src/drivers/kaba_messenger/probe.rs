@@ -76,11 +76,16 @@ async fn greet(probed: &mut Probed, config: &KabaMessengerConfig, server: &Serve
 async fn describe(probed: &mut Probed, server: &Server) {
     let expected = format!("the {} operations that are known", wsdl::OPERATIONS.len());
     let (seen, verdict) = match server.ask(Ask::Get { query: "wsdl" }).await {
-        Ok(heard) if heard.status == 200 => match wsdl::compare(&heard.body) {
-            Ok(difference) if difference.is_none() => ("just these".to_owned(), Verdict::AsExpected),
-            Ok(difference) => (difference.to_string(), Verdict::Odd),
-            Err(error) => (format!("a description that cannot be read: {error}"), Verdict::Odd),
-        },
+        Ok(heard) if heard.status == 200 => {
+            if let Ok(description) = wsdl::spelled_anew(&heard.body) {
+                keep_description(probed, description);
+            }
+            match wsdl::compare(&heard.body) {
+                Ok(difference) if difference.is_none() => ("just these".to_owned(), Verdict::AsExpected),
+                Ok(difference) => (difference.to_string(), Verdict::Odd),
+                Err(error) => (format!("a description that cannot be read: {error}"), Verdict::Odd),
+            }
+        }
         Ok(heard) => (format!("HTTP {}", heard.status), Verdict::Odd),
         Err((_, why)) => (why, Verdict::Odd),
     };
@@ -138,8 +143,21 @@ fn keep(probed: &mut Probed, server: &Server, command: &Command, status: u16, bo
     });
 }
 
-/// An answer whose texts are hidden, with its comments and instructions, and the values of its attributes but for
-/// namespaces; one that is not XML is hidden as a whole.
+/// Keeps the names of the operations, and nothing else of a description: it names the server in many places.
+fn keep_description(probed: &mut Probed, description: Vec<u8>) {
+    let decoded = json!({ "operation": "?wsdl", "http_status": 200 });
+    let kept = |is_ours, what: &str, bytes| Exchange {
+        is_ours,
+        what: what.to_owned(),
+        bytes,
+        decoded: decoded.clone(),
+    };
+    let answer = kept(false, "names in the answer to ?wsdl", description);
+    probed.exchanges.extend([kept(true, "?wsdl", b"wsdl".into()), answer]);
+}
+
+/// An answer whose texts are hidden but for the names of reasons, with its comments and instructions, and the values of its
+/// attributes but for namespaces; one that is not XML is hidden as a whole.
 fn scrubbed(body: &[u8]) -> Vec<u8> {
     let is_xml = xml::read(body, xml::Limits::default()).is_ok();
     if !is_xml {
@@ -147,15 +165,21 @@ fn scrubbed(body: &[u8]) -> Vec<u8> {
     }
     let mut hidden = Vec::with_capacity(body.len());
     let mut rest = body;
+    // What version of XML it is, and in which letters: without these nobody could read it again.
+    if body.starts_with(b"<?xml ") {
+        let length = body.iter().position(|byte| *byte == b'>').map_or(0, |at| at + 1);
+        hidden.extend(&body[..length]);
+        rest = &body[length..];
+    }
     while let Some(&first) = rest.first() {
-        let (length, shows) = match first {
+        let (length, is_tag) = match first {
             b'<' => piece(rest),
             _ => (rest.iter().position(|byte| *byte == b'<').unwrap_or(rest.len()), false),
         };
-        let (now, later) = rest.split_at(length.min(rest.len()));
-        match shows {
+        let (now, later) = rest.split_at(length);
+        match is_tag {
             true => tag(now, &mut hidden),
-            false => hidden.extend(now.iter().copied().map(masked)),
+            false => words(now, &mut hidden),
         }
         rest = later;
     }
@@ -212,20 +236,52 @@ fn is_of_a_namespace(before: &[u8]) -> bool {
     name == b"xmlns" || name.starts_with(b"xmlns:")
 }
 
+/// Text, with every word hidden that is no name of a reason, and no mark of what is text as it stands.
+fn words(text: &[u8], hidden: &mut Vec<u8>) {
+    const AS_IT_STANDS: &[u8] = b"<![CDATA[";
+    let text = text.strip_prefix(AS_IT_STANDS).inspect(|_| hidden.extend(AS_IT_STANDS)).unwrap_or(text);
+    for word in text.chunk_by(|one, other| is_of_a_word(*one) && is_of_a_word(*other)) {
+        match std::str::from_utf8(word).is_ok_and(|word| meaning(word).is_some()) {
+            true => hidden.extend(word),
+            false => hidden.extend(word.iter().copied().map(masked)),
+        }
+    }
+}
+
+fn is_of_a_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn of_an_answer_only_its_tags_are_kept() {
+    fn of_an_answer_only_its_tags_and_the_names_of_reasons_are_kept() {
         let body = br#"<a xmlns="urn:x"><User>Ada</User><Id n="1>">04A1</Id></a>"#;
         let hidden = br#"<a xmlns="urn:x"><User>Xxx</User><Id n="0>">00X0</Id></a>"#;
         assert_eq!(scrubbed(body), hidden);
         let body =
             b"<a:b xmlns:a='urn:a' x='http://Ada'><!-- Ada > --><?a Ada?><c><![CDATA[<Ada> 4]]></c></a:b>";
         let hidden =
-            b"<a:b xmlns:a='urn:a' x='xxxx://Xxx'><!-- Xxx > --><?x Xxx?><c><![XXXXX[<Xxx> 0]]></c></a:b>";
+            b"<a:b xmlns:a='urn:a' x='xxxx://Xxx'><!-- Xxx > --><?x Xxx?><c><![CDATA[<Xxx> 0]]></c></a:b>";
         assert_eq!(scrubbed(body), hidden);
+        let declared = br#"<?xml version="1.0" encoding="utf-8"?><a b="Ada">Ada</a>"#;
+        let hidden = br#"<?xml version="1.0" encoding="utf-8"?><a b="Xxx">Xxx</a>"#;
+        assert_eq!(scrubbed(declared).escape_ascii().to_string(), hidden.escape_ascii().to_string());
+        let reasons = b"<r>RoomNumberNotFound: Ada RoomNumberNotFoundAda, EncoderMsg</r>";
+        let hidden = b"<r>RoomNumberNotFound: Xxx XxxxXxxxxxXxxXxxxxXxx, EncoderMsg</r>";
+        assert_eq!(scrubbed(reasons).escape_ascii().to_string(), hidden.escape_ascii().to_string());
         assert_eq!(scrubbed(b"<html>Ada<br>"), b"<xxxx>Xxx<xx>");
+    }
+
+    #[test]
+    fn of_a_description_only_the_operations_are_kept() {
+        let shown = br#"<d xmlns="urn:x" targetNamespace="http://tempuri.org"><portType name="Ada"><operation name="CheckOutGuest"/></portType>
+            <service><address location="http://hotel-ada.lan/x"/></service></d>"#;
+        let spelled = wsdl::spelled_anew(shown).unwrap();
+        let text = String::from_utf8(spelled.clone()).unwrap();
+        assert!(!text.contains("Ada") && !text.contains("hotel"), "{text}");
+        assert_eq!(wsdl::compare(&spelled).unwrap(), wsdl::compare(shown).unwrap());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use crate::drivers::xml::{self, XmlError};
+use crate::drivers::xml::{self, Element, XmlError};
 
 /// The operations of the description that this driver was written from.
 pub const OPERATIONS: [&str; 22] = [
@@ -82,9 +82,7 @@ fn shown(name: &str) -> String {
 /// When it is not XML.
 pub fn compare(wsdl: &[u8]) -> Result<Difference, XmlError> {
     let root = xml::read(wsdl, xml::Limits::default())?;
-    let ports = root.all().filter(|it| it.name == "portType");
-    let operations = ports.flat_map(|port| port.children.iter().filter(|it| it.name == "operation"));
-    let found: BTreeSet<&str> = operations.filter_map(|operation| operation.attribute("name")).collect();
+    let found = operations(&root);
     let known = BTreeSet::from(OPERATIONS);
     let owned = |names: Vec<&&str>| names.into_iter().map(|name| (*name).to_owned()).collect();
     Ok(Difference {
@@ -95,4 +93,31 @@ pub fn compare(wsdl: &[u8]) -> Result<Difference, XmlError> {
             .filter(|namespace| *namespace != "http://tempuri.org")
             .map(str::to_owned),
     })
+}
+
+fn operations(root: &Element) -> BTreeSet<&str> {
+    let ports = root.all().filter(|it| it.name == "portType");
+    let operations = ports.flat_map(|port| port.children.iter().filter(|it| it.name == "operation"));
+    operations.filter_map(|operation| operation.attribute("name")).collect()
+}
+
+/// A description that says of another one which operations it has, and in the known namespace or in none; it names no server.
+///
+/// # Errors
+/// When the other one is not XML.
+pub fn spelled_anew(wsdl: &[u8]) -> Result<Vec<u8>, XmlError> {
+    let root = xml::read(wsdl, xml::Limits::default())?;
+    let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let operations = operations(&root).into_iter().filter(is_name);
+    let operations: String = operations.map(|name| format!("<w:operation name=\"{name}\"/>")).collect();
+    let namespace = match root.attribute("targetNamespace") {
+        Some("http://tempuri.org") => " targetNamespace=\"http://tempuri.org\"",
+        Some(_) => " targetNamespace=\"urn:another\"",
+        None => "",
+    };
+    Ok(format!(
+        "<w:definitions xmlns:w=\"http://schemas.xmlsoap.org/wsdl/\"{namespace}><w:portType>{operations}</w:portType>\
+         </w:definitions>"
+    )
+    .into_bytes())
 }

@@ -22,7 +22,7 @@ pub(super) mod orders;
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::tz::TimeZone;
+use jiff::{civil, tz::TimeZone};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep},
@@ -194,6 +194,10 @@ impl SaltoIs {
             }
             _ => None,
         };
+        let start = match &command {
+            Command::WriteCard(write) => write.start,
+            _ => None,
+        };
         let writes = command.writes();
         let held = self.converse(command, &work.order, progress).await;
         if let (
@@ -215,7 +219,7 @@ impl SaltoIs {
                 Performed::Ended(Outcome::Failed(refusal))
             }
             Held::Came(Came::Doubt(refusal)) => Performed::Ended(Outcome::Unknown(refusal)),
-            Held::Came(Came::Done(fields)) => Performed::Ended(self.done(&work, &fields)),
+            Held::Came(Came::Done(fields)) => Performed::Ended(self.done(&work, start, &fields)),
             Held::Lost if writes => Performed::Ended(Outcome::unknown(
                 Code::AgentStopped,
                 "the line's task ended while the command was under way; it may have been done",
@@ -309,7 +313,8 @@ impl SaltoIs {
         }
     }
 
-    fn done(&self, work: &Work, fields: &[String]) -> Outcome {
+    /// What an answered command comes to; `start` is the one that stood in it.
+    fn done(&self, work: &Work, start: Option<civil::DateTime>, fields: &[String]) -> Outcome {
         let success = match &work.order {
             Order::CardEncode(card) => Success {
                 written: Some(Written::Proven),
@@ -317,6 +322,7 @@ impl SaltoIs {
                     serial: answer::serial(fields).map(String::from),
                     overrode: Some(work.treatment == Treatment::Override),
                     printed_end: self.printed_end(card).ok().and_then(|end| self.wall.end_of(end)),
+                    printed_start: start.and_then(|start| self.wall.start_of(start)),
                 }),
                 ..Success::default()
             },

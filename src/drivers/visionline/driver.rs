@@ -280,7 +280,7 @@ impl Visionline {
             return performed;
         }
         let before = self.last_cards.note(card.access_method_id, &make);
-        let (encoder, end) = (make.encoder.clone(), make.end);
+        let (encoder, start, end) = (make.encoder.clone(), make.start, make.end);
         let came = self.converse(Command::MakeCard(make), card_wait(card.card_wait_seconds), progress).await;
         match came {
             Came::NothingSent(refusal) => {
@@ -300,6 +300,7 @@ impl Visionline {
                         serial,
                         overrode: Some(treatment == Treatment::Override),
                         printed_end: self.wall.end_of(end),
+                        printed_start: start.and_then(|start| self.wall.start_of(start)),
                     }),
                     ..Success::default()
                 }))

@@ -169,10 +169,11 @@ fn line(items: &[String], bytes: &[u8], used: usize) -> (usize, Vec<u8>) {
     (used, text)
 }
 
-/// Kept are commands, result codes, and the names of all other items.
+/// Kept are commands, result codes, the mode of answering that we ask for, and the names of all other items.
 fn scrubbed_item(item: &str) -> String {
     match item.get(..2) {
         Some("CC" | "RC") => item.to_owned(),
+        Some("AM") if item == "AM1" => item.to_owned(),
         Some(name) => format!("{name}{}", masked_text(&item[2..])),
         None => masked_text(item),
     }
@@ -193,6 +194,7 @@ mod tests {
             b"CCB;EA7;RC0;GR1207;CO202611241130;GNLovelace, Ada;SR04A1;\r\n",
             b"CCB;EA0;RC0;GR0000;CO000000000000;GNXxxxxxxx, Xxx;SR00X0;\r\n",
         );
+        check(b"CCB;AM1;EA7;SR?;\r\n", b"CCB;AM1;EA0;SR?;\r\n");
         check(b"CCB;EA7;RC0;GNAda;", b"CCB;EA0;RC0;GNXxx;");
         check(b"SSH-2.0-Ada", b"XXX-0.0-Xxx");
     }

@@ -8,6 +8,10 @@ use jiff::civil::DateTime;
 const SYMBOLS: &str = r"123456789abcdefghijklmnopqrstuvwxyz!#$%&()*+,-./:;<=>?@[\]^_{}";
 /// Longest operator name and print line.
 const LINE: usize = 24;
+/// Longest operator name of Onity's.
+const ONITY_OPERATOR: usize = 20;
+/// Onity's fields for magnetic tracks, and how long each may be.
+const ONITY_TRACKS: [(usize, usize); 2] = [(12, 62), (13, 14)];
 
 /// How times are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,6 +21,16 @@ pub enum Dates {
     Minutes,
     /// `hhDDMMYY`, the old form.
     Hours,
+}
+
+/// Whose form of the protocol the server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// SALTO SPACE, version 1.16.
+    #[default]
+    Salto,
+    /// Onity HT22, HT24 and HT28.
+    Onity,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +74,7 @@ pub(super) struct Modify {
 #[error("{0}")]
 pub(super) struct Syntax(pub &'static str);
 
-pub(super) fn parse(fields: &[String], dates: Dates) -> Result<Command, Syntax> {
+pub(super) fn parse(fields: &[String], dates: Dates, dialect: Dialect) -> Result<Command, Syntax> {
     let field = |n: usize| fields.get(n).map_or("", String::as_str);
     if fields.iter().any(|field| field.chars().any(char::is_control)) {
         return Err(Syntax("control character in a field"));
@@ -71,7 +85,7 @@ pub(super) fn parse(fields: &[String], dates: Dates) -> Result<Command, Syntax> 
         "LT" => {
             at_most(3)?;
             let ejects = eject(field(2))?;
-            Ok(Command::Read { encoder: required(field(1), "no encoder")?, ejects })
+            Ok(Command::Read { encoder: encoder(field(1), dialect)?, ejects })
         }
         "CO" => {
             at_most(3)?;
@@ -88,11 +102,11 @@ pub(super) fn parse(fields: &[String], dates: Dates) -> Result<Command, Syntax> 
                 expiry: date(field(3), dates)?,
             }))
         }
-        said => encode(said, fields, dates).map(Command::Encode),
+        said => encode(said, fields, dates, dialect).map(Command::Encode),
     }
 }
 
-fn encode(said: &str, fields: &[String], dates: Dates) -> Result<Encode, Syntax> {
+fn encode(said: &str, fields: &[String], dates: Dates, dialect: Dialect) -> Result<Encode, Syntax> {
     let field = |n: usize| fields.get(n).map_or("", String::as_str);
     let (copy, count) = match (said.strip_prefix("CN"), said.strip_prefix("CC")) {
         (Some(count), _) => (false, count),
@@ -108,15 +122,34 @@ fn encode(said: &str, fields: &[String], dates: Dates) -> Result<Encode, Syntax>
     let ejects = eject(field(2))?;
     required(field(3), "no main room")?;
     let rooms = (3..=6).map(field).filter(|room| !room.is_empty()).map(str::to_owned).collect();
-    if (11..=14).any(|n| field(n).chars().count() > LINE) {
-        return Err(Syntax("operator or print line longer than 24"));
+    let is_longer = |(n, most): (usize, usize)| field(n).chars().count() > most;
+    match dialect {
+        Dialect::Salto => {
+            if (11..=14).any(|n| is_longer((n, LINE))) {
+                return Err(Syntax("operator or print line longer than 24"));
+            }
+        }
+        Dialect::Onity => {
+            if (4..=6).any(|n| !field(n).is_empty()) {
+                return Err(Syntax("a second room: a card of this system opens one"));
+            }
+            if !field(9).is_empty() {
+                return Err(Syntax("a start: a card of this system opens at once"));
+            }
+            if is_longer((11, ONITY_OPERATOR)) {
+                return Err(Syntax("operator longer than 20"));
+            }
+            if ONITY_TRACKS.into_iter().any(is_longer) {
+                return Err(Syntax("track 1 longer than 62 or track 2 longer than 14"));
+            }
+        }
     }
     let granted = numbers(field(7))?;
     let denied = numbers(field(8))?;
     Ok(Encode {
         said: said.to_owned(),
         copy,
-        encoder: required(field(1), "no encoder")?,
+        encoder: encoder(field(1), dialect)?,
         ejects,
         rooms,
         authorisations: granted.difference(&denied).copied().collect(),
@@ -136,6 +169,14 @@ fn required(text: &str, missing: &'static str) -> Result<String, Syntax> {
         "" => Err(Syntax(missing)),
         text => Ok(text.to_owned()),
     }
+}
+
+fn encoder(name: &str, dialect: Dialect) -> Result<String, Syntax> {
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    if dialect == Dialect::Onity && !is_number {
+        return Err(Syntax("the encoder is no client number"));
+    }
+    required(name, "no encoder")
 }
 
 fn eject(text: &str) -> Result<bool, Syntax> {
@@ -203,13 +244,13 @@ mod tests {
     }
 
     fn refused(text: &str, why: &str) {
-        assert_eq!(parse(&fields(text), Dates::Minutes).unwrap_err().0, why, "{text}");
+        assert_eq!(parse(&fields(text), Dates::Minutes, Dialect::Salto).unwrap_err().0, why, "{text}");
     }
 
     #[test]
     fn a_full_check_in_is_read_field_by_field() {
         let text = "CN1|1|E|101|102||104|12a!|2|1500211126|1100241126|BRIDGE||||2";
-        let Ok(Command::Encode(encode)) = parse(&fields(text), Dates::Minutes) else {
+        let Ok(Command::Encode(encode)) = parse(&fields(text), Dates::Minutes, Dialect::Salto) else {
             panic!("not read");
         };
         assert_eq!(encode.rooms, ["101", "102", "104"]);
@@ -245,13 +286,13 @@ mod tests {
     #[test]
     fn the_old_form_has_hours_only_and_is_written_back_so() {
         let text = "CC|1|R|101||||||15211126|11241126";
-        let Ok(Command::Encode(encode)) = parse(&fields(text), Dates::Hours) else {
+        let Ok(Command::Encode(encode)) = parse(&fields(text), Dates::Hours, Dialect::Salto) else {
             panic!("not read");
         };
         assert!(encode.copy);
         assert_eq!(written(encode.expiry.unwrap(), Dates::Hours), "11241126");
         assert_eq!(written(encode.start.unwrap(), Dates::Minutes), "1500211126");
-        assert!(parse(&fields("CN|1|R|101||||||1500211126"), Dates::Hours).is_err());
+        assert!(parse(&fields("CN|1|R|101||||||1500211126"), Dates::Hours, Dialect::Salto).is_err());
     }
 
     proptest! {
@@ -261,8 +302,13 @@ mod tests {
             fields in proptest::collection::vec("[ERT0-9]{0,10}|.{0,30}", 0..20),
         ) {
             let fields: Vec<String> = std::iter::once(command).chain(fields).collect();
-            for dates in [Dates::Minutes, Dates::Hours] {
-                let _any_verdict = parse(&fields, dates);
+            let forms = [
+                (Dates::Minutes, Dialect::Salto),
+                (Dates::Hours, Dialect::Salto),
+                (Dates::Hours, Dialect::Onity),
+            ];
+            for (dates, dialect) in forms {
+                let _any_verdict = parse(&fields, dates, dialect);
             }
         }
     }

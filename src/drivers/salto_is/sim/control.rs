@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     cards::{Kind, Shut},
+    command::Dialect,
     faults::FaultError,
     property::AgentLine,
     server::{Line, Simulator},
@@ -357,7 +358,12 @@ impl Simulator {
                 Line::Tcp => state.address.map(AgentLine::Tcp),
             };
             let at = at.ok_or(CommandError::NoLine(line))?;
-            Ok(json!({ "toml": state.property.agent_section("salto", at) }))
+            let section = state.property.agent_section("salto", at);
+            let dialect = match state.dialect {
+                Dialect::Salto => "",
+                Dialect::Onity => "dialect = \"onity\"\n",
+            };
+            Ok(json!({ "toml": format!("{section}{dialect}") }))
         })
     }
 }

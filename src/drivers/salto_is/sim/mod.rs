@@ -24,6 +24,11 @@
 //! - With eject `E` or `T` a card that was worked on has to be taken away: to the next command it is no card, until it is
 //!   laid down again. With `R` the next command works on whatever lies there.
 //!
+//! # Onity
+//! Told to, it is an Onity server: whole hours, cards that begin at once (a start is `ES`), one room a card (a second one
+//! is `ES`), encoders by their numbers, operators of at most 20 characters, tracks of at most 62 and 14, and `0D` behind
+//! its answers. All of it is known from a client alone; what a real server does with a start is inference.
+//!
 //! # What it does not imitate
 //! More than one card a command; cards to phones (`CNM`, `CCM`); track text (`L1`…, `P1`…); audit trails (`WF`,
 //! `WN`); `INFO`, `CP`, `LTE` (all answered `ES`). With eject `E` the answer comes when the card is written, not when
@@ -44,7 +49,7 @@ mod state;
 mod wire;
 mod world;
 
-pub use command::Dates;
+pub use command::{Dates, Dialect};
 pub use front::{Front, FrontError, Options, Places};
 pub use property::{AgentLine, CommonDoor, Property, PropertyError};
 pub use server::{Ended, Line, Settings, Simulator};

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    command::Dates,
+    command::{Dates, Dialect},
     conversation::Conversation,
     property::{Property, PropertyError},
     state::{Begun, State},
@@ -34,8 +34,10 @@ pub struct Settings {
     pub card_wait: Duration,
     /// How answers are written.
     pub style: Style,
-    /// How times are written, both ways.
+    /// How times are written, both ways; Onity writes hours whatever stands here.
     pub dates: Dates,
+    /// Whose form of the protocol it speaks.
+    pub dialect: Dialect,
     /// How many TCP clients are served at once; a further one is accepted and hung up at once.
     pub max_clients: usize,
     /// The speed at which answers leave, if they are paced.
@@ -51,6 +53,7 @@ impl Default for Settings {
             card_wait: Duration::from_secs(60),
             style: Style::default(),
             dates: Dates::default(),
+            dialect: Dialect::default(),
             max_clients: 16,
             baud: None,
             starts_at: None,

@@ -12,7 +12,7 @@ use jiff::{Timestamp, civil::DateTime};
 use serde::Serialize;
 
 use super::{
-    command::{Command, Dates, Encode, parse},
+    command::{Command, Dates, Dialect, Encode, parse},
     faults::{Fault, Faults},
     property::Property,
     server::{Line, Settings},
@@ -42,6 +42,7 @@ pub(super) struct State {
     pub max_clients: usize,
     pub baud: Option<NonZeroU32>,
     pub conversations: u64,
+    pub dialect: Dialect,
     dates: Dates,
     last_order: u64,
     ends: u64,
@@ -153,14 +154,18 @@ impl From<Denial> for End {
 
 impl State {
     pub(super) fn new(settings: Settings) -> Self {
+        let (dates, style) = match settings.dialect {
+            Dialect::Salto => (settings.dates, settings.style),
+            Dialect::Onity => (Dates::Hours, Style { true_check: false, ..settings.style }),
+        };
         Self {
-            world: World::new(&settings.property, settings.dates),
+            world: World::new(&settings.property, dates),
             property: settings.property,
             faults: Faults::default(),
             tape: Tape::default(),
             orders: VecDeque::new(),
             card_wait: settings.card_wait,
-            style: settings.style,
+            style,
             serial: Plug::new(),
             tcp: Plug::new(),
             open: BTreeSet::new(),
@@ -170,7 +175,8 @@ impl State {
             max_clients: settings.max_clients,
             baud: settings.baud,
             conversations: 0,
-            dates: settings.dates,
+            dialect: settings.dialect,
+            dates,
             last_order: 0,
             ends: 0,
         }
@@ -251,7 +257,7 @@ impl State {
         if self.faults.strikes(Fault::SilentAnswer) {
             return Begun::Ended(End::Silent);
         }
-        let command = match parse(fields, self.dates) {
+        let command = match parse(fields, self.dates, self.dialect) {
             Ok(command) => command,
             Err(syntax) => {
                 let why = syntax.to_string();

@@ -243,7 +243,7 @@ impl Simulator {
     }
 
     /// Takes an order. It lives on by itself, whatever becomes of the connection; no answer means silence.
-    fn order(&self, line: &[u8], label: &str) -> oneshot::Receiver<(String, Vec<u8>)> {
+    pub(super) fn order(&self, line: &[u8], label: &str) -> oneshot::Receiver<(String, Vec<u8>)> {
         let (answer, receiver) = oneshot::channel();
         let (simulator, line, label) = (self.clone(), line.to_vec(), label.to_owned());
         tokio::spawn(async move {

@@ -353,8 +353,12 @@ fn each(began: Instant) -> Duration {
 }
 
 fn report(number: u64, now: Timestamp) -> Report {
-    let facts =
-        CardFacts { serial: Some("04A1B2C3D4E5F6".into()), overrode: Some(true), printed_end: Some(now) };
+    let facts = CardFacts {
+        serial: Some("04A1B2C3D4E5F6".into()),
+        overrode: Some(true),
+        printed_end: Some(now),
+        printed_start: None,
+    };
     Report {
         job_id: jobs::job_id(number),
         revision: 1,
