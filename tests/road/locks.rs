@@ -316,7 +316,7 @@ fn a_door_that_was_opened_or_not_at_a_lock_that_is_gone_is_in_doubt_until_a_pers
 #[test]
 fn a_desk_makes_no_grant_whose_code_the_site_itself_forbids() {
     let (mut site, keypads) =
-        with_locks("24h", "[limits]\nforbidden_kinds = [\"device.unlock\"]\nvalidity_days = 30\n");
+        with_locks("24h", "[limits]\nforbidden_kinds = [\"device.unlock\"]\nlongest_validity = \"30d\"\n");
     site.grant("Ada", "stay-1", &["101"]);
     site.knows_its_grants();
     site.cloud().kill();
