@@ -354,6 +354,8 @@ def what_people_do_at_the_encoder():
 def the_desk_goes_on_while_the_cloud_is_away_and_the_client_sees_what_it_did():
     bo = grant("Bo", "away-bo", ["104"])
     write(bo, "bo-away")
+    # Somebody stays on in the room: it is not freed when Bo's grant goes, and the card goes on opening.
+    grant("Liv", "away-bo", ["104"])
     please("have the cloud go away")
     made = please(
         "make a grant at the desk", name="Ada", door="105", stay="away-ada", key="ada-away", to=hours(24)

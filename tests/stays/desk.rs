@@ -49,7 +49,7 @@ pub(super) struct Method {
     pub(super) card: Option<Plastic>,
     pub(super) is_written: bool,
     pub(super) is_in_doubt: bool,
-    /// Whether the last of several orders ended in doubt.
+    /// Whether an order ended in doubt since a card was written last.
     was_in_doubt: bool,
     pub(super) is_deleted: bool,
 }

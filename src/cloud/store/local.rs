@@ -66,7 +66,7 @@ impl Db {
             return Ok(false);
         }
         // What follows from a card asks whose room it is now.
-        self.copy_ledger(bridge, report)?;
+        self.copy_ledger(now, bridge, report)?;
         let adopted = match (&local.card, card) {
             (Some(wanted), None) => {
                 if !matches!(card_end(report), CardEnd::NotWritten) {

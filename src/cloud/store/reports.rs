@@ -1,5 +1,7 @@
 //! What bridges say of jobs, and what it changes.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rusqlite::params;
 
@@ -54,7 +56,7 @@ impl Db {
                 "UPDATE ordered_card SET revision = ?2 WHERE job_id = ?1",
                 params![report.job_id.to_string(), report.revision],
             )?;
-            self.copy_ledger(bridge, report)?;
+            self.copy_ledger(now, bridge, report)?;
             return self.tenant(card.workspace).card_reported(now, &card, report);
         }
         if let Some(local) = report.local.as_ref().filter(|local| local.origin != Origin::Cloud) {
@@ -69,7 +71,7 @@ impl Db {
             self.checkout_reported(bridge, report)?;
             self.stay_end_reported(bridge, report)?;
         }
-        self.copy_ledger(bridge, report)
+        self.copy_ledger(now, bridge, report)
     }
 
     /// A job of the site's own took the place of an ordered card: the method follows it as it would have followed the
@@ -170,9 +172,25 @@ impl Db {
         }
     }
 
-    /// The newer word about a room wins, whichever way the reports came.
-    pub(super) fn copy_ledger(&self, bridge: BridgeId, report: &Report) -> Result<(), StoreError> {
+    /// The newer word about a room wins, whichever way the reports came. A stay that proves to hold a room after a doubt
+    /// about it may have come to another end meanwhile, which nobody could tell the room's lock system.
+    pub(super) fn copy_ledger(
+        &mut self,
+        now: Timestamp,
+        bridge: BridgeId,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let mut proven = BTreeSet::new();
         for room in &report.rooms {
+            if let (Some(key), true) = (&room.reservation_key, room.certain) {
+                let workspace = self.one(
+                    "SELECT workspace_id FROM door_ledger
+                     WHERE bridge_id = ?1 AND system = ?2 AND room = ?3 AND certain = 0",
+                    params![bridge.to_string(), room.system.as_str(), room.room.as_str()],
+                    |row| id::<WorkspaceId>(row, "workspace_id"),
+                )?;
+                proven.extend(workspace.map(|workspace| (workspace, key)));
+            }
             self.execute(
                 "INSERT INTO door_ledger(workspace_id, bridge_id, system, room, reservation_key, certain, since, cards,
                                          printed_ends, told_at)
@@ -193,6 +211,12 @@ impl Db {
                     ms(report.at),
                 ],
             )?;
+        }
+        for (workspace, key) in proven {
+            let mut tenant = self.tenant(workspace);
+            if tenant.has_told_an_end(key)? {
+                tenant.follow_stay_end(now, key)?;
+            }
         }
         Ok(())
     }

@@ -167,7 +167,7 @@ impl Desk {
         let it = &mut self.methods[method];
         it.order = None;
         it.is_in_doubt |= is_in_doubt;
-        it.was_in_doubt = is_in_doubt && it.card.is_some();
+        it.was_in_doubt |= is_in_doubt && it.card.is_some();
         let guest = &self.town.model.grants[it.grant].guest;
         self.town.note(format_args!("{} is told: {why}", guest.clone()));
     }
@@ -217,5 +217,7 @@ impl Desk {
         }
         let method = &mut self.methods[method];
         (method.card, method.is_written, method.is_in_doubt) = (Some(card), true, false);
+        // What settles a doubt leaves the cloud asking for another card where one was written before.
+        method.was_in_doubt &= is_late;
     }
 }

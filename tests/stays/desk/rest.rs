@@ -9,7 +9,7 @@ use latchd::{
 };
 use serde_json::{Value, json};
 
-use super::{Desk, text};
+use super::{Desk, Method, text};
 use crate::{
     model::{Door, Grant, Plastic},
     simulated::net::{Host, Road},
@@ -144,10 +144,13 @@ impl Desk {
         if method.was_in_doubt || rooms.any(|room| is_left(&room)) {
             return None;
         }
-        // The cloud alone knows by its number that a card was laid down once more and is another guest's by now.
+        // The cloud alone knows by its number that a card was laid down once more and is another guest's by now, or a further
+        // one of the same guest.
         let carries = |plastic: &Plastic| self.town.model.grant_on(plastic);
-        let is_written_over =
-            method.card.as_ref().is_some_and(|plastic| carries(plastic) != Some(method.grant));
+        let is_anothers = |other: &Method| other.id != method.id && other.card == method.card;
+        let is_written_over = method.card.as_ref().is_some_and(|plastic| {
+            carries(plastic) != Some(method.grant) || self.methods.iter().any(is_anothers)
+        });
         if !is_issued && is_written_over {
             return None;
         }
@@ -156,7 +159,8 @@ impl Desk {
             return Some(format!("a card of {guest} is {written} to the cloud, and {:?} here", card.state));
         }
         let is_thrown_out = |card| self.town.model.is_thrown_out(card);
-        if is_issued && method.card.as_ref().is_some_and(is_thrown_out) {
+        // What throws out whoever has the card by now says nothing of whom it was before.
+        if is_issued && !is_written_over && method.card.as_ref().is_some_and(is_thrown_out) {
             return Some(format!(
                 "the card of {guest} is said to be written, and a later one of its stay throws it out"
             ));

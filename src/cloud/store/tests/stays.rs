@@ -186,6 +186,35 @@ fn what_a_lock_system_was_told_before_an_end_that_never_left_is_not_forgotten() 
 }
 
 #[test]
+fn a_stay_whose_end_moved_while_its_room_was_in_doubt_is_told_it_once_that_is_settled() {
+    for is_still_its_own in [true, false] {
+        let mut property = Property::configured(told_ends);
+        let jane = property.grant("stay-1", &["101"], 24);
+        property.write(jane.methods[0].id, "stay-1", "101", true);
+        property.ends_in(&jane, 48);
+        let job = property.stay_end_job();
+        property.report(job, Outcome::Succeeded(Success::default()));
+        // Another stay's card may have been written for the room.
+        let kai = property.grant("stay-2", &["101"], 60);
+        let (_, card) = property.encode(kai.methods[0].id);
+        let mut doubt = report(property.now, card, Outcome::unknown(Code::NoAnswer, "silence"));
+        doubt.rooms = vec![RoomState { certain: false, ..property.holds("stay-1", "101") }];
+        property.db.apply_report(property.now, property.bridge, &doubt).unwrap();
+        property.ends_in(&jane, 36);
+        assert_eq!(property.stay_ends(), [("101".into(), 48, Some("succeeded".into()))]);
+        let mut settled = report(property.now, card, Outcome::failed(Code::NoCard, "it is blank"));
+        settled.revision = 2;
+        settled.rooms = vec![property.holds(if is_still_its_own { "stay-1" } else { "stay-2" }, "101")];
+        property.db.apply_report(property.now, property.bridge, &settled).unwrap();
+        let told = match is_still_its_own {
+            true => ("101".into(), 36, None),
+            false => ("101".into(), 48, Some("succeeded".into())),
+        };
+        assert_eq!(property.stay_ends(), [told]);
+    }
+}
+
+#[test]
 fn a_deleted_card_opens_what_was_written_on_it_and_not_what_was_ordered_in_vain() {
     let mut property = Property::new();
     let [jane, john] = ["stay-1"; 2].map(|stay| property.grant(stay, &["101", "lobby"], 24));
