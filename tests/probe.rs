@@ -223,7 +223,7 @@ async fn a_salto_server_of_another_dialect_or_for_one_client_is_worth_a_look() {
 async fn visionline_is_asked_in_order_and_the_record_can_be_read_again() {
     let simulator = visionline::Simulator::new(visionline::Settings::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let options = visionline::Options { folder: folder.path().into(), tcp: ANY.parse().unwrap() };
+    let options = visionline::Options { folder: folder.path().into(), tcp: ANY.parse().unwrap(), web: None };
     let front = visionline::Front::open(simulator.clone(), &SystemNet, options).await.unwrap();
     simulator.command("place ada on 1").await.unwrap();
     let section =
@@ -407,7 +407,7 @@ async fn a_record_of_visionline_is_played_byte_for_byte_and_nothing_else_is_answ
     let settings = visionline::Settings { property, ..visionline::Settings::default() };
     let simulator = visionline::Simulator::new(settings).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let options = visionline::Options { folder: folder.path().into(), tcp: ANY.parse().unwrap() };
+    let options = visionline::Options { folder: folder.path().into(), tcp: ANY.parse().unwrap(), web: None };
     let front = visionline::Front::open(simulator.clone(), &SystemNet, options).await.unwrap();
     let address = front.places().tcp.to_string();
     simulator.command("place ada on 0").await.unwrap();

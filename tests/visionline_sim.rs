@@ -409,7 +409,7 @@ fn start(net: &MemoryNet, config: &VisionlineConfig, now: Timestamp) -> Visionli
 
 fn config(property: &Property) -> VisionlineConfig {
     let head = "[site]\nname = \"House\"\ntime_zone = \"Europe/Oslo\"\n[storage]\nfolder = \"s\"\n";
-    let text = format!("{head}{}", property.agent_section("front", ADDRESS));
+    let text = format!("{head}{}", property.agent_section("front", ADDRESS, None));
     let mut config =
         AgentConfig::from_toml(Path::new("/latchd.toml"), &text).unwrap_or_else(|errors| panic!("{errors}"));
     let DriverConfig::Visionline(visionline) = config.systems.remove(0).driver else {
@@ -453,7 +453,7 @@ fn site_card(room: &str, treatment: Treatment) -> Command {
 }
 
 fn work(order: Order, treatment: Treatment) -> Work {
-    Work { job_id: JobId(Uuid::nil()), order, treatment }
+    Work { job_id: JobId(Uuid::nil()), order, treatment, to_see: None }
 }
 
 fn end(performed: &Performed) -> String {

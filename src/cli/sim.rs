@@ -119,6 +119,9 @@ pub struct VisionlineArgs {
     /// Where clients are accepted; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub tcp: SocketAddr,
+    /// Where clients of the Web API are accepted, without TLS; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub web: SocketAddr,
     /// Folder of the control socket. Default: a fresh one, removed at the end.
     #[arg(long)]
     pub dir: Option<PathBuf>,
@@ -287,7 +290,7 @@ async fn visionline(args: VisionlineArgs) -> anyhow::Result<()> {
         starts_at: args.clock,
     };
     let simulator = visionline::Simulator::new(settings)?;
-    let options = visionline::Options { folder, tcp: args.tcp };
+    let options = visionline::Options { folder, tcp: args.tcp, web: Some(args.web) };
     let front = visionline::Front::open(simulator, &SystemNet, options).await?;
     println!("{}", serde_json::to_string(front.places())?);
     std::io::stdout().flush()?;

@@ -28,7 +28,7 @@ pub use system::{
     AfterDeletedCard, COMMUNITY, Checkout, CheckoutOf, CommonConfig, Dialect, DoorConfig, DriverConfig,
     EncoderConfig, HourRounding, KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig,
     NumberedConfig, PassLevelConfig, SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig,
-    VisionlineConfig,
+    VisionlineConfig, VisionlineWebConfig,
 };
 
 impl AgentConfig {

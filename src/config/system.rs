@@ -11,6 +11,7 @@ pub use kaba_messenger::{
 };
 
 use super::{
+    HttpConfig,
     agent::zone,
     section::{Section, Setting},
 };
@@ -67,6 +68,14 @@ pub enum DriverConfig {
     KabaMessenger(KabaMessengerConfig),
     /// `sim_lock`: the keypad locks of `latchd sim lock`.
     SimLock(SimLockConfig),
+}
+
+impl DriverConfig {
+    /// Whether its system's own list of a room's cards can be asked for.
+    #[must_use]
+    pub fn lists_cards(&self) -> bool {
+        matches!(self, Self::Visionline(VisionlineConfig { web: Some(_), .. }))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -394,6 +403,38 @@ pub struct VisionlineConfig {
     /// How long a serial line rests after an answer that did not come, so that it is never taken for the next one's; over
     /// TCP only the encoder rests, as it may still be at work. Default 30 s.
     pub settle: Duration,
+    /// Its Web API, where the site has it. With it the server's doors are compared with `rooms`, and where others make
+    /// cards too the server's own list of a room's cards is looked at before a card joins.
+    pub web: Option<VisionlineWebConfig>,
+}
+
+/// Visionline's Web API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisionlineWebConfig {
+    /// Where it is: `url`, and with `https` `pin` or `ca_file`. Its certificate is usually one that the server made itself.
+    pub http: HttpConfig,
+    /// The API user.
+    pub user: String,
+    /// File with this user's password alone, mode 0600. It is read anew for every session.
+    pub password_file: PathBuf,
+}
+
+impl VisionlineWebConfig {
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let http = HttpConfig::read(section, "where the Web API is, e.g. url = \"https://10.0.0.6\"");
+        if http.as_ref().is_some_and(|http| http.url.path != "/") {
+            section.wrong_key(
+                "url",
+                "the API's own paths follow the server's address",
+                "write the address alone, e.g. \"https://10.0.0.6\"",
+            );
+        }
+        let user = section.must("user", "the API user").and_then(|setting| setting.text());
+        let password_file = section
+            .must("password_file", "file with the API user's password, mode 0600")
+            .and_then(|setting| setting.path());
+        Some(Self { http: http?, user: user?.to_owned(), password_file: password_file? })
+    }
 }
 
 impl VisionlineConfig {
@@ -455,11 +496,18 @@ impl VisionlineConfig {
         let ack_timeout = length("ack_timeout", second..=60 * second);
         let answer_margin = length("answer_margin", second..=300 * second);
         let settle = length("settle", second..=300 * second);
+        let web = section.get("web").map(|setting| VisionlineWebConfig::read(&setting.section()?));
+        let web = match web {
+            // One that is none was told; it must not become "no Web API".
+            Some(web) => Some(web?),
+            None => None,
+        };
         Some(Self {
             line: line?,
             encoders: encoders?,
             rooms: rooms?,
             common: common.unwrap_or_default(),
+            web,
             operator,
             user_group,
             card_type,

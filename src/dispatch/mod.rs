@@ -1243,8 +1243,9 @@ fn admit(
 }
 
 fn work(claimed: &Claimed) -> Work {
-    let Claimed { job, treatment, .. } = claimed;
-    Work { job_id: job.job_id, order: job.order.clone(), treatment: *treatment }
+    let Claimed { job, treatment, to_see, .. } = claimed;
+    let (order, to_see) = (job.order.clone(), to_see.clone());
+    Work { job_id: job.job_id, order, treatment: *treatment, to_see }
 }
 
 /// Whether a job's arrival or end may set or end a timer.
@@ -1324,7 +1325,7 @@ fn unreadable(body: &str, error: &serde_json::Error) -> Refusal {
 }
 
 fn log_sent(lane: &LaneName, claimed: &Claimed, tries: u32) {
-    let Claimed { job, treatment, attempt } = claimed;
+    let Claimed { job, treatment, attempt, to_see: _ } = claimed;
     tracing::info!(
         job = %job.job_id, lane = %lane, kind = job.order.kind().as_str(), ?treatment, attempt, tries, "job sent"
     );

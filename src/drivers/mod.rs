@@ -11,6 +11,7 @@ pub mod sim_lock;
 pub mod visionline;
 pub mod xml;
 
+mod password;
 mod rests;
 mod wall;
 
@@ -24,7 +25,7 @@ use crate::{
     config::{Dialect, KabaProduct},
     model::{
         Admission, Capabilities, Code, DeviceName, DoorEvent, EncoderName, JobId, LaneName, Order, Outcome,
-        Refusal, Success, SystemInventory, SystemKind, SystemName, Treatment,
+        Refusal, StayCards, Success, SystemInventory, SystemKind, SystemName, Treatment,
     },
     protocol::Stage,
     seams::BoxFuture,
@@ -162,6 +163,9 @@ pub struct Work {
     pub order: Order,
     /// What the card does to its rooms.
     pub treatment: Treatment,
+    /// Of a card that joins where others make cards too and whose system lists them: unless one of these cards is still
+    /// good there, the room's stay is not this one any more, and nothing is written.
+    pub to_see: Option<StayCards>,
 }
 
 /// What came of it.

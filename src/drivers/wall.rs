@@ -26,6 +26,11 @@ impl Wall {
         self.0.iana_name().unwrap_or("Etc/Unknown")
     }
 
+    /// What they show, to the minute.
+    pub(super) fn now(&self, at: Timestamp) -> DateTime {
+        self.minute(at, RoundMode::Floor)
+    }
+
     /// From when a card opens that is to open from an instant on.
     pub(super) fn start(&self, at: Timestamp) -> DateTime {
         let mut start = self.minute(at, RoundMode::Floor);

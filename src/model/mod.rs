@@ -41,5 +41,5 @@ pub use outcome::{
 };
 pub use private::{Private, on_the_wire, on_the_wire_optional};
 pub use state::JobState;
-pub use treatment::Treatment;
+pub use treatment::{StayCards, Treatment};
 pub use window::{Window, WindowError};

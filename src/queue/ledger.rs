@@ -10,7 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Sharing;
-use crate::model::{Code, DoorName, JobId, Order, Refusal, ReservationKey, RoomState, SystemName, Treatment};
+use crate::model::{
+    Code, DoorName, JobId, Order, Refusal, ReservationKey, RoomState, StayCards, SystemName, Treatment,
+};
 
 /// How long a card that was read proves which stay a shared room has.
 const PROOF: SignedDuration = SignedDuration::from_mins(10);
@@ -42,6 +44,10 @@ pub(super) struct Room {
     /// out, or gave it to others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) changed_elsewhere: Option<Timestamp>,
+    /// The chips that cards of the stay were written on here, by which the lock system's own list knows them. No copy of
+    /// the ledger has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) chips: Vec<String>,
 }
 
 /// A change that is not settled.
@@ -81,6 +87,8 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     /// Whether it rests on the site's word that nobody else makes cards.
     pub(super) assumed: bool,
+    /// Where the driver has to see in the lock system's own list that the stay goes on: what is known of its cards.
+    pub(super) to_see: Option<StayCards>,
 }
 
 /// How a job's work in its rooms ended.
@@ -139,10 +147,16 @@ pub(super) fn reservation_of(order: &Order) -> Option<&ReservationKey> {
 /// The named refusal, when it must not be done.
 pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timestamp) -> Result<Plan, Refusal> {
     let Some((main, others)) = doors.split_first() else {
-        return Ok(Plan { treatment: Treatment::Plain, changes: Vec::new(), assumed: false });
+        return Ok(Plan { treatment: Treatment::Plain, changes: Vec::new(), assumed: false, to_see: None });
     };
     let Some(key) = reservation_of(order) else {
         return Err(key_required(&main.name));
+    };
+    let sharing = match (sharing, order) {
+        (Sharing::Listed, Order::CardEncode(_)) => Sharing::Listed,
+        // Nobody looks before anything but a card.
+        (Sharing::Listed, _) => Sharing::Shared,
+        (other, _) => other,
     };
     let keeps = |door: &Door| keep(key, door, sharing, now);
     let begins_again = matches!(order, Order::CardEncode(card) if card.begin_again);
@@ -177,7 +191,9 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
         _ => Treatment::Plain,
     };
     let assumed = sharing == Sharing::AssumeUnchanged && !doors.iter().all(|door| is_first(key, door));
-    Ok(Plan { treatment, changes, assumed })
+    let to_see = (treatment == Treatment::Join && sharing == Sharing::Listed)
+        .then(|| StayCards { chips: main.room.chips.clone(), printed_ends: main.room.printed_ends.clone() });
+    Ok(Plan { treatment, changes, assumed, to_see })
 }
 
 /// A card for a room that follows reservations must say whose stay it is.
@@ -219,6 +235,11 @@ fn keep(key: &ReservationKey, door: &Door, sharing: Sharing, now: Timestamp) -> 
     let is_proven = room.verified_at.is_some_and(|at| now.duration_since(at).abs() <= PROOF);
     match sharing {
         Sharing::Exclusive | Sharing::AssumeUnchanged => Ok(()),
+        Sharing::Listed if room.chips.is_empty() => unknown(format!(
+            "others make cards for room {name} too, and this site does not know the chip of any card of this stay: give \
+             the guest a new reservation"
+        )),
+        Sharing::Listed => Ok(()),
         Sharing::Shared if is_proven => Ok(()),
         Sharing::Shared => unknown(format!(
             "others make cards for room {name} too: read a live card of this stay first, then try again within ten \
@@ -240,6 +261,7 @@ impl Room {
             at_work: None,
             doubt: None,
             changed_elsewhere: None,
+            chips: Vec::new(),
         }
     }
 
@@ -255,13 +277,13 @@ impl Room {
         change: Change,
         now: Timestamp,
     ) -> Self {
-        let (holder, cards, printed_ends) = match change {
+        let (holder, cards, printed_ends, chips) = match change {
             Change::Keep => {
                 self.at_work = Some(job_id);
                 return self;
             }
-            Change::Begin => (Some(key.clone()), 0, Vec::new()),
-            Change::Free => (self.holder.clone(), self.cards, self.printed_ends.clone()),
+            Change::Begin => (Some(key.clone()), 0, Vec::new(), Vec::new()),
+            Change::Free => (self.holder.clone(), self.cards, self.printed_ends.clone(), self.chips.clone()),
         };
         self.keep_doubts(DOUBTS - 1);
         Self {
@@ -273,6 +295,7 @@ impl Room {
             verified_at: None,
             at_work: Some(job_id),
             changed_elsewhere: self.changed_elsewhere.filter(|_| change == Change::Free),
+            chips,
             doubt: Some(Doubt { job_id, change, before: Box::new(self) }),
         }
     }
@@ -354,6 +377,16 @@ impl Room {
         self.doubt = None;
         self.changed_elsewhere = None;
         true
+    }
+
+    /// A card of this reservation was written on a chip: whatever else the chip was before, it is no more.
+    pub(super) fn wrote(&mut self, key: &ReservationKey, chip: &str) {
+        if self.certain && self.holder.as_ref() == Some(key) && !self.chips.iter().any(|it| it == chip) {
+            if self.chips.len() == PRINTED_ENDS {
+                self.chips.remove(0);
+            }
+            self.chips.push(chip.to_owned());
+        }
     }
 
     /// What was known may be out of date, also what a doubt would fall back to.

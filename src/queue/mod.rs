@@ -94,8 +94,8 @@ use crate::{
     config::{AgentConfig, Limits, SystemConfig},
     model::{
         Admission, CardFacts, CardSeen, Code, DoorName, EncoderName, Job, JobId, JobState, Kind, LaneName,
-        LocalCard, LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, Success,
-        SystemName, Treatment, Verdict, Written,
+        LocalCard, LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, StayCards,
+        Success, SystemName, Treatment, Verdict, Written,
     },
     protocol::{Ordered as OrderedJob, Position, stream},
     seal::SealKey,
@@ -159,6 +159,8 @@ pub enum Sharing {
     Exclusive,
     /// Others may, but the site wants the ledger trusted all the same; every such join is audited.
     AssumeUnchanged,
+    /// Others do, and before a join the driver sees in the lock system's own list whether the stay goes on.
+    Listed,
     /// Others do: a join needs proof.
     Shared,
 }
@@ -168,6 +170,7 @@ impl From<&SystemConfig> for Sharing {
         match (system.exclusive, system.assume_unchanged) {
             (true, _) => Self::Exclusive,
             (false, true) => Self::AssumeUnchanged,
+            (false, false) if system.driver.lists_cards() => Self::Listed,
             (false, false) => Self::Shared,
         }
     }
@@ -252,6 +255,8 @@ pub struct Claimed {
     pub treatment: Treatment,
     /// Which mark this is, counted from 1.
     pub attempt: u32,
+    /// What its driver has to see before it writes.
+    pub to_see: Option<StayCards>,
 }
 
 /// What came of taking a job back.
@@ -681,7 +686,7 @@ impl Queue {
         let jitter = Duration::from_millis(self.random.below(pause.as_secs() * 250));
         let pause = SignedDuration::try_from(pause + jitter).unwrap_or(SignedDuration::MAX);
         self.mark_waiting(&row, Event::Unsend, Some(after(now, pause)), Some(why.code))?;
-        self.settle(now, &row, Settled::NotDone)?;
+        self.settle(now, &row, Settled::NotDone, None)?;
         if self.leave_slot(&row)? == Ordered::Older {
             // Done after the newer one, it would undo it.
             let waiting = self.known(job_id)?;
@@ -786,7 +791,7 @@ impl Queue {
             Verdict::NotDone => Settled::NotDone,
         };
         let outcome = resolved(&row, &resolution);
-        let rooms = self.settle(now, &row, settled)?;
+        let rooms = self.settle(now, &row, settled, None)?;
         self.mark_resolved(&row, state, &resolution)?;
         self.resolve_slot(now, &row, resolution.verdict == Verdict::Done)?;
         let verdict = match resolution.verdict {
@@ -823,6 +828,7 @@ impl Queue {
                         job: body.job,
                         treatment: row.treatment.unwrap_or(Treatment::Plain),
                         attempt: row.attempt,
+                        to_see: None,
                     },
                 )),
                 _ => self.finish(now, job_id, stopped_at_work())?,
@@ -1017,7 +1023,8 @@ impl Queue {
         if let (Kind::CardEncode, Some(cards)) = (job.order.kind(), &mut self.cards_sent) {
             cards.most = cards.most.saturating_add(1);
         }
-        Ok(Sending::Sent(Claimed { job: job.clone(), treatment: plan.treatment, attempt }))
+        let (treatment, to_see) = (plan.treatment, plan.to_see);
+        Ok(Sending::Sent(Claimed { job: job.clone(), treatment, attempt, to_see }))
     }
 
     /// How many cards were sent in the last hour; never says too few, and too many only below the limit.
@@ -1064,7 +1071,11 @@ impl Queue {
             (JobState::Sent, _) => Some(Settled::NotDone),
             _ => None,
         };
-        let rooms = settled.map_or(Ok(Vec::new()), |settled| self.settle(now, row, settled))?;
+        let chip = match outcome {
+            Outcome::Succeeded(success) => success.card.as_ref().and_then(|card| card.serial.as_deref()),
+            _ => None,
+        };
+        let rooms = settled.map_or(Ok(Vec::new()), |settled| self.settle(now, row, settled, chip))?;
         // A memory that was set back ends in doubt what it knows as waiting.
         let in_slot = settled.or(matches!(outcome, Outcome::Unknown(_)).then_some(Settled::Unclear));
         self.settle_slot(now, row, in_slot)?;
@@ -1108,8 +1119,14 @@ impl Queue {
         self.report(&Report { revision: 2, outcome, resolution: Some(resolution), ..first })
     }
 
-    /// Carries the end of a job's work into its rooms.
-    fn settle(&mut self, now: Timestamp, row: &Row, settled: Settled) -> Result<Vec<RoomState>, StoreError> {
+    /// Carries the end of a job's work into its rooms; `chip` is the one that its card was written on.
+    fn settle(
+        &mut self,
+        now: Timestamp,
+        row: &Row,
+        settled: Settled,
+        chip: Option<&str>,
+    ) -> Result<Vec<RoomState>, StoreError> {
         let Some(body) = &row.body else {
             return Ok(Vec::new());
         };
@@ -1128,7 +1145,10 @@ impl Queue {
                 self.put_stay(system, name, key, row.job_id)?;
             }
             let was_changed = room.changed_elsewhere;
-            let room = room.settle(row.job_id, key, settled, now);
+            let mut room = room.settle(row.job_id, key, settled, now);
+            if let Some(chip) = chip {
+                room.wrote(key, chip);
+            }
             if room.changed_elsewhere.is_some() && was_changed.is_none() {
                 let detail =
                     format!("the lock system has no stay in {system}/{name} although one of ours holds it");

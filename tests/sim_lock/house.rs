@@ -137,7 +137,7 @@ pub(crate) fn unlock() -> Work {
 }
 
 pub(crate) fn work(order: Order) -> Work {
-    Work { job_id: JobId(Uuid::parse_str(JOB).unwrap()), order, treatment: Treatment::Plain }
+    Work { job_id: JobId(Uuid::parse_str(JOB).unwrap()), order, treatment: Treatment::Plain, to_see: None }
 }
 
 pub(crate) fn other_job(work: Work) -> Work {

@@ -19,7 +19,6 @@ use crate::{
         xml,
     },
     model::{Private, SystemName},
-    transport::http::Ask,
 };
 
 const GREET: &str = "greet the service (HelloWorldTest)";
@@ -75,7 +74,7 @@ async fn greet(probed: &mut Probed, config: &KabaMessengerConfig, server: &Serve
 
 async fn describe(probed: &mut Probed, server: &Server) {
     let expected = format!("the {} operations that are known", wsdl::OPERATIONS.len());
-    let (seen, verdict) = match server.ask(Ask::Get { query: "wsdl" }).await {
+    let (seen, verdict) = match server.ask(server.description()).await {
         Ok(heard) if heard.status == 200 => {
             if let Ok(description) = wsdl::spelled_anew(&heard.body) {
                 keep_description(probed, description);

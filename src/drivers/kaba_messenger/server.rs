@@ -4,8 +4,6 @@
 //! an operation that changes nothing; a command that finds nobody, or is not answered, has it looked at again at once.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -27,10 +25,10 @@ use super::{
 };
 use crate::{
     config::{COMMUNITY, KabaMessengerConfig, KabaProduct},
-    drivers::{Line, Trouble},
-    model::{Code, Private, Refusal, SystemName},
+    drivers::{Line, Trouble, password},
+    model::{Code, Refusal, SystemName},
     seams::{Clock, Net, Random},
-    transport::http::{self, Ask, Client, Connection, Limits},
+    transport::http::{self, Ask, Client, Connection, Limits, Method},
 };
 
 /// The first wait before looking again.
@@ -170,7 +168,7 @@ impl Server {
 
     /// Compares what the service says of itself with what this driver was written from.
     async fn compare(&self) {
-        let remark = match self.ask(Ask::Get { query: "wsdl" }).await {
+        let remark = match self.ask(self.description()).await {
             Ok(heard) if heard.status == 200 => match wsdl::compare(&heard.body) {
                 Ok(difference) if difference.is_none() => None,
                 Ok(difference) => Some(("messenger_differs", difference.to_string())),
@@ -265,7 +263,7 @@ impl Server {
     }
 
     fn post(&self, command: &Command) -> Result<Ask, Why> {
-        let password = self.password()?;
+        let password = password::read(&self.config.password_file).map_err(|why| ("password_file", why))?;
         let created = self.local_now();
         let header = Header {
             from: FROM,
@@ -277,29 +275,18 @@ impl Server {
             created,
             expires: created.saturating_add(FRESH_HOURS.hours()),
         };
-        Ok(Ask::Post {
-            content_type: CONTENT_TYPE,
-            headers: vec![("soapaction", codec::action(command))],
+        Ok(Ask {
+            method: Method::POST,
+            resource: self.config.http.url.path.clone(),
+            headers: vec![("content-type", CONTENT_TYPE.into()), ("soapaction", codec::action(command))],
             body: codec::envelope(command, &header),
         })
     }
 
-    /// The password, read anew, so that a new one needs no restart.
-    fn password(&self) -> Result<Private, Why> {
-        let path = &self.config.password_file;
-        let wrong = |why: String| ("password_file", format!("the password in {}: {why}", path.display()));
-        let mode = fs::metadata(path).map_err(|error| wrong(error.to_string()))?.permissions().mode() & 0o777;
-        // A service manager's credential lies in a folder that only the service can enter; its group bits are the mask of
-        // the access list that lets us in.
-        let forbidden = if path.starts_with("/run/credentials") { 0o037 } else { 0o077 };
-        if mode & forbidden != 0 {
-            return Err(wrong(format!("others may read it (mode {mode:o}): chmod 0600")));
-        }
-        let text = fs::read_to_string(path).map(Private::new).map_err(|error| wrong(error.to_string()))?;
-        match text.expose().trim_end_matches(['\r', '\n']) {
-            "" => Err(wrong("it is empty".into())),
-            password => Ok(Private::new(password)),
-        }
+    /// Asks for what the service says of itself.
+    pub(super) fn description(&self) -> Ask {
+        let resource = format!("{}?wsdl", self.config.http.url.path);
+        Ask { method: Method::GET, resource, headers: Vec::new(), body: Vec::new() }
     }
 
     /// A command found nobody or had no answer: the service is looked at before it counts as ready again.

@@ -32,14 +32,20 @@ use super::{
     desk::{LastCard, LastCards, Likeness},
     line::Connector,
     session::{Conversation, Ending, Manners, Result as Came},
+    web::{
+        server::Web,
+        visit::{self, Errand},
+    },
 };
 use crate::{
     config::{NumberedConfig, VisionlineConfig},
-    drivers::{Driver, Line, Past, Performed, ProgressSink, Resting, Work, rests::Rests, wall::Wall},
+    drivers::{
+        Driver, Line, Past, Performed, ProgressSink, Resting, Trouble, Work, rests::Rests, wall::Wall,
+    },
     model::{
         Admission, Capabilities, CardEncode, CardFacts, CardRead, CardSeen, Code, Door, DoorKind, DoorName,
-        Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, Success, SystemInventory,
-        SystemKind, SystemName, Treatment, Written,
+        Encoder, EncoderName, LaneName, Order, Outcome, ProofLevel, Refusal, StayCards, Success,
+        SystemInventory, SystemKind, SystemName, Treatment, Written,
     },
     seams::{self, BoxFuture, Clock, Net, Random, SystemNet},
     transport::Target,
@@ -62,6 +68,8 @@ pub struct Visionline {
     last_cards: LastCards,
     /// Over TCP; a serial line rests as a whole.
     rests: Rests,
+    /// The Web API, where the site has it.
+    web: Option<Arc<Web>>,
 }
 
 impl Visionline {
@@ -93,19 +101,30 @@ impl Visionline {
         random: Random,
     ) -> Self {
         let target = Target::from_config(&config.line);
-        let connector = Connector::new(system.clone(), target, config.settle, past, net, clock.clone());
+        let connector =
+            Connector::new(system.clone(), target, config.settle, past, Arc::clone(&net), clock.clone());
         let connector = Arc::new(connector);
         let stopping = watch::Sender::new(false);
+        let wall = Wall::new(time_zone);
+        let web = config.web.as_ref().map(|web| {
+            let rooms = config.rooms.iter().map(|room| room.name.clone()).collect();
+            Arc::new(Web::new(net, web, system.clone(), rooms, wall.clone(), clock.clone()))
+        });
+        if let Some(web) = &web {
+            let line = Arc::clone(&connector);
+            seams::spawn(Arc::clone(web).keep(stopping.subscribe(), move || line.nudge()));
+        }
         seams::spawn(Arc::clone(&connector).keep(random, stopping.subscribe()));
         Self {
             system,
             config: config.clone(),
-            wall: Wall::new(time_zone),
+            wall,
             clock,
             connector,
             stopping,
             last_cards: LastCards::default(),
             rests: Rests::new(config.settle, past),
+            web,
         }
     }
 
@@ -116,6 +135,11 @@ impl Visionline {
         let rooms = config.rooms.iter().map(|room| check_room(&room.name));
         let encoders = config.encoders.iter().map(|encoder| check_text("encoder", encoder.name.as_str()));
         rooms.chain(encoders).filter_map(|checked| checked.err().map(|refusal| refusal.message)).collect()
+    }
+
+    /// One visit to the Web API; none where the site does not have it.
+    pub async fn visit_web(&self, errand: Errand) -> Option<visit::Result> {
+        Some(self.web.as_ref()?.visit(errand).await)
     }
 
     /// What the interface can do over TCP.
@@ -259,7 +283,12 @@ impl Visionline {
 
     async fn perform_work(&self, work: &Work, progress: &ProgressSink) -> Performed {
         match &work.order {
-            Order::CardEncode(card) => self.encode(card, work.treatment, progress).await,
+            Order::CardEncode(card) => {
+                if let Some(refusal) = self.stay_is_over(card, work.to_see.as_ref()).await {
+                    return Performed::Ended(Outcome::Failed(refusal));
+                }
+                self.encode(card, work.treatment, progress).await
+            }
             Order::CardRead(read) => self.read(read, progress).await,
             Order::InventoryRefresh => Performed::Ended(Outcome::Succeeded(Success::default())),
             Order::StayModify(_)
@@ -268,6 +297,40 @@ impl Visionline {
             | Order::SlotRemove { .. }
             | Order::DeviceUnlock { .. }
             | Order::DeviceRead { .. } => Performed::Ended(Outcome::Failed(unsupported(&work.order))),
+        }
+    }
+
+    /// Why a card must not join: the server does not list a good card of the stay. Asked right before the card is
+    /// written; between the two another program may still change the room.
+    async fn stay_is_over(&self, card: &CardEncode, cards: Option<&StayCards>) -> Option<Refusal> {
+        let cards = cards?;
+        let (room, _) = match self.doors(card) {
+            Ok(doors) => doors,
+            Err(refusal) => return Some(refusal),
+        };
+        let Some(web) = &self.web else {
+            return Some(Refusal::new(
+                Code::RoomStateUnknown,
+                "others make cards for this room too, and there is no Web API to ask for them",
+            ));
+        };
+        match web.has_live_card(&room, card.window.starts_at(), cards).await {
+            Ok(true) => None,
+            Ok(false) => Some(Refusal::new(
+                Code::NoStayToJoin,
+                format!(
+                    "Visionline lists no card of this stay in room {room} that is still good: somebody else changed it. \
+                     Give the guest a new reservation"
+                ),
+            )),
+            Err(refusal) => Some(Refusal {
+                code: Code::RoomStateUnknown,
+                message: format!(
+                    "others make cards for room {room} too, and its cards could not be looked at: {}",
+                    refusal.message
+                ),
+                ..refusal
+            }),
         }
     }
 
@@ -468,6 +531,10 @@ impl Driver for Visionline {
 
     fn line(&self) -> watch::Receiver<Line> {
         self.connector.line()
+    }
+
+    fn remark(&self) -> Option<Trouble> {
+        self.web.as_ref()?.remark()
     }
 
     fn rests(&self) -> Vec<Resting> {

@@ -87,6 +87,11 @@ impl Connector {
         self.line.subscribe()
     }
 
+    /// Has whoever follows the line look again: something beside it has changed.
+    pub(super) fn nudge(&self) {
+        self.line.send_modify(|_line| ());
+    }
+
     /// Looks after the line until the driver is gone.
     pub(super) async fn keep(self: Arc<Self>, random: Random, mut stopping: watch::Receiver<bool>) {
         let gone = async { while stopping.changed().await.is_ok() {} };

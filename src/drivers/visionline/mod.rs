@@ -22,5 +22,6 @@ mod line;
 pub(super) mod probe;
 pub mod session;
 pub mod sim;
+pub mod web;
 
 pub use driver::Visionline;

@@ -22,7 +22,8 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{Method, body::Body as _, client::conn::http1, header};
+pub use hyper::Method;
+use hyper::{body::Body as _, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -80,23 +81,26 @@ pub struct Client {
     places: Arc<Semaphore>,
 }
 
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// `GET`, with a query behind the path.
-    Get {
-        /// What stands behind `?`.
-        query: &'static str,
-    },
-    /// `POST`. Nothing of it is ever shown.
-    Post {
-        /// `Content-Type`.
-        content_type: &'static str,
-        /// Further headers, by lower-case names.
-        headers: Vec<(&'static str, String)>,
-        /// The body.
-        body: Vec<u8>,
-    },
+/// What is asked. Nothing of it is ever shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The method.
+    pub method: Method,
+    /// Path and query, spelled as they go out. Plain ASCII.
+    pub resource: String,
+    /// Headers beside `Host` and `Content-Length`, by lower-case names. Plain ASCII.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; empty for none.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("method", &self.method)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// An answer, whole.
@@ -106,6 +110,8 @@ pub struct Answer {
     pub status: u16,
     /// `Content-Type`, where it is plain text.
     pub content_type: Option<String>,
+    /// `Date`, where it is plain text.
+    pub date: Option<String>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -286,10 +292,11 @@ async fn exchange(stream: Watched, url: &HttpUrl, limits: Limits, ask: Ask) -> R
             Err(error) if error.is::<LengthLimitError>() => Failure::TooLong(limits.body),
             Err(error) => Failure::Lost(io::Error::other(error)),
         })?;
-        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Answer {
             status: head.status.as_u16(),
-            content_type: content_type.map(str::to_owned),
+            content_type: text(header::CONTENT_TYPE),
+            date: text(header::DATE),
             body: body.to_bytes().into(),
         })
     };
@@ -304,17 +311,9 @@ async fn exchange(stream: Watched, url: &HttpUrl, limits: Limits, ask: Ask) -> R
 
 fn request(url: &HttpUrl, ask: Ask) -> hyper::Request<Full<Bytes>> {
     let built = hyper::Request::builder().header(header::HOST, url.authority());
-    let built = match ask {
-        Ask::Get { query } => {
-            built.method(Method::GET).uri(format!("{}?{query}", url.path)).body(Full::default())
-        }
-        Ask::Post { content_type, headers, body } => {
-            let built = built.method(Method::POST).uri(&url.path).header(header::CONTENT_TYPE, content_type);
-            let built = headers.into_iter().fold(built, |built, (name, value)| built.header(name, value));
-            built.body(Full::new(body.into()))
-        }
-    };
-    built.expect("a checked url and plain ASCII headers make a request")
+    let built = built.method(ask.method).uri(ask.resource);
+    let built = ask.headers.into_iter().fold(built, |built, (name, value)| built.header(name, value));
+    built.body(Full::new(ask.body.into())).expect("a checked url and plain ASCII headers make a request")
 }
 
 fn failure(error: hyper::Error) -> Failure {

@@ -21,9 +21,10 @@ use crate::{
 const WITHIN: Duration = Duration::from_secs(90);
 
 fn ask() -> Ask {
-    Ask::Post {
-        content_type: "text/xml; charset=utf-8",
-        headers: vec![("soapaction", "\"x\"".into())],
+    Ask {
+        method: Method::POST,
+        resource: "/a.asmx".into(),
+        headers: vec![("content-type", "text/xml; charset=utf-8".into()), ("soapaction", "\"x\"".into())],
         body: b"<geheim/>".to_vec(),
     }
 }

@@ -18,6 +18,7 @@ wire [since N]                      what went over the wire
 wait orders N | wait card-wait ENCODER | wait count KIND N      each at most ten seconds
 clock show | clock set TIME | clock advance SPAN      TIME: 2026-11-22T15:00 (local) or with Z; SPAN: 2h 30m
 set card-wait MILLIS | set listed on|off      listed: whether the clients' address is entered
+web status CODE | web silent | web close-after N | web expire      the Web API: the next signed call, the connection, its sessions
 fault silent|nak|write-then-silent|queued     once
 fault error CODE [TEXT] | fault late MILLIS | fault close-after N      once
 fault slow MILLIS | fault no-line-end | fault clear
@@ -55,9 +56,13 @@ impl Simulator {
             "clock" => self.clock(text),
             "set" => self.set(text),
             "fault" => self.fault(text),
+            "web" => self.web(text),
             "agent-config" => self.look(|state| {
-                let address = state.address.ok_or("this simulator does not listen")?;
-                Ok(json!({ "config": state.property.agent_section("visionline", &address.to_string()) }))
+                let address = state.address.ok_or("this simulator does not listen")?.to_string();
+                let web =
+                    state.web_at.as_ref().map(|(at, path)| (at.to_string(), path.display().to_string()));
+                let web = web.as_ref().map(|(at, path)| (at.as_str(), path.as_str()));
+                Ok(json!({ "config": state.property.agent_section("visionline", &address, web) }))
             }),
             "quit" => {
                 self.change(|state, _| state.quit = true);
@@ -95,6 +100,7 @@ impl Simulator {
             let mut all = state.world.show(local);
             all.insert("orders".into(), json!(state.orders));
             all.insert("connections".into(), json!(state.open));
+            all.insert("web_sessions".into(), json!(state.web.open()));
             all
         });
         all.insert("now".into(), json!(now));
@@ -168,6 +174,26 @@ impl Simulator {
             }
             Some(("listed", on @ ("on" | "off"))) => self.change(|state, _| state.listed = on == "on"),
             _ => return Err("usage: set card-wait MILLIS | set listed on|off".into()),
+        }
+        Ok(json!({}))
+    }
+
+    fn web(&self, text: &str) -> Answer {
+        let (what, count) = text.split_once(' ').unwrap_or((text, ""));
+        let count = || number(count);
+        match what {
+            "status" => {
+                let status = u16::try_from(count()?).ok().filter(|status| (100..600).contains(status));
+                let status = status.ok_or("CODE is an HTTP status")?;
+                self.change(|state, _| state.web.status = Some(status));
+            }
+            "close-after" => {
+                let count = count()? as usize;
+                self.change(|state, _| state.web.close_after = Some(count));
+            }
+            "silent" => self.change(|state, _| state.web.silent = true),
+            "expire" => self.change(|state, _| state.web.expire()),
+            _ => return Err("usage: web status CODE | web silent | web close-after N | web expire".into()),
         }
         Ok(json!({}))
     }

@@ -14,10 +14,12 @@ use crate::{
 /// Where the simulator is to be reached.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The folder for the control socket; made if need be.
+    /// The folder for the control socket and the Web API's password; made if need be.
     pub folder: PathBuf,
     /// Where clients are accepted; port 0 takes a free one.
     pub tcp: SocketAddr,
+    /// Where clients of the Web API are accepted, if anywhere.
+    pub web: Option<SocketAddr>,
 }
 
 /// Why the simulator cannot be reached.
@@ -49,6 +51,9 @@ pub enum FrontError {
 pub struct Places {
     /// The TCP address.
     pub tcp: SocketAddr,
+    /// The Web API's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web: Option<SocketAddr>,
     /// The control socket.
     pub control: PathBuf,
 }
@@ -67,20 +72,40 @@ impl Front {
     /// # Errors
     /// When one of them cannot be had.
     pub async fn open(simulator: Simulator, net: &dyn Net, options: Options) -> Result<Self, FrontError> {
-        let Options { folder, tcp } = options;
+        let Options { folder, tcp, web } = options;
         if !folder.is_dir() {
             let made = std::fs::create_dir_all(&folder)
                 .and_then(|()| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)));
             made.map_err(|source| FrontError::Folder { path: folder.clone(), source })?;
         }
         let listener = net.listen(tcp).await.map_err(|source| FrontError::Tcp { address: tcp, source })?;
+        let web = match web {
+            Some(web) => {
+                let listened = net.listen(web).await;
+                Some(listened.map_err(|source| FrontError::Tcp { address: web, source })?)
+            }
+            None => None,
+        };
         let control = folder.join("visionline.ctl");
         let socket = control::listen(&control)?;
         let tcp = listener.address();
+        let web_address = web.as_ref().map(|listener| listener.address());
+        if let Some(address) = web_address {
+            let path = folder.join("visionline-web-password");
+            let password = simulator.look(|state| state.property.web_password.clone());
+            std::fs::write(&path, password)
+                .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)))
+                .map_err(|source| FrontError::Folder { path: folder.clone(), source })?;
+            simulator.change(|state, _| state.web_at = Some((address, path)));
+        }
         simulator.change(|state, _| state.address = Some(tcp));
         let mut tasks = JoinSet::new();
         let (server, obeying) = (simulator.clone(), simulator.clone());
         tasks.spawn(async move { server.accept(listener).await });
+        if let Some(listener) = web {
+            let server = simulator.clone();
+            tasks.spawn(async move { server.accept_web(listener).await });
+        }
         tasks.spawn(async move {
             let obey = move |line: String| {
                 let simulator = obeying.clone();
@@ -88,7 +113,7 @@ impl Front {
             };
             control::serve(socket, obey).await;
         });
-        Ok(Self { simulator, places: Places { tcp, control }, tasks })
+        Ok(Self { simulator, places: Places { tcp, web: web_address, control }, tasks })
     }
 
     /// Where it is reached.

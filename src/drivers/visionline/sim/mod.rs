@@ -18,13 +18,13 @@
 //! - An order lives on when its client hangs up: a card laid down later is still written.
 //!
 //! # What it does not imitate
-//! Faults but `nak` and silence on the serial line, where no speed or parity is kept either; several rooms or cards a command; user groups and card types (taken, and ignored); the Web API;
-//! online doors, blacklists and key expiry by the server itself.
+//! Faults but `nak` and silence on the serial line, where no speed or parity is kept either; several rooms or cards a command; user groups and card types (taken, and ignored); online doors, blacklists and key expiry by the server itself.
 
 mod control;
 mod front;
 mod serial;
 mod server;
+mod web;
 mod wire;
 mod world;
 

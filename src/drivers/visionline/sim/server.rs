@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    web::Web,
     wire::{Command, LONGEST, parse},
     world::{Denial, Property, PropertyError, World},
 };
@@ -66,6 +67,9 @@ pub(super) struct State {
     pub listed: bool,
     pub quit: bool,
     pub address: Option<std::net::SocketAddr>,
+    pub web: Web,
+    /// Where the Web API listens, and the file with its user's password.
+    pub web_at: Option<(std::net::SocketAddr, std::path::PathBuf)>,
     connections: u64,
     pub open: u64,
 }
@@ -86,7 +90,7 @@ pub(super) struct Faults {
 }
 
 /// The connection ends.
-struct HungUp;
+pub(super) struct HungUp;
 
 impl Simulator {
     /// A server without cards. Needs a running tokio runtime, whose clock moves its time.
@@ -106,6 +110,8 @@ impl Simulator {
             listed: true,
             quit: false,
             address: None,
+            web: Web::default(),
+            web_at: None,
             connections: 0,
             open: 0,
         };

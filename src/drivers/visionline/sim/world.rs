@@ -21,6 +21,10 @@ pub struct Property {
     pub common: Vec<CommonRoom>,
     /// PMS addresses of the encoders.
     pub encoders: Vec<String>,
+    /// The Web API's user.
+    pub web_user: String,
+    /// Its password.
+    pub web_password: String,
 }
 
 /// A door that many guests may use.
@@ -42,6 +46,8 @@ impl Default for Property {
             rooms: (101..=110).chain(201..=210).map(|n| n.to_string()).collect(),
             common: common.map(|(name, number)| CommonRoom { name: name.into(), number }).collect(),
             encoders: ["1", "2", "11"].map(String::from).into(),
+            web_user: "bridge".into(),
+            web_password: "secret".into(),
         }
     }
 }
@@ -84,9 +90,10 @@ impl Property {
         TimeZone::get(&self.time_zone).map_err(|_| PropertyError::TimeZone(self.time_zone.clone()))
     }
 
-    /// The `[[system]]` section with which an agent's configuration describes this property at `HOST:PORT`.
+    /// The `[[system]]` section with which an agent's configuration describes this property at `HOST:PORT`; with the Web
+    /// API's `HOST:PORT` and the file of its password where it is to be used.
     #[must_use]
-    pub fn agent_section(&self, system: &str, address: &str) -> String {
+    pub fn agent_section(&self, system: &str, address: &str, web: Option<(&str, &str)>) -> String {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let names = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
         let common: Vec<_> = self
@@ -94,14 +101,19 @@ impl Property {
             .iter()
             .map(|door| format!("{{ name = {}, number = {} }}", quoted(&door.name), door.number))
             .collect();
+        let web = web.map(|(address, password_file)| {
+            let (url, user) = (quoted(&format!("http://{address}")), quoted(&self.web_user));
+            format!("web = {{ url = {url}, user = {user}, password_file = {} }}\n", quoted(password_file))
+        });
         format!(
             "[[system]]\nname = {}\nkind = \"visionline\"\nexclusive = true\nline = {{ tcp = {} }}\n\
-             encoders = [{}]\nrooms = [{}]\ncommon = [{}]\n",
+             encoders = [{}]\nrooms = [{}]\ncommon = [{}]\n{}",
             quoted(system),
             quoted(address),
             names(&self.encoders),
             names(&self.rooms),
             common.join(", "),
+            web.unwrap_or_default(),
         )
     }
 }
@@ -132,6 +144,39 @@ struct Card {
     content: Content,
 }
 
+/// What the server wrote down of a card or key when it was made.
+#[derive(Debug)]
+struct Record {
+    guest: Guest,
+    created: DateTime,
+    /// The chip; none for a telephone.
+    serial: Option<String>,
+    /// Another card was written on the same chip.
+    overwritten: bool,
+}
+
+/// A key that a telephone is to have.
+#[derive(Debug)]
+pub(super) struct Phone {
+    pub door: String,
+    pub endpoint: String,
+    pub start: Option<DateTime>,
+    pub end: DateTime,
+    pub stands: Stands,
+}
+
+/// How it stands to what was made before.
+#[derive(Debug)]
+pub(super) enum Stands {
+    Override,
+    Join,
+    /// It joins these, by their ids.
+    With(Vec<String>),
+}
+
+/// The id of the first record; the others count up.
+const FIRST_RECORD: usize = 100_060;
+
 #[derive(Debug, Default)]
 struct Room {
     /// The newest stay that a card was made for; none before the first.
@@ -156,6 +201,7 @@ pub(super) struct World {
     common: BTreeMap<String, u16>,
     pub encoders: BTreeMap<String, Encoder>,
     cards: BTreeMap<String, Card>,
+    records: Vec<Record>,
     desk_cards: u32,
 }
 
@@ -166,6 +212,7 @@ impl World {
             common: property.common.iter().map(|it| (it.name.clone(), it.number)).collect(),
             encoders: property.encoders.iter().map(|name| (name.clone(), Encoder::default())).collect(),
             cards: BTreeMap::new(),
+            records: Vec::new(),
             desk_cards: 0,
         }
     }
@@ -212,7 +259,7 @@ impl World {
         }
         let room = self.rooms.get_mut(&make.room).ok_or(Denial(128, "no such room".into()))?;
         room.stay += u64::from(!make.joins);
-        card.content = Content::Guest(Guest {
+        let guest = Guest {
             room: make.room.clone(),
             stay: room.stay,
             joined: make.joins,
@@ -220,8 +267,111 @@ impl World {
             end: make.end,
             common: make.common.clone(),
             operator: make.operator.clone(),
-        });
-        Ok((name, card.serial.clone()))
+        };
+        card.content = Content::Guest(guest.clone());
+        let serial = card.serial.clone();
+        self.write_down(guest, Some(serial.clone()), now);
+        Ok((name, serial))
+    }
+
+    fn write_down(&mut self, guest: Guest, serial: Option<String>, now: DateTime) {
+        for record in self.records.iter_mut().filter(|record| serial.is_some() && record.serial == serial) {
+            record.overwritten = true;
+        }
+        self.records.push(Record { guest, created: now, serial, overwritten: false });
+    }
+
+    pub(super) fn has_room(&self, room: &str) -> bool {
+        self.rooms.contains_key(room)
+    }
+
+    /// All doors as the Web API lists them.
+    pub(super) fn doors(&self, details: bool) -> Value {
+        let door = |(id, category): (&String, &str)| match details {
+            true => json!({ "doorID": id, "doorName": id, "doorCategory": category, "doorGroup": "" }),
+            false => json!({ "id": id }),
+        };
+        let rooms = self.rooms.keys().map(|name| (name, "guest"));
+        rooms.chain(self.common.keys().map(|name| (name, "common"))).map(door).collect()
+    }
+
+    /// The ids of what was made for a door and is valid at a time, also where something newer was made since.
+    pub(super) fn cards_of_door(&self, door: &str, at: DateTime) -> Vec<String> {
+        // Times are kept to the minute.
+        let begins = |record: &Record| record.guest.start.with().second(0).subsec_nanosecond(0).build();
+        self.ids(|record| {
+            record.guest.room == door
+                && begins(record).is_ok_and(|start| start <= at)
+                && at < record.guest.end
+        })
+    }
+
+    pub(super) fn cards_of_chip(&self, serial: &str) -> Vec<String> {
+        let is_it =
+            |record: &Record| record.serial.as_deref().is_some_and(|it| it.eq_ignore_ascii_case(serial));
+        self.ids(is_it)
+    }
+
+    fn ids(&self, wanted: impl Fn(&Record) -> bool) -> Vec<String> {
+        let all = self.records.iter().enumerate().filter(|(_, record)| wanted(record));
+        all.map(|(at, _)| (FIRST_RECORD + at).to_string()).collect()
+    }
+
+    /// What was written down under an id.
+    pub(super) fn record(&self, id: &str, now: DateTime) -> Option<Value> {
+        let at = id.parse::<usize>().ok()?.checked_sub(FIRST_RECORD)?;
+        let Record { guest, created, serial, overwritten } = self.records.get(at)?;
+        let written = |at: &DateTime| at.strftime("%Y%m%dT%H%M").to_string();
+        let newest = self.rooms.get(&guest.room).map_or(0, |room| room.stay);
+        Some(json!({
+            "id": id,
+            "cardHolder": guest.room,
+            "startTime": written(&guest.start),
+            "expireTime": written(&guest.end),
+            "created": written(created),
+            "doorOperations": [{ "doors": [guest.room], "operation": "guest" }],
+            "serialNumbers": serial.iter().map(|serial| serial.to_ascii_lowercase()).collect::<Vec<_>>(),
+            "format": "rfid48",
+            "overridden": guest.stay < newest,
+            "overwritten": overwritten,
+            "cancelled": false,
+            "discarded": false,
+            "expired": guest.end <= now,
+            "pendingAutoUpdate": false,
+        }))
+    }
+
+    /// Gives a telephone a key, and says under which id; it is used at doors as the card `phone-ENDPOINT`.
+    pub(super) fn phone_key(&mut self, phone: &Phone, now: DateTime) -> Result<String, (u16, &'static str)> {
+        if phone.end <= phone.start.unwrap_or(now) || phone.end <= now {
+            return Err((400, "the end is not after the start and now"));
+        }
+        let live = match &phone.stands {
+            Stands::With(ids) => ids.iter().all(|id| {
+                let card = self.record(id, now);
+                card.is_some_and(|card| card["overridden"] == false && card["overwritten"] == false)
+            }),
+            Stands::Override | Stands::Join => true,
+        };
+        let room = self.rooms.get_mut(&phone.door).ok_or((404, "no such door"))?;
+        let joined = !matches!(phone.stands, Stands::Override);
+        if !live || (joined && room.stay == 0) {
+            return Err((409, "nothing to join"));
+        }
+        room.stay += u64::from(!joined);
+        let guest = Guest {
+            room: phone.door.clone(),
+            stay: room.stay,
+            joined,
+            start: phone.start.unwrap_or(now),
+            end: phone.end,
+            common: Vec::new(),
+            operator: String::new(),
+        };
+        self.write_down(guest.clone(), None, now);
+        let card = Card { serial: String::new(), content: Content::Guest(guest) };
+        self.cards.insert(format!("phone-{}", phone.endpoint), card);
+        Ok((7000 + self.records.len()).to_string())
     }
 
     /// The code and the items of an answer to a reading.
@@ -344,7 +494,9 @@ impl World {
         };
         self.desk_cards += 1;
         let name = format!("desk-{}", self.desk_cards);
-        self.make(&name, Content::Guest(guest));
+        self.make(&name, Content::Guest(guest.clone()));
+        let serial = self.cards.get(&name).map(|card| card.serial.clone());
+        self.write_down(guest, serial, now);
         Ok(name)
     }
 

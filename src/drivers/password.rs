@@ -1,0 +1,25 @@
+//! Passwords of a system's users, in files of their own.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use crate::model::Private;
+
+/// Reads a password anew, so that a new one needs no restart. A line end behind it is not part of it.
+///
+/// # Errors
+/// In words for a person, when there is none, it is empty, or others may read it.
+pub(super) fn read(path: &Path) -> Result<Private, String> {
+    let wrong = |why: String| format!("the password in {}: {why}", path.display());
+    let mode = fs::metadata(path).map_err(|error| wrong(error.to_string()))?.permissions().mode() & 0o777;
+    // A service manager's credential lies in a folder that only the service can enter; its group bits are the mask of the
+    // access list that lets us in.
+    let forbidden = if path.starts_with("/run/credentials") { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
+        return Err(wrong(format!("others may read it (mode {mode:o}): chmod 0600")));
+    }
+    let text = fs::read_to_string(path).map(Private::new).map_err(|error| wrong(error.to_string()))?;
+    match text.expose().trim_end_matches(['\r', '\n']) {
+        "" => Err(wrong("it is empty".into())),
+        password => Ok(Private::new(password)),
+    }
+}
