@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
     model::{
-        CardEncode, CardSeen, Code, DoorName, Job, JobState, Order, Origin, Outcome, ReservationKey,
-        Resolution, StayModify, Treatment, Verdict, Window,
+        CardEncode, CardFacts, CardSeen, Code, DoorName, Job, JobState, Order, Origin, Outcome,
+        ReservationKey, Resolution, StayModify, Success, Treatment, Verdict, Window,
     },
     protocol::{EpochReason, Message, Position, enrol::LedgerCopy},
     queue::{Accepted, Claimed, LocalOrder, Sharing},
@@ -109,6 +109,31 @@ fn a_verdict_of_done_makes_the_room_the_stays_own() {
     assert_eq!(holder(&site, "101"), (Some("a".into()), true));
     assert_eq!(site.room("101").cards, 1);
     assert_eq!(site.done(51, job(2, card(&["101"], "a"))).treatment, Treatment::Join);
+}
+
+#[test]
+fn the_chips_of_a_stays_cards_are_what_a_driver_looks_for_also_after_a_restart() {
+    let mut site = shared(Sharing::Listed);
+    let written = |chip: &str| {
+        let card = CardFacts { serial: Some(chip.into()), ..CardFacts::default() };
+        Outcome::Succeeded(Success { card: Some(card), ..Success::default() })
+    };
+    let first = site.send(0, job(1, card(&["101"], "a")));
+    assert_eq!((first.treatment, first.to_see), (Treatment::Override, None));
+    site.queue.finish(at(1), id(1), written("04AA")).unwrap();
+    let mut site = site.crash();
+    let seen = |site: &mut Site, now, number| {
+        let claimed = site.send(now, job(number, card(&["101"], "a")));
+        assert_eq!(claimed.treatment, Treatment::Join);
+        claimed.to_see.unwrap().chips
+    };
+    assert_eq!(seen(&mut site, 2, 2), ["04AA"]);
+    site.queue.finish(at(3), id(2), written("04BB")).unwrap();
+    assert_eq!(seen(&mut site, 4, 3), ["04AA", "04BB"]);
+    site.queue.finish(at(5), id(3), Outcome::failed(Code::NoStayToJoin, "somebody else changed it")).unwrap();
+    assert_eq!(site.refused(6, job(4, card(&["101"], "a"))), Code::RoomStateUnknown);
+    let next = site.send(7, job(5, card(&["101"], "b")));
+    assert_eq!((next.treatment, next.to_see), (Treatment::Override, None));
 }
 
 #[test]

@@ -190,8 +190,9 @@ pub(super) fn plan(order: &Order, doors: &[Door], sharing: Sharing, now: Timesta
         Order::CardEncode(_) => Treatment::Join,
         _ => Treatment::Plain,
     };
-    let assumed = sharing == Sharing::AssumeUnchanged && !doors.iter().all(|door| is_first(key, door));
-    let to_see = (treatment == Treatment::Join && sharing == Sharing::Listed)
+    let goes_on = !doors.iter().all(|door| is_first(key, door));
+    let assumed = sharing == Sharing::AssumeUnchanged && goes_on;
+    let to_see = (sharing == Sharing::Listed && goes_on)
         .then(|| StayCards { chips: main.room.chips.clone(), printed_ends: main.room.printed_ends.clone() });
     Ok(Plan { treatment, changes, assumed, to_see })
 }
@@ -550,6 +551,41 @@ mod tests {
         assert_eq!(planned(&order, &doors(&door), Sharing::Shared), Ok(Treatment::Join));
         door.room.verified_at = Some(at(-601));
         assert_eq!(planned(&order, &doors(&door), Sharing::Shared), Err(Code::RoomStateUnknown));
+    }
+
+    #[test]
+    fn where_the_lock_system_lists_cards_whatever_goes_on_is_looked_for_by_the_chips_of_the_stay() {
+        let a = key("a");
+        let listed = |room: &Room, begin_again| {
+            let mut order = card(&["101"], "a");
+            let Order::CardEncode(encode) = &mut order else { unreachable!() };
+            encode.begin_again = begin_again;
+            let door = Door { room: room.clone(), ..door(Some("a"), true, true) };
+            let plan = plan(&order, &[door], Sharing::Listed, at(0));
+            plan.map(|plan| (plan.treatment, plan.to_see)).map_err(|refusal| refusal.code)
+        };
+        let mut room =
+            Room::unseen(at(0)).sent(id(1), &a, Change::Begin, at(1)).settle(id(1), &a, done(), at(2));
+        assert_eq!(listed(&room, false), Err(Code::RoomStateUnknown), "nothing to look for");
+        room.wrote(&key("b"), "another's");
+        room.wrote(&a, "04AA");
+        room.wrote(&a, "04AA");
+        let seen = StayCards { chips: vec!["04AA".into()], printed_ends: vec![at(1000)] };
+        assert_eq!(listed(&room, false), Ok((Treatment::Join, Some(seen.clone()))));
+        assert_eq!(listed(&room, true), Ok((Treatment::Override, Some(seen))));
+
+        let order = card(&["101"], "b");
+        let next =
+            plan(&order, &[Door { room: room.clone(), ..door(None, true, false) }], Sharing::Listed, at(0));
+        assert_eq!(next.unwrap().to_see, None, "a new stay overrides whatever is there");
+        let check_out = |sharing| planned(&checkout("101", "a"), &[door(Some("a"), true, true)], sharing);
+        assert_eq!(check_out(Sharing::Listed), check_out(Sharing::Shared), "nobody looks before a check-out");
+
+        let begun = room.clone().sent(id(2), &a, Change::Begin, at(3));
+        assert_eq!(begun.chips, [""; 0], "its cards are not those of before");
+        assert_eq!(begun.settle(id(2), &a, Settled::NotDone, at(4)).chips, ["04AA"]);
+        let lost = room.sent(id(3), &a, Change::Keep, at(5)).settle(id(3), &a, Settled::NoStay, at(6));
+        assert_eq!(listed(&lost, false), Err(Code::RoomStateUnknown), "somebody else changed it");
     }
 
     #[test]

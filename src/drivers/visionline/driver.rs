@@ -316,6 +316,13 @@ impl Visionline {
         };
         match web.has_live_card(&room, card.window.starts_at(), cards).await {
             Ok(true) => None,
+            Ok(false) if !cards.printed_ends.iter().any(|end| self.clock.now() < *end) => Some(Refusal::new(
+                Code::RoomStateUnknown,
+                format!(
+                    "others make cards for room {room} too, and the cards of this stay have all ended: give the guest \
+                     a new reservation"
+                ),
+            )),
             Ok(false) => Some(Refusal::new(
                 Code::NoStayToJoin,
                 format!(

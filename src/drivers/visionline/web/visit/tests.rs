@@ -89,9 +89,9 @@ fn every_listed_card_is_looked_at() {
         ],
     );
     assert_eq!(calls[2..4], ["s1 GET /api/v1/cards/1", "s1 GET /api/v1/cards/2"]);
-    let Some(Result::Cards(cards)) = result else { panic!("{result:?}") };
+    let Some(Result::Cards(seen)) = result else { panic!("{result:?}") };
     assert_eq!(
-        cards.iter().map(|card| (card.id.as_str(), card.is_live)).collect::<Vec<_>>(),
+        seen.iter().map(|card| (card.id.as_str(), card.is_live)).collect::<Vec<_>>(),
         [("1", false), ("2", true)]
     );
     let (_, result) = played(cards(), &[says(201, OPENED), says(200, "[]"), says(200, "")]);
