@@ -112,6 +112,8 @@ fn some_inputs_of_each_corpus_are_what_the_target_is_for() {
     assert!(taken("proxy_answer", &opens) >= 2);
     let ends = |bytes: &[u8]| bytes.starts_with(b"CCA;EA1;RC") && bytes.ends_with(b";\r\n");
     assert!(taken("visionline", &ends) >= 4);
+    let is_made = |bytes: &[u8]| is(bytes, "accessKey") && is(bytes, "credentialId");
+    assert!(taken("visionline_web", &is_made) >= 2);
     let succeeds = |bytes: &[u8]| is(bytes, "<bSuccess>true</bSuccess>") && is(bytes, "</s:Envelope>");
     assert!(taken("messenger", &succeeds) >= 2);
     let answers = |bytes: &[u8]| bytes.starts_with(b"\x06\x06\x02\xb3CO\xb3") && bytes.ends_with(b"\x03\x0f");

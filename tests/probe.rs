@@ -251,6 +251,44 @@ async fn visionline_is_asked_in_order_and_the_record_can_be_read_again() {
     front.close().await;
 }
 
+#[tokio::test]
+async fn visionlines_web_api_is_asked_too_where_the_site_has_it() {
+    let simulator = visionline::Simulator::new(visionline::Settings::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let any = ANY.parse().unwrap();
+    let options = visionline::Options { folder: folder.path().into(), tcp: any, web: Some(any) };
+    let front = visionline::Front::open(simulator.clone(), &SystemNet, options).await.unwrap();
+    let section = |user: &str, rooms: &str| {
+        format!(
+            "line = {{ tcp = \"{}\" }}\nencoders = [\"1\"]\nrooms = [{rooms}]\n\
+             web = {{ url = \"http://{}\", user = \"{user}\", password_file = \"{}\" }}",
+            front.places().tcp,
+            front.places().web.unwrap(),
+            folder.path().join("visionline-web-password").display(),
+        )
+    };
+    let right = site("visionline", &section("bridge", "\"101\""));
+    let (_, told) = probe(right.path(), &[]).await;
+    says(
+        &told,
+        &[
+            "ok open a session of the Web API",
+            "ok list the doors (Web API) expected: a door for each of the 1 rooms seen: 23 doors",
+            "ok list the cards of one room (Web API)",
+            "seen: 0 cards",
+        ],
+    );
+    let odd = site("visionline", &section("bridge", "\"101\", \"999\""));
+    says(&probe(odd.path(), &[]).await.1, &["warn list the doors (Web API)", "not 1 of the rooms: 999"]);
+    let wrong = site("visionline", &section("nobody", "\"101\""));
+    let (code, told) = probe(wrong.path(), &[]).await;
+    says(&told, &["FAIL open a session of the Web API", "does not let this user in", "HTTP 401"]);
+    assert_eq!(code, 2);
+    let ledger = simulator.command("ledger").await.unwrap();
+    assert_eq!((&ledger["orders"], &ledger["web_sessions"]), (&serde_json::json!([]), &serde_json::json!(0)));
+    front.close().await;
+}
+
 fn messenger_section(address: &str) -> String {
     format!(
         "product = \"saflok\"\nurl = \"http://{address}/lenspmswebservice/MessengerPMSService.asmx\"\nuser = \"pms\"\npassword_file = \"password\"\n\

@@ -9,7 +9,11 @@ use std::{
     process::{Command, Output},
 };
 
-use latchd::config::{AgentConfig, DriverConfig, import, rows};
+use latchd::{
+    config::{AgentConfig, DriverConfig, import, rows},
+    drivers::visionline::sim as visionline,
+    seams::SystemNet,
+};
 
 const CONFIG: &str = r#"# Kept as it is.
 [site]
@@ -241,4 +245,59 @@ fn each_make_keeps_numbers_where_its_own_settings_are() {
     has("kaba_messenger", "encoder,1,11", "encoders = [\n    { name = \"1\", terminal = \"11\" },\n]");
     has("kaba_messenger", "encoder,1,", "encoders = [\n    \"1\",\n]");
     assert!(import("visionline", "encoder,1,2").unwrap_err().contains("this make knows none"));
+}
+
+#[tokio::test]
+async fn visionlines_own_rooms_are_taken_over_and_a_second_run_changes_nothing() {
+    let simulator = visionline::Simulator::new(visionline::Settings::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let options = visionline::Options { folder: folder.path().into(), tcp: any, web: Some(any) };
+    let front = visionline::Front::open(simulator, &SystemNet, options).await.unwrap();
+    let web = front.places().web.unwrap();
+    let password = folder.path().join("visionline-web-password");
+    let section = format!(
+        "[[system]]\nname = \"front\"\nkind = \"visionline\"\nexclusive = true\n\
+         line = {{ tcp = \"{}\" }}\nencoders = [\"1\"]\nrooms = [{{ name = \"101\", display_name = \"Suite\" }}]\n\
+         web = {{ url = \"http://{web}\", user = \"bridge\", password_file = \"{}\" }}\n",
+        front.places().tcp,
+        password.display(),
+    );
+    let site = Site::new(&format!("{CONFIG}\n{section}"));
+    let setup = async |system: &str, more: &[&str]| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_latchd"))
+            .args(["setup", system, "--discover", "--config"])
+            .arg(site.config())
+            .args(more)
+            .output()
+            .await
+            .unwrap();
+        let (told, errors) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+        (output.status.success(), told.unwrap() + &errors.unwrap())
+    };
+    let before = site.text();
+    let (is_done, told) = setup("front", &[]).await;
+    assert!(is_done && told.contains("19 changes. Nothing was written"), "{told}");
+    assert!(told.contains("3 more that are no guest rooms (gym, pool, spa)"), "{told}");
+    assert_eq!(site.text(), before);
+    let (is_done, told) = setup("front", &["--apply"]).await;
+    assert!(is_done, "{told}");
+    let config = AgentConfig::from_toml(&site.config(), &site.text()).unwrap();
+    let DriverConfig::Visionline(visionline) = &config.systems[2].driver else { panic!("another make") };
+    assert_eq!(visionline.rooms.len(), 20);
+    assert_eq!(visionline.rooms[0].display_name.as_deref(), Some("Suite"), "what people call it stays");
+    let (is_done, told) = setup("front", &["--apply"]).await;
+    assert!(is_done && told.contains("Nothing to change."), "{told}");
+
+    let (is_done, told) = setup("salto", &[]).await;
+    assert!(
+        !is_done && told.contains("system salto cannot list its doors: bring them in with --from FILE"),
+        "{told}"
+    );
+    let (is_done, told) = setup("nowhere", &[]).await;
+    assert!(!is_done && told.contains("there are: other, salto, front"), "{told}");
+    fs::write(&password, "wrong").unwrap();
+    let (is_done, told) = setup("front", &[]).await;
+    assert!(!is_done && told.contains("ask front for its doors"), "{told}");
+    front.close().await;
 }

@@ -399,6 +399,10 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
         }
         DriverConfig::Visionline(visionline) => {
             found.push(reach(&subject, Target::from_config(&visionline.line), tools).await);
+            if let Some(web) = &visionline.web {
+                let target = Target::Tcp { host: web.http.url.host.clone(), port: web.http.url.port };
+                found.push(reach(&format!("{subject}, Web API"), Ok(target), tools).await);
+            }
         }
         DriverConfig::KabaMessenger(messenger) => {
             let url = &messenger.http.url;

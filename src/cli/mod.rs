@@ -264,7 +264,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => in_runtime(audit::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
         Command::Schema(args) => schema::run(&args)?,
-        Command::Setup(args) => setup::run(&args)?,
+        Command::Setup(args) => in_runtime(setup::run(&args))?,
         Command::Systems(args) => systems::run(&args)?,
         Command::Backup(args) => backup::back_up(&args)?,
         Command::Restore(args) => backup::restore(&args)?,

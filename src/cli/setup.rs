@@ -1,17 +1,23 @@
-//! `latchd setup SYSTEM --from FILE`
+//! `latchd setup SYSTEM --from FILE`, or `--discover`
 
 use std::{
     fs,
     io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
+use jiff::tz::TimeZone;
 
 use super::print;
-use crate::config::{AgentConfig, Change, Imported, import, rows};
+use crate::{
+    config::{AgentConfig, Change, ImportRow, Imported, import, rows},
+    drivers::{discover::discover, probe::Tools},
+    seams::{Clock, Random, SystemNet},
+};
 
 /// What `latchd setup` is told.
 #[derive(Debug, Args)]
@@ -21,8 +27,11 @@ pub struct SetupArgs {
     system: String,
     /// The spreadsheet, saved as CSV in UTF-8. Its first line names the columns: kind (room, common or encoder), name (as the
     /// access system spells it), display_name, number (of a common door; of an encoder's terminal).
-    #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "discover")]
+    from: Option<PathBuf>,
+    /// Ask the access system itself for its rooms, instead of a spreadsheet. Visionline with its Web API can tell.
+    #[arg(long, conflicts_with = "from")]
+    discover: bool,
     /// Write the changes. Without it they are only shown.
     #[arg(long)]
     apply: bool,
@@ -34,12 +43,18 @@ pub struct SetupArgs {
     config: PathBuf,
 }
 
-pub(super) fn run(args: &SetupArgs) -> anyhow::Result<()> {
-    let spreadsheet = fs::read(&args.from).with_context(|| format!("read {}", args.from.display()))?;
+pub(super) async fn run(args: &SetupArgs) -> anyhow::Result<()> {
     let text = fs::read_to_string(&args.config).with_context(|| format!("read {}", args.config.display()))?;
-    let rows = rows(&spreadsheet).with_context(|| format!("read {}", args.from.display()))?;
+    let (rows, source) = match &args.from {
+        Some(file) => {
+            let spreadsheet = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+            let rows = rows(&spreadsheet).with_context(|| format!("read {}", file.display()))?;
+            (rows, file.display().to_string())
+        }
+        None => (listed(args, &text).await?, format!("what {} lists", args.system)),
+    };
     let imported = import(&text, &args.system, &rows, args.take_out)
-        .with_context(|| format!("bring {} into {}", args.from.display(), args.config.display()))?;
+        .with_context(|| format!("bring {source} into {}", args.config.display()))?;
     print(&told(&imported))?;
     if imported.changes.is_empty() {
         return Ok(print("Nothing to change.\n")?);
@@ -60,6 +75,37 @@ pub(super) fn run(args: &SetupArgs) -> anyhow::Result<()> {
         "{count} changes written to {}. A running agent takes them over with SIGHUP\n(systemctl reload latchd).\n",
         args.config.display()
     ))?)
+}
+
+/// What the system itself lists.
+async fn listed(args: &SetupArgs, text: &str) -> anyhow::Result<Vec<ImportRow>> {
+    let config = AgentConfig::from_toml(&args.config, text)?;
+    let system = config.systems.iter().find(|system| system.name.as_str() == args.system);
+    let system = system.with_context(|| {
+        let names: Vec<_> = config.systems.iter().map(|system| system.name.as_str()).collect();
+        format!(
+            "there is no system {:?} in {}; there are: {}",
+            args.system,
+            args.config.display(),
+            names.join(", ")
+        )
+    })?;
+    let time_zone = TimeZone::get(&config.site.time_zone).context("the site's time zone")?;
+    let tools =
+        Tools { net: Arc::new(SystemNet), clock: Clock::system(), random: Random::system(), time_zone };
+    let Some(discovered) = discover(system, &tools).await else {
+        bail!("system {} cannot list its doors: bring them in with --from FILE", args.system);
+    };
+    let discovered = discovered.with_context(|| format!("ask {} for its doors", args.system))?;
+    if !discovered.others.is_empty() {
+        let names = discovered.others.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if discovered.others.len() <= 5 { "" } else { ", …" };
+        print(&format!(
+            "  {} more that are no guest rooms ({names}{more}): their numbers are not told, bring them in with --from\n",
+            discovered.others.len()
+        ))?;
+    }
+    Ok(discovered.rows)
 }
 
 /// Whether the agent would take the file as it is to be.

@@ -21,7 +21,7 @@ pub use cloud::{
     WorkspaceConfig,
 };
 pub use http::{HttpConfig, HttpUrl, HttpUrlError};
-pub use import::{Change, ImportError, Imported, Kind as ImportKind, Row, import, rows};
+pub use import::{Change, ImportError, Imported, Kind as ImportKind, Row as ImportRow, import, rows};
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{

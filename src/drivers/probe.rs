@@ -150,7 +150,9 @@ impl Probed {
 pub async fn probe(system: &SystemConfig, tools: &Tools, card: Option<&CardToRead>) -> Option<Probed> {
     match &system.driver {
         DriverConfig::SaltoIs(config) => Some(salto_is::probe::probe(config, tools, card).await),
-        DriverConfig::Visionline(config) => Some(visionline::probe::probe(config, tools, card).await),
+        DriverConfig::Visionline(config) => {
+            Some(visionline::probe::probe(config, &system.name, tools, card).await)
+        }
         DriverConfig::KabaMessenger(config) => {
             Some(kaba_messenger::probe::probe(config, system.name.clone(), tools).await)
         }

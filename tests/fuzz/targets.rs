@@ -23,6 +23,10 @@ use latchd::{
             codec::Framing,
             command::{Command, MakeCard},
             session::{Conversation, Manners, Result as Came},
+            web::{
+                call::{Call, PhoneKey, Standing},
+                visit::{Errand, MOST_CARDS, Result as CameOfVisit, Visit},
+            },
         },
         xml,
     },
@@ -33,7 +37,7 @@ use latchd::{
         enrol::{Admission, Answer, CloudCard, Keys, NotBelieved, PairRequest, RenewRequest, Waiting},
         signing::{Distrust, Listener, Packet, Party},
     },
-    transport::{self, Input, Output},
+    transport::{self, Input, Output, http},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,7 +47,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 13] = [
+pub(crate) const TARGETS: [(&str, Target); 14] = [
     ("certificate", certificate),
     ("certificate_request", certificate_request),
     ("enrolment_answer", enrolment_answer),
@@ -55,6 +59,7 @@ pub(crate) const TARGETS: [(&str, Target); 13] = [
     ("sim_lock", sim_lock),
     ("statement", statement),
     ("visionline", visionline),
+    ("visionline_web", visionline_web),
     ("websocket", websocket),
     ("xml", xml),
 ];
@@ -430,6 +435,52 @@ pub(crate) fn messenger(bytes: &[u8]) {
     }
     if let Ok(difference) = wsdl::compare(bytes) {
         is_fit(&difference.to_string());
+    }
+}
+
+const STATUSES: [u16; 10] = [200, 201, 204, 302, 400, 401, 403, 404, 409, 500];
+
+/// What stands where Visionline's Web API is expected: its answers, one after the other, to a visit. The first byte says what
+/// it is for; each answer is a byte for its status and a body up to the next zero.
+pub(crate) fn visionline_web(bytes: &[u8]) {
+    let Some((errand, rest)) = bytes.split_first() else { return };
+    let at = jiff::civil::date(2026, 11, 21).at(15, 0, 0, 0);
+    let errand = match errand % 4 {
+        0 => Errand::Greet,
+        1 => Errand::Doors,
+        2 => Errand::Cards(Call::CardsOfDoor { door: "101".into(), at }),
+        _ => Errand::PhoneKey(PhoneKey {
+            standing: Standing::Override,
+            endpoint: "guest".into(),
+            label: "label".into(),
+            description: "description".into(),
+            doors: vec!["101".into()],
+            start: None,
+            end: at,
+        }),
+    };
+    let makes_a_key = matches!(errand, Errand::PhoneKey(_));
+    let mut visit = Visit::new("bridge", Private::new("secret"), errand);
+    let (mut keys, mut calls) = (0, 0);
+    for answer in rest.split(|byte| *byte == 0) {
+        let Some((call, _)) = visit.next() else { break };
+        keys += usize::from(call.makes_a_key());
+        calls += 1;
+        assert!(call.resource().bytes().all(|byte| byte.is_ascii_graphic()), "{}", call.resource());
+        let (status, body) = answer.split_first().unwrap_or((&0, &[]));
+        let status = STATUSES[usize::from(*status) % STATUSES.len()];
+        visit.heard(&Ok(http::Answer { status, content_type: None, date: None, body: body.to_vec() }));
+    }
+    // Two sessions, a list, its cards, and the end.
+    assert!(calls <= MOST_CARDS * 2 + 6, "{calls} calls");
+    assert!(keys <= 2, "only a call that was not let in is made again");
+    match visit.result() {
+        Some(CameOfVisit::Refused(why) | CameOfVisit::Doubt(why)) => {
+            assert!(!why.message.contains(char::is_control) && why.message.chars().count() < 1024);
+        }
+        Some(CameOfVisit::Made(_)) => assert!(makes_a_key && keys > 0),
+        Some(CameOfVisit::Cards(cards)) => assert!(cards.len() <= MOST_CARDS),
+        Some(CameOfVisit::LetIn | CameOfVisit::Doors(_) | CameOfVisit::Image(_)) | None => {}
     }
 }
 

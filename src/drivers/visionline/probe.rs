@@ -10,11 +10,12 @@ use super::{
     codec::{self, Decoded, Framing, Text, decode, decode_rest, encode},
     command::Command,
     session::{Conversation, Manners, Result as Came},
+    web,
 };
 use crate::{
     config::VisionlineConfig,
     drivers::probe::{CardToRead, Exchange, Listened, Probed, Tools, Verdict, masked, masked_text, shown},
-    model::Code,
+    model::{Code, SystemName},
     transport::{LineError, Target, run},
 };
 
@@ -26,9 +27,18 @@ const LISTENED: Duration = Duration::from_secs(1);
 
 pub(in crate::drivers) async fn probe(
     config: &VisionlineConfig,
+    system: &SystemName,
     tools: &Tools,
     card: Option<&CardToRead>,
 ) -> Probed {
+    let mut probed = text_interface(config, tools, card).await;
+    if let Some(web) = &config.web {
+        web::probe::probe(&mut probed, config, web, system, tools).await;
+    }
+    probed
+}
+
+async fn text_interface(config: &VisionlineConfig, tools: &Tools, card: Option<&CardToRead>) -> Probed {
     let mut probed = Probed::default();
     let opened = match Target::from_config(&config.line) {
         Ok(target) => target.open(&*tools.net).await.map(|port| (target, port)),

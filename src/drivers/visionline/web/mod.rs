@@ -16,5 +16,7 @@
 pub mod answer;
 pub mod call;
 pub mod codec;
+pub(in crate::drivers) mod discover;
+pub(super) mod probe;
 pub(super) mod server;
 pub mod visit;

@@ -238,7 +238,7 @@ impl std::fmt::Debug for Web {
 const DOWN: &str = "web_api_down";
 
 /// Rooms of the configuration that the server knows no door for.
-fn unknown_rooms<'a>(rooms: &'a [DoorName], doors: &[Door]) -> Vec<&'a DoorName> {
+pub(super) fn unknown_rooms<'a>(rooms: &'a [DoorName], doors: &[Door]) -> Vec<&'a DoorName> {
     let is_known = |room: &DoorName| doors.iter().any(|door| door.id == room.as_str());
     rooms.iter().filter(|room| !is_known(room)).collect()
 }
