@@ -282,7 +282,7 @@ async fn visionlines_web_api_is_asked_too_where_the_site_has_it() {
     says(&probe(odd.path(), &[]).await.1, &["warn list the doors (Web API)", "not 1 of the rooms: 999"]);
     let wrong = site("visionline", &section("nobody", "\"101\""));
     let (code, told) = probe(wrong.path(), &[]).await;
-    says(&told, &["FAIL open a session of the Web API", "does not let this user in", "HTTP 401"]);
+    says(&told, &["FAIL open a session of the Web API", "HTTP 401", "does not let this user in"]);
     assert_eq!(code, 2);
     let ledger = simulator.command("ledger").await.unwrap();
     assert_eq!((&ledger["orders"], &ledger["web_sessions"]), (&serde_json::json!([]), &serde_json::json!(0)));

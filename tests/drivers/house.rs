@@ -35,7 +35,7 @@ use uuid::Uuid;
 use super::{
     makes::{Layout, Ledger, Make, Site, StartDriver, StartMake, Written},
     simulated::side::{AgentLife, AgentStart, Circles, End, RESERVE, Side, address, doom},
-    wire::{Faults, PORT, Wire},
+    wire::{Faults, PORT, WEB_PORT, Wire},
 };
 
 /// Between two looks at how a job stands.
@@ -138,6 +138,10 @@ impl House {
         for system in &house.systems {
             let listener = system.wire.listen(address(PORT)).await.unwrap();
             house.devices.spawn(system.make.serve(listener));
+            let listener = system.wire.listen(address(WEB_PORT)).await.unwrap();
+            if let Some(serving) = system.make.serve_web(listener) {
+                house.devices.spawn(serving);
+            }
         }
         house.start().await;
         house

@@ -124,3 +124,9 @@ macro_rules! behaves {
 behaves!(kaba_messenger);
 behaves!(salto_is);
 behaves!(visionline);
+behaves!(visionline_web);
+
+#[test]
+fn where_the_system_lists_its_cards_others_may_make_some_and_further_cards_join() {
+    play(stories::cards::looked_at_before_a_join(makes::visionline_web::start));
+}

@@ -18,6 +18,8 @@ use tokio::{
 
 /// Where every system listens; each has a road, and so a network, of its own.
 pub(crate) const PORT: u16 = 4000;
+/// Where one that has a second interface listens for that.
+pub(crate) const WEB_PORT: u16 = 8080;
 
 /// What goes wrong. Nothing by default.
 #[derive(Debug, Clone, Copy, Default)]

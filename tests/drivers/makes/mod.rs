@@ -18,6 +18,7 @@ use serde_json::Value;
 pub(crate) mod kaba_messenger;
 pub(crate) mod salto_is;
 pub(crate) mod visionline;
+pub(crate) mod visionline_web;
 
 /// A make of access system, by its simulator.
 ///
@@ -26,6 +27,12 @@ pub(crate) mod visionline;
 pub(crate) trait Make {
     /// Serves the agent until dropped.
     fn serve(&self, listener: Box<dyn Listener>) -> BoxFuture<'static, ()>;
+
+    /// Serves the agent at its second interface until dropped, where it has one.
+    fn serve_web(&self, listener: Box<dyn Listener>) -> Option<BoxFuture<'static, ()>> {
+        drop(listener);
+        None
+    }
 
     /// The settings of a system of this make at `HOST:PORT`, beside those that all have.
     fn section(&self, layout: &Layout, address: &str) -> String;

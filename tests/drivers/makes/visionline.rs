@@ -18,18 +18,23 @@ use serde_json::Value;
 
 use super::{Fault, Layout, Ledger, Make, Site, StartDriver, Written, doors, minutes};
 
-struct Server(Simulator);
+pub(crate) struct Server(pub(crate) Simulator);
 
 pub(crate) fn start(layout: &Layout, now: Timestamp) -> Box<dyn Make> {
+    Box::new(server(layout, now))
+}
+
+pub(crate) fn server(layout: &Layout, now: Timestamp) -> Server {
     let common = layout.common.iter().zip(1..);
     let property = Property {
         time_zone: layout.zone.into(),
         rooms: layout.rooms.clone(),
         common: common.map(|(name, number)| CommonRoom { name: name.clone(), number }).collect(),
         encoders: layout.encoders.clone(),
+        ..Property::default()
     };
     let settings = Settings { property, starts_at: Some(now), ..Settings::default() };
-    Box::new(Server(Simulator::new(settings).unwrap()))
+    Server(Simulator::new(settings).unwrap())
 }
 
 impl Make for Server {

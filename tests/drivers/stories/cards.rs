@@ -6,6 +6,7 @@ use latchd::model::{CardSeen, Code, Outcome};
 use crate::{
     house::{Card, House, code, plastic, seen, word},
     makes::{NO_ROOM, StartMake},
+    simulated::side::End,
 };
 
 pub(crate) async fn a_stay_after_another(make: StartMake) {
@@ -94,6 +95,30 @@ pub(crate) async fn made_behind_our_back(make: StartMake) {
     }
     assert_eq!(house.systems[0].ordered(), asked, "nothing was asked");
     assert!(house.systems[0].opens(&theirs, "101").await, "the other guest's card is good");
+    house.judge().await;
+}
+
+/// Others make cards too, and the system says of each room which cards are good there.
+pub(crate) async fn looked_at_before_a_join(make: StartMake) {
+    let mut house = House::open_at(&[make], "2026-11-22T12:00:00Z", true).await;
+    for stay in ["ada", "ada", "grace", "grace"] {
+        let (_, outcome) = house.make(house.card("101", stay)).await;
+        assert_eq!(word(&outcome), "succeeded", "{stay}: {outcome:?}");
+    }
+    // While it cannot be asked, nobody joins; the next stay begins.
+    house.systems[0].say("web status 503").await;
+    let (_, outcome) = house.make(house.card("101", "grace")).await;
+    assert_eq!(code(&outcome), Some(Code::RoomStateUnknown), "{outcome:?}");
+    house.crash(End::Killed).await;
+    let (_, outcome) = house.make(house.card("101", "grace")).await;
+    assert_eq!(word(&outcome), "succeeded", "after a restart: {outcome:?}");
+    house.systems[0].say("foreign-card-made 101").await;
+    let (_, outcome) = house.make(house.card("101", "grace")).await;
+    assert_eq!(code(&outcome), Some(Code::NoStayToJoin), "{outcome:?}");
+    let (_, outcome) = house.make(house.card("101", "grace")).await;
+    assert_eq!(code(&outcome), Some(Code::RoomStateUnknown), "it is known by now: {outcome:?}");
+    let (_, outcome) = house.make(house.card("101", "linus")).await;
+    assert_eq!(word(&outcome), "succeeded");
     house.judge().await;
 }
 
