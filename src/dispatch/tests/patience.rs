@@ -17,7 +17,7 @@ struct Locks {
 }
 
 enum Call {
-    Perform(Work, oneshot::Sender<Performed>),
+    Perform(Box<Work>, oneshot::Sender<Performed>),
     Prove(JobId, oneshot::Sender<Proof>),
 }
 
@@ -53,7 +53,7 @@ impl Driver for Locks {
     fn perform<'a>(&'a self, work: Work, _progress: &'a ProgressSink) -> BoxFuture<'a, Performed> {
         Box::pin(async move {
             let (done, answer) = oneshot::channel();
-            self.calls.send(Call::Perform(work, done)).unwrap();
+            self.calls.send(Call::Perform(Box::new(work), done)).unwrap();
             answer.await.unwrap()
         })
     }
