@@ -129,6 +129,54 @@ fn a_family_gets_its_cards_at_the_desk_while_the_cloud_is_away_and_the_cloud_kno
 }
 
 #[test]
+fn a_lost_card_is_thrown_out_at_the_desk_while_the_cloud_is_away_and_the_stays_other_cards_are_written_again()
+{
+    let mut site = Site::start();
+    let (grant, of_jane) = site.card("lost", "stay-1", &["101", "pool"]);
+    let (_, of_john) = site.card("john", "stay-1", &["101"]);
+    let (_, of_ada) = site.card("ada", "stay-2", &["102"]);
+    until("the site knows that all are written", || {
+        (states(&grants(&site, "stay-1", 2)) == ["issued", "issued"]).then_some(())
+    });
+    site.cloud().kill();
+
+    let encode = Encode::start(&site, &[of_jane.as_str().unwrap(), "--encoder", "1", "--override"]);
+    encode.tells("lay a card on encoder 1");
+    site.waits_for_card("1");
+    site.control("place new on 1");
+    encode.tells("written");
+    assert_eq!(encode.ended(), Some(0));
+    site.control("remove 1");
+    assert_eq!((site.frames("CN"), site.frames("CC")), (3, 1), "it begins the stay again");
+    assert!(site.opens("lost", "101") && site.opens("john", "101"), "the lock has not seen the new card yet");
+    assert!(site.opens("new", "101") && site.opens("new", "pool"));
+    assert!(!site.opens("lost", "101") && !site.opens("john", "101"));
+    assert!(site.opens("ada", "102"), "another stay");
+
+    site.restart_cloud();
+    let shown = |method: &Value| {
+        site.ok("/access_methods/get", json!({ "access_method_id": method }), "access_method")
+    };
+    until("his card asks to be written again", || {
+        (shown(&of_john)["is_ready_for_encoding"] == true).then_some(())
+    });
+    assert_eq!(shown(&of_john)["is_encoding_required"], true);
+    assert_eq!((&shown(&of_jane)["is_issued"], &shown(&of_ada)["is_issued"]), (&json!(true), &json!(true)));
+    let told = ["access_method.issued", "access_method.reissued"].map(|kind| events(&site, &grant, kind));
+    assert_eq!(told, [1, 1], "the lost card, and the one for it");
+    assert_eq!(site.writing_frames(), 4, "nothing is written by itself");
+
+    let encode = Encode::start(&site, &[of_john.as_str().unwrap(), "--encoder", "1"]);
+    encode.tells("lay a card on encoder 1");
+    site.waits_for_card("1");
+    site.control("place john on 1");
+    assert_eq!(encode.ended(), Some(0));
+    site.control("remove 1");
+    assert_eq!((site.frames("CN"), site.frames("CC")), (3, 2), "it joins");
+    assert!(site.opens("john", "101") && site.opens("new", "101") && !site.opens("lost", "101"));
+}
+
+#[test]
 fn a_card_that_the_desk_wrote_is_not_written_again_for_an_order_that_did_not_know_of_it() {
     let mut site = Site::start();
     let (_, method) = site.grant("Jane Doe", "stay-1", &["101"]);
