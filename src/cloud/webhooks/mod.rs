@@ -119,19 +119,4 @@ async fn recover(error: &StoreError, stop: &mut watch::Receiver<bool>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_delivery_that_panics_has_failed_and_takes_no_place_any_more() {
-        let place = (WebhookId(uuid::Uuid::from_u128(1)), 7);
-        let (mut under_way, mut busy) = (JoinSet::new(), HashMap::new());
-        let broken = async { panic!("the delivery's own fault") };
-        busy.insert(under_way.spawn(broken).id(), place);
-        let ended = under_way.join_next_with_id().await.unwrap();
-        let (webhook, n, end) = end_of(ended, &mut busy).unwrap();
-        assert_eq!((webhook, n), place);
-        assert!(matches!(end, Delivered::Failed { whatever_it_was: false, .. }), "{end:?}");
-        assert!(busy.is_empty());
-    }
-}
+mod tests;
