@@ -268,7 +268,14 @@ async fn visionlines_web_api_is_asked_too_where_the_site_has_it() {
         )
     };
     let right = site("visionline", &section("bridge", "\"101\""));
-    let (_, told) = probe(right.path(), &[]).await;
+    let recorded = right.path().join("record.json");
+    let (_, told) = probe(right.path(), &["--record", recorded.to_str().unwrap()]).await;
+    let record = record(&recorded);
+    let asked: Vec<_> = record.iter().filter_map(|(vector, _)| vector["decoded"]["asked"].as_str()).collect();
+    assert_eq!(asked.len(), 3 * 2 + 2, "three visits, two of which ask for something: {asked:?}");
+    assert!(record.iter().all(|(vector, bytes)| {
+        vector["protocol"] == "visionline_web" && !String::from_utf8_lossy(bytes).contains("secret")
+    }));
     says(
         &told,
         &[

@@ -52,6 +52,8 @@ pub struct Probed {
     pub steps: Vec<Step>,
     /// What passed, scrubbed.
     pub exchanges: Vec<Exchange>,
+    /// What passed at a second interface of the system, which has a protocol of its own.
+    pub beside: Option<(&'static str, Vec<Exchange>)>,
 }
 
 /// One question.
@@ -127,10 +129,10 @@ impl Probed {
     /// The record: a JSON list of vectors, one a line.
     #[must_use]
     pub fn record(&self, kind: &'static str, source: &str) -> String {
-        let line = |(at, exchange): (usize, &Exchange)| {
+        let line = |(at, (protocol, exchange)): (usize, (&'static str, &Exchange))| {
             let recorded = Recorded {
                 id: format!("site-{kind}-{:03}", at + 1),
-                protocol: kind,
+                protocol,
                 direction: if exchange.is_ours { "bridge->server" } else { "server->bridge" },
                 description: exchange.what.clone(),
                 bytes_hex: exchange.bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -140,7 +142,9 @@ impl Probed {
             };
             format!("  {}", serde_json::to_string(&recorded).expect("a record is JSON"))
         };
-        let lines: Vec<_> = self.exchanges.iter().enumerate().map(line).collect();
+        let own = self.exchanges.iter().map(|exchange| (kind, exchange));
+        let beside = self.beside.iter().flat_map(|(protocol, all)| all.iter().map(|it| (*protocol, it)));
+        let lines: Vec<_> = own.chain(beside).enumerate().map(line).collect();
         if lines.is_empty() { "[]\n".into() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
     }
 }

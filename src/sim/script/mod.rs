@@ -8,7 +8,7 @@
 //! texts are another's each time. What was not recorded is answered with HTTP 404.
 //!
 //! # What it does not imitate
-//! Pauses between answers, serial lines, and a peer that hung up: none of these is in a record. Names and times are those of
+//! Pauses between answers, serial lines, Visionline's Web API, and a peer that hung up: none of these is in a record. Names and times are those of
 //! nobody, as the record has them; whoever asks has to use its names.
 
 mod player;
@@ -51,6 +51,9 @@ struct Line {
     decoded: Value,
 }
 
+/// The protocol of lines that are left out.
+const NOT_PLAYED: &str = "visionline_web";
+
 /// What was recorded of a system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
@@ -82,7 +85,9 @@ impl Script {
     /// # Errors
     /// When it is none, or is empty.
     pub fn read(text: &str) -> Result<Self, ScriptError> {
-        let lines: Vec<Line> = serde_json::from_str(text)?;
+        let mut lines: Vec<Line> = serde_json::from_str(text)?;
+        // What Visionline's Web API said stands there to be read, and is not played.
+        lines.retain(|line| line.protocol != NOT_PLAYED);
         let protocol = lines.first().ok_or(ScriptError::Empty)?.protocol.clone();
         let is_http = protocol == "kaba_messenger";
         let steps = lines.into_iter().map(|line| step(&protocol, line)).collect::<Result<_, _>>()?;

@@ -182,6 +182,15 @@ impl Web {
 
     /// One visit, from its session to its end.
     pub(in crate::drivers::visionline) async fn visit(&self, errand: Errand) -> Came {
+        self.visit_telling(errand, |_, _| ()).await
+    }
+
+    /// [`Self::visit`], with each call and its answer told.
+    pub(super) async fn visit_telling(
+        &self,
+        errand: Errand,
+        mut tell: impl FnMut(&Call, &Answer) + Send,
+    ) -> Came {
         let _turn = self.turn.lock().await;
         let refused = |code, why: String| Came::Refused(Refusal::new(code, why));
         let password = match password::read(&self.config.password_file) {
@@ -204,6 +213,9 @@ impl Web {
                 Err(error) => Err(error),
             };
             self.set_by(&came);
+            if let Ok(answer) = &came {
+                tell(&call, answer);
+            }
             visit.heard(&came);
         }
         visit.result().unwrap_or_else(|| refused(Code::SystemOffline, "nothing came of it".into()))
