@@ -72,6 +72,8 @@ enum Name {
     Link,
     /// The HTTP API with 1,000, 10,000 and 100,000 grants: a new one above a durable commit, and lists.
     Api,
+    /// The drivers of access systems: how busy they keep eight encoders, and what they add to the bare exchange.
+    Drivers,
     /// Other queues on the same work.
     Peers,
     /// One after the other, with the settings that the goals name.
@@ -150,6 +152,7 @@ fn scenarios(name: Name, options: &Options) -> anyhow::Result<bool> {
             Name::Start,
             Name::Link,
             Name::Api,
+            Name::Drivers,
         ] {
             verdicts.push(one(name, options)?);
         }
@@ -179,6 +182,7 @@ fn one(name: Name, options: &Options) -> anyhow::Result<Verdict> {
         Name::Start => attempts("start", || scenarios::start::run(options)),
         Name::Link => attempts("link", || scenarios::trust::run(options)),
         Name::Api => scenarios::api::run(options),
+        Name::Drivers => attempts("drivers", || scenarios::drivers::run(options)),
         Name::Peers => scenarios::peers::run(options),
         Name::All => unreachable!("all are run one by one"),
     }

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod burst;
 pub mod cost;
+pub mod drivers;
 pub mod idle;
 pub mod peers;
 pub mod queue;
