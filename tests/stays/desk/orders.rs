@@ -167,7 +167,8 @@ impl Desk {
         let it = &mut self.methods[method];
         it.order = None;
         it.is_in_doubt |= is_in_doubt;
-        it.was_in_doubt |= is_in_doubt && it.card.is_some();
+        // A card that was another guest's by the time it was heard of was written all the same.
+        it.was_in_doubt |= is_in_doubt && (it.card.is_some() || it.is_written);
         let guest = &self.town.model.grants[it.grant].guest;
         self.town.note(format_args!("{} is told: {why}", guest.clone()));
     }
