@@ -272,6 +272,24 @@ async fn where_the_server_cannot_be_asked_nothing_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_card_that_is_looked_for_when_the_agent_stops_is_not_begun() {
+    let site = Site::open().await;
+    let stay = site.first_card().await;
+    let before = site.orders().await;
+    site.tell("web silent").await;
+    let stop = async {
+        site.tell("wait count cards 1").await;
+        site.driver.stop();
+    };
+    let (performed, ()) = tokio::join!(site.encode("ben", Treatment::Join, Some(stay)), stop);
+    assert!(
+        matches!(&performed, Performed::NothingSent(why) if why.code == Code::SystemOffline),
+        "{performed:?}"
+    );
+    assert_eq!(site.orders().await, before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_visit_that_is_cut_at_any_byte_joins_nothing() {
     let site = Site::open().await;
     let stay = site.first_card().await;

@@ -283,12 +283,10 @@ impl Visionline {
 
     async fn perform_work(&self, work: &Work, progress: &ProgressSink) -> Performed {
         match &work.order {
-            Order::CardEncode(card) => {
-                if let Some(refusal) = self.stay_is_over(card, work.to_see.as_ref()).await {
-                    return Performed::Ended(Outcome::Failed(refusal));
-                }
-                self.encode(card, work.treatment, progress).await
-            }
+            Order::CardEncode(card) => match self.held_back(card, work.to_see.as_ref()).await {
+                Some(performed) => performed,
+                None => self.encode(card, work.treatment, progress).await,
+            },
             Order::CardRead(read) => self.read(read, progress).await,
             Order::InventoryRefresh => Performed::Ended(Outcome::Succeeded(Success::default())),
             Order::StayModify(_)
@@ -300,10 +298,25 @@ impl Visionline {
         }
     }
 
+    /// How a card ends that must not join, or that is not begun any more.
+    async fn held_back(&self, card: &CardEncode, cards: Option<&StayCards>) -> Option<Performed> {
+        let cards = cards?;
+        let mut stopping = self.stopping.subscribe();
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => {
+                let why = "latchd is stopping; nothing new is begun";
+                Some(Performed::NothingSent(Refusal::new(Code::SystemOffline, why)))
+            }
+            over = self.stay_is_over(card, cards) => {
+                over.map(|refusal| Performed::Ended(Outcome::Failed(refusal)))
+            }
+        }
+    }
+
     /// Why a card must not join: the server does not list a good card of the stay. Asked right before the card is
     /// written; between the two another program may still change the room.
-    async fn stay_is_over(&self, card: &CardEncode, cards: Option<&StayCards>) -> Option<Refusal> {
-        let cards = cards?;
+    async fn stay_is_over(&self, card: &CardEncode, cards: &StayCards) -> Option<Refusal> {
         let (room, _) = match self.doors(card) {
             Ok(doors) => doors,
             Err(refusal) => return Some(refusal),

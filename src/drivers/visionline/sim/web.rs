@@ -110,7 +110,9 @@ impl Simulator {
 
     async fn converse_web(&self, stream: &mut Box<dyn Stream>) -> Result<(), HungUp> {
         let heard = self.hear_request(stream).await?;
-        let (kind, local) = (format!("{} {}", heard.method, heard.resource), self.local_now());
+        // What it is about: sessions, doors or cards.
+        let kind = heard.resource.split(['/', '?']).nth(3).unwrap_or_default().to_owned();
+        let local = self.local_now();
         let (said, silent) = self.change(|state, now| {
             state.tape.record(now, "web", Direction::Received, &kind, &heard.body);
             let said = state.web_call(&heard, now, local);
