@@ -102,7 +102,8 @@ pub struct SaltoIsArgs {
     #[arg(long, value_enum, default_value_t = DateForm::Minutes)]
     pub dates: DateForm,
     /// Whose form of the protocol it speaks. Onity writes whole hours and no check byte, and refuses a start, a second
-    /// room and an encoder that is no number.
+    /// room and an encoder that is no number. Amadeus ST40 differs from it by an empty eject field, a reading and a
+    /// check-out of its own, and knows no change of a stay.
     #[arg(long, value_enum, default_value_t = DialectForm::Salto, conflicts_with_all = ["dates", "check"])]
     pub dialect: DialectForm,
     /// Let answers leave no faster than at this speed.
@@ -219,6 +220,9 @@ pub enum DialectForm {
     Salto,
     /// Onity HT22, HT24 and HT28.
     Onity,
+    /// Amadeus ST40.
+    #[value(name = "amadeus_st40")]
+    AmadeusSt40,
 }
 
 /// Runs the pretend system until SIGTERM, ctrl-c, or `quit` at its control socket.
@@ -383,6 +387,7 @@ fn settings(args: SaltoIsArgs) -> anyhow::Result<Settings> {
         dialect: match args.dialect {
             DialectForm::Salto => Dialect::Salto,
             DialectForm::Onity => Dialect::Onity,
+            DialectForm::AmadeusSt40 => Dialect::AmadeusSt40,
         },
         max_clients: args.max_clients,
         baud: args.baud,

@@ -79,3 +79,37 @@ async fn its_section_of_the_agents_configuration_names_the_dialect() {
     let salto = Site::new().await.say("agent-config tcp").await["toml"].as_str().unwrap().to_owned();
     assert!(!salto.contains("dialect"), "{salto}");
 }
+
+#[tokio::test]
+async fn amadeus_has_an_empty_eject_field_and_a_reading_and_a_check_out_of_its_own() {
+    let mut site = Site::with(|settings| settings.dialect = Dialect::AmadeusSt40).await;
+    let mut peer = site.tcp().await;
+    site.say("place ada on 1").await;
+    peer.ask(&unchecked("CN|1||101||||12|||11241126|BRIDGE"), &unchecked("CN|1")).await;
+    let read = unchecked("LTE|1|101||||CI|0|12|15211126|11241126|BRIDGE");
+    peer.ask(&unchecked("LTE|1|"), &read).await;
+    peer.ask(&unchecked("CO|101"), &unchecked("CO")).await;
+    for (asked, why) in [
+        ("CN|1|E|101|||||||11241126|BRIDGE", "an eject field: this system has none"),
+        ("CN|1||101||||||15211126|11241126|BRIDGE", "a start: a card of this system opens at once"),
+        ("LT|1|", "not a command this server knows"),
+        ("CO|0|101", "more fields than the command has"),
+        ("MC|101||11241126", "not a command this server knows"),
+    ] {
+        let encoder = asked.split('|').nth(1).unwrap();
+        peer.ask(&unchecked(asked), &unchecked(&format!("ES|{encoder}"))).await;
+        assert_eq!(site.last_order().await["why"], why, "{asked}");
+    }
+    let section = site.say("agent-config tcp").await["toml"].as_str().unwrap().to_owned();
+    assert!(section.contains("dialect = \"amadeus_st40\""), "{section}");
+}
+
+#[tokio::test]
+async fn an_onity_server_takes_nothing_of_amadeus() {
+    let site = onity().await;
+    let mut peer = site.tcp().await;
+    for asked in ["CN|1||101|||||||11241126|BRIDGE", "LTE|1|", "CO|101"] {
+        let encoder = asked.split('|').nth(1).unwrap();
+        peer.ask(&unchecked(asked), &unchecked(&format!("ES|{encoder}"))).await;
+    }
+}

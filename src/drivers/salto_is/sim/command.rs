@@ -31,13 +31,23 @@ pub enum Dialect {
     Salto,
     /// Onity HT22, HT24 and HT28.
     Onity,
+    /// Amadeus ST40: as Onity, but for the eject field, reading and check-out.
+    AmadeusSt40,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     Encode(Encode),
-    Read { encoder: String, ejects: bool },
-    CheckOut { encoder: String, room: String },
+    Read {
+        /// The command as sent: the answer repeats it.
+        said: String,
+        encoder: String,
+        ejects: bool,
+    },
+    CheckOut {
+        encoder: Option<String>,
+        room: String,
+    },
     Modify(Modify),
 }
 
@@ -82,19 +92,23 @@ pub(super) fn parse(fields: &[String], dates: Dates, dialect: Dialect) -> Result
     let at_most =
         |most: usize| (fields.len() <= most).then_some(()).ok_or(Syntax("more fields than the command has"));
     match field(0) {
-        "LT" => {
+        said @ ("LT" | "LTE") if (said == "LTE") == (dialect == Dialect::AmadeusSt40) => {
             at_most(3)?;
-            let ejects = eject(field(2))?;
-            Ok(Command::Read { encoder: encoder(field(1), dialect)?, ejects })
+            let ejects = eject(field(2), dialect)?;
+            Ok(Command::Read { said: said.to_owned(), encoder: encoder(field(1), dialect)?, ejects })
+        }
+        "CO" if dialect == Dialect::AmadeusSt40 => {
+            at_most(2)?;
+            Ok(Command::CheckOut { encoder: None, room: required(field(1), "no room")? })
         }
         "CO" => {
             at_most(3)?;
             Ok(Command::CheckOut {
-                encoder: required(field(1), "no encoder field")?,
+                encoder: Some(required(field(1), "no encoder field")?),
                 room: required(field(2), "no room")?,
             })
         }
-        "MC" => {
+        "MC" if dialect != Dialect::AmadeusSt40 => {
             at_most(5)?;
             Ok(Command::Modify(Modify {
                 room: required(field(1), "no room")?,
@@ -119,7 +133,7 @@ fn encode(said: &str, fields: &[String], dates: Dates, dialect: Dialect) -> Resu
     if fields.len() > 16 {
         return Err(Syntax("more fields than the command has"));
     }
-    let ejects = eject(field(2))?;
+    let ejects = eject(field(2), dialect)?;
     required(field(3), "no main room")?;
     let rooms = (3..=6).map(field).filter(|room| !room.is_empty()).map(str::to_owned).collect();
     let is_longer = |(n, most): (usize, usize)| field(n).chars().count() > most;
@@ -129,7 +143,7 @@ fn encode(said: &str, fields: &[String], dates: Dates, dialect: Dialect) -> Resu
                 return Err(Syntax("operator or print line longer than 24"));
             }
         }
-        Dialect::Onity => {
+        Dialect::Onity | Dialect::AmadeusSt40 => {
             if (4..=6).any(|n| !field(n).is_empty()) {
                 return Err(Syntax("a second room: a card of this system opens one"));
             }
@@ -179,10 +193,12 @@ fn encoder(name: &str, dialect: Dialect) -> Result<String, Syntax> {
     required(name, "no encoder")
 }
 
-fn eject(text: &str) -> Result<bool, Syntax> {
-    match text {
-        "E" | "T" => Ok(true),
-        "R" => Ok(false),
+fn eject(text: &str, dialect: Dialect) -> Result<bool, Syntax> {
+    match (text, dialect) {
+        ("", Dialect::AmadeusSt40) => Ok(false),
+        (_, Dialect::AmadeusSt40) => Err(Syntax("an eject field: this system has none")),
+        ("E" | "T", _) => Ok(true),
+        ("R", _) => Ok(false),
         _ => Err(Syntax("eject field is not E, R or T")),
     }
 }
@@ -298,7 +314,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_fields_of_a_peer_panic(
-            command in "CN1?|CC1?|CO|MC|LT|",
+            command in "CN1?|CC1?|CO|MC|LTE?|",
             fields in proptest::collection::vec("[ERT0-9]{0,10}|.{0,30}", 0..20),
         ) {
             let fields: Vec<String> = std::iter::once(command).chain(fields).collect();
@@ -306,6 +322,7 @@ mod tests {
                 (Dates::Minutes, Dialect::Salto),
                 (Dates::Hours, Dialect::Salto),
                 (Dates::Hours, Dialect::Onity),
+                (Dates::Hours, Dialect::AmadeusSt40),
             ];
             for (dates, dialect) in forms {
                 let _any_verdict = parse(&fields, dates, dialect);

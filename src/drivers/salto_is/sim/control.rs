@@ -362,6 +362,7 @@ impl Simulator {
             let dialect = match state.dialect {
                 Dialect::Salto => "",
                 Dialect::Onity => "dialect = \"onity\"\n",
+                Dialect::AmadeusSt40 => "dialect = \"amadeus_st40\"\n",
             };
             Ok(json!({ "toml": format!("{section}{dialect}") }))
         })

@@ -29,9 +29,14 @@
 //! is `ES`), encoders by their numbers, operators of at most 20 characters, tracks of at most 62 and 14, and `0D` behind
 //! its answers. All of it is known from a client alone; what a real server does with a start is inference.
 //!
+//! # Amadeus ST40
+//! Told to, it is an Amadeus server: as Onity's, but that the eject field has to be empty, a card is read by `LTE`, a
+//! check-out has no field for an encoder, any text names an encoder, and a change of a stay is not known. All of it from a
+//! client again, and no whole message of it is published.
+//!
 //! # What it does not imitate
 //! More than one card a command; cards to phones (`CNM`, `CCM`); track text (`L1`…, `P1`…); audit trails (`WF`,
-//! `WN`); `INFO`, `CP`, `LTE` (all answered `ES`). With eject `E` the answer comes when the card is written, not when
+//! `WN`); `INFO`, `CP` (all answered `ES`). With eject `E` the answer comes when the card is written, not when
 //! it is taken away. Denied authorisations only take away from the granted ones of the same command. Online doors,
 //! updaters, blacklists and key expiry by SPACE itself; RTS/CTS, parity and a wrong baud rate; pacing applies to what
 //! the server sends only.

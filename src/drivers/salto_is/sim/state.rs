@@ -95,7 +95,7 @@ const KEPT: usize = 10_000;
 #[derive(Debug)]
 pub(super) enum Waiting {
     Encode(Encode),
-    Read { encoder: String, ejects: bool },
+    Read { said: String, encoder: String, ejects: bool },
 }
 
 impl Waiting {
@@ -156,7 +156,9 @@ impl State {
     pub(super) fn new(settings: Settings) -> Self {
         let (dates, style) = match settings.dialect {
             Dialect::Salto => (settings.dates, settings.style),
-            Dialect::Onity => (Dates::Hours, Style { true_check: false, ..settings.style }),
+            Dialect::Onity | Dialect::AmadeusSt40 => {
+                (Dates::Hours, Style { true_check: false, ..settings.style })
+            }
         };
         Self {
             world: World::new(&settings.property, dates),
@@ -232,8 +234,10 @@ impl State {
             }
             End::Done { answer } => {
                 record.result = "done";
-                record.read =
-                    answer.split_first().filter(|(what, _)| *what == "LT").map(|(_, it)| it[1..].to_vec());
+                record.read = answer
+                    .split_first()
+                    .filter(|(what, _)| what.starts_with("LT"))
+                    .map(|(_, it)| it[1..].to_vec());
             }
             End::Silent => record.result = "silent",
             End::Denied { code, why } => {
@@ -272,14 +276,17 @@ impl State {
                 self.world.occupy(&encode.encoder, Some(&encode.rooms));
                 Begun::Waiting(Waiting::Encode(encode))
             }),
-            Command::Read { encoder, ejects } => self.world.idle(&encoder).map(|()| {
+            Command::Read { said, encoder, ejects } => self.world.idle(&encoder).map(|()| {
                 self.world.occupy(&encoder, Some(&[]));
-                Begun::Waiting(Waiting::Read { encoder, ejects })
+                Begun::Waiting(Waiting::Read { said, encoder, ejects })
             }),
-            Command::CheckOut { encoder, room } => self
-                .world
-                .check_out(&encoder, &room)
-                .map(|()| Begun::Ended(End::Done { answer: vec!["CO".into(), encoder] })),
+            Command::CheckOut { encoder, room } => {
+                self.world.check_out(encoder.as_deref().unwrap_or("0"), &room).map(|()| {
+                    Begun::Ended(End::Done {
+                        answer: [Some("CO".into()), encoder].into_iter().flatten().collect(),
+                    })
+                })
+            }
             Command::Modify(modify) => self
                 .world
                 .modify(&modify, now)
@@ -303,8 +310,8 @@ impl State {
                     silent: self.faults.strikes(Fault::WriteThenSilent),
                 }
             }),
-            Waiting::Read { encoder, .. } => self.world.read(encoder, now).map(|fields| {
-                let mut answer = vec!["LT".into(), encoder.clone()];
+            Waiting::Read { said, encoder, .. } => self.world.read(encoder, now).map(|fields| {
+                let mut answer = vec![said.clone(), encoder.clone()];
                 answer.extend(fields);
                 End::Done { answer }
             }),
