@@ -264,9 +264,9 @@ fn decode_hex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Whether a key file of this mode may be read by others. A service manager's credential lies in a folder that only the
+/// Whether a secret's file of this mode may be read by others. A service manager's credential lies in a folder that only the
 /// service can enter, and what looks like its group's right there is the mask of the access list that lets us in.
-fn is_exposed(mode: u32, is_credential: bool) -> bool {
+pub(crate) fn is_exposed(mode: u32, is_credential: bool) -> bool {
     let forbidden = if is_credential { 0o037 } else { 0o077 };
     mode & forbidden != 0
 }

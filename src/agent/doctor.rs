@@ -22,7 +22,7 @@ use crate::{
     link,
     model::Severity,
     queue,
-    seal::SealKey,
+    seal::{SealKey, is_exposed},
     seams::{Clock, Net, Random},
     store,
     transport::{LineError, Target},
@@ -218,7 +218,7 @@ fn unreadable(subject: &str, path: &Path, error: &io::Error, next: &str) -> Find
 /// A word about a secret that others may read.
 fn private(path: &Path, subject: &str) -> Option<Finding> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    (mode & 0o077 != 0).then(|| {
+    is_exposed(mode, is_credential(path)).then(|| {
         let shown = path.display();
         warn(
             subject,

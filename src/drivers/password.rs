@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use crate::model::Private;
+use crate::{model::Private, seal::is_exposed};
 
 /// Reads a password anew, so that a new one needs no restart. A line end behind it is not part of it.
 ///
@@ -11,10 +11,7 @@ use crate::model::Private;
 pub(super) fn read(path: &Path) -> Result<Private, String> {
     let wrong = |why: String| format!("the password in {}: {why}", path.display());
     let mode = fs::metadata(path).map_err(|error| wrong(error.to_string()))?.permissions().mode() & 0o777;
-    // A service manager's credential lies in a folder that only the service can enter; its group bits are the mask of the
-    // access list that lets us in.
-    let forbidden = if path.starts_with("/run/credentials") { 0o037 } else { 0o077 };
-    if mode & forbidden != 0 {
+    if is_exposed(mode, path.starts_with("/run/credentials")) {
         return Err(wrong(format!("others may read it (mode {mode:o}): chmod 0600")));
     }
     let text = fs::read_to_string(path).map(Private::new).map_err(|error| wrong(error.to_string()))?;

@@ -10,6 +10,7 @@ use super::LinkError;
 use crate::{
     config::{Bypass, CloudLink, ProxyAt, ProxyConfig},
     model::Private,
+    seal::is_exposed,
 };
 
 /// An address of the cloud.
@@ -203,10 +204,7 @@ impl Proxy {
 fn credentials(path: &Path) -> Result<Private, LinkError> {
     let unreadable = |source| LinkError::ProxyCredentialsFile { path: path.into(), source };
     let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode();
-    // A service manager's credential lies in a folder that only the service can enter; its group bits are the mask of
-    // the access list that lets us in.
-    let forbidden = if path.starts_with("/run/credentials") { 0o037 } else { 0o077 };
-    if mode & forbidden != 0 {
+    if is_exposed(mode, path.starts_with("/run/credentials")) {
         return Err(LinkError::ProxyCredentialsExposed { path: path.into(), mode: mode & 0o777 });
     }
     fs::read_to_string(path).map(Private::new).map_err(unreadable)

@@ -102,6 +102,10 @@ impl Make for Server {
         ["createnewbooking", "addsharedguest", "makeduplicatekey"].iter().filter(|name| asks(name)).count()
     }
 
+    fn exchange(&self) -> usize {
+        4000
+    }
+
     fn cut_every(&self) -> usize {
         17
     }

@@ -49,6 +49,11 @@ pub(crate) trait Make {
     /// How many cards these bytes of the agent's on one connection ask to be made.
     fn ordered(&self, said: &[u8]) -> usize;
 
+    /// About how many bytes a command and its answer take together.
+    fn exchange(&self) -> usize {
+        400
+    }
+
     /// The distance of the bytes at which its line is cut here: one, but where thousands of bytes make one command. Then every
     /// other byte is cut in a test of that driver alone.
     fn cut_every(&self) -> usize {

@@ -87,7 +87,7 @@ impl House {
     /// Whether anything is broken.
     async fn breaks(&self, random: &Random, until: Instant) -> bool {
         let system = &self.systems[0];
-        let cut_after = Some(random.below(400) as usize);
+        let cut_after = Some(random.below(system.make.exchange() as u64) as usize);
         match random.below(9) {
             0 => system.wire.set(Faults { cut_after, ..Faults::default() }),
             1 => system.wire.set(Faults { is_down: true, ..Faults::default() }),
