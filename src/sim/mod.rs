@@ -3,6 +3,7 @@
 //!
 //! Knows no protocol, but that one is over HTTP. Only the drivers' own simulators and `cli` look in here.
 
+pub mod ble;
 pub mod control;
 mod pty;
 pub mod script;

@@ -3,6 +3,7 @@
 //!
 //! This room knows no protocol of a device.
 
+pub mod ble;
 pub mod http;
 mod line;
 mod shell;
