@@ -9,6 +9,7 @@ pub mod kaba_messenger;
 pub mod probe;
 pub mod salto_is;
 pub mod sim_lock;
+pub mod ttlock;
 pub mod visionline;
 pub mod xml;
 
