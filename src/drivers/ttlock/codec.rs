@@ -257,8 +257,9 @@ mod tests {
     #[test]
     fn the_textbook_check_is_that_of_the_catalogue_and_the_firmware_differs_in_one_entry() {
         assert_eq!(crc8(b"123456789", Check::Textbook), 0xA1);
-        let differing: Vec<u8> =
-            (0..=255).filter(|index| entry(*index, Check::Firmware) != entry(*index, Check::Textbook)).collect();
+        let differing: Vec<u8> = (0..=255)
+            .filter(|index| entry(*index, Check::Firmware) != entry(*index, Check::Textbook))
+            .collect();
         assert_eq!((differing, entry(33, Check::Textbook)), (vec![33], 0x7D));
     }
 

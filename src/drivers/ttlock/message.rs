@@ -74,10 +74,12 @@ pub enum Request {
         /// When it opens.
         span: Span,
     },
-    /// To move the dates of a passcode.
-    MovePasscode {
+    /// To change a passcode: its dates, and its digits where others are given.
+    ChangePasscode {
         /// Which.
         digits: Private,
+        /// Its digits from now on; none where they stay.
+        to: Option<Private>,
         /// When it opens from now on.
         span: Span,
     },
@@ -185,7 +187,7 @@ impl Request {
     pub fn command(&self) -> u8 {
         match self {
             Self::Features => 0x01,
-            Self::AddPasscode { .. } | Self::MovePasscode { .. } | Self::RemovePasscode { .. } => 0x03,
+            Self::AddPasscode { .. } | Self::ChangePasscode { .. } | Self::RemovePasscode { .. } => 0x03,
             Self::AddCard { .. }
             | Self::EnrolCard
             | Self::MoveCard { .. }
@@ -214,7 +216,7 @@ impl Request {
             Self::Cards { .. } => Some(1),
             Self::AddPasscode { .. } | Self::AddCard { .. } | Self::EnrolCard => Some(2),
             Self::RemovePasscode { .. } | Self::RemoveCard { .. } => Some(3),
-            Self::MovePasscode { .. } | Self::MoveCard { .. } => Some(5),
+            Self::ChangePasscode { .. } | Self::MoveCard { .. } => Some(5),
             _ => None,
         }
     }
@@ -227,7 +229,7 @@ impl Request {
             | Self::Unlock { .. }
             | Self::Lock { .. }
             | Self::AddPasscode { .. }
-            | Self::MovePasscode { .. }
+            | Self::ChangePasscode { .. }
             | Self::RemovePasscode { .. }
             | Self::AddCard { .. }
             | Self::EnrolCard
@@ -286,10 +288,13 @@ impl Request {
                 put_digits(&mut clear, digits);
                 put_span(&mut clear, span);
             }
-            Self::MovePasscode { digits, span } => {
+            Self::ChangePasscode { digits, to, span } => {
                 clear.push(if span.ends_at.is_some() { PERIOD } else { PERMANENT });
                 put_digits(&mut clear, digits);
-                clear.push(0);
+                match to {
+                    Some(to) => put_digits(&mut clear, to),
+                    None => clear.push(0),
+                }
                 put_span(&mut clear, span);
             }
             Self::RemovePasscode { digits } => {
@@ -522,7 +527,7 @@ impl Request {
                 };
                 Answer::Status { battery: per_cent(data[0]), locked }
             }
-            Self::AddPasscode { .. } | Self::MovePasscode { .. } | Self::RemovePasscode { .. } => {
+            Self::AddPasscode { .. } | Self::ChangePasscode { .. } | Self::RemovePasscode { .. } => {
                 match data.get(1) {
                     Some(operation) if Some(*operation) != self.operation() => Answer::Stranger,
                     _ => Answer::Yes,
@@ -606,7 +611,8 @@ fn passcode(entry: &[u8]) -> Option<Passcode> {
 fn text(bytes: &[u8]) -> Option<(Private, &[u8])> {
     let (length, rest) = bytes.split_first()?;
     let (digits, rest) = rest.split_at_checked(usize::from(*length))?;
-    let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let digits =
+        std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     Some((Private::new(digits), rest))
 }
 
@@ -717,9 +723,12 @@ mod tests {
     #[test]
     fn cards_of_four_and_of_eight_bytes_are_told_apart() {
         let days = [26, 12, 1, 15, 0, 26, 12, 3, 11, 0];
-        let read = |data: &[u8]| Request::Cards { cursor: 0 }.answer(&[&b"\x05\x01\x57\x01\0\0"[..], data].concat());
+        let read =
+            |data: &[u8]| Request::Cards { cursor: 0 }.answer(&[&b"\x05\x01\x57\x01\0\0"[..], data].concat());
         let numbers = |answer: Answer| match answer {
-            Answer::Cards { entries, next: None } => entries.iter().map(|card| card.number.0).collect::<Vec<_>>(),
+            Answer::Cards { entries, next: None } => {
+                entries.iter().map(|card| card.number.0).collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         };
         let short = [&[0xDE, 0xAD, 0xBE, 0xEF][..], &days].concat();
