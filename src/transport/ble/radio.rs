@@ -1,0 +1,681 @@
+//! The thread that holds everything of btleplug, with a runtime of its own that can be dropped and built anew: only so is a
+//! dead connection to the bus ever closed, and what was left registered there freed.
+//!
+//! Somebody who wants a peripheral is served when it has been heard: one scan is shared by all who wait, stopped while a
+//! connection is made, and never running while nobody waits. An adapter that a person switched off stays off.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use btleplug::{
+    api::{Central, CentralEvent, CentralState, Manager as _, Peripheral as _, ScanFilter, WriteType},
+    platform::{Adapter, Manager, Peripheral, PeripheralId},
+};
+use futures_util::{Stream, StreamExt};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use uuid::Uuid;
+
+use super::{
+    errors::{self, Class},
+    gatt::WriteKind,
+    link::{Ask, Broken, Link},
+    watch::{News, Watch},
+};
+
+/// For calls that ask the daemon and no peripheral.
+const CALL: Duration = Duration::from_secs(5);
+/// For the daemon to end a link; it takes two seconds by itself.
+const HANG_UP: Duration = Duration::from_secs(5);
+/// For the daemon to tell a peripheral's table once it is connected.
+const DISCOVER: Duration = Duration::from_secs(10);
+/// How long a table may stay empty that was said to be there.
+const RESOLVED: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Tries of one connection, where an error says that another one may do better.
+const TRIES: u32 = 3;
+/// Sessions at a time; adapters hold five to seven links.
+const SESSIONS: usize = 4;
+/// How often a living bus is asked for a sign of it.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+/// Connections after which everything is built anew once nobody needs it: some of them leave a registration behind at the
+/// bus, which allows only so many.
+const CONNECTIONS: u64 = 300;
+/// Values that nobody has taken yet; a peripheral that sends more than this loses the link.
+const VALUES: usize = 256;
+/// Pause before everything is built anew, at first and at most.
+const REBUILD: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// How the radio is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RadioSettings {
+    /// Which adapter, by its name (`hci1`); the first one without.
+    pub adapter: Option<String>,
+    /// How long a peripheral is listened for.
+    pub listen: Duration,
+    /// How long one try of a connection may take.
+    pub connect: Duration,
+    /// How long the acknowledgement of one write may take.
+    pub write: Duration,
+}
+
+impl Default for RadioSettings {
+    fn default() -> Self {
+        Self {
+            adapter: None,
+            listen: Duration::from_secs(20),
+            connect: Duration::from_secs(20),
+            write: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How a peripheral is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// By its address.
+    Address([u8; 6]),
+    /// By the name that it shows.
+    Name(String),
+}
+
+/// A peripheral that somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub whom: Whom,
+    /// The service that it must have.
+    pub service: Uuid,
+}
+
+/// How the radio stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RadioState {
+    /// Being opened.
+    Opening,
+    /// Ready.
+    Ready,
+    /// Not to be used, and why; it is tried again by itself.
+    Down(String),
+}
+
+/// Why there is no link. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    /// It was not heard.
+    #[error(
+        "it was not heard for {0:?}: it is out of range, or its batteries are empty, or a phone is connected to it"
+    )]
+    NotHeard(Duration),
+    /// It was heard, and no connection came about.
+    #[error("it was heard, and no connection came about: {0}")]
+    NotConnected(String),
+    /// It has not what it should have.
+    #[error("it is connected, and does not have the service {0}: it is another device than expected")]
+    OtherDevice(Uuid),
+    /// The radio cannot be used.
+    #[error("the radio cannot be used: {0}")]
+    Down(String),
+}
+
+/// What happened so far, by cause.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    connected: AtomicU64,
+    not_heard: AtomicU64,
+    not_connected: AtomicU64,
+    rebuilt: AtomicU64,
+}
+
+/// A handle to the thread. The thread ends with the last handle.
+#[derive(Debug, Clone)]
+pub struct Radio {
+    wishes: mpsc::Sender<Wish>,
+    state: watch::Receiver<RadioState>,
+    counts: Arc<Counts>,
+}
+
+/// Somebody who waits.
+#[derive(Debug)]
+struct Wish {
+    wanted: Wanted,
+    until: Instant,
+    listened: Duration,
+    answer: oneshot::Sender<Result<Link, Unreachable>>,
+}
+
+/// Why everything is built anew.
+#[derive(Debug)]
+enum Rebuild {
+    /// Nobody holds a handle any more.
+    Over,
+    /// As a matter of routine.
+    Routine,
+    /// The radio cannot be used.
+    Down(String),
+}
+
+impl Radio {
+    /// Starts the thread. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(settings: RadioSettings) -> std::io::Result<Self> {
+        let (wishes, taken) = mpsc::channel(64);
+        let (told, state) = watch::channel(RadioState::Opening);
+        let counts = Arc::new(Counts::default());
+        let of_thread = counts.clone();
+        std::thread::Builder::new()
+            .name("ble".into())
+            .spawn(move || keep_up(&settings, taken, &told, &of_thread))?;
+        Ok(Self { wishes, state, counts })
+    }
+
+    /// How the radio stands.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<RadioState> {
+        self.state.clone()
+    }
+
+    /// Connections made, peripherals not heard, connections that came to nothing, and how often all was built anew.
+    #[must_use]
+    pub fn counts(&self) -> [u64; 4] {
+        let counts = &self.counts;
+        [&counts.connected, &counts.not_heard, &counts.not_connected, &counts.rebuilt]
+            .map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Waits until a peripheral is heard and connects to it. Whoever drops the future wants it no more.
+    ///
+    /// # Errors
+    /// When it is not there in time. Nothing was written then.
+    pub async fn connect(&self, wanted: Wanted, listen: Duration) -> Result<Link, Unreachable> {
+        let gone = || Unreachable::Down("its thread has ended".into());
+        let (answer, answered) = oneshot::channel();
+        let wish = Wish { wanted, until: Instant::now() + listen, listened: listen, answer };
+        self.wishes.send(wish).await.map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// The thread: builds everything, serves until that is of no use, and builds it anew.
+fn keep_up(
+    settings: &RadioSettings,
+    mut wishes: mpsc::Receiver<Wish>,
+    state: &watch::Sender<RadioState>,
+    counts: &Arc<Counts>,
+) {
+    let mut waiting = Vec::new();
+    let mut pause = REBUILD.0;
+    loop {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                state.send_replace(RadioState::Down(format!("no runtime: {error}")));
+                return;
+            }
+        };
+        let why = runtime.block_on(async {
+            // btleplug connects in the thread itself: the limit holds for what comes behind that.
+            let why = serve(settings, &mut wishes, &mut waiting, state, counts).await;
+            if *state.borrow() == RadioState::Ready {
+                pause = REBUILD.0;
+            }
+            match &why {
+                Rebuild::Over | Rebuild::Routine => {}
+                Rebuild::Down(why) => {
+                    state.send_replace(RadioState::Down(why.clone()));
+                    for wish in waiting.drain(..) {
+                        wish.answer(Err(Unreachable::Down(why.clone())));
+                    }
+                    tracing::debug!(why, "the radio is given up and taken up again");
+                    let until = Instant::now() + pause;
+                    // Whoever comes meanwhile is told at once.
+                    while let Ok(wish) = tokio::time::timeout_at(until, wishes.recv()).await {
+                        let Some(wish) = wish else { return Rebuild::Over };
+                        wish.answer(Err(Unreachable::Down(why.clone())));
+                    }
+                    pause = (pause * 2).min(REBUILD.1);
+                }
+            }
+            why
+        });
+        // Closes the connection to the bus, and frees what is registered there.
+        drop(runtime);
+        counts.rebuilt.fetch_add(1, Ordering::Relaxed);
+        if matches!(why, Rebuild::Over) {
+            return;
+        }
+    }
+}
+
+impl Wish {
+    /// Whoever does not wait any more drops the link, which ends its session.
+    fn answer(self, result: Result<Link, Unreachable>) {
+        drop(self.answer.send(result));
+    }
+
+    fn is_for(&self, id: &PeripheralId, name: Option<&str>) -> bool {
+        match &self.wanted.whom {
+            Whom::Address(address) => address_of(id) == Some(*address),
+            Whom::Name(wanted) => name == Some(wanted),
+        }
+    }
+}
+
+/// The address in a peripheral's id, which is `hci0/dev_C0_FF_EE_00_00_01`.
+fn address_of(id: &PeripheralId) -> Option<[u8; 6]> {
+    let text = id.to_string();
+    let (_, text) = text.rsplit_once("dev_")?;
+    let mut address = [0; 6];
+    let mut parts = text.split('_');
+    for byte in &mut address {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(address)
+}
+
+/// Waits for a call, and no longer than this.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = btleplug::Result<T>>,
+) -> Result<T, btleplug::Error> {
+    timeout(limit, call).await.unwrap_or(Err(btleplug::Error::TimedOut(limit)))
+}
+
+fn down(what: &str) -> impl Fn(btleplug::Error) -> Rebuild {
+    move |error| Rebuild::Down(format!("{what}: {error}"))
+}
+
+/// What a connecting task or a session tells.
+enum Told {
+    Connected { peripheral: Peripheral, link: Link, session: Session },
+    Failed { why: Unreachable, class: Class },
+    Over { id: PeripheralId, class: Option<Class> },
+    Named { id: PeripheralId, name: Option<String> },
+}
+
+/// What a session is made of.
+struct Session {
+    asks: mpsc::Receiver<Ask>,
+    values: mpsc::Sender<(Uuid, Vec<u8>)>,
+    notified: Pin<Box<dyn Stream<Item = btleplug::api::ValueNotification> + Send>>,
+    /// Hears when the link is gone.
+    gone: mpsc::Receiver<()>,
+}
+
+async fn serve(
+    settings: &RadioSettings,
+    wishes: &mut mpsc::Receiver<Wish>,
+    waiting: &mut Vec<Wish>,
+    state: &watch::Sender<RadioState>,
+    counts: &Counts,
+) -> Rebuild {
+    match serve_or_fail(settings, wishes, waiting, state, counts).await {
+        Ok(why) | Err(why) => why,
+    }
+}
+
+async fn serve_or_fail(
+    settings: &RadioSettings,
+    wishes: &mut mpsc::Receiver<Wish>,
+    waiting: &mut Vec<Wish>,
+    state: &watch::Sender<RadioState>,
+    counts: &Counts,
+) -> Result<Rebuild, Rebuild> {
+    let no_bus = |error: dbus::Error| {
+        let why = error.message().unwrap_or("it says not why").to_owned();
+        Rebuild::Down(format!("there is no message bus: {why}"))
+    };
+    let mut watch = match timeout(CALL, Watch::start()).await {
+        Ok(result) => result.map_err(no_bus)?,
+        Err(_elapsed) => return Err(Rebuild::Down("the message bus does not answer".into())),
+    };
+    let manager = within(CALL, Manager::new()).await.map_err(down("there is no message bus"))?;
+    let adapter = find_adapter(&manager, settings).await?;
+    let mut events = within(CALL, adapter.events()).await.map_err(down("the adapter tells nothing"))?;
+    state.send_replace(RadioState::Ready);
+
+    let mut held: HashMap<PeripheralId, mpsc::Sender<()>> = HashMap::new();
+    let mut names: HashMap<PeripheralId, Option<String>> = HashMap::new();
+    let mut heard: Vec<PeripheralId> = Vec::new();
+    let mut tasks: JoinSet<Told> = JoinSet::new();
+    let mut connecting: Option<(Wish, PeripheralId)> = None;
+    let (mut scanning, mut connections) = (false, 0_u64);
+    let mut next_sign = Instant::now() + SIGN_OF_LIFE;
+    loop {
+        // Whoever waits for something that was heard is served, one at a time.
+        if connecting.is_none() && held.len() < SESSIONS {
+            let served = heard.iter().enumerate().find_map(|(at, id)| {
+                let name = names.get(id).and_then(Option::as_deref);
+                let wish = waiting.iter().position(|wish| wish.is_for(id, name))?;
+                (!held.contains_key(id)).then_some((at, wish))
+            });
+            if let Some((at, wish)) = served {
+                let (id, wish) = (heard.swap_remove(at), waiting.swap_remove(wish));
+                if scanning {
+                    within(CALL, adapter.stop_scan()).await.map_err(down("the scan does not stop"))?;
+                    scanning = false;
+                }
+                let (gone, is_gone) = mpsc::channel(1);
+                held.insert(id.clone(), gone);
+                tasks.spawn(connect(
+                    adapter.clone(),
+                    id.clone(),
+                    wish.wanted.clone(),
+                    settings.clone(),
+                    is_gone,
+                ));
+                connecting = Some((wish, id));
+            }
+        }
+        let listens = !waiting.is_empty() && connecting.is_none() && held.len() < SESSIONS;
+        if listens && !scanning {
+            if within(CALL, adapter.adapter_state()).await.map_err(down("the adapter is gone"))?
+                != CentralState::PoweredOn
+            {
+                return Err(Rebuild::Down("the adapter is switched off, or gone: switch it on".into()));
+            }
+            heard.clear();
+            within(CALL, adapter.start_scan(ScanFilter::default())).await.map_err(down("no scan begins"))?;
+            scanning = true;
+        } else if !listens && scanning {
+            within(CALL, adapter.stop_scan()).await.map_err(down("the scan does not stop"))?;
+            scanning = false;
+        }
+        if CONNECTIONS <= connections && held.is_empty() && connecting.is_none() {
+            return Ok(Rebuild::Routine);
+        }
+        let next_end = waiting.iter().map(|wish| wish.until).min();
+        tokio::select! {
+            wish = wishes.recv() => match wish {
+                Some(wish) => waiting.push(wish),
+                None => return Ok(Rebuild::Over),
+            },
+            event = events.next() => {
+                let Some(event) = event else {
+                    return Err(Rebuild::Down("the adapter tells nothing any more".into()));
+                };
+                match event {
+                    CentralEvent::DeviceDisconnected(id) => {
+                        // One notice is as good as several.
+                        let _ = held.get(&id).map(|gone| gone.try_send(()));
+                    }
+                    CentralEvent::StateUpdate(CentralState::PoweredOff) => {
+                        return Err(Rebuild::Down("the adapter was switched off: switch it on".into()));
+                    }
+                    CentralEvent::DeviceDiscovered(id)
+                    | CentralEvent::DeviceUpdated(id)
+                    | CentralEvent::DeviceConnected(id)
+                    | CentralEvent::ManufacturerDataAdvertisement { id, .. }
+                    | CentralEvent::ServiceDataAdvertisement { id, .. }
+                    | CentralEvent::ServicesAdvertisement { id, .. }
+                    | CentralEvent::RssiUpdate { id, .. } => {
+                        let is_by_name = waiting.iter().any(|wish| matches!(wish.wanted.whom, Whom::Name(_)));
+                        // A name may come later than everything else: it is asked for until there is one.
+                        if is_by_name && names.len() < 4096 && !matches!(names.get(&id), Some(Some(_))) {
+                            names.insert(id.clone(), None);
+                            tasks.spawn(name_of(adapter.clone(), id.clone()));
+                        }
+                        if waiting.iter().any(|wish| wish.is_for(&id, names.get(&id).and_then(Option::as_deref)))
+                            && !heard.contains(&id)
+                        {
+                            heard.push(id);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Some(told) = tasks.join_next(), if !tasks.is_empty() => match told {
+                Ok(Told::Connected { peripheral, link, session }) => {
+                    let Some((wish, id)) = connecting.take() else { continue };
+                    connections += 1;
+                    counts.connected.fetch_add(1, Ordering::Relaxed);
+                    let write = settings.write;
+                    tasks.spawn(hold(peripheral, id, session, write));
+                    wish.answer(Ok(link));
+                }
+                Ok(Told::Failed { why, class }) => {
+                    let Some((wish, id)) = connecting.take() else { continue };
+                    held.remove(&id);
+                    counts.not_connected.fetch_add(1, Ordering::Relaxed);
+                    wish.answer(Err(why));
+                    if class == Class::Recycle {
+                        return Err(Rebuild::Down("the message bus takes no more of this connection".into()));
+                    }
+                }
+                Ok(Told::Over { id, class }) => {
+                    held.remove(&id);
+                    if class == Some(Class::Recycle) {
+                        return Err(Rebuild::Down("the message bus takes no more of this connection".into()));
+                    }
+                }
+                Ok(Told::Named { id, name }) => {
+                    if let Some(name) = &name
+                        && waiting.iter().any(|wish| wish.wanted.whom == Whom::Name(name.clone()))
+                        && !heard.contains(&id)
+                    {
+                        heard.push(id.clone());
+                    }
+                    names.insert(id, name);
+                }
+                // A panic in a task of ours or of the library's takes down nothing else.
+                Err(error) => {
+                    tracing::error!(%error, "a task of the radio broke");
+                    return Err(Rebuild::Down("a part of it broke".into()));
+                }
+            },
+            news = watch.next() => match news {
+                News::DaemonGone => return Err(Rebuild::Down("the Bluetooth service has gone: start bluetoothd".into())),
+                News::BusGone => return Err(Rebuild::Down("the message bus has gone".into())),
+                News::DaemonBack => return Err(Rebuild::Down("the Bluetooth service has started anew".into())),
+            },
+            () = sleep_until(next_end.unwrap_or_else(Instant::now)), if next_end.is_some() => {
+                let now = Instant::now();
+                for wish in waiting.extract_if(.., |wish| wish.until <= now || wish.answer.is_closed()) {
+                    counts.not_heard.fetch_add(1, Ordering::Relaxed);
+                    let listened = wish.listened;
+                    wish.answer(Err(Unreachable::NotHeard(listened)));
+                }
+            }
+            () = sleep_until(next_sign) => {
+                next_sign = Instant::now() + SIGN_OF_LIFE;
+                let adapters = within(CALL, manager.adapters()).await;
+                adapters.map_err(down("the Bluetooth service does not answer"))?;
+            }
+        }
+    }
+}
+
+async fn find_adapter(manager: &Manager, settings: &RadioSettings) -> Result<Adapter, Rebuild> {
+    let adapters =
+        within(CALL, manager.adapters()).await.map_err(down("the Bluetooth service does not answer"))?;
+    let mut first = None;
+    for adapter in adapters {
+        let info = within(CALL, adapter.adapter_info()).await.map_err(down("an adapter does not answer"))?;
+        // `hci0 (usb:v1D6Bp0246d0542)`
+        let name = info.split_whitespace().next().unwrap_or_default();
+        match &settings.adapter {
+            Some(wanted) if wanted == name => return Ok(adapter),
+            Some(_) => {}
+            None => drop(first.get_or_insert(adapter)),
+        }
+    }
+    first.ok_or_else(|| {
+        Rebuild::Down(match &settings.adapter {
+            Some(name) => format!("there is no adapter {name}: plug it in, or name another"),
+            None => "there is no adapter: plug one in".into(),
+        })
+    })
+}
+
+async fn name_of(adapter: Adapter, id: PeripheralId) -> Told {
+    let name = async {
+        let peripheral = within(CALL, adapter.peripheral(&id)).await.ok()?;
+        within(CALL, peripheral.properties()).await.ok()??.local_name
+    };
+    let name = name.await;
+    Told::Named { id, name }
+}
+
+/// Makes a connection; tries again where that may do better.
+async fn connect(
+    adapter: Adapter,
+    id: PeripheralId,
+    wanted: Wanted,
+    settings: RadioSettings,
+    mut gone: mpsc::Receiver<()>,
+) -> Told {
+    let mut last = (Unreachable::NotConnected("it was not tried".into()), Class::Again);
+    for _ in 0..TRIES {
+        // What was told of the try before.
+        while gone.try_recv().is_ok() {}
+        let peripheral = match within(CALL, adapter.peripheral(&id)).await {
+            Ok(peripheral) => peripheral,
+            Err(error) => {
+                last = (Unreachable::NotConnected(error.to_string()), errors::class(&error));
+                break;
+            }
+        };
+        let attempt = async {
+            within(settings.connect, peripheral.connect()).await?;
+            let until = Instant::now() + RESOLVED;
+            loop {
+                within(DISCOVER, peripheral.discover_services()).await?;
+                if peripheral.services().iter().any(|service| service.uuid == wanted.service) {
+                    return Ok(true);
+                }
+                // The table may be told to be there before it is.
+                if until <= Instant::now() {
+                    return Ok(false);
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let result = tokio::select! {
+            result = attempt => result,
+            // btleplug would wait for a table that no longer comes.
+            _ = gone.recv() => Err(btleplug::Error::NotConnected),
+        };
+        let result = match result {
+            Ok(true) => within(CALL, peripheral.notifications()).await.map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let error = match result {
+            Ok(Some(notified)) => {
+                let (asks, taken) = mpsc::channel(1);
+                let (values, told) = mpsc::channel(VALUES);
+                let session = Session { asks: taken, values, notified, gone };
+                return Told::Connected { peripheral, link: Link::new(asks, told), session };
+            }
+            Ok(None) => {
+                let _ = within(HANG_UP, peripheral.disconnect()).await;
+                return Told::Failed { why: Unreachable::OtherDevice(wanted.service), class: Class::Refused };
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(peripheral = %id, %error, "no connection");
+        // Also what was given up goes on at the daemon until it is called off.
+        let _ = within(HANG_UP, peripheral.disconnect()).await;
+        let class = errors::class(&error);
+        let is_late = matches!(error, btleplug::Error::TimedOut(_));
+        last = (Unreachable::NotConnected(error.to_string()), class);
+        if class != Class::Again || is_late && !errors::is_in_progress(&error) {
+            break;
+        }
+    }
+    Told::Failed { why: last.0, class: last.1 }
+}
+
+/// Holds a connection until its holder drops the link, or the link is gone.
+async fn hold(peripheral: Peripheral, id: PeripheralId, session: Session, write: Duration) -> Told {
+    let Session { mut asks, values, mut notified, mut gone } = session;
+    let characteristics = peripheral.characteristics();
+    let find = |uuid: Uuid| characteristics.iter().find(|characteristic| characteristic.uuid == uuid);
+    let mut worst = None;
+    loop {
+        tokio::select! {
+            ask = asks.recv() => {
+                let Some(ask) = ask else { break };
+                let (Ask::Subscribe { to, .. } | Ask::Write { to, .. }) = &ask;
+                let result = match (find(*to), &ask) {
+                    (None, _) => Err(btleplug::Error::NoSuchCharacteristic),
+                    (Some(characteristic), Ask::Subscribe { .. }) => {
+                        within(CALL, peripheral.subscribe(characteristic)).await
+                    }
+                    (Some(characteristic), Ask::Write { value, kind, .. }) => {
+                        let kind = match kind {
+                            WriteKind::Request => WriteType::WithResponse,
+                            WriteKind::Command => WriteType::WithoutResponse,
+                        };
+                        within(write, peripheral.write(characteristic, value, kind)).await
+                    }
+                };
+                let result = match result {
+                    Ok(()) => Ok(()),
+                    Err(error) => {
+                        let class = errors::class(&error);
+                        tracing::debug!(peripheral = %id, %error, ?class, "a call did not go through");
+                        worst = Some(class);
+                        // Told by the same error: the peer's own refusal, and a link that was lost.
+                        let is_there = errors::is_unlikely_error(&error)
+                            && matches!(within(CALL, peripheral.is_connected()).await, Ok(true));
+                        Err(if class == Class::Refused || is_there { Broken::Refused } else { Broken::Lost })
+                    }
+                };
+                let is_lost = result == Err(Broken::Lost);
+                let (Ask::Subscribe { answer, .. } | Ask::Write { answer, .. }) = ask;
+                let _ = answer.send(result);
+                if is_lost {
+                    break;
+                }
+            }
+            value = notified.next() => {
+                let Some(value) = value else { break };
+                // Whoever does not listen to what it asked for is not to fill the memory with it.
+                if values.try_send((value.uuid, value.value)).is_err() {
+                    break;
+                }
+            }
+            _ = gone.recv() => break,
+        }
+    }
+    drop((values, asks, notified));
+    if let Err(error) = within(HANG_UP, peripheral.disconnect()).await {
+        tracing::debug!(peripheral = %id, %error, "the link was not ended in time");
+        worst = worst.or(Some(errors::class(&error)));
+    }
+    Told::Over { id, class: worst }
+}
+
+impl FromStr for Whom {
+    type Err = String;
+
+    /// `AA:BB:CC:DD:EE:FF`, or the name that a peripheral shows.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        if let [a, b, c, d, e, f] = parts.as_slice() {
+            let bytes: Result<Vec<u8>, _> =
+                [a, b, c, d, e, f].iter().map(|part| u8::from_str_radix(part, 16)).collect();
+            let bytes = bytes
+                .map_err(|_| format!("`{text}` is no address: it has six pairs of hexadecimal digits"))?;
+            return Ok(Self::Address(bytes.try_into().unwrap_or_default()));
+        }
+        if text.is_empty() || text.contains(':') {
+            return Err(format!("`{text}` is neither an address (AA:BB:CC:DD:EE:FF) nor a name"));
+        }
+        Ok(Self::Name(text.to_owned()))
+    }
+}
