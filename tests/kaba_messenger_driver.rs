@@ -623,7 +623,7 @@ fn check_out() -> Work {
 }
 
 fn work(order: Order, treatment: Treatment) -> Work {
-    Work { job_id: JobId(Uuid::from_u128(42)), order, treatment, to_see: None }
+    Work { job_id: JobId(Uuid::from_u128(42)), order, treatment, to_see: None, slot: None }
 }
 
 /// Does the work, while the server does what the test says.

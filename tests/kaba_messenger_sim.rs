@@ -405,7 +405,7 @@ fn key() -> Key {
 }
 
 fn work(order: Order, treatment: Treatment) -> Work {
-    Work { job_id: JobId(Uuid::from_u128(7)), order, treatment, to_see: None }
+    Work { job_id: JobId(Uuid::from_u128(7)), order, treatment, to_see: None, slot: None }
 }
 
 /// How it ended, in one word and the code.

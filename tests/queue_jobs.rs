@@ -127,7 +127,8 @@ fn a_proven_non_write_is_tried_again_after_a_growing_pause() {
             job: job(2, read()),
             treatment: latchd::model::Treatment::Plain,
             attempt: 1,
-            to_see: None
+            to_see: None,
+            slot: None
         })
     );
     site.queue.finish(at(1), id(2), written()).unwrap();

@@ -688,7 +688,7 @@ fn read() -> Work {
 }
 
 fn work(order: Order, treatment: Treatment) -> Work {
-    Work { job_id: JobId(Uuid::nil()), order, treatment, to_see: None }
+    Work { job_id: JobId(Uuid::nil()), order, treatment, to_see: None, slot: None }
 }
 
 /// Does the work, while the server does what the test says.

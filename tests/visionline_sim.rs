@@ -453,7 +453,7 @@ fn site_card(room: &str, treatment: Treatment) -> Command {
 }
 
 fn work(order: Order, treatment: Treatment) -> Work {
-    Work { job_id: JobId(Uuid::nil()), order, treatment, to_see: None }
+    Work { job_id: JobId(Uuid::nil()), order, treatment, to_see: None, slot: None }
 }
 
 fn end(performed: &Performed) -> String {

@@ -971,7 +971,11 @@ impl Dispatch {
     }
 
     /// Keeps a job that may be repeated until its pause is over, and gives its lane to others meanwhile.
-    fn put_aside(&mut self, lane: LaneName, claimed: Claimed, tries: u32, why: Refusal) {
+    fn put_aside(&mut self, lane: LaneName, mut claimed: Claimed, tries: u32, why: Refusal) {
+        // What it puts may be there from now on.
+        if let (Order::SlotPut(put), Some(slot)) = (&claimed.job.order, &mut claimed.slot) {
+            slot.tried(&put.content);
+        }
         let job = &claimed.job;
         tracing::warn!(job = %job.job_id, lane = %lane, tries, error = %why, "the job is tried again after a pause");
         if job.expires_at <= self.time.now() {
@@ -1243,9 +1247,9 @@ fn admit(
 }
 
 fn work(claimed: &Claimed) -> Work {
-    let Claimed { job, treatment, to_see, .. } = claimed;
+    let Claimed { job, treatment, to_see, slot, .. } = claimed;
     let (order, to_see) = (job.order.clone(), to_see.clone());
-    Work { job_id: job.job_id, order, treatment: *treatment, to_see }
+    Work { job_id: job.job_id, order, treatment: *treatment, to_see, slot: slot.clone() }
 }
 
 /// Whether a job's arrival or end may set or end a timer.
@@ -1325,7 +1329,7 @@ fn unreadable(body: &str, error: &serde_json::Error) -> Refusal {
 }
 
 fn log_sent(lane: &LaneName, claimed: &Claimed, tries: u32) {
-    let Claimed { job, treatment, attempt, to_see: _ } = claimed;
+    let Claimed { job, treatment, attempt, to_see: _, slot: _ } = claimed;
     tracing::info!(
         job = %job.job_id, lane = %lane, kind = job.order.kind().as_str(), ?treatment, attempt, tries, "job sent"
     );

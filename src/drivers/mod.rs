@@ -27,7 +27,7 @@ use crate::{
     config::{Dialect, KabaProduct},
     model::{
         Admission, Capabilities, Code, DeviceName, DoorEvent, EncoderName, JobId, LaneName, Order, Outcome,
-        Refusal, StayCards, Success, SystemInventory, SystemKind, SystemName, Treatment,
+        Refusal, SlotNow, StayCards, Success, SystemInventory, SystemKind, SystemName, Treatment,
     },
     protocol::Stage,
     seams::BoxFuture,
@@ -168,6 +168,8 @@ pub struct Work {
     /// Of a card that joins where others make cards too and whose system lists them: unless one of these cards is still
     /// good there, the room's stay is not this one any more, and nothing is written.
     pub to_see: Option<StayCards>,
+    /// Of an order about a slot: what is known of that.
+    pub slot: Option<SlotNow>,
 }
 
 /// What came of it.

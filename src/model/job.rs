@@ -157,6 +157,23 @@ pub enum SlotContent {
     CardNumber(#[serde(serialize_with = "on_the_wire")] Private),
 }
 
+/// What is known of a device's slot when something is about to be done there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SlotNow {
+    /// Which of the device's places it has, counted from 0, where the device numbers them.
+    pub place: Option<u32>,
+    /// What may be in it, the newest last, each once; empty where nothing is.
+    pub may_hold: Vec<SlotContent>,
+}
+
+impl SlotNow {
+    /// From now on this may be in it.
+    pub fn tried(&mut self, content: &SlotContent) {
+        self.may_hold.retain(|other| other != content);
+        self.may_hold.push(content.clone());
+    }
+}
+
 /// The name of an order's kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Kind {

@@ -32,7 +32,7 @@ pub use inventory::{
     Capabilities, Device, Door, DoorKind, Encoder, Inventory, PinConstraint, PinRules, ProofLevel,
     SystemInventory, SystemKind,
 };
-pub use job::{CardEncode, CardRead, Job, Kind, Order, Priority, SlotContent, SlotPut, StayModify};
+pub use job::{CardEncode, CardRead, Job, Kind, Order, Priority, SlotContent, SlotNow, SlotPut, StayModify};
 pub use key_template::{KeyLink, KeyTemplate, KeyTemplateError};
 pub use name::{DeviceName, DoorName, EncoderName, LaneName, NameError, ReservationKey, SystemName};
 pub use outcome::{

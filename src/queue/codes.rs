@@ -186,7 +186,10 @@ impl Queue {
     }
 
     /// What a job puts, and in which system; none of a job that is not there, or cannot be read any more.
-    fn put_of(&self, job_id: JobId) -> Result<Option<(crate::model::SystemName, SlotPut)>, StoreError> {
+    pub(super) fn put_of(
+        &self,
+        job_id: JobId,
+    ) -> Result<Option<(crate::model::SystemName, SlotPut)>, StoreError> {
         let row = match self.find(job_id) {
             Ok(row) => row,
             Err(error @ (StoreError::Sealed(_) | StoreError::Corrupt { .. })) => {

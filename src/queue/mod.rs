@@ -87,15 +87,15 @@ use self::{
     owed::Owed,
     policy::Event,
     restore::SetBack,
-    slots::Ordered,
+    slots::{Ordered, Taken},
     store::Row,
 };
 use crate::{
     config::{AgentConfig, Limits, SystemConfig},
     model::{
         Admission, CardFacts, CardSeen, Code, DoorName, EncoderName, Job, JobId, JobState, Kind, LaneName,
-        LocalCard, LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, StayCards,
-        Success, SystemName, Treatment, Verdict, Written,
+        LocalCard, LocalJob, Order, Origin, Outcome, Refusal, Report, Resolution, RoomState, SlotNow,
+        StayCards, Success, SystemName, Treatment, Verdict, Written,
     },
     protocol::{Ordered as OrderedJob, Position, stream},
     seal::SealKey,
@@ -143,12 +143,18 @@ pub struct Rules {
     pub limits: Limits,
     /// Who makes cards on each system.
     pub systems: BTreeMap<SystemName, Sharing>,
+    /// Systems whose devices number the places that slots have.
+    pub numbered: BTreeSet<SystemName>,
 }
 
 impl From<&AgentConfig> for Rules {
     fn from(config: &AgentConfig) -> Self {
         let sharing = |system: &SystemConfig| (system.name.clone(), Sharing::from(system));
-        Self { limits: config.limits.clone(), systems: config.systems.iter().map(sharing).collect() }
+        Self {
+            limits: config.limits.clone(),
+            systems: config.systems.iter().map(sharing).collect(),
+            numbered: BTreeSet::new(),
+        }
     }
 }
 
@@ -257,6 +263,8 @@ pub struct Claimed {
     pub attempt: u32,
     /// What its driver has to see before it writes.
     pub to_see: Option<StayCards>,
+    /// What is known of the slot that it is about.
+    pub slot: Option<SlotNow>,
 }
 
 /// What came of taking a job back.
@@ -821,6 +829,7 @@ impl Queue {
         for job_id in self.ids_in(JobState::Sent)? {
             let row = self.known(job_id)?;
             taken_back.extend(row.cancel_wanted.then_some(job_id));
+            let slot = self.slot_of_past(&row)?;
             match (row.lane, row.body) {
                 (Some(lane), Some(body)) => in_doubt.push((
                     lane,
@@ -829,6 +838,7 @@ impl Queue {
                         treatment: row.treatment.unwrap_or(Treatment::Plain),
                         attempt: row.attempt,
                         to_see: None,
+                        slot,
                     },
                 )),
                 _ => self.finish(now, job_id, stopped_at_work())?,
@@ -1016,15 +1026,15 @@ impl Queue {
                 "nobody else changed the room, by configuration",
             )?;
         }
-        if !self.take_slot(now, row)? {
+        let Taken::Yes(slot) = self.take_slot(now, row)? else {
             return Ok(Sending::AtWork);
-        }
+        };
         let attempt = self.mark_sent(row, now, plan.treatment)?;
         if let (Kind::CardEncode, Some(cards)) = (job.order.kind(), &mut self.cards_sent) {
             cards.most = cards.most.saturating_add(1);
         }
         let (treatment, to_see) = (plan.treatment, plan.to_see);
-        Ok(Sending::Sent(Claimed { job: job.clone(), treatment, attempt, to_see }))
+        Ok(Sending::Sent(Claimed { job: job.clone(), treatment, attempt, to_see, slot }))
     }
 
     /// How many cards were sent in the last hour; never says too few, and too many only below the limit.

@@ -11,6 +11,8 @@
 //! the older one's end it could shut out somebody whose code was put, while the doubt itself is told as `unknown` at once,
 //! and the list of slots says since when a code is overdue that may be there still ([`Slot::may_outlive`]).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -19,7 +21,7 @@ use super::{Queue, barred::BARRED, ledger::Settled, store::Row};
 use crate::{
     model::{
         Admission, Code, DeviceName, Job, JobId, LaneName, Order, Origin, Outcome, Priority, Refusal,
-        SlotContent, SystemName,
+        SlotContent, SlotNow, SystemName,
     },
     store::StoreError,
 };
@@ -46,6 +48,22 @@ pub(super) struct Slot {
     pub(super) at_work: Option<JobId>,
     pub(super) holds: Holds,
     pub(super) changed_at: Timestamp,
+    /// What each job puts there that may be in it, for devices that know an entry by its content alone. Absent in older rows,
+    /// where the job's own row tells it for as long as that is kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    contents: BTreeMap<JobId, SlotContent>,
+    /// Which of the device's numbered places it has, where the device numbers them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<u32>,
+}
+
+/// What came of taking a slot for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is the job's. Some is known of it, where the job is about one.
+    Yes(Option<SlotNow>),
+    /// Another job is at work on it.
+    AtWork,
 }
 
 /// What a slot holds, as far as this side knows.
@@ -235,12 +253,20 @@ impl Slot {
                 Holds::Either { job_id: job, before: Box::new(before), after: Box::new(after) }
             }
         };
+        self.forget_contents();
+    }
+
+    /// What cannot be there any more need not be known.
+    fn forget_contents(&mut self) {
+        let (kept, at_work) = (self.put_by(), self.at_work);
+        self.contents.retain(|job, _| kept.contains(job) || at_work == Some(*job));
     }
 
     /// A doubt about a job is over.
     fn resolve(&mut self, job: JobId, done: bool) {
         let holds = std::mem::replace(&mut self.holds, Holds::Nothing);
         self.holds = holds.settled(job, done);
+        self.forget_contents();
     }
 }
 
@@ -424,17 +450,24 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a slot for a job that is about to be sent. False while another job is at work on it. What is put there
+    /// Takes a slot for a job that is about to be sent, unless another job is at work on it. What is put there
     /// takes the place of whatever a removal of the agent's own was still to empty, so that goes: done afterwards, it
     /// would take the new content away.
-    pub(super) fn take_slot(&mut self, now: Timestamp, row: &Row) -> Result<bool, StoreError> {
+    pub(super) fn take_slot(&mut self, now: Timestamp, row: &Row) -> Result<Taken, StoreError> {
         let Some((index, mut slot)) = self.slot_of_row(row)? else {
-            return Ok(true);
+            return Ok(Taken::Yes(None));
         };
         if slot.at_work.is_some_and(|other| other != row.job_id) {
-            return Ok(false);
+            return Ok(Taken::AtWork);
         }
         slot.at_work = Some(row.job_id);
+        if self.rules.numbered.contains(&slot.system) {
+            slot.place = Some(self.place_for(&slot)?);
+        }
+        let known = self.slot_now(&slot)?;
+        if let Order::SlotPut(put) = &row.job()?.order {
+            slot.contents.insert(row.job_id, put.content.clone());
+        }
         self.put_slot(&index, &slot)?;
         if matches!(row.job()?.order, Order::SlotPut(_)) {
             for waiting in self.waiting_for(&index, row.job_id)? {
@@ -444,7 +477,49 @@ impl Queue {
                 }
             }
         }
-        Ok(true)
+        Ok(Taken::Yes(Some(known)))
+    }
+
+    /// What is known of the slot of a job that may have been at work on it when the last run ended.
+    pub(super) fn slot_of_past(&self, row: &Row) -> Result<Option<SlotNow>, StoreError> {
+        let Some((_, slot)) = self.slot_of_row(row)? else {
+            return Ok(None);
+        };
+        let mut known = self.slot_now(&slot)?;
+        if let Order::SlotPut(put) = &row.job()?.order {
+            known.tried(&put.content);
+        }
+        Ok(Some(known))
+    }
+
+    fn slot_now(&self, slot: &Slot) -> Result<SlotNow, StoreError> {
+        let mut known = SlotNow { place: slot.place, may_hold: Vec::new() };
+        for job in slot.put_by() {
+            let content = match slot.contents.get(&job) {
+                Some(content) => Some(content.clone()),
+                None => self.put_of(job)?.map(|(_, put)| put.content),
+            };
+            if let Some(content) = content {
+                known.tried(&content);
+            }
+        }
+        Ok(known)
+    }
+
+    /// The place that a slot has, or the lowest one that no other slot of its device is in.
+    fn place_for(&self, slot: &Slot) -> Result<u32, StoreError> {
+        let mut taken = BTreeSet::new();
+        self.each_slot(|other| {
+            // One that cannot be read any more may be anywhere: nothing is certain of it, and the device tells.
+            let Ok(other) = other else { return Ok(()) };
+            let is_other = (&other.device, &other.key) != (&slot.device, &slot.key);
+            if other.system == slot.system && other.device == slot.device && is_other && other.is_in_use() {
+                taken.extend(other.place);
+            }
+            Ok(())
+        })?;
+        let free = || (0..).find(|place| !taken.contains(place)).unwrap_or(u32::MAX);
+        Ok(slot.place.filter(|place| !taken.contains(place)).unwrap_or_else(free))
     }
 
     /// Carries the end of a job into its slot: what it may hold now, and who removes it at its end. `settled` is absent
@@ -652,6 +727,8 @@ impl Queue {
             at_work: None,
             holds: Holds::Nothing,
             changed_at: now,
+            contents: BTreeMap::new(),
+            place: None,
         }))
     }
 

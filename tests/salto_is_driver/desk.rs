@@ -114,7 +114,7 @@ pub(crate) fn read() -> Work {
 }
 
 pub(crate) fn work(order: Order, treatment: Treatment) -> Work {
-    Work { job_id: JobId(Uuid::nil()), order, treatment, to_see: None }
+    Work { job_id: JobId(Uuid::nil()), order, treatment, to_see: None, slot: None }
 }
 
 /// Does the work, while the lock server does what the test says.

@@ -137,7 +137,13 @@ pub(crate) fn unlock() -> Work {
 }
 
 pub(crate) fn work(order: Order) -> Work {
-    Work { job_id: JobId(Uuid::parse_str(JOB).unwrap()), order, treatment: Treatment::Plain, to_see: None }
+    Work {
+        job_id: JobId(Uuid::parse_str(JOB).unwrap()),
+        order,
+        treatment: Treatment::Plain,
+        to_see: None,
+        slot: None,
+    }
 }
 
 pub(crate) fn other_job(work: Work) -> Work {

@@ -231,7 +231,7 @@ impl Site {
         };
         let job_id = JobId(Uuid::from_u128(u128::from(n)));
         let (order, treatment) = (Order::CardEncode(card), Treatment::Override);
-        let work = Work { job_id, order, treatment, to_see: None };
+        let work = Work { job_id, order, treatment, to_see: None, slot: None };
         let progress = |_stage| ();
         let performed = timeout(PATIENCE, self.driver.perform(work, &progress)).await;
         let performed = performed.context("a card took too long")?;
