@@ -7,7 +7,10 @@ mod queue_support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use latchd::{
-    model::{Code, JobId, JobState, Kind, Order, Origin, Outcome, Priority, Resolution, Success, Verdict},
+    model::{
+        Code, JobId, JobState, Kind, Order, Origin, Outcome, Priority, Private, Resolution, SlotContent,
+        Success, Verdict,
+    },
     protocol::Message,
     queue::{Accepted, Claimed, JobFilter, JobView, RetryRefused, SlotView, Wish},
     store::Store,
@@ -104,6 +107,74 @@ fn a_newer_order_takes_the_place_of_all_that_wait_and_each_ends_with_an_outcome(
 
 fn slot_of(site: &Site, key: &str) -> SlotView {
     site.queue.slots().unwrap().into_iter().find(|slot| slot.slot == key).unwrap()
+}
+
+/// A put of this PIN into this slot.
+fn pin(slot: &str, generation: u64, pin: &str) -> Order {
+    let Order::SlotPut(mut put) = put(slot, generation, 0, None) else { panic!("a put") };
+    put.content = SlotContent::Pin(Private::new(pin));
+    Order::SlotPut(put)
+}
+
+fn pins(claimed: &Claimed) -> Vec<&str> {
+    let mut pins = Vec::new();
+    for content in &claimed.slot.as_ref().unwrap().may_hold {
+        match content {
+            SlotContent::Pin(pin) => pins.push(pin.expose()),
+            SlotContent::CardNumber(_) => panic!("a card"),
+        }
+    }
+    pins
+}
+
+#[test]
+fn a_driver_is_told_what_a_slot_may_hold_for_as_long_as_that_may_be_there() {
+    let mut site = Site::new();
+    let first = site.send(0, job(1, pin("a", 1, "1111")));
+    assert_eq!(pins(&first), [""; 0]);
+    // Told again after a crash: what was at work may be there.
+    site = site.crash();
+    let (_, again) = site.queue.past(at(1)).unwrap().in_doubt.pop().unwrap();
+    assert_eq!(pins(&again), ["1111"]);
+    finish(&mut site, 2, id(1), done());
+    // Long after its job is forgotten.
+    while site.commit(|queue| queue.purge(at(200_000))).unwrap() > 0 {}
+    assert_eq!(site.queue.job(id(1)).unwrap(), None);
+    site = site.crash();
+    let late = |number, order| latchd::model::Job { expires_at: at(900_000), ..job(number, order) };
+    let second = site.send(200_001, late(2, pin("a", 2, "2222")));
+    assert_eq!(pins(&second), ["1111"]);
+    finish(&mut site, 200_002, id(2), Outcome::unknown(Code::NoAnswer, "silent"));
+    let third = site.send(200_003, late(3, pin("a", 3, "1111")));
+    assert_eq!(pins(&third), ["1111", "2222"]);
+    finish(&mut site, 200_004, id(3), Outcome::failed(Code::Rejected, "no"));
+    site.send(200_005, late(4, remove("a")));
+    finish(&mut site, 200_006, id(4), done());
+    let fresh = site.send(200_007, late(5, pin("a", 4, "4444")));
+    assert_eq!(pins(&fresh), [""; 0], "it was emptied");
+}
+
+#[test]
+fn slots_of_a_device_that_numbers_its_places_have_each_its_own() {
+    let mut site = Site::new();
+    let place = |claimed: &Claimed| claimed.slot.as_ref().unwrap().place.unwrap();
+    let mut places = Vec::new();
+    for (number, slot) in [(1, "a"), (2, "b"), (3, "c")] {
+        places.push(place(&site.send(0, job(number, pin(slot, 1, "1111")))));
+        finish(&mut site, 1, id(number), done());
+    }
+    assert_eq!(places, [0, 1, 2]);
+    // A slot keeps its place while anything may be in it, and the place of an empty one is another's.
+    assert_eq!(place(&site.send(2, job(4, pin("b", 2, "2222")))), 1);
+    finish(&mut site, 3, id(4), Outcome::unknown(Code::NoAnswer, "silent"));
+    assert_eq!(place(&site.send(4, job(5, remove("b")))), 1);
+    finish(&mut site, 5, id(5), Outcome::unknown(Code::NoAnswer, "silent"));
+    site.send(6, job(6, remove("a")));
+    finish(&mut site, 7, id(6), done());
+    site = site.crash();
+    assert_eq!(place(&site.send(8, job(7, pin("d", 1, "4444")))), 0);
+    finish(&mut site, 9, id(7), done());
+    assert_eq!(place(&site.send(10, job(8, pin("a", 2, "5555")))), 3);
 }
 
 #[test]

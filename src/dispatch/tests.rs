@@ -99,8 +99,11 @@ fn succeeded() -> Performed {
 fn house() -> House {
     let folder = tempfile::tempdir().unwrap();
     let random = Random::seeded(1);
-    let rules =
-        Rules { limits: Limits::default(), systems: BTreeMap::from([(system(), Sharing::Exclusive)]) };
+    let rules = Rules {
+        limits: Limits::default(),
+        systems: BTreeMap::from([(system(), Sharing::Exclusive)]),
+        ..Rules::default()
+    };
     let seal = SealKey::new([1; 32], random.clone());
     let queue = Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap();
     let (writer, queue) = Writer::start("queue", queue);

@@ -137,6 +137,7 @@ pub(crate) fn rules() -> Rules {
             ..Limits::default()
         },
         systems: BTreeMap::from([(system(), Sharing::Exclusive)]),
+        numbered: std::collections::BTreeSet::from([system()]),
     }
 }
 

@@ -186,6 +186,7 @@ impl World {
         let rules = Rules {
             limits: config.limits.clone(),
             systems: BTreeMap::from([(system(), Sharing::Exclusive)]),
+            ..Rules::default()
         };
         let seal = SealKey::new([1; 32], random.clone());
         let mut queue = Queue::open(&Storage::folder(folder.path()), seal, random, rules).unwrap();
@@ -564,6 +565,7 @@ async fn every_connection_is_told_which_cards_wait_for_a_persons_word_until_none
         queue.set_rules(Rules {
             limits: crate::config::Limits { confirm_remote_cards: true, ..Default::default() },
             systems: BTreeMap::from([(system(), Sharing::Exclusive)]),
+            ..Rules::default()
         });
     });
     let awaits = |frame| match frame {

@@ -96,7 +96,7 @@ fn queue_in(folder: &tempfile::TempDir) -> Queue {
 
 fn rules() -> Rules {
     let limits = Limits { remote_unlock: true, ..Limits::default() };
-    Rules { limits, systems: BTreeMap::from([(system(), Sharing::Exclusive)]) }
+    Rules { limits, systems: BTreeMap::from([(system(), Sharing::Exclusive)]), ..Rules::default() }
 }
 
 fn locks(names: &[&str]) -> (Locks, mpsc::UnboundedReceiver<Call>) {

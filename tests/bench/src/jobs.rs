@@ -83,6 +83,7 @@ pub fn open(folder: &Path) -> Result<Queue, StoreError> {
             ..Limits::default()
         },
         systems: BTreeMap::from([(SystemName::new("bench").expect("a name"), Sharing::Exclusive)]),
+        ..Rules::default()
     };
     Queue::open(&Storage::folder(folder), SealKey::new([7; 32], random.clone()), random, rules)
 }
