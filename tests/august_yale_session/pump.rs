@@ -40,11 +40,11 @@ pub(crate) struct Went {
     pub notes: Vec<Note>,
     /// A command that changes something was handed out for writing.
     pub left: bool,
-    /// Its last word was that it is over, and the lock heard it.
+    /// How many commands were written.
     pub commands: usize,
     /// When each command was written, since the beginning.
     pub written: Vec<Duration>,
-    /// When each value came that a command was answered with.
+    /// When each value came, since the beginning.
     pub answered: Vec<Duration>,
     pub closed: bool,
 }

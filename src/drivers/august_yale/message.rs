@@ -390,12 +390,9 @@ impl Held {
             return Self::Nothing;
         }
         let halves = packed.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
-        let mut digits = halves.clone().take_while(|half| *half <= 9).count();
-        let filled = halves.skip(digits).all(|half| half == 0x0f);
-        if digits < Pin::SHORTEST {
-            digits = 0;
-        }
-        if filled && digits > 0 { Self::Pin(Pin(packed)) } else { Self::Strange }
+        let digits = halves.clone().take_while(|half| *half <= 9).count();
+        let is_filled_up = halves.skip(digits).all(|half| half == 0x0f);
+        if digits >= Pin::SHORTEST && is_filled_up { Self::Pin(Pin(packed)) } else { Self::Strange }
     }
 }
 

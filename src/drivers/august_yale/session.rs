@@ -86,12 +86,12 @@ pub enum Note {
 pub enum Came {
     /// Done, and of a change: the lock's table shows it.
     Done,
-    /// No byte of what changes anything left. With [`Code::Auth`] the lock did not take the key: a fault of the radio looks
-    /// the same, so it counts only when it happens again.
+    /// No byte of what changes anything left; a proof or a reading was not come to its end. With [`Code::Auth`] the lock
+    /// did not take the key: a fault of the radio looks the same, so it counts only when it happens again.
     NothingSent(Refusal),
     /// Not done, and the lock said so; of a proof: it was not done. A slot may have been emptied for what did not come.
     NotDone(Refusal),
-    /// It left, and what came of it was not seen to the end.
+    /// It left, and what came of it was not seen to the end; of a proof: the lock's table does not tell.
     Doubt(Refusal),
 }
 
@@ -181,7 +181,12 @@ impl Conversation {
     fn write(&mut self, now: Instant, mut command: Command, again: bool) -> Want<Came, Note> {
         if let Command::SetClock(to) = &mut command {
             let passed = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
-            *to = self.manners.now.checked_add(passed).ok().and_then(unix).unwrap_or(u32::MAX);
+            let Some(right) = self.manners.now.checked_add(passed).ok().and_then(unix) else {
+                let message = "the clock here shows a time that the lock cannot keep";
+                self.end(now, Came::NothingSent(Refusal::new(Code::BadDates, message)));
+                return self.poll(now);
+            };
+            *to = right;
         }
         if command.changes() && !self.told {
             self.told = true;

@@ -234,14 +234,14 @@ fn the_clock_is_set_to_when_it_leaves() {
 
 #[test]
 fn that_a_command_is_received_proves_nothing() {
-    for step in 0..7 {
+    for (step, (written, received, _)) in PUT.iter().enumerate() {
         let mut script = Script::new(put());
         script.puts_until(step);
         if step > 0 {
             script.waits(PAUSE);
         }
-        script.writes(COMMAND_WRITE, PUT[step].0);
-        script.is_told(PUT[step].1);
+        script.writes(COMMAND_WRITE, written);
+        script.is_told(received);
         script.waits(ANSWER);
         match step {
             0 | 1 => {
@@ -374,13 +374,13 @@ fn a_slot_that_shows_another_pin_than_was_put_is_a_doubt() {
 
 #[test]
 fn a_refused_write_had_no_effect() {
-    for step in 0..7 {
+    for (step, (written, ..)) in PUT.iter().enumerate() {
         let mut script = Script::new(put());
         script.puts_until(step);
         if step > 0 {
             script.waits(PAUSE);
         }
-        script.writes(COMMAND_WRITE, PUT[step].0);
+        script.writes(COMMAND_WRITE, written);
         script.talk.handle(script.now, Heard::Refused);
         script.parts();
         let came = script.came();
@@ -446,4 +446,15 @@ fn nothing_of_key_and_pin_is_shown() {
     for secret in ["123456", "67, 139", "438b", "0x43", "161", "a1"] {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
+}
+
+#[test]
+fn a_clock_that_the_lock_cannot_keep_sends_nothing() {
+    let mut script = Script::new(put());
+    script.talk.manners.now = "2106-02-07T06:28:16Z".parse().unwrap();
+    script.puts_until(1);
+    script.waits(PAUSE);
+    script.parts();
+    let came = script.came();
+    assert_eq!((refusal(&came).0, refusal(&came).1.code), ("nothing sent", Code::BadDates));
 }
