@@ -4,6 +4,7 @@
 //! `driver` (orders to sessions, and the only part that touches a line), and `sim`, the pretend system. A driver never
 //! sees the cloud, the queue or SQL. A simulator never uses its driver's codec or session.
 
+pub mod august_yale;
 pub mod discover;
 pub mod kaba_messenger;
 pub mod probe;
