@@ -624,6 +624,10 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
         DriverConfig::KabaMessenger(it) => {
             (SystemKind::KabaMessenger, it.http.url.to_string(), it.encoders.len())
         }
+        DriverConfig::Ble(locks) => {
+            let adapter = locks.adapter.as_deref().unwrap_or("the first adapter");
+            (locks.make.kind(), format!("{} locks by {adapter}", locks.locks.len()), 0)
+        }
         DriverConfig::SimLock(locks) => match locks.locks.as_slice() {
             [lock] => (SystemKind::SimLock, lock.address.clone(), 0),
             locks => (SystemKind::SimLock, format!("{} locks", locks.len()), 0),

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     config::{AgentConfig, ConfigErrors, DriverConfig, LockConfig, SystemConfig},
+    drivers::ble::BleLocks,
     link,
     model::Severity,
     queue,
@@ -409,6 +410,13 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
             let target = Target::Tcp { host: url.host.clone(), port: url.port };
             found.push(reach(&subject, Ok(target), tools).await);
         }
+        DriverConfig::Ble(locks) => found.extend(locks.locks.iter().map(|lock| {
+            let name = format!("lock {}/{}", system.name, lock.name);
+            match BleLocks::check_keys(locks.make, &lock.keys_file) {
+                Ok(()) => ok(&name, format!("its keys are in {}", lock.keys_file.display())),
+                Err(error) => fail(&name, error.to_string(), "import its record, or pair it"),
+            }
+        })),
         DriverConfig::SimLock(locks) => {
             let look = |lock: &LockConfig| {
                 let (name, address) = (format!("lock {}/{}", system.name, lock.name), lock.address.clone());

@@ -18,7 +18,11 @@ mod reload;
 mod renewal;
 mod uplink;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context;
 use jiff::{Timestamp, tz::TimeZone};
@@ -31,10 +35,10 @@ use pairing::{Own, Pairing, take_ledger};
 use reload::Reload;
 
 use crate::{
-    config::{AgentConfig, DriverConfig, StorageConfig, SystemConfig},
+    config::{AgentConfig, BleConfig, DriverConfig, StorageConfig, SystemConfig},
     dispatch::Dispatch,
     drivers::{
-        Driver, Past, kaba_messenger::KabaMessenger, salto_is::SaltoIs, sim_lock::SimLock,
+        Driver, Past, ble::BleLocks, kaba_messenger::KabaMessenger, salto_is::SaltoIs, sim_lock::SimLock,
         visionline::Visionline,
     },
     link,
@@ -43,6 +47,7 @@ use crate::{
     seal::SealKey,
     seams::{self, Clock, Net, Random, Storage, SystemNet, TrustedTime},
     store::{self, FolderLock, ReaderHandle, Reserve, Salvage, Writer, WriterHandle, make_folder},
+    transport::ble::{Radio, RadioSettings, WeakRadio},
 };
 
 pub use backup::{back_up, restore};
@@ -86,8 +91,10 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
 
     let file = QueueFile { storage, reader, damage: Some(damage), salvage, is_restored };
     let start = {
-        let (clock, random) = (clock.clone(), random.clone());
-        move |system: &SystemConfig, zone: &TimeZone, past| start(system, zone, past, &clock, &random)
+        let (clock, random, radios) = (clock.clone(), random.clone(), Arc::new(Radios::default()));
+        move |system: &SystemConfig, zone: &TimeZone, past| {
+            start(system, zone, past, &clock, &random, &radios)
+        }
     };
     let is_renewing = renewal::is_cut_off(&config, &pairing, &seal);
     let net: Arc<dyn Net> = Arc::new(SystemNet);
@@ -225,7 +232,7 @@ pub fn mistakes(config: &AgentConfig) -> Vec<String> {
             DriverConfig::Visionline(visionline) => Visionline::mistakes(visionline),
             DriverConfig::KabaMessenger(messenger) => KabaMessenger::mistakes(messenger),
             // All of it is judged where it is read.
-            DriverConfig::SimLock(_) => Vec::new(),
+            DriverConfig::Ble(_) | DriverConfig::SimLock(_) => Vec::new(),
         };
         let name = system.name.clone();
         mistakes.into_iter().map(move |mistake| format!("system {name}: {mistake}"))
@@ -288,12 +295,36 @@ fn open_queue(config: &AgentConfig, random: &Random, now: Timestamp) -> anyhow::
     Ok(Opened { _lock: lock, seal, queue, reserve, reader, salvage, damage })
 }
 
+/// The radios in use, one for each way in which one is used: systems on one adapter share it, also over a reload.
+#[derive(Default)]
+struct Radios(Mutex<Vec<(RadioSettings, WeakRadio)>>);
+
+impl Radios {
+    fn radio(&self, config: &BleConfig) -> Radio {
+        let settings = RadioSettings {
+            adapter: config.adapter.clone(),
+            connect: config.connect_timeout,
+            ..RadioSettings::default()
+        };
+        let mut radios = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        radios.retain(|(_, radio)| radio.upgrade().is_some());
+        if let Some(radio) = radios.iter().find_map(|(of, radio)| radio.upgrade().filter(|_| *of == settings))
+        {
+            return radio;
+        }
+        let radio = Radio::start(settings.clone());
+        radios.push((settings, radio.downgrade()));
+        radio
+    }
+}
+
 fn start(
     system: &SystemConfig,
     zone: &TimeZone,
     past: Past,
     clock: &Clock,
     random: &Random,
+    radios: &Radios,
 ) -> Arc<dyn Driver> {
     let (name, zone, clock, random) = (system.name.clone(), zone.clone(), clock.clone(), random.clone());
     match &system.driver {
@@ -305,6 +336,9 @@ fn start(
         }
         DriverConfig::KabaMessenger(messenger) => {
             Arc::new(KabaMessenger::start(messenger, name, zone, past, clock, random))
+        }
+        DriverConfig::Ble(locks) => {
+            Arc::new(BleLocks::start(locks, radios.radio(locks), name, zone, clock, random))
         }
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }

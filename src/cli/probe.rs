@@ -94,6 +94,7 @@ fn kind(system: &SystemConfig) -> SystemKind {
         DriverConfig::SaltoIs(_) => SystemKind::SaltoIs,
         DriverConfig::Visionline(_) => SystemKind::Visionline,
         DriverConfig::KabaMessenger(_) => SystemKind::KabaMessenger,
+        DriverConfig::Ble(ref locks) => locks.make.kind(),
         DriverConfig::SimLock(_) => SystemKind::SimLock,
     }
 }
@@ -103,7 +104,7 @@ fn knows(system: &SystemConfig, encoder: &EncoderName) -> anyhow::Result<()> {
     let names: Vec<_> = match &system.driver {
         DriverConfig::SaltoIs(it) => it.encoders.iter().map(|it| &it.name).collect(),
         DriverConfig::Visionline(it) => it.encoders.iter().map(|it| &it.name).collect(),
-        DriverConfig::KabaMessenger(_) | DriverConfig::SimLock(_) => {
+        DriverConfig::KabaMessenger(_) | DriverConfig::Ble(_) | DriverConfig::SimLock(_) => {
             bail!("{} reads no cards: leave --encoder out", system.name)
         }
     };

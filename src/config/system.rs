@@ -1,10 +1,12 @@
 //! `[[system]]`: the access systems of a site.
 
+mod ble;
 mod dialect;
 mod kaba_messenger;
 
-use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
+pub use ble::{BleConfig, BleLockConfig, BleMake};
 pub use dialect::{Dialect, HourRounding};
 pub use kaba_messenger::{
     COMMUNITY, CheckoutOf, KabaMessengerConfig, KabaProduct, PassLevelConfig, TerminalConfig,
@@ -66,11 +68,19 @@ pub enum DriverConfig {
     Visionline(VisionlineConfig),
     /// `kaba_messenger`: dormakaba's hotel systems by the Messenger PMS web service.
     KabaMessenger(KabaMessengerConfig),
+    /// `ttlock`, `august_yale`: locks that are spoken to by Bluetooth Low Energy.
+    Ble(BleConfig),
     /// `sim_lock`: the keypad locks of `latchd sim lock`.
     SimLock(SimLockConfig),
 }
 
 impl DriverConfig {
+    /// Whether its devices number the places that slots have.
+    #[must_use]
+    pub fn numbers_places(&self) -> bool {
+        matches!(self, Self::Ble(BleConfig { make: BleMake::AugustYale, .. }))
+    }
+
     /// Whether its system's own list of a room's cards can be asked for.
     #[must_use]
     pub fn lists_cards(&self) -> bool {
@@ -83,14 +93,17 @@ enum Make {
     SaltoIs,
     Visionline,
     KabaMessenger,
+    Ble(BleMake),
     SimLock,
 }
 
 impl Make {
-    const NAMES: [(&str, Self); 4] = [
+    const NAMES: [(&str, Self); 6] = [
         ("salto_is", Self::SaltoIs),
         ("visionline", Self::Visionline),
         ("kaba_messenger", Self::KabaMessenger),
+        ("ttlock", Self::Ble(BleMake::TtLock)),
+        ("august_yale", Self::Ble(BleMake::AugustYale)),
         ("sim_lock", Self::SimLock),
     ];
 }
@@ -127,6 +140,10 @@ impl SystemConfig {
                     BTreeSet::from([it.http.url.to_string()]),
                     "a server belongs to one system; list all its rooms and encoders there",
                 ),
+                DriverConfig::Ble(locks) => (
+                    locks.locks.iter().map(|lock| lock.address.to_ascii_uppercase()).collect(),
+                    "each lock has its own address and belongs to one system",
+                ),
                 DriverConfig::SimLock(locks) => (
                     locks.locks.iter().map(|lock| lock.address.clone()).collect(),
                     "each lock has its own address and belongs to one system",
@@ -154,18 +171,22 @@ impl SystemConfig {
                 Some(name)
             });
         let driver = section
-            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\" or \"sim_lock\"")
+            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\" or \"sim_lock\"")
             .and_then(|setting| setting.one_of(&Make::NAMES));
         // Where the kind is misspelt, what stands there tells best which mistakes to show.
         let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
-        if let Some(Make::SimLock) = driver {
+        if let Some(Make::SimLock | Make::Ble(_)) = driver {
+            let driver = match driver {
+                Some(Make::Ble(make)) => BleConfig::read(section, make).map(DriverConfig::Ble),
+                _ => SimLockConfig::read(section).map(DriverConfig::SimLock),
+            };
             return Some(Self {
                 // Keypad locks have no stays: there is nobody to share them with, and no room to free.
                 exclusive: true,
                 assume_unchanged: false,
                 checkout: Checkout::Never,
                 after_deleted_card: AfterDeletedCard::Join,
-                driver: SimLockConfig::read(section).map(DriverConfig::SimLock)?,
+                driver: driver?,
                 name: name?,
             });
         }
@@ -207,7 +228,7 @@ impl SystemConfig {
                 messenger.map(DriverConfig::KabaMessenger)
             }
             // Where the kind is misspelt, most settings are those of any card system.
-            Some(Make::SaltoIs | Make::SimLock) | None => {
+            Some(Make::SaltoIs | Make::Ble(_) | Make::SimLock) | None => {
                 SaltoIsConfig::read(section).map(DriverConfig::SaltoIs)
             }
         };
@@ -227,7 +248,7 @@ impl SystemConfig {
             DriverConfig::SaltoIs(salto) => (&salto.rooms, salto.common.iter().map(|it| &it.name).collect()),
             DriverConfig::Visionline(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
             DriverConfig::KabaMessenger(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
-            DriverConfig::SimLock(_) => (&[], Vec::new()),
+            DriverConfig::Ble(_) | DriverConfig::SimLock(_) => (&[], Vec::new()),
         };
         rooms.iter().map(|room| &room.name).chain(common)
     }
@@ -239,6 +260,7 @@ impl SystemConfig {
             DriverConfig::SaltoIs(_) | DriverConfig::Visionline(_) | DriverConfig::KabaMessenger(_) => {
                 self.door_names().count()
             }
+            DriverConfig::Ble(locks) => locks.locks.len(),
             DriverConfig::SimLock(locks) => locks.locks.len(),
         }
     }
@@ -610,21 +632,8 @@ impl LockConfig {
             .must("address", "where the lock is reached, e.g. \"10.0.0.7:4800\"")
             .and_then(|setting| host_and_port(&setting));
         let time_zone = section.get("time_zone").map(|setting| zone(&setting));
-        let pin_lengths = section.get("pin_lengths").and_then(|setting| {
-            let items = setting.items()?;
-            if items.is_empty() {
-                setting.wrong(
-                    "no length is listed",
-                    "list lengths from 4 to 8, e.g. [4, 6], or remove the setting",
-                );
-            }
-            items.iter().map(|item| item.number(4..=8)).collect::<Option<Vec<u8>>>()
-        });
-        let pin_constraints = section.get("pin_constraints").and_then(|setting| {
-            let known = PinConstraint::ALL.into_iter().filter(|one| *one != PinConstraint::Other);
-            let known: Vec<_> = known.map(|one| (one.as_str(), one)).collect();
-            setting.items()?.iter().map(|item| item.one_of(&known)).collect::<Option<Vec<_>>>()
-        });
+        let pin_lengths = pin_lengths(&section, 4..=8);
+        let pin_constraints = pin_constraints(&section);
         let device_type = section.get("device_type").and_then(|setting| setting.text().map(String::from));
         let plain = Self::new(name?, address?);
         Some(Self {
@@ -849,6 +858,29 @@ where
         name.and_then(|setting| setting.parsed()),
         display_name.and_then(|setting| setting.text().map(Into::into)),
     )
+}
+
+fn pin_lengths(section: &Section<'_>, possible: RangeInclusive<u8>) -> Option<Vec<u8>> {
+    let setting = section.get("pin_lengths")?;
+    let items = setting.items()?;
+    if items.is_empty() {
+        setting.wrong(
+            "no length is listed",
+            format!(
+                "list lengths from {} to {}, e.g. [4, 6], or remove the setting",
+                possible.start(),
+                possible.end()
+            ),
+        );
+    }
+    items.iter().map(|item| item.number(possible.clone())).collect()
+}
+
+fn pin_constraints(section: &Section<'_>) -> Option<Vec<PinConstraint>> {
+    let setting = section.get("pin_constraints")?;
+    let known = PinConstraint::ALL.into_iter().filter(|one| *one != PinConstraint::Other);
+    let known: Vec<_> = known.map(|one| (one.as_str(), one)).collect();
+    setting.items()?.iter().map(|item| item.one_of(&known)).collect()
 }
 
 /// The items of a list, each judged even where an earlier one is wrong; `None` where any is. `seen` holds the names

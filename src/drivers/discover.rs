@@ -25,6 +25,9 @@ pub async fn discover(system: &SystemConfig, tools: &Tools) -> Option<Result<Dis
             let web = config.web.as_ref()?;
             Some(visionline::web::discover::discover(web, &system.name, tools).await)
         }
-        DriverConfig::SaltoIs(_) | DriverConfig::KabaMessenger(_) | DriverConfig::SimLock(_) => None,
+        DriverConfig::SaltoIs(_)
+        | DriverConfig::KabaMessenger(_)
+        | DriverConfig::Ble(_)
+        | DriverConfig::SimLock(_) => None,
     }
 }

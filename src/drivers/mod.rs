@@ -5,6 +5,7 @@
 //! sees the cloud, the queue or SQL. A simulator never uses its driver's codec or session.
 
 pub mod august_yale;
+pub mod ble;
 pub mod discover;
 pub mod kaba_messenger;
 pub mod probe;
@@ -14,6 +15,7 @@ pub mod ttlock;
 pub mod visionline;
 pub mod xml;
 
+mod local;
 mod password;
 mod rests;
 mod wall;
@@ -126,6 +128,8 @@ pub fn declared() -> Vec<Declared> {
         of(SystemKind::SaltoIs, Some("salto_hours"), salto_is::SaltoIs::capabilities(Dialect::SaltoHours)),
         of(SystemKind::SaltoIs, Some("onity"), salto_is::SaltoIs::capabilities(Dialect::Onity)),
         of(SystemKind::SaltoIs, Some("amadeus_st40"), salto_is::SaltoIs::capabilities(Dialect::AmadeusSt40)),
+        of(SystemKind::TtLock, None, ble::BleLocks::capabilities()),
+        of(SystemKind::AugustYale, None, ble::BleLocks::capabilities()),
         of(SystemKind::SimLock, None, sim_lock::SimLock::capabilities()),
     ]
 }

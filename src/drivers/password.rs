@@ -1,4 +1,4 @@
-//! Passwords of a system's users, in files of their own.
+//! Secrets in files of their own: passwords of a system's users, keys of locks.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -9,7 +9,15 @@ use crate::{model::Private, seal::is_exposed};
 /// # Errors
 /// In words for a person, when there is none, it is empty, or others may read it.
 pub(super) fn read(path: &Path) -> Result<Private, String> {
-    let wrong = |why: String| format!("the password in {}: {why}", path.display());
+    read_secret(path, "the password")
+}
+
+/// The same of any secret, by what it is called.
+///
+/// # Errors
+/// See [`read`].
+pub(super) fn read_secret(path: &Path, what: &str) -> Result<Private, String> {
+    let wrong = |why: String| format!("{what} in {}: {why}", path.display());
     let mode = fs::metadata(path).map_err(|error| wrong(error.to_string()))?.permissions().mode() & 0o777;
     if is_exposed(mode, path.starts_with("/run/credentials")) {
         return Err(wrong(format!("others may read it (mode {mode:o}): chmod 0600")));
@@ -17,6 +25,6 @@ pub(super) fn read(path: &Path) -> Result<Private, String> {
     let text = fs::read_to_string(path).map(Private::new).map_err(|error| wrong(error.to_string()))?;
     match text.expose().trim_end_matches(['\r', '\n']) {
         "" => Err(wrong("it is empty".into())),
-        password => Ok(Private::new(password)),
+        secret => Ok(Private::new(secret)),
     }
 }

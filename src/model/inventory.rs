@@ -52,6 +52,11 @@ pub enum SystemKind {
     /// dormakaba's hotel systems (Saflok System 6000, Ambiance) by the Messenger PMS web service; since version 2 of the
     /// language.
     KabaMessenger,
+    /// TTLock locks by Bluetooth Low Energy; since version 2 of the language.
+    #[serde(rename = "ttlock")]
+    TtLock,
+    /// August and Yale locks by Bluetooth Low Energy; since version 2 of the language.
+    AugustYale,
     /// A make of a newer peer; since version 2 of the language.
     #[serde(other)]
     Other,
@@ -66,6 +71,8 @@ impl SystemKind {
             Self::SimLock => "sim_lock",
             Self::Visionline => "visionline",
             Self::KabaMessenger => "kaba_messenger",
+            Self::TtLock => "ttlock",
+            Self::AugustYale => "august_yale",
             Self::Other => "other",
         }
     }
@@ -75,7 +82,7 @@ impl SystemKind {
     pub fn is_of_version_1(self) -> bool {
         match self {
             Self::SaltoIs | Self::SimLock => true,
-            Self::Visionline | Self::KabaMessenger | Self::Other => false,
+            Self::Visionline | Self::KabaMessenger | Self::TtLock | Self::AugustYale | Self::Other => false,
         }
     }
 }

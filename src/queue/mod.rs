@@ -150,10 +150,16 @@ pub struct Rules {
 impl From<&AgentConfig> for Rules {
     fn from(config: &AgentConfig) -> Self {
         let sharing = |system: &SystemConfig| (system.name.clone(), Sharing::from(system));
+        let name = |system: &SystemConfig| system.name.clone();
         Self {
             limits: config.limits.clone(),
             systems: config.systems.iter().map(sharing).collect(),
-            numbered: BTreeSet::new(),
+            numbered: config
+                .systems
+                .iter()
+                .filter(|system| system.driver.numbers_places())
+                .map(name)
+                .collect(),
         }
     }
 }

@@ -22,11 +22,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use jiff::{
-    RoundMode, Timestamp, TimestampRound, Unit,
-    civil::DateTime,
-    tz::{AmbiguousOffset, TimeZone},
-};
+use jiff::{Unit, civil::DateTime, tz::TimeZone};
 use tokio::sync::{Mutex, watch};
 
 use super::{
@@ -36,7 +32,7 @@ use super::{
 };
 use crate::{
     config::SimLockConfig,
-    drivers::{Driver, Line, Observed, Performed, ProgressSink, Proof, Work},
+    drivers::{Driver, Line, Observed, Performed, ProgressSink, Proof, Work, local},
     model::{
         Admission, Capabilities, Code, Device, DeviceName, JobId, LaneName, Order, Outcome, PinRules,
         ProofLevel, Refusal, SlotContent, SlotPut, SlotSeen, Success, SystemInventory, SystemKind,
@@ -510,32 +506,12 @@ fn check_content(content: &SlotContent) -> Result<(), Refusal> {
 
 /// A window as the lock keeps it; see the top of this file.
 fn local_window(window: Window, zone: &TimeZone) -> Result<(DateTime, Option<DateTime>), Refusal> {
-    let starts_at = local(window.starts_at(), RoundMode::Floor, zone);
-    let ends_at = window.ends_at().map(|end| local(end, RoundMode::Ceil, zone));
+    let (starts_at, ends_at) = local::window(window, Unit::Second, zone);
     let years = 2000..=2099;
     if !years.contains(&starts_at.year()) || ends_at.is_some_and(|end| !years.contains(&end.year())) {
         return Err(Refusal::new(Code::BadDates, "`window`: this lock keeps years from 2000 to 2099"));
     }
     Ok((starts_at, ends_at))
-}
-
-fn local(at: Timestamp, mode: RoundMode, zone: &TimeZone) -> DateTime {
-    let at = at.round(TimestampRound::new().smallest(Unit::Second).mode(mode)).unwrap_or(at);
-    let shown = zone.to_datetime(at);
-    let AmbiguousOffset::Fold { before, after } = zone.to_ambiguous_timestamp(shown).offset() else {
-        return shown;
-    };
-    let change = before.to_timestamp(shown).ok().and_then(|first| zone.following(first).next());
-    let Some(change) = change.map(|change| change.timestamp()) else {
-        return shown;
-    };
-    let (begins, ends) = (after.to_datetime(change), before.to_datetime(change));
-    match mode {
-        RoundMode::Floor => begins,
-        // The first time that the clock shows it, nothing was repeated yet.
-        _ if shown == begins && at < change => shown,
-        _ => ends,
-    }
 }
 
 #[cfg(test)]

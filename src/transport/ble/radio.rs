@@ -146,6 +146,23 @@ pub struct Radio {
     counts: Arc<Counts>,
 }
 
+/// A handle that does not keep the thread.
+#[derive(Debug, Clone)]
+pub struct WeakRadio {
+    wishes: mpsc::WeakSender<Wish>,
+    state: watch::Receiver<RadioState>,
+    counts: Arc<Counts>,
+}
+
+impl WeakRadio {
+    /// The thread, if anybody still keeps it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Radio> {
+        let wishes = self.wishes.upgrade()?;
+        Some(Radio { wishes, state: self.state.clone(), counts: self.counts.clone() })
+    }
+}
+
 /// Somebody who waits.
 #[derive(Debug)]
 struct Wish {
@@ -168,18 +185,23 @@ enum Rebuild {
 
 impl Radio {
     /// Starts the thread. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(settings: RadioSettings) -> std::io::Result<Self> {
+    #[must_use]
+    pub fn start(settings: RadioSettings) -> Self {
         let (wishes, taken) = mpsc::channel(64);
         let (told, state) = watch::channel(RadioState::Opening);
         let counts = Arc::new(Counts::default());
-        let of_thread = counts.clone();
-        std::thread::Builder::new()
-            .name("ble".into())
-            .spawn(move || keep_up(&settings, taken, &told, &of_thread))?;
-        Ok(Self { wishes, state, counts })
+        let (of_thread, of_failure) = (counts.clone(), told.clone());
+        let thread = std::thread::Builder::new().name("ble".into());
+        if let Err(error) = thread.spawn(move || keep_up(&settings, taken, &told, &of_thread)) {
+            of_failure.send_replace(RadioState::Down(format!("no thread: {error}")));
+        }
+        Self { wishes, state, counts }
+    }
+
+    /// The same thread without keeping it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakRadio {
+        WeakRadio { wishes: self.wishes.downgrade(), state: self.state.clone(), counts: self.counts.clone() }
     }
 
     /// How the radio stands.

@@ -1,0 +1,394 @@
+//! What differs from make to make: what an order means to a lock, and which conversation does it.
+
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit, civil::DateTime, tz::TimeZone};
+use ring::digest::{SHA256, digest};
+use uuid::Uuid;
+
+use super::{
+    keys::{self, AugustKeys, KeysError, TtLockKeys},
+    *,
+};
+use crate::{
+    config::BleMake,
+    drivers::{
+        august_yale::{self, message::Access, task::Change},
+        local, ttlock,
+    },
+    model::{DoorAct, DoorMeans, Window},
+    transport::ble::{Link, run},
+};
+
+/// What to do at a lock.
+pub(super) enum Task {
+    Look,
+    Put(SlotPut, SlotNow),
+    Remove(SlotNow),
+    ProvePut(SlotPut, SlotNow),
+    ProveRemove(SlotNow),
+    Unlock,
+    Watch { from: u16 },
+}
+
+/// How a conversation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Done, and the lock's table shows it; of a proof: it was done.
+    Done,
+    /// Nothing that changes the lock left.
+    NothingSent(Refusal),
+    /// Not done, and that is certain.
+    NotDone(Refusal),
+    /// It may have been done.
+    Doubt(Refusal),
+}
+
+/// What came of a conversation.
+pub(super) struct Held {
+    pub(super) came: Came,
+    /// What happened at the lock, where that was asked for.
+    pub(super) did: Option<Did>,
+}
+
+impl Held {
+    pub(super) fn came(came: Came) -> Self {
+        Self { came, did: None }
+    }
+}
+
+/// What happened at a lock.
+pub(super) struct Did {
+    pub(super) events: Vec<Event>,
+    /// Where to go on.
+    pub(super) next: u16,
+    /// Whether there is more.
+    pub(super) more: bool,
+    /// The lock knows the place no more from where to go on.
+    pub(super) forgotten: bool,
+}
+
+/// One thing that happened, by the lock's clock. Whose code it was is not kept.
+pub(super) struct Event {
+    kind: u8,
+    at: DateTime,
+}
+
+impl Event {
+    /// The same as a door's event; none where it is none.
+    pub(super) fn told(&self, system: &SystemName, lock: &DeviceName, zone: &TimeZone) -> Option<DoorEvent> {
+        let (what, by) = match self.kind {
+            1 | 28 => (DoorAct::Unlocked, Some(DoorMeans::Remote)),
+            4 => (DoorAct::Unlocked, Some(DoorMeans::Keycode)),
+            17 => (DoorAct::Unlocked, Some(DoorMeans::Card)),
+            26 => (DoorAct::Locked, Some(DoorMeans::Remote)),
+            47 => (DoorAct::Locked, Some(DoorMeans::Keycode)),
+            7 | 11 => (DoorAct::AccessDenied, Some(DoorMeans::Keycode)),
+            25 => (DoorAct::AccessDenied, Some(DoorMeans::Card)),
+            _ => return None,
+        };
+        let at = zone.to_timestamp(self.at).ok()?;
+        let name = format!("{system}/{lock}/{}/{}", self.at, self.kind);
+        let hash = digest(&SHA256, name.as_bytes());
+        let bytes = hash.as_ref().first_chunk::<16>().expect("a hash has 32 bytes");
+        let door_event_id = uuid::Builder::from_custom_bytes(*bytes).into_uuid();
+        Some(DoorEvent { door_event_id, at, what, by, slot: None, job_id: None })
+    }
+}
+
+/// What a conversation goes by.
+pub(super) struct Manners<'a> {
+    pub(super) answer_timeout: Duration,
+    pub(super) now: Timestamp,
+    pub(super) zone: TimeZone,
+    pub(super) nonces: [u8; 16],
+    pub(super) config: &'a BleLockConfig,
+}
+
+/// What gives rights at a lock.
+pub(super) enum LockKeys {
+    TtLock(TtLockKeys),
+    August(AugustKeys),
+}
+
+/// A make, with what is known of the one lock.
+pub(super) enum Make {
+    TtLock {
+        /// What it can do, as it last said.
+        features: Mutex<Option<u128>>,
+    },
+    AugustYale,
+}
+
+fn unsupported(message: &str) -> Refusal {
+    Refusal::new(Code::Unsupported, message)
+}
+
+/// A refusal of what was to be put.
+type Judged<T> = Result<T, Refusal>;
+
+impl Make {
+    pub(super) fn new(make: BleMake) -> Self {
+        match make {
+            BleMake::TtLock => Self::TtLock { features: Mutex::new(None) },
+            BleMake::AugustYale => Self::AugustYale,
+        }
+    }
+
+    pub(super) fn manufacturer(&self) -> &'static str {
+        match self {
+            Self::TtLock { .. } => "TTLock",
+            Self::AugustYale => "August",
+        }
+    }
+
+    pub(super) fn service(&self) -> Uuid {
+        match self {
+            Self::TtLock { .. } => ttlock::session::SERVICE,
+            Self::AugustYale => august_yale::codec::SERVICE,
+        }
+    }
+
+    /// How many codes it takes; 0 where nobody knows.
+    pub(super) fn slots(&self, config: &BleLockConfig) -> u16 {
+        match self {
+            Self::TtLock { .. } => 0,
+            Self::AugustYale => config.places.1 - config.places.0 + 1,
+        }
+    }
+
+    pub(super) fn read_keys(&self, path: &Path) -> Result<LockKeys, KeysError> {
+        match self {
+            Self::TtLock { .. } => keys::read_ttlock(path).map(LockKeys::TtLock),
+            Self::AugustYale => keys::read_august(path).map(LockKeys::August),
+        }
+    }
+
+    /// Judges what is to be put, before anything is stored.
+    pub(super) fn judge(&self, put: &SlotPut, config: &BleLockConfig, zone: &TimeZone) -> Judged<()> {
+        match self {
+            Self::TtLock { .. } => {
+                content(&put.content)?;
+                span(put.window, config, zone).map(drop)
+            }
+            Self::AugustYale => {
+                pin(&put.content, config)?;
+                access(put.window, config).map(drop)
+            }
+        }
+    }
+
+    /// Holds a conversation about a task.
+    pub(super) async fn converse(
+        &self,
+        link: &mut Link,
+        task: Task,
+        keys: LockKeys,
+        manners: Manners<'_>,
+        leaves: impl Fn(),
+    ) -> Held {
+        match (self, keys) {
+            (Self::TtLock { features }, LockKeys::TtLock(keys)) => {
+                talk_to_ttlock(link, task, keys, manners, features, leaves).await
+            }
+            (Self::AugustYale, LockKeys::August(keys)) => {
+                talk_to_august(link, task, keys, manners, leaves).await
+            }
+            _ => Held::came(Came::NothingSent(unsupported("the keys are those of another make"))),
+        }
+    }
+}
+
+// TTLock.
+
+/// A PIN, or the number of a card, as a TTLock knows it.
+fn content(content: &SlotContent) -> Judged<ttlock::session::Content> {
+    match content {
+        SlotContent::Pin(pin) => {
+            let digits = pin.expose();
+            if (4..=9).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit()) {
+                return Ok(ttlock::session::Content::Pin(pin.clone()));
+            }
+            Err(unsupported("`pin`: a TTLock takes 4 to 9 digits"))
+        }
+        SlotContent::CardNumber(card) => {
+            let number = u64::from_str_radix(card.expose(), 16).map_err(|_| {
+                unsupported("`card_number`: a TTLock knows a card by up to 16 hexadecimal digits of its chip's number")
+            })?;
+            Ok(ttlock::session::Content::Card(ttlock::message::CardNumber::new(number)))
+        }
+    }
+}
+
+/// What the slot may hold. What is no content of such a lock never was there.
+fn contents(slot: &SlotNow) -> Vec<ttlock::session::Content> {
+    slot.may_hold.iter().filter_map(|held| content(held).ok()).collect()
+}
+
+/// A window as a TTLock keeps it, to the minute.
+fn span(window: Window, config: &BleLockConfig, zone: &TimeZone) -> Judged<ttlock::message::Span> {
+    let (starts_at, ends_at) = local::window(window, Unit::Minute, zone);
+    let ends_at = ends_at.filter(|_| config.windows);
+    let years = 2000..=2099;
+    if !years.contains(&starts_at.year()) || ends_at.is_some_and(|end| !years.contains(&end.year())) {
+        return Err(Refusal::new(Code::BadDates, "`window`: a TTLock keeps years from 2000 to 2099"));
+    }
+    Ok(ttlock::message::Span { starts_at, ends_at })
+}
+
+async fn talk_to_ttlock(
+    link: &mut Link,
+    task: Task,
+    keys: TtLockKeys,
+    manners: Manners<'_>,
+    features: &Mutex<Option<u128>>,
+    leaves: impl Fn(),
+) -> Held {
+    use ttlock::session::{Came as TtCame, Conversation, Manners as TtManners, Note, Task as TtTask};
+    let asked = |put: &SlotPut| {
+        Ok::<_, Refusal>((content(&put.content)?, span(put.window, manners.config, &manners.zone)?))
+    };
+    let task = match task {
+        Task::Look => Ok(TtTask::Look),
+        Task::Put(put, slot) => {
+            asked(&put).map(|(content, span)| TtTask::Put { content, span, may_hold: contents(&slot) })
+        }
+        Task::ProvePut(put, slot) => {
+            asked(&put).map(|(content, span)| TtTask::ProvePut { content, span, may_hold: contents(&slot) })
+        }
+        Task::Remove(slot) => Ok(TtTask::Remove { may_hold: contents(&slot) }),
+        Task::ProveRemove(slot) => Ok(TtTask::ProveRemove { may_hold: contents(&slot) }),
+        Task::Unlock => Ok(TtTask::Unlock),
+        Task::Watch { from } => Ok(TtTask::Watch { from }),
+    };
+    let task = match task {
+        Ok(task) => task,
+        Err(refusal) => return Held::came(Came::NotDone(refusal)),
+    };
+    let known = *features.lock().unwrap_or_else(PoisonError::into_inner);
+    let (now, zone, answer_timeout) = (manners.now, manners.zone, manners.answer_timeout);
+    let mut talk = Conversation::new(task, TtManners { answer_timeout, now, zone, keys, features: known });
+    let mut did = None;
+    let note = |note| match note {
+        Note::Leaves => leaves(),
+        Note::Features(bits) => *features.lock().unwrap_or_else(PoisonError::into_inner) = Some(bits),
+        Note::Battery(per_cent) => tracing::debug!(per_cent, "the lock's battery"),
+        Note::Locked(locked) => tracing::debug!(locked, "the lock's bolt"),
+        Note::Did { records, next, more } => {
+            let events = records.iter().map(|record| Event { kind: record.kind, at: record.at }).collect();
+            did = Some(Did { events, next, more, forgotten: false });
+        }
+        Note::Forgotten => did = Some(Did { events: Vec::new(), next: 0, more: false, forgotten: true }),
+        Note::WaitsForCard | Note::Enrolled(_) => {}
+    };
+    let came = match run(link, &mut talk, note).await {
+        TtCame::Done => Came::Done,
+        TtCame::NothingSent(refusal) => Came::NothingSent(refusal),
+        TtCame::NotDone(refusal) => Came::NotDone(refusal),
+        TtCame::Doubt(refusal) => Came::Doubt(refusal),
+    };
+    Held { came, did }
+}
+
+// August and Yale.
+
+fn pin(content: &SlotContent, config: &BleLockConfig) -> Judged<august_yale::message::Pin> {
+    let SlotContent::Pin(pin) = content else {
+        return Err(unsupported("an August or Yale lock takes PINs; how cards are put into it is not known"));
+    };
+    let fits = config.pin_lengths.iter().any(|length| usize::from(*length) == pin.expose().len());
+    august_yale::message::Pin::new(pin.expose()).filter(|_| fits).ok_or_else(|| {
+        let lengths: Vec<_> = config.pin_lengths.iter().map(ToString::to_string).collect();
+        unsupported(&format!("`pin`: this lock takes {} digits", lengths.join(", ")))
+    })
+}
+
+fn access(window: Window, config: &BleLockConfig) -> Judged<Access> {
+    let second = |at: Timestamp, mode| {
+        let at = at.round(TimestampRound::new().smallest(Unit::Second).mode(mode)).unwrap_or(at);
+        u32::try_from(at.as_second())
+            .map_err(|_| Refusal::new(Code::BadDates, "`window`: the lock keeps years from 1970 to 2105"))
+    };
+    match window.ends_at() {
+        Some(end) if config.windows => Ok(Access::Window {
+            from: second(window.starts_at(), RoundMode::Floor)?,
+            until: second(end, RoundMode::Ceil)?,
+        }),
+        _ => Ok(Access::Always),
+    }
+}
+
+/// The lock's own number of a slot's place.
+fn place(slot: &SlotNow, config: &BleLockConfig) -> Judged<august_yale::message::Slot> {
+    let (first, last) = config.places;
+    slot.place
+        .and_then(|place| u16::try_from(place).ok()?.checked_add(first))
+        .filter(|number| *number <= last)
+        .and_then(august_yale::message::Slot::new)
+        .ok_or_else(|| {
+            Refusal::new(
+                Code::SlotsFull,
+                format!("the places {first} to {last} of the lock are all in use: give latchd more of them (`places`)"),
+            )
+        })
+}
+
+async fn talk_to_august(
+    link: &mut Link,
+    task: Task,
+    key: AugustKeys,
+    manners: Manners<'_>,
+    leaves: impl Fn(),
+) -> Held {
+    use august_yale::{
+        session::{Came as AugustCame, Conversation, Manners as AugustManners, Note},
+        task::{Before, Motion, Task as AugustTask},
+    };
+    let put = |put: &SlotPut, slot: &SlotNow| {
+        let place = place(slot, manners.config)?;
+        let pin = pin(&put.content, manners.config)?;
+        Ok::<_, Refusal>(Change::Put { slot: place, pin, access: access(put.window, manners.config)? })
+    };
+    let remove = |slot: &SlotNow| Ok::<_, Refusal>(Change::Remove { slot: place(slot, manners.config)? });
+    // What a slot shows is its PIN alone: that the same one is there proves nothing of its window, if it may have been
+    // there before.
+    let before = |put: &SlotPut, slot: &SlotNow| match slot.may_hold.contains(&put.content) {
+        true => Before::Unknown,
+        false => Before::Otherwise,
+    };
+    let task = match task {
+        Task::Look => Ok(AugustTask::Look { battery: false }),
+        Task::Put(order, slot) => put(&order, &slot).map(AugustTask::Change),
+        Task::Remove(slot) => remove(&slot).map(AugustTask::Change),
+        Task::ProvePut(order, slot) => {
+            put(&order, &slot).map(|change| AugustTask::Prove(change, before(&order, &slot)))
+        }
+        Task::ProveRemove(slot) => remove(&slot).map(|change| AugustTask::Prove(change, Before::Otherwise)),
+        Task::Unlock => Ok(AugustTask::Move(Motion::Unlock)),
+        // To read it is to take it away from everybody else who reads it.
+        Task::Watch { .. } => return Held::came(Came::Done),
+    };
+    let task = match task {
+        Ok(task) => task,
+        Err(refusal) => return Held::came(Came::NotDone(refusal)),
+    };
+    let nonces = august_yale::codec::Key::new(manners.nonces);
+    let mut talk = Conversation::new(task, AugustManners { key, nonces, now: manners.now });
+    let note = |note| match note {
+        Note::Leaves => leaves(),
+        Note::Battery { millivolts } => tracing::debug!(millivolts, "the lock's battery"),
+        Note::Bolt(bolt) => tracing::debug!(?bolt, "the lock's bolt"),
+        Note::Slot { .. } | Note::Happened(_) => {}
+    };
+    let came = match run(link, &mut talk, note).await {
+        AugustCame::Done => Came::Done,
+        AugustCame::NothingSent(refusal) => Came::NothingSent(refusal),
+        AugustCame::NotDone(refusal) => Came::NotDone(refusal),
+        AugustCame::Doubt(refusal) => Came::Doubt(refusal),
+    };
+    Held { came, did: None }
+}
