@@ -20,6 +20,7 @@ mod run;
 mod schema;
 mod setup;
 pub mod sim;
+pub mod sim_ble;
 mod slots;
 mod status;
 mod systems;

@@ -66,6 +66,12 @@ pub enum System {
     /// Prints one line of JSON that says where they are reached. Everything else is done at the control socket, one
     /// command a line: `echo help | socat - UNIX-CONNECT:DIR/lock.ctl`.
     Lock(LockArgs),
+    /// Locks with a radio (TTLock, August), carried by a pretend BlueZ on a message bus of its own; needs `dbus-daemon`.
+    ///
+    /// Prints one line of JSON that says where the bus is: start `latchd run` with `DBUS_SYSTEM_BUS_ADDRESS` set to that,
+    /// and with the locks' `address` and `keys_file` in its configuration. Everything else is done at the control socket,
+    /// one command a line: `echo 'lock ttlock-1 slots' | socat - UNIX-CONNECT:DIR/ble.ctl`.
+    Ble(super::sim_ble::BleArgs),
 }
 
 /// A pretend SALTO SPACE server.
@@ -235,6 +241,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         System::Visionline(args) => visionline(args).await,
         System::Messenger(args) => messenger(args).await,
         System::Lock(args) => locks(args).await,
+        System::Ble(args) => super::sim_ble::run(args).await,
         System::Script(args) => play(args).await,
     }
 }
@@ -339,7 +346,7 @@ fn property<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 }
 
 /// The folder asked for, or a fresh one that goes when it is dropped.
-fn folder(asked: Option<&Path>) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
+pub(super) fn folder(asked: Option<&Path>) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(folder) = asked {
         return Ok((folder.to_owned(), None));
     }

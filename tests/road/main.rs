@@ -24,6 +24,7 @@ mod offline;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod peers;
 mod people;
+mod radio;
 mod reload;
 mod secrets;
 mod service;

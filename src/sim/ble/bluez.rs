@@ -414,13 +414,13 @@ impl Daemon {
                 return refuse(FAILED, "le-connection-abort-by-local");
             }
             Fault::Hang => {
-                (device.connecting, device.connect_hangs) = (message.duplicate().ok(), true);
+                (device.connecting, device.connect_hangs) = (kept(message), true);
                 return Ok(None);
             }
             Fault::Delay(by) => after += by,
             _ => {}
         }
-        device.connecting = message.duplicate().ok();
+        device.connecting = kept(message);
         device.goes_at = None;
         if device.in_range {
             self.agenda.put(Instant::now() + after, Later::Connected { device: at, epoch });
@@ -590,7 +590,7 @@ impl Daemon {
             }
             Fault::Delay(by) => after = by,
             fault @ (Fault::Hang | Fault::Mute) => {
-                device.hanging.extend(message.duplicate().ok().map(|message| (uuid, message)));
+                device.hanging.extend(kept(message).map(|message| (uuid, message)));
                 let acts = match fault {
                     Fault::Mute => {
                         device.peripheral.write(Timestamp::now(), uuid, &value).unwrap_or_default()
@@ -1044,6 +1044,13 @@ impl Daemon {
 
 fn adapter_path() -> String {
     format!("/org/bluez/{ADAPTER_NAME}")
+}
+
+/// A call to be answered later. A copy has no serial number of its own, and an answer needs it.
+fn kept(message: &Message) -> Option<Message> {
+    let mut copy = message.duplicate().ok()?;
+    copy.set_serial(message.get_serial()?);
+    Some(copy)
 }
 
 fn sender(message: &Message) -> String {
