@@ -103,7 +103,7 @@ impl Site {
     async fn encode(&self, chip: &str, treatment: Treatment, to_see: Option<StayCards>) -> Performed {
         self.tell("remove 1").await;
         self.tell(&format!("place {chip} on 1")).await;
-        let work = Work { job_id: JobId(Uuid::nil()), order: card(chip), treatment, to_see };
+        let work = Work { job_id: JobId(Uuid::nil()), order: card(chip), treatment, to_see, slot: None };
         timeout(PATIENCE, self.driver.perform(work, &|_| ())).await.unwrap()
     }
 

@@ -16,13 +16,11 @@ struct House {
     bus: String,
 }
 
-/// Whether these tests can run here: the pretend BlueZ needs a message bus.
+/// Whether these tests can run here: the pretend BlueZ needs a message bus. Where it is missing there is nothing to see, but
+/// where nothing may be skipped.
 fn has_a_bus() -> bool {
     let found = Command::new("dbus-daemon").arg("--version").output().is_ok();
-    assert!(found || std::env::var_os("LATCHD_NO_SKIPS").is_none(), "dbus-daemon is not installed");
-    if !found {
-        eprintln!("skipped: dbus-daemon is not installed (package dbus-daemon)");
-    }
+    assert!(found || std::env::var_os("LATCHD_NO_SKIPS").is_none(), "missing: dbus-daemon");
     found
 }
 
