@@ -248,3 +248,74 @@ fn what_was_forgotten_under_a_clock_a_little_ahead_is_in_doubt_also_when_the_rig
     assert_eq!(both.order_at(251, 2, card(&["102"], "guest")), JobState::Unknown);
     assert_eq!(both.order_at(301, 3, card(&["103"], "guest")), JobState::Sent);
 }
+
+#[test]
+fn what_was_forgotten_under_a_clock_far_ahead_is_in_doubt_also_where_the_memory_was_set_back_before() {
+    let mut both = Both::new();
+    both.meet();
+    let oldest = copy_of(both.site.folder.path());
+    both.order_at(2, 7, read());
+    both.site_is_put_back(&oldest);
+    both.meet_at(3);
+    let older = copy_of(both.site.folder.path());
+    both.now = 89_000;
+    both.order_card(89_000, 1);
+    let backup = both.backup();
+    both.is_done(1);
+    both.site_is_put_back(&older);
+    both.meet_at(90_000);
+    both.meet_at(20);
+    both.put_back(&backup);
+    both.meet_at(30);
+    assert_eq!(both.ended(1), JobState::Unknown);
+}
+
+#[test]
+fn a_restored_memory_that_meets_its_cloud_as_if_for_the_first_time_goes_by_that_clouds_clock() {
+    let mut both = Both::new();
+    let older = copy_of(both.site.folder.path());
+    both.now = 8;
+    both.order_card(8, 1);
+    let backup = both.backup();
+    both.meet();
+    both.is_done(1);
+    both.site_is_put_back(&older);
+    // The host's clock is behind the cloud's.
+    both.site.commit(|queue| queue.restored(at(5))).unwrap();
+    both.put_back(&backup);
+    both.meet_at(20);
+    assert_eq!(both.ended(1), JobState::Unknown);
+}
+
+#[test]
+fn what_new_hardware_was_told_on_the_property_before_it_met_its_cloud_is_not_in_doubt() {
+    let mut both = Both::new();
+    both.meet();
+    both.order_card(1, 1);
+    both.db.orders_to_send(both.bridge, both.connection, 0, 1).unwrap().unwrap();
+    both.new_hardware();
+    let waits = both.site.accept(5, job(9, put("stay", 1, 50_000, Some(60_000))), true);
+    assert_eq!(waits, Accepted::Waiting);
+    both.meet_at(10);
+    assert_eq!(both.ended(1), JobState::Unknown, "the cloud's own order may have been done by the old one");
+    assert_eq!(both.site.state(9), JobState::Waiting);
+}
+
+#[test]
+fn an_old_memory_that_only_the_reports_show_takes_no_order_for_new_that_was_made_before_it_was_known() {
+    let mut both = Both::new();
+    both.meet();
+    both.order_at(1, 7, read());
+    let older = copy_of(both.site.folder.path());
+    both.local_job_ends(9);
+    both.reports_arrive();
+    both.now = 8;
+    both.order_card(8, 1);
+    let backup = both.backup();
+    both.is_done(1);
+    both.site_is_put_back(&older);
+    both.put_back(&backup);
+    // The orders agree, and yet the cloud holds a report that this memory never gave.
+    both.meet_at(20);
+    assert_eq!(both.ended(1), JobState::Unknown);
+}

@@ -293,6 +293,20 @@ fn a_cloud_that_lost_its_memory_sends_what_is_unfinished_again_under_a_new_epoch
 }
 
 #[test]
+fn an_epoch_that_has_handed_out_nothing_yet_still_knows_what_an_earlier_one_did() {
+    let mut cloud = Cloud::new();
+    cloud.meet(Position::default(), 100);
+    cloud.order(1);
+    cloud.acknowledge(1, 1);
+    assert_eq!(cloud.meet(position(1, 7), 100).orders_epoch_reason, Some(EpochReason::SenderBehind));
+    // Before anything of it arrives somebody empties the site's memory, and tells nobody.
+    let meeting = cloud.meet(Position::default(), 100);
+    assert_eq!(meeting.orders_epoch_reason, Some(EpochReason::ReceiverBehind));
+    assert_eq!(meeting.lost, [id(1)]);
+    assert_eq!(cloud.sent(0), []);
+}
+
+#[test]
 fn a_cloud_that_forgot_outcomes_asks_for_them_again_though_the_orders_agree() {
     let mut cloud = Cloud::new();
     cloud.meet(Position::default(), 100);
