@@ -111,7 +111,7 @@ fn slot_of(site: &Site, key: &str) -> SlotView {
 
 /// A put of this PIN into this slot.
 fn pin(slot: &str, generation: u64, pin: &str) -> Order {
-    let Order::SlotPut(mut put) = put(slot, generation, 0, None) else { panic!("a put") };
+    let Order::SlotPut(mut put) = put(slot, generation, 0, Some(800_000)) else { panic!("a put") };
     put.content = SlotContent::Pin(Private::new(pin));
     Order::SlotPut(put)
 }

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     drivers::{august_yale::sim as august, ttlock::sim as ttlock},
-    seams::Random,
+    seams::{Clock, Random},
     sim::{
         ble::{Bluez, Bus, Place, Timing, peripheral::Peripheral},
         control,
@@ -111,7 +111,7 @@ pub(super) async fn run(args: BleArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let (folder, _removed_at_the_end) = super::sim::folder(args.dir.as_deref())?;
     fs::create_dir_all(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
-    let (random, now) = (Random::system(), Timestamp::now());
+    let (random, now) = (Random::system(), Clock::system().now());
     let (mut places, mut told) = (Vec::new(), Vec::new());
     for number in 1..=args.ttlock {
         let label = format!("ttlock-{number}");
@@ -155,7 +155,7 @@ pub(super) async fn run(args: BleArgs) -> anyhow::Result<()> {
     }
     let mut bus = Bus::start(args.match_rules)?;
     let timing = Timing { disconnect: Duration::from_millis(args.hang_up_ms), ..Timing::default() };
-    let bluez = Bluez::start(&bus.address(), timing, places).map_err(anyhow::Error::msg)?;
+    let bluez = Bluez::start(&bus.address(), timing, Clock::system(), places).map_err(anyhow::Error::msg)?;
     let path = folder.join("ble.ctl");
     let listener = control::listen(&path)?;
     println!("{}", json!({ "bus": bus.address(), "control": path, "locks": told }));

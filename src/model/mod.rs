@@ -17,6 +17,7 @@ mod outcome;
 mod private;
 mod state;
 mod treatment;
+mod whom;
 mod window;
 
 pub use admission::Admission;
@@ -42,4 +43,5 @@ pub use outcome::{
 pub use private::{Private, on_the_wire, on_the_wire_optional};
 pub use state::JobState;
 pub use treatment::{StayCards, Treatment};
+pub use whom::Whom;
 pub use window::{Window, WindowError};

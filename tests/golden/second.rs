@@ -91,7 +91,9 @@ fn inventories() -> Vec<Frame> {
         }
         Frame::Inventory(inventory)
     };
-    [SystemKind::Visionline, SystemKind::KabaMessenger].map(of_kind).into()
+    [SystemKind::Visionline, SystemKind::KabaMessenger, SystemKind::TtLock, SystemKind::AugustYale]
+        .map(of_kind)
+        .into()
 }
 
 fn acknowledgements() -> Vec<Message> {

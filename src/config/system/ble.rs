@@ -3,10 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use super::{Section, Setting, list, names, pin_constraints, pin_lengths, zone};
-use crate::{
-    model::{DeviceName, PinConstraint, SystemKind},
-    transport::ble::Whom,
-};
+use crate::model::{DeviceName, PinConstraint, SystemKind, Whom};
 
 /// Which make of lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,10 +30,10 @@ use crate::{
     model::{
         Admission, Capabilities, Code, Device, DeviceName, DoorEvent, LaneName, Order, Outcome, PinRules,
         ProofLevel, Refusal, SlotContent, SlotNow, SlotPut, Success, SystemInventory, SystemKind, SystemName,
-        Written,
+        Whom, Written,
     },
     seams::{self, BoxFuture, Clock, Random},
-    transport::ble::{Radio, RadioState, Unreachable, Wanted, Whom},
+    transport::ble::{Radio, RadioState, Unreachable, Wanted},
 };
 
 /// The locks of one system.

@@ -31,7 +31,6 @@ use dbus::{
     arg::{PropMap, RefArg, Variant},
     channel::Channel,
 };
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
@@ -39,6 +38,7 @@ use super::{
     peripheral::{Act, AttError, Peripheral},
     world::{Adapter, Agenda, Device, Fault, Later, Operation, Resolution},
 };
+use crate::seams::Clock;
 
 const ADAPTER_NAME: &str = "hci0";
 /// The daemon looks this often whether somebody wants something of it.
@@ -98,14 +98,14 @@ impl Bluez {
     ///
     /// # Errors
     /// When the bus cannot be reached or the name is taken.
-    pub fn start(address: &str, timing: Timing, places: Vec<Place>) -> Result<Self, String> {
+    pub fn start(address: &str, timing: Timing, clock: Clock, places: Vec<Place>) -> Result<Self, String> {
         let (commands, taken) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let address = address.to_owned();
         let thread = std::thread::Builder::new()
             .name("bluez".into())
             .spawn(move || {
-                let mut daemon = Daemon::new(address, timing, places);
+                let mut daemon = Daemon::new(address, timing, clock, places);
                 let up = daemon.up();
                 let is_up = up.is_ok();
                 let _ = ready.send(up);
@@ -143,6 +143,7 @@ impl Drop for Bluez {
 struct Daemon {
     address: String,
     timing: Timing,
+    clock: Clock,
     channel: Option<Channel>,
     adapter: Adapter,
     devices: Vec<Device>,
@@ -165,7 +166,7 @@ const IN_PROGRESS: &str = "org.bluez.Error.InProgress";
 const UNKNOWN_OBJECT: &str = "org.freedesktop.DBus.Error.UnknownObject";
 
 impl Daemon {
-    fn new(address: String, timing: Timing, places: Vec<Place>) -> Self {
+    fn new(address: String, timing: Timing, clock: Clock, places: Vec<Place>) -> Self {
         let device = |place: Place| Device {
             label: place.label,
             address: place.address,
@@ -195,6 +196,7 @@ impl Daemon {
         Self {
             address,
             timing,
+            clock,
             channel: None,
             adapter,
             devices: places.into_iter().map(device).collect(),
@@ -383,7 +385,7 @@ impl Daemon {
         let (was_connected, was_resolved) = (device.connected, device.resolved);
         (device.connected, device.resolved) = (false, false);
         if was_connected {
-            device.peripheral.disconnected(Timestamp::now());
+            device.peripheral.disconnected(self.clock.now());
         }
         for (_, write) in hanging {
             self.send(error(&write, FAILED, "Operation failed with ATT error: 0x0e"));
@@ -463,7 +465,7 @@ impl Daemon {
                 }
                 let Some(waiting) = device.connecting.take() else { return };
                 (device.connected, device.permanent, device.known) = (true, true, true);
-                device.peripheral.connected(Timestamp::now());
+                device.peripheral.connected(self.clock.now());
                 let next = match device.resolution {
                     Resolution::Whole => Some((resolve, Later::Resolve { device: at, epoch })),
                     Resolution::Never => None,
@@ -544,8 +546,9 @@ impl Daemon {
             })
             .find(|(_, _, found)| *found == uuid)
             .map(|(service, number, _)| {
-                let (service, number) = (0x100 * (service + 1), 0x10 * (number + 1) + 1);
-                format!("{}/service{service:04x}/char{number:04x}", self.path(at))
+                let (service, number) =
+                    (objects::service_node(service), objects::characteristic_node(service, number));
+                format!("{}/{service}/{number}", self.path(at))
             })
     }
 
@@ -593,7 +596,7 @@ impl Daemon {
                 device.hanging.extend(kept(message).map(|message| (uuid, message)));
                 let acts = match fault {
                     Fault::Mute => {
-                        device.peripheral.write(Timestamp::now(), uuid, &value).unwrap_or_default()
+                        device.peripheral.write(self.clock.now(), uuid, &value).unwrap_or_default()
                     }
                     _ => Vec::new(),
                 };
@@ -610,7 +613,7 @@ impl Daemon {
             }
             Fault::ReplyThenDrop => then_drop = true,
         }
-        let result = device.peripheral.write(Timestamp::now(), uuid, &value);
+        let result = device.peripheral.write(self.clock.now(), uuid, &value);
         let reply = match result {
             Ok(acts) => {
                 self.act(at, acts);
@@ -644,7 +647,7 @@ impl Daemon {
             Fault::Hang | Fault::Mute => return Ok(None),
             _ => {}
         }
-        match self.devices[at].peripheral.read(Timestamp::now(), uuid) {
+        match self.devices[at].peripheral.read(self.clock.now(), uuid) {
             Ok(value) => {
                 // What is read is also told as if it had been notified.
                 if let Some(path) = self.characteristic_path(at, uuid) {
@@ -922,7 +925,7 @@ impl Daemon {
         for device in &mut self.devices {
             device.epoch += 1;
             if device.connected {
-                device.peripheral.disconnected(Timestamp::now());
+                device.peripheral.disconnected(self.clock.now());
             }
             (device.connected, device.resolved, device.connecting) = (false, false, None);
             device.connect_hangs = false;
@@ -949,7 +952,7 @@ impl Daemon {
                 let at = at(label)?;
                 let rest = command.trim_start().strip_prefix("lock").unwrap_or_default().trim_start();
                 let rest = rest.strip_prefix(label).unwrap_or_default().trim();
-                self.devices[at].peripheral.control(Timestamp::now(), rest)
+                self.devices[at].peripheral.control(self.clock.now(), rest)
             }
             ["fault", label, operation, kind @ ..] => {
                 let (at, operation) = (at(label)?, self::operation(operation)?);

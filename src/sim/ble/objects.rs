@@ -38,6 +38,7 @@ pub(super) fn adapter(adapter: &Adapter) -> PropMap {
         ("Pairable", variant(false)),
         ("Discovering", variant(!adapter.discovering.is_empty())),
         ("UUIDs", variant(Vec::<String>::new())),
+        ("Roles", variant(vec!["central".to_owned(), "peripheral".to_owned()])),
         ("Modalias", variant("usb:v1D6Bp0246d0542".to_owned())),
     ])
 }
@@ -82,11 +83,21 @@ pub(super) fn device(device: &Device, adapter: &str, is_scanning: bool) -> PropM
     properties
 }
 
+/// The last part of a service's path, and of a characteristic's: four digits that are its handle, and no other's.
+pub(super) fn service_node(service: usize) -> String {
+    format!("service{:04x}", 0x100 * (service + 1))
+}
+
+pub(super) fn characteristic_node(service: usize, characteristic: usize) -> String {
+    format!("char{:04x}", 0x100 * (service + 1) + 0x10 * (characteristic + 1) + 1)
+}
+
 /// The table of a device: each object's path behind the device's, and its interfaces.
 pub(super) fn table(device: &Device, at: &str) -> Vec<(String, Interfaces)> {
     let mut objects = Vec::new();
     for (number, service) in device.services.iter().enumerate() {
-        let here = format!("{at}/service{:04x}", 0x100 * (number + 1));
+        let here = format!("{at}/{}", service_node(number));
+        let service_number = number;
         let properties = map([
             ("UUID", variant(service.uuid.to_string())),
             ("Device", variant(path(at.to_owned()))),
@@ -105,7 +116,7 @@ pub(super) fn table(device: &Device, at: &str) -> Vec<(String, Interfaces)> {
                 ("Flags", variant(flags)),
                 ("MTU", variant(247_u16)),
             ]);
-            let path = format!("{here}/char{:04x}", 0x10 * (number + 1) + 1);
+            let path = format!("{here}/{}", characteristic_node(service_number, number));
             objects.push((path, HashMap::from([(CHARACTERISTIC.to_owned(), properties)])));
         }
     }

@@ -9,4 +9,4 @@ mod radio;
 mod watch;
 
 pub use link::{Link, run};
-pub use radio::{Radio, RadioSettings, RadioState, Unreachable, Wanted, WeakRadio, Whom};
+pub use radio::{Radio, RadioSettings, RadioState, Unreachable, Wanted, WeakRadio};

@@ -7,7 +7,6 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -33,6 +32,7 @@ use super::{
     link::{Ask, Broken, Link},
     watch::{News, Watch},
 };
+use crate::model::Whom;
 
 /// For calls that ask the daemon and no peripheral.
 const CALL: Duration = Duration::from_secs(5);
@@ -79,15 +79,6 @@ impl Default for RadioSettings {
             write: Duration::from_secs(5),
         }
     }
-}
-
-/// How a peripheral is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whom {
-    /// By its address.
-    Address([u8; 6]),
-    /// By the name that it shows.
-    Name(String),
 }
 
 /// A peripheral that somebody wants.
@@ -680,24 +671,4 @@ async fn hold(peripheral: Peripheral, id: PeripheralId, session: Session, write:
         worst = worst.or(Some(errors::class(&error)));
     }
     Told::Over { id, class: worst }
-}
-
-impl FromStr for Whom {
-    type Err = String;
-
-    /// `AA:BB:CC:DD:EE:FF`, or the name that a peripheral shows.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts: Vec<&str> = text.split(':').collect();
-        if let [a, b, c, d, e, f] = parts.as_slice() {
-            let bytes: Result<Vec<u8>, _> =
-                [a, b, c, d, e, f].iter().map(|part| u8::from_str_radix(part, 16)).collect();
-            let bytes = bytes
-                .map_err(|_| format!("`{text}` is no address: it has six pairs of hexadecimal digits"))?;
-            return Ok(Self::Address(bytes.try_into().unwrap_or_default()));
-        }
-        if text.is_empty() || text.contains(':') {
-            return Err(format!("`{text}` is neither an address (AA:BB:CC:DD:EE:FF) nor a name"));
-        }
-        Ok(Self::Name(text.to_owned()))
-    }
 }

@@ -30,7 +30,7 @@ impl Watch {
         // News are few, and the newest tells all: what finds no room need not be told.
         let (sender, news) = mpsc::channel(16);
         let of_bus = sender.clone();
-        let bus = tokio::spawn(async move {
+        let bus = crate::seams::spawn(async move {
             let error = resource.await;
             tracing::debug!(%error, "the message bus is gone");
             let _ = of_bus.send(News::BusGone).await;

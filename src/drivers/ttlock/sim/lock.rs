@@ -80,6 +80,8 @@ pub struct TtLock {
     pairing: bool,
     /// Pairing was begun on this connection, and the key given away.
     gave_key: bool,
+    /// It takes commands from anybody who has its key, without a login.
+    lenient: bool,
     buffer: Vec<u8>,
     tokens: u32,
     token: Option<u32>,
@@ -93,6 +95,8 @@ pub struct TtLock {
     passcodes: BTreeMap<String, Passcode>,
     cards: BTreeMap<u64, Dates>,
     records: Vec<Vec<u8>>,
+    /// Up to where somebody has read them.
+    read_to: usize,
     at_reader: Option<u64>,
     faults: Vec<(Fault, u32)>,
     writes: u32,
@@ -122,6 +126,7 @@ impl TtLock {
             paired: None,
             pairing: true,
             gave_key: false,
+            lenient: false,
             buffer: Vec::new(),
             tokens: 0x0102_0303,
             token: None,
@@ -134,6 +139,7 @@ impl TtLock {
             passcodes: BTreeMap::new(),
             cards: BTreeMap::new(),
             records: Vec::new(),
+            read_to: 0,
             at_reader: None,
             faults: Vec::new(),
             writes: 0,
@@ -221,6 +227,7 @@ impl TtLock {
         }
         let is_open_to_all = matches!(command, 0x01 | 0x14 | 0x19 | 0x30 | 0x34 | 0x41 | 0x45 | 0x55 | 0x56);
         if !is_open_to_all
+            && !self.lenient
             && !self.logged_in
             && self.paired.is_some()
             && !matches!(command, 0x43 | 0x47 | 0x57 | 0x58)
@@ -495,11 +502,16 @@ impl TtLock {
         self.records.push([&[kind], &shown[..], &[self.battery], tail].concat());
     }
 
-    fn log_page(&self, asked: &[u8]) -> Result<Vec<u8>, u8> {
-        let from = usize::from(u16::from_be_bytes(asked.try_into().map_err(|_| no::PARAMETER)?));
+    fn log_page(&mut self, asked: &[u8]) -> Result<Vec<u8>, u8> {
+        let from = match u16::from_be_bytes(asked.try_into().map_err(|_| no::PARAMETER)?) {
+            // Where anybody read to the last time.
+            u16::MAX => self.read_to,
+            from => usize::from(from),
+        };
         if self.records.len() < from {
             return Err(no::PARAMETER);
         }
+        self.read_to = self.records.len().min(from + A_PAGE);
         let page: Vec<_> = self.records.iter().skip(from).take(A_PAGE).collect();
         if page.is_empty() {
             return Ok(vec![0, 0]);
@@ -595,6 +607,10 @@ impl TtLock {
             }
             ["pairing"] => {
                 self.pairing = true;
+                Ok(String::new())
+            }
+            ["lenient"] => {
+                self.lenient = true;
                 Ok(String::new())
             }
             ["reset"] => {

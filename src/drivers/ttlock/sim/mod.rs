@@ -9,7 +9,8 @@
 //! foreign DIGITS              a passcode that somebody else's app wrote, for good
 //! clock                       what the lock's clock shows
 //! clock SECONDS               puts it forward, or back
-//! battery N | features HEX | capacity N | pairing
+//! battery N | features HEX | capacity N | pairing | reset
+//! lenient                     commands are taken without a login, as some clients expect it
 //! fault KIND [N]              what to do wrong with the N-th frame from now on, the next one without N
 //! heal                        nothing more of that
 //! done                        how many passcodes and cards were written or removed, how often the door was opened
