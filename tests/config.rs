@@ -646,3 +646,33 @@ fn no_damage_to_a_file_makes_reading_panic_and_every_refusal_has_a_reason() {
         })
         .unwrap();
 }
+
+#[test]
+fn locks_with_a_radio_are_read_and_what_is_wrong_with_one_is_said() {
+    let locks = |kind: &str, lock: &str| {
+        let text = AGENT.split("[[system]]").next().unwrap();
+        format!("{text}[[system]]\nname = \"doors\"\nkind = \"{kind}\"\nlocks = [{lock}]\n")
+    };
+    let lock = "{ name = \"101\", address = \"C0:FF:EE:00:00:01\", keys_file = \"101.json\" }";
+    let config = agent(&locks("ttlock", lock)).unwrap();
+    let DriverConfig::Ble(doors) = &config.systems[0].driver else { panic!("another driver") };
+    let first = &doors.locks[0];
+    assert_eq!(first.keys_file, PathBuf::from("/etc/latchd/101.json"));
+    assert_eq!((first.pin_lengths.as_slice(), first.windows), (&[4, 5, 6, 7, 8, 9][..], true));
+    assert_eq!((doors.listen, doors.lead), (Duration::from_secs(20), Duration::from_secs(72 * 3600)));
+    let named = lock.replace("C0:FF:EE:00:00:01", "M100001").replace(" }", ", places = [20, 40] }");
+    let config = agent(&locks("august_yale", &named)).unwrap();
+    let DriverConfig::Ble(flats) = &config.systems[0].driver else { panic!("another driver") };
+    assert_eq!((flats.locks[0].places, flats.locks[0].pin_lengths.as_slice()), ((20, 40), &[4, 5, 6][..]));
+    for (kind, lock, parts) in [
+        ("ttlock", lock.replace("00:01", "00:0G"), ["no address", "bluetoothctl scan on"]),
+        ("ttlock", named.clone(), ["a TTLock numbers nothing", "remove this setting"]),
+        ("august_yale", named.replace("[20, 40]", "[40, 20]"), ["20 comes before 40", "places = [20, 99]"]),
+        ("ttlock", lock.replace(", keys_file = \"101.json\"", ""), ["keys_file", "mode 0600"]),
+        ("schlage_encode", lock.to_owned(), ["the maker's cloud alone", "Z-Wave or Matter"]),
+        ("igloohome", lock.to_owned(), ["cannot be programmed on the property", "compute a code"]),
+    ] {
+        let text = told(agent(&locks(kind, &lock)));
+        assert!(parts.iter().all(|part| text.contains(part)), "{kind}: {text}");
+    }
+}

@@ -172,7 +172,14 @@ impl SystemConfig {
             });
         let driver = section
             .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\" or \"sim_lock\"")
-            .and_then(|setting| setting.one_of(&Make::NAMES));
+            .and_then(|setting| {
+                if let Some((problem, help)) = impossible(setting.text()?) {
+                    setting.wrong(problem, help);
+                    // Its settings are judged as those of the locks that it resembles.
+                    return Some(Make::Ble(BleMake::TtLock));
+                }
+                setting.one_of(&Make::NAMES)
+            });
         // Where the kind is misspelt, what stands there tells best which mistakes to show.
         let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
         if let Some(Make::SimLock | Make::Ble(_)) = driver {
@@ -858,6 +865,22 @@ where
         name.and_then(|setting| setting.parsed()),
         display_name.and_then(|setting| setting.text().map(Into::into)),
     )
+}
+
+/// Why nothing on the property can drive a make of lock, and what can be done.
+fn impossible(make: &str) -> Option<(&'static str, &'static str)> {
+    match make {
+        "schlage" | "schlage_encode" | "schlage_sense" => Some((
+            "these locks take orders from the maker's cloud alone: what they speak by Bluetooth is signed with keys that \
+             never leave it",
+            "use them through the maker's cloud, or a model with Z-Wave or Matter once latchd speaks those",
+        )),
+        "igloohome" => Some((
+            "these locks cannot be programmed on the property: they check codes that the maker's cloud computes",
+            "have the maker's cloud compute a code, and give that to the guest",
+        )),
+        _ => None,
+    }
 }
 
 fn pin_lengths(section: &Section<'_>, possible: RangeInclusive<u8>) -> Option<Vec<u8>> {
