@@ -271,20 +271,23 @@ fn what_was_forgotten_under_a_clock_far_ahead_is_in_doubt_also_where_the_memory_
 }
 
 #[test]
-fn a_restored_memory_that_meets_its_cloud_as_if_for_the_first_time_goes_by_that_clouds_clock() {
-    let mut both = Both::new();
-    let older = copy_of(both.site.folder.path());
-    both.now = 8;
-    both.order_card(8, 1);
-    let backup = both.backup();
-    both.meet();
-    both.is_done(1);
-    both.site_is_put_back(&older);
-    // The host's clock is behind the cloud's.
-    both.site.commit(|queue| queue.restored(at(5))).unwrap();
-    both.put_back(&backup);
-    both.meet_at(20);
-    assert_eq!(both.ended(1), JobState::Unknown);
+fn a_restored_memory_goes_by_the_clock_of_the_cloud_that_it_meets_whichever_of_the_two_was_behind() {
+    for reason in [EpochReason::SenderBehind, EpochReason::ReceiverBehind] {
+        let mut site = Site::new();
+        site.commit(|queue| queue.continue_orders(at(1), 1, None)).unwrap();
+        // The host's clock is behind the cloud's.
+        site.commit(|queue| queue.restored(at(5))).unwrap();
+        site.commit(|queue| queue.continue_orders(at(20), 2, Some(reason))).unwrap();
+        let mut order = |number: u64, second| {
+            let job = Job { created_at: at(second), ..job(number.into(), card(&["101"], "guest")) };
+            let admission = admission(&job.order);
+            let position = Some(Position { epoch: 2, n: number });
+            site.commit(|queue| queue.accept(at(21), position, job, Ok(admission), false)).unwrap()
+        };
+        let before = order(1, 8);
+        assert!(matches!(before, Accepted::Ended(Outcome::Unknown(_))), "{reason:?}: {before:?}");
+        assert_eq!(order(2, 21), Accepted::Waiting, "{reason:?}");
+    }
 }
 
 #[test]

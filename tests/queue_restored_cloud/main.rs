@@ -9,8 +9,8 @@ mod queue_support;
 
 use latchd::{
     cloud::store::{Cancel, Db, Meeting, Standing},
-    model::{BridgeId, Code, Job, JobId, JobState, Order, Origin, Refusal},
-    protocol::{Memory, Message, Position},
+    model::{BridgeId, Code, Job, JobId, JobState, Order, Origin, Outcome, Refusal},
+    protocol::{EpochReason, Memory, Message, Position},
     queue::{Accepted, LocalOrder, Queue},
     seal::SealKey,
     seams::{Random, Storage},
