@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may stop it")]
 
+mod pairing;
 mod pump;
 mod talk;
 mod vectors;

@@ -20,7 +20,7 @@ struct Vector {
     bytes_hex: String,
 }
 
-struct Vectors {
+pub(super) struct Vectors {
     bytes: BTreeMap<u16, Vec<u8>>,
     used: BTreeSet<u16>,
 }
@@ -37,7 +37,7 @@ fn key() -> Key {
 }
 
 impl Vectors {
-    fn load() -> Self {
+    pub(super) fn load() -> Self {
         let all: Vec<Vector> = serde_json::from_str(include_str!("../vectors/ttlock.json")).unwrap();
         let bytes = all.iter().map(|vector| {
             let number = vector.id.strip_prefix("ttlock-v3-").unwrap();
@@ -46,7 +46,7 @@ impl Vectors {
         Self { bytes: bytes.collect(), used: BTreeSet::new() }
     }
 
-    fn take(&mut self, number: u16) -> Vec<u8> {
+    pub(super) fn take(&mut self, number: u16) -> Vec<u8> {
         self.used.insert(number);
         self.bytes[&number].clone()
     }

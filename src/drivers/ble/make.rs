@@ -283,7 +283,7 @@ async fn talk_to_ttlock(
             did = Some(Did { events, next, more, forgotten: false });
         }
         Note::Forgotten => did = Some(Did { events: Vec::new(), next: 0, more: false, forgotten: true }),
-        Note::WaitsForCard | Note::Enrolled(_) => {}
+        Note::WaitsForCard | Note::Enrolled(_) | Note::Introduced { .. } => {}
     };
     let came = match run(link, &mut talk, note).await {
         TtCame::Done => Came::Done,

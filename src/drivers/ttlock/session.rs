@@ -8,6 +8,8 @@
 //! prove     log in, the table
 //! unlock    CheckUser, Unlock                     asked once; silence from here on is a doubt
 //! watch     log in, SetClock, Log …
+//! introduce Init, GetKey                          of a lock that belongs to nobody, with the published key
+//! admit     AddAdmin, SetClock, Features, Finished
 //! ```
 //! A lock has no slots: a passcode is known by its digits, a card by its number. What a slot may hold says whoever keeps
 //! the slots. A passcode is changed in place, so that a refusal leaves the former one in force.
@@ -73,6 +75,14 @@ pub struct Keys {
     pub flag_position: u32,
 }
 
+impl Keys {
+    /// With which a lock is spoken to that belongs to nobody yet.
+    #[must_use]
+    pub fn of_nobody(numbers: Numbers) -> Self {
+        Self { header: Header::UNKNOWN, key: Key::FACTORY, numbers, flag_position: 0 }
+    }
+}
+
 /// What opens the door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -127,6 +137,11 @@ pub enum Task {
         /// Its number; 0 for the oldest.
         from: u16,
     },
+    /// To hear the key and the header of a lock that belongs to nobody; see [`Keys::of_nobody`]. Changes nothing.
+    Introduce,
+    /// To make a lock that was introduced belong to whoever has the numbers of the keys. They have to be kept safe before:
+    /// without them only the lock's own button frees it.
+    Admit,
 }
 
 /// What a conversation goes by.
@@ -151,6 +166,13 @@ pub enum Note {
     Battery(u8),
     /// What it can do.
     Features(u128),
+    /// How it is to be spoken to from now on.
+    Introduced {
+        /// Its header.
+        header: Header,
+        /// Its key.
+        key: Key,
+    },
     /// Whether the door is locked.
     Locked(bool),
     /// What changes the lock leaves now.
@@ -242,7 +264,12 @@ impl Task {
             | Self::Remove { may_hold }
             | Self::ProvePut { may_hold, .. }
             | Self::ProveRemove { may_hold } => may_hold,
-            Self::Look | Self::Enrol { .. } | Self::Unlock | Self::Watch { .. } => &[],
+            Self::Look
+            | Self::Enrol { .. }
+            | Self::Unlock
+            | Self::Watch { .. }
+            | Self::Introduce
+            | Self::Admit => &[],
         }
     }
 
@@ -322,6 +349,8 @@ impl Conversation {
         let keys = &self.manners.keys;
         match self.task {
             Task::Unlock => Request::CheckUser { flag_position: keys.flag_position },
+            Task::Introduce => Request::Init,
+            Task::Admit => Request::AddAdmin(keys.numbers),
             _ => Request::CheckAdmin { admin: keys.numbers.admin, flag_position: keys.flag_position },
         }
     }
@@ -367,7 +396,15 @@ impl Conversation {
             Decoded::Need | Decoded::Noise { .. } => return,
         };
         let request = request.clone();
+        if request == Request::Init {
+            // What it says is of no use.
+            return self.ask(Request::GetKey);
+        }
+        let header = frame.header;
         let Some(clear) = frame.open(&self.manners.keys.key) else {
+            if request == Request::GetKey {
+                return self.end(Came::NotDone(refusal(No::NOT_PAIRING)));
+            }
             if matches!(request, Request::CheckAdmin { .. } | Request::CheckUser { .. }) {
                 return self.end(Came::NotDone(Refusal::new(
                     Code::Auth,
@@ -378,6 +415,9 @@ impl Conversation {
             return self.end_unanswered(Code::NoAnswer, "the lock's answer could not be read");
         };
         let answer = request.answer(&clear);
+        if request == Request::GetKey {
+            self.manners.keys.header = header;
+        }
         if answer == Answer::Stranger {
             *strangers += 1;
             if STRANGERS < *strangers {
@@ -400,7 +440,12 @@ impl Conversation {
                 let at = u32::try_from(self.manners.now.as_second()).unwrap_or_default();
                 self.ask(Request::Unlock { answer, at });
             }
-            (Request::Unlock { .. }, Answer::Yes) => self.end(Came::Done),
+            (Request::Unlock { .. } | Request::Finished, Answer::Yes) => self.end(Came::Done),
+            (Request::GetKey, Answer::Key(key)) => {
+                self.notes.push_back(Note::Introduced { header: self.manners.keys.header, key });
+                self.end(Came::Done);
+            }
+            (Request::AddAdmin(_), Answer::Yes) => self.ask(Request::SetClock(self.local(now))),
             (Request::CheckRandom { .. }, Answer::Yes) => self.logged_in(now),
             (Request::Features, Answer::Features { battery, bits }) => {
                 self.notes.extend(battery.map(Note::Battery));
@@ -449,6 +494,9 @@ impl Conversation {
     }
 
     fn logged_in(&mut self, now: Instant) {
+        if self.task == Task::Admit {
+            return self.ask(Request::Finished);
+        }
         let needs_features = matches!(self.task, Task::Look | Task::Put { .. } | Task::Enrol { .. });
         if needs_features && self.manners.features.is_none() {
             return self.ask(Request::Features);
@@ -493,7 +541,10 @@ impl Conversation {
                 let cursor = *from;
                 self.ask(Request::Log { cursor });
             }
-            Task::Unlock => self.end_unanswered(Code::ProtocolViolation, "the lock answers out of turn"),
+            Task::Admit => self.ask(Request::Features),
+            Task::Unlock | Task::Introduce => {
+                self.end_unanswered(Code::ProtocolViolation, "the lock answers out of turn");
+            }
         }
     }
 
@@ -640,6 +691,10 @@ impl Conversation {
                 self.candidates.pop_front();
                 return self.put_next();
             }
+            // It belongs to us whatever else it will not do.
+            (Request::SetClock(_), _) if self.task == Task::Admit => return self.clock_is_right(),
+            (Request::Features, _) if self.task == Task::Admit => return self.ask(Request::Finished),
+            (Request::Finished, _) => return self.end(Came::Done),
             (Request::Log { cursor }, _) if *cursor != 0 => {
                 self.notes.push_back(Note::Forgotten);
                 return self.end(Came::Done);
