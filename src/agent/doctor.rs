@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::{AgentConfig, ConfigErrors, DriverConfig, LockConfig, SystemConfig},
-    drivers::ble::BleLocks,
+    drivers::ble::{BleLocks, KeyRing},
     link,
     model::Severity,
     queue,
@@ -87,7 +87,9 @@ pub async fn examine(path: &Path, tools: &Tools) -> Vec<Finding> {
     database(&config, agent.is_some(), &mut found).await;
     let paired = pairing(&config, tools, &mut found);
     cloud(paired, agent.as_ref(), tools, &mut found).await;
+    let ring = super::key_ring(&config, &tools.random);
     for system in &config.systems {
+        keys(system, &ring, &mut found);
         line(system, agent.as_ref(), tools, &mut found).await;
     }
     conditions(agent.as_ref(), &mut found);
@@ -379,6 +381,18 @@ fn fix(code: &str) -> &'static str {
     }
 }
 
+/// What gives rights at locks with a radio.
+fn keys(system: &SystemConfig, ring: &KeyRing, found: &mut Vec<Finding>) {
+    let DriverConfig::Ble(locks) = &system.driver else { return };
+    found.extend(locks.locks.iter().map(|lock| {
+        let name = format!("lock {}/{}", system.name, lock.name);
+        match BleLocks::check_keys(ring, locks.make, &system.name, lock) {
+            Ok(()) => ok(&name, format!("its keys are in {}", ring.path(&system.name, lock).display())),
+            Err(error) => fail(&name, error.to_string(), "`latchd devices list` shows what each lock lacks"),
+        }
+    }));
+}
+
 async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools, found: &mut Vec<Finding>) {
     let subject = format!("system {}", system.name);
     if let Some(report) = agent {
@@ -410,13 +424,7 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
             let target = Target::Tcp { host: url.host.clone(), port: url.port };
             found.push(reach(&subject, Ok(target), tools).await);
         }
-        DriverConfig::Ble(locks) => found.extend(locks.locks.iter().map(|lock| {
-            let name = format!("lock {}/{}", system.name, lock.name);
-            match BleLocks::check_keys(locks.make, &lock.keys_file) {
-                Ok(()) => ok(&name, format!("its keys are in {}", lock.keys_file.display())),
-                Err(error) => fail(&name, error.to_string(), "import its record, or pair it"),
-            }
-        })),
+        DriverConfig::Ble(_) => {}
         DriverConfig::SimLock(locks) => {
             let look = |lock: &LockConfig| {
                 let (name, address) = (format!("lock {}/{}", system.name, lock.name), lock.address.clone());

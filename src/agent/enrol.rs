@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use super::pairing::{Draft, Pairing, Taken, hand_over};
+use super::pairing::{Draft, Pairing, Taken};
 use crate::{
     config::AgentConfig,
     link::{
@@ -23,7 +23,7 @@ use crate::{
     },
     model::{BridgeId, Private},
     protocol::enrol::{Answer, PairRequest, Waiting},
-    seal::SealKey,
+    seal::{SealKey, hand_over},
     seams::{Clock, Net, Random},
     store::make_folder,
 };
@@ -265,7 +265,11 @@ fn key_file(config: &AgentConfig) -> PathBuf {
     config.storage.key_file.clone().unwrap_or_else(|| config.storage.folder.join("seal.key"))
 }
 
-fn seal_key(config: &AgentConfig, random: &Random) -> anyhow::Result<SealKey> {
+/// The site's own key; made where there is none yet.
+///
+/// # Errors
+/// When it can neither be read nor made.
+pub(crate) fn seal_key(config: &AgentConfig, random: &Random) -> anyhow::Result<SealKey> {
     let folder = &config.storage.folder;
     make_folder(folder, 0o700).with_context(|| format!("make the folder {}", folder.display()))?;
     let path = key_file(config);

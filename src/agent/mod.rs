@@ -22,6 +22,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -38,7 +39,11 @@ use crate::{
     config::{AgentConfig, BleConfig, DriverConfig, StorageConfig, SystemConfig},
     dispatch::Dispatch,
     drivers::{
-        Driver, Past, ble::BleLocks, kaba_messenger::KabaMessenger, salto_is::SaltoIs, sim_lock::SimLock,
+        Driver, Past,
+        ble::{BleLocks, KeyRing},
+        kaba_messenger::KabaMessenger,
+        salto_is::SaltoIs,
+        sim_lock::SimLock,
         visionline::Visionline,
     },
     link,
@@ -90,8 +95,12 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
     }));
 
     let file = QueueFile { storage, reader, damage: Some(damage), salvage, is_restored };
+    let of_end;
     let start = {
-        let (clock, random, radios) = (clock.clone(), random.clone(), Arc::new(Radios::default()));
+        let (clock, random) = (clock.clone(), random.clone());
+        let ring = KeyRing::new(&config.storage.folder, Some(seal.clone()));
+        let radios = Arc::new(Radios(ring, Mutex::default()));
+        of_end = radios.clone();
         move |system: &SystemConfig, zone: &TimeZone, past| {
             start(system, zone, past, &clock, &random, &radios)
         }
@@ -119,6 +128,7 @@ pub async fn run(path: &Path, config: AgentConfig) -> anyhow::Result<()> {
         config.systems.iter().map(|system| start(system, &time_zone, past(system))).collect()
     });
     let ended = ended.await;
+    of_end.closed().await;
     drop(close_admin);
     // Removes the socket's file.
     let _ = serving.await;
@@ -258,6 +268,14 @@ pub(crate) fn open_storage(
     Ok((lock, Storage::folder(&config.folder), seal))
 }
 
+/// The keys of a site's locks. Without the site's own key those that are sealed do not open.
+#[must_use]
+pub fn key_ring(config: &AgentConfig, random: &Random) -> KeyRing {
+    let usual = config.storage.folder.join("seal.key");
+    let path = config.storage.key_file.as_deref().unwrap_or(&usual);
+    KeyRing::new(&config.storage.folder, SealKey::from_file(path, random.clone()).ok())
+}
+
 /// The queue with all that belongs to its file.
 struct Opened {
     _lock: FolderLock,
@@ -295,18 +313,28 @@ fn open_queue(config: &AgentConfig, random: &Random, now: Timestamp) -> anyhow::
     Ok(Opened { _lock: lock, seal, queue, reserve, reader, salvage, damage })
 }
 
-/// The radios in use, one for each way in which one is used: systems on one adapter share it, also over a reload.
-#[derive(Default)]
-struct Radios(Mutex<Vec<(RadioSettings, WeakRadio)>>);
+/// What locks with a radio need: the keys, and the radios in use, one for each way in which one is used. Systems on one
+/// adapter share it, also over a reload.
+struct Radios(KeyRing, Mutex<Vec<(RadioSettings, WeakRadio)>>);
+
+/// How long the radios may take to end their links; a daemon that does not answer keeps nobody from leaving.
+const RADIOS_END: Duration = Duration::from_secs(8);
 
 impl Radios {
+    /// Waits until no radio holds a lock any more: one that is left connected is out of everybody's reach.
+    async fn closed(&self) {
+        let radios = std::mem::take(&mut *self.1.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = futures_util::future::join_all(radios.into_iter().map(|(_, radio)| radio.closed()));
+        let _ = tokio::time::timeout(RADIOS_END, all).await;
+    }
+
     fn radio(&self, config: &BleConfig) -> Radio {
         let settings = RadioSettings {
             adapter: config.adapter.clone(),
             connect: config.connect_timeout,
             ..RadioSettings::default()
         };
-        let mut radios = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut radios = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         radios.retain(|(_, radio)| radio.upgrade().is_some());
         if let Some(radio) = radios.iter().find_map(|(of, radio)| radio.upgrade().filter(|_| *of == settings))
         {
@@ -338,7 +366,7 @@ fn start(
             Arc::new(KabaMessenger::start(messenger, name, zone, past, clock, random))
         }
         DriverConfig::Ble(locks) => {
-            Arc::new(BleLocks::start(locks, radios.radio(locks), name, zone, clock, random))
+            Arc::new(BleLocks::start(locks, radios.radio(locks), radios.0.clone(), name, zone, clock, random))
         }
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }

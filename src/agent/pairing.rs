@@ -8,7 +8,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,7 +29,7 @@ use crate::{
         enrol::{Admission, Keys, LedgerCopy},
     },
     queue::{Imported, Queue},
-    seal::{SealKey, replace_private},
+    seal::{SealKey, hand_over, replace_private},
     seams::{Clock, Net, Random},
     store::WriterHandle,
 };
@@ -399,13 +399,6 @@ fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     replace_private(path, bytes)
         .and_then(|()| hand_over(path))
         .with_context(|| format!("write {}", path.display()))
-}
-
-/// Gives a file that the system's administrator made to the user whose folder it is in: that is who runs the agent.
-pub(super) fn hand_over(path: &Path) -> io::Result<()> {
-    let Some(folder) = path.parent().filter(|_| rustix::process::geteuid().is_root()) else { return Ok(()) };
-    let owner = fs::metadata(folder)?;
-    chown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Lets the queue take over what a pairing brought of the doors, and notes that it has. Says what came of it, if there was

@@ -6,6 +6,7 @@ mod bridges;
 mod check_config;
 pub mod cloud;
 pub mod demo;
+mod devices;
 mod doctor;
 mod encode;
 mod grant;
@@ -184,6 +185,11 @@ pub enum Command {
     /// A lane is one encoder, lock or shared line: one job is at work there at a time. A paused lane begins nothing new
     /// until it is resumed, also after a restart; its jobs wait, and expire at their deadlines.
     Lanes(lanes::LanesArgs),
+    /// Give the agent what it needs to speak to locks by Bluetooth.
+    ///
+    /// Pairs a TTLock that belongs to nobody, or takes over the keys that a lock's maker gave. They are kept sealed with
+    /// the site's own key, each for its lock alone.
+    Devices(devices::DevicesArgs),
     /// List what each make of access system can do, and how well each thing is proven.
     ///
     /// It is what the drivers declare. What a driver does not declare is refused before anything is sent.
@@ -262,6 +268,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Grant(args) => in_runtime(grant::run(&args))?,
         Command::Encode(args) => return in_runtime(encode::run(&args)),
         Command::Lanes(args) => in_runtime(lanes::run(&args))?,
+        Command::Devices(args) => in_runtime(devices::run(&args))?,
         Command::Audit(args) => in_runtime(audit::run(&args))?,
         Command::Slots(args) => in_runtime(slots::run(&args))?,
         Command::Schema(args) => schema::run(&args)?,

@@ -33,6 +33,9 @@ pub struct BleArgs {
     /// How many TTLock locks: ttlock-1, ttlock-2 and so on.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub ttlock: u8,
+    /// How many TTLock locks that belong to nobody, to be paired: fresh-1, fresh-2 and so on.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub fresh: u8,
     /// How many August locks: august-1, august-2 and so on.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub august: u8,
@@ -128,6 +131,14 @@ pub(super) async fn run(args: BleArgs) -> anyhow::Result<()> {
         let address_text = format!("C0:FF:EE:00:00:{number:02X}");
         told.push(json!({ "name": label, "kind": "ttlock", "address": address_text, "keys_file": keys }));
         let peripheral = Box::new(ttlock::TtLock::paired(&label, address, pairing, now));
+        places.push(Place { label, address: address_text, peripheral });
+    }
+    for number in 1..=args.fresh {
+        let label = format!("fresh-{number}");
+        let address = [0xC0, 0xFF, 0xEE, 0, 1, number];
+        let address_text = format!("C0:FF:EE:00:01:{number:02X}");
+        told.push(json!({ "name": label, "kind": "ttlock", "address": address_text }));
+        let peripheral = Box::new(ttlock::TtLock::new(&label, address, random.bytes(), now));
         places.push(Place { label, address: address_text, peripheral });
     }
     for number in 1..=args.august {

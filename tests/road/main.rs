@@ -25,6 +25,8 @@ mod offline;
 mod peers;
 mod people;
 mod radio;
+mod radio_keys;
+mod radio_left;
 mod reload;
 mod secrets;
 mod service;

@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 use crate::site::{Process, Site, first_line, latchd, until};
 
 /// `latchd sim ble`, and a site whose agent meets it.
-struct House {
-    site: Site,
+pub(crate) struct House {
+    pub(crate) site: Site,
     sim: Process,
     control: PathBuf,
     bus: String,
+    /// What the simulator said of its locks.
+    pub(crate) locks: Value,
 }
 
 /// Whether these tests can run here: the pretend BlueZ needs a message bus. Where it is missing there is nothing to see, but
@@ -26,7 +28,17 @@ fn has_a_bus() -> bool {
 
 impl House {
     /// Two TTLock locks (`101`, `102`) and an August lock (`201`); none without a message bus.
-    fn start(more: &[&str]) -> Option<Self> {
+    pub(crate) fn start(more: &[&str]) -> Option<Self> {
+        let with_keys = |lock: &Value| format!(", keys_file = {}", lock["keys_file"]);
+        let mut house = Self::prepare(more, with_keys)?;
+        house.start_agent();
+        house.site.healthy();
+        Some(house)
+    }
+
+    /// The same before the agent runs, with more of what the simulator said of a lock in its configuration. Locks that
+    /// belong to nobody are `901` and so on.
+    pub(crate) fn prepare(more: &[&str], also: impl Fn(&Value) -> String) -> Option<Self> {
         if !has_a_bus() {
             return None;
         }
@@ -39,48 +51,65 @@ impl House {
             .arg(folder.join("ble"));
         let sim = Process::start(&folder, "ble", &mut sim);
         let said = first_line(&sim);
-        let lock = |at: usize, name: &str| {
-            let lock = &said["locks"][at];
-            format!(
-                "{{ name = \"{name}\", address = {}, keys_file = {} }}",
-                lock["address"], lock["keys_file"]
-            )
+        let locks = |kind: &str| {
+            let of_kind = said["locks"].as_array().unwrap().iter().filter(|lock| lock["kind"] == kind);
+            let text = of_kind.map(|lock| {
+                let (make, number) = lock["name"].as_str().unwrap().split_once('-').unwrap();
+                let floor = match make {
+                    "ttlock" => 1,
+                    "august" => 2,
+                    _ => 9,
+                };
+                let name = format!("{floor}0{number}");
+                format!("{{ name = \"{name}\", address = {}{} }}", lock["address"], also(lock))
+            });
+            text.collect::<Vec<_>>().join(", ")
         };
         let short = "lead = \"2s\"\nlisten = \"3s\"\nconnect_timeout = \"2s\"\nanswer_timeout = \"2s\"\n";
         site.configure(&format!(
-            "[[system]]\nname = \"doors\"\nkind = \"ttlock\"\nlocks = [{}, {}]\n{short}\
+            "[[system]]\nname = \"doors\"\nkind = \"ttlock\"\nlocks = [{}]\n{short}\
              [[system]]\nname = \"flats\"\nkind = \"august_yale\"\nlocks = [{}]\n{short}\
              [limits]\nremote_unlock = true\n",
-            lock(0, "101"),
-            lock(1, "102"),
-            lock(2, "201"),
+            locks("ttlock"),
+            locks("august_yale"),
         ));
         let control = PathBuf::from(said["control"].as_str().unwrap());
         let bus = said["bus"].as_str().unwrap().to_owned();
-        let mut house = Self { site, sim, control, bus };
-        house.start_agent();
-        house.site.healthy();
-        Some(house)
+        Some(Self { site, sim, control, bus, locks: said["locks"].clone() })
     }
 
-    fn start_agent(&mut self) {
+    pub(crate) fn start_agent(&mut self) {
         self.site.agent = None;
         let bus = self.bus.clone();
         self.site.start_agent_with(|command| command.env("DBUS_SYSTEM_BUS_ADDRESS", bus));
     }
 
+    /// One run of the command line in reach of the pretend BlueZ: whether it went well, and what it said.
+    pub(crate) fn told_with_radio(&self, args: &[&str]) -> (bool, String) {
+        let config = self.site.folder.path().join("agent.toml");
+        let output = latchd()
+            .args(args)
+            .arg("--config")
+            .arg(config)
+            .env("DBUS_SYSTEM_BUS_ADDRESS", &self.bus)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    }
+
     /// One command at the pretend BlueZ; the answer must be ok.
-    fn sim(&self, command: &str) -> Value {
+    pub(crate) fn sim(&self, command: &str) -> Value {
         BlockingClient::connect(&self.control).unwrap().send(command).unwrap()
     }
 
     /// What a TTLock's table holds, digits first.
-    fn table(&self, lock: &str) -> String {
+    pub(crate) fn table(&self, lock: &str) -> String {
         self.sim(&format!("lock {lock} slots"))["answer"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Whether a PIN opens a lock now, by its own clock.
-    fn opens(&self, lock: &str, pin: &str) -> bool {
+    pub(crate) fn opens(&self, lock: &str, pin: &str) -> bool {
         let tried = self.sim(&format!("lock {lock} try {pin}"));
         tried["answer"] == "opens" || tried["opens"] == true
     }
@@ -89,7 +118,7 @@ impl House {
         self.sim(&format!("count {what}"))["answer"].to_string().trim_matches('"').parse().unwrap()
     }
 
-    fn put(&self, system: &str, lock: &str, slot: &str, pin: &str, seconds: (i64, i64)) -> Value {
+    pub(crate) fn put(&self, system: &str, lock: &str, slot: &str, pin: &str, seconds: (i64, i64)) -> Value {
         let order = json!({
             "kind": "slot.put", "device": lock, "slot": slot, "content": { "pin": pin }, "generation": 1,
             "window": { "starts_at": after(seconds.0), "ends_at": after(seconds.1) },
@@ -107,12 +136,12 @@ impl House {
         self.site.added(&json!({ "system": system, "order": order }))["job_id"].clone()
     }
 
-    fn shown(&self, job: &Value) -> Value {
+    pub(crate) fn shown(&self, job: &Value) -> Value {
         self.site.told_json(&["jobs", "show", job.as_str().unwrap()])
     }
 
     #[track_caller]
-    fn reaches(&self, job: &Value, wanted: &str) -> Value {
+    pub(crate) fn reaches(&self, job: &Value, wanted: &str) -> Value {
         until(&format!("the job is {wanted}"), || {
             let shown = self.shown(job);
             (shown["job"]["state"] == wanted).then_some(shown)
@@ -120,7 +149,7 @@ impl House {
     }
 
     /// Nobody was told a PIN.
-    fn is_discreet(&mut self, pins: &[&str]) {
+    pub(crate) fn is_discreet(&mut self, pins: &[&str]) {
         let agent = self.site.agent().errors();
         let cloud = self.site.cloud().errors();
         for told in [agent, cloud, self.sim.errors()] {

@@ -56,8 +56,8 @@ pub struct BleLockConfig {
     pub display_name: Option<String>,
     /// Its address, `AA:BB:CC:DD:EE:FF`, or the name that it shows.
     pub address: String,
-    /// File with what gives rights at the lock, which nobody else may read.
-    pub keys_file: PathBuf,
+    /// File with what gives rights at the lock, which nobody else may read. Without it, where `latchd devices` keeps it.
+    pub keys_file: Option<PathBuf>,
     /// IANA zone of the lock's local time, where it is not the property's.
     pub time_zone: Option<String>,
     /// How many digits a PIN of this lock may have. Default 4 to 9 for `ttlock`, 4 to 6 for `august_yale`.
@@ -76,11 +76,7 @@ pub struct BleLockConfig {
 impl BleConfig {
     pub(super) fn read(section: &Section<'_>, make: BleMake) -> Option<Self> {
         let locks = section
-            .must(
-                "locks",
-                "its locks, e.g. locks = [{ name = \"101\", address = \"C0:FF:EE:00:00:01\", keys_file = \
-                 \"/etc/latchd/101.json\" }]",
-            )
+            .must("locks", "its locks, e.g. locks = [{ name = \"101\", address = \"C0:FF:EE:00:00:01\" }]")
             .and_then(|setting| {
                 let read = |item: &Setting<'_>| BleLockConfig::read(item, make);
                 let locks = list(&setting, &mut BTreeSet::new(), read, |lock| lock.name.as_str())?;
@@ -129,6 +125,27 @@ impl BleConfig {
 }
 
 impl BleLockConfig {
+    /// A lock of which nothing more is said.
+    #[must_use]
+    pub fn usual(make: BleMake, name: DeviceName, address: &str) -> Self {
+        let (longest, device_type) = match make {
+            BleMake::TtLock => (9, "ttlock_lock"),
+            BleMake::AugustYale => (6, "august_lock"),
+        };
+        Self {
+            name,
+            display_name: None,
+            address: address.into(),
+            keys_file: None,
+            time_zone: None,
+            pin_lengths: (4..=longest).collect(),
+            pin_constraints: Vec::new(),
+            device_type: device_type.into(),
+            windows: true,
+            places: (20, 99),
+        }
+    }
+
     fn read(setting: &Setting<'_>, make: BleMake) -> Option<Self> {
         let section = setting.section()?;
         let (name, display_name) = names(&section);
@@ -144,9 +161,7 @@ impl BleLockConfig {
                     }
                 }
             });
-        let keys_file = section
-            .must("keys_file", "file with what gives rights at the lock, mode 0600")
-            .and_then(|setting| setting.path());
+        let keys_file = section.get("keys_file").map(|setting| setting.path());
         let time_zone = section.get("time_zone").map(|setting| zone(&setting));
         let longest = match make {
             BleMake::TtLock => 9,
@@ -175,25 +190,24 @@ impl BleLockConfig {
             }
             Some((first, last))
         });
-        let usual = match make {
-            BleMake::TtLock => "ttlock_lock",
-            BleMake::AugustYale => "august_lock",
-        };
+        let usual = Self::usual(make, name?, &address?);
         Some(Self {
-            name: name?,
             display_name,
-            address: address?,
-            keys_file: keys_file?,
-            // A zone that is none was told; it must not become the property's.
+            // A path that is none was told; it must not become the usual one. So with a zone.
+            keys_file: match keys_file {
+                Some(path) => Some(path?),
+                None => None,
+            },
             time_zone: match time_zone {
                 Some(zone) => Some(zone?),
                 None => None,
             },
-            pin_lengths: lengths.unwrap_or_else(|| (4..=longest).collect()),
+            pin_lengths: lengths.unwrap_or(usual.pin_lengths),
             pin_constraints: constraints.unwrap_or_default(),
-            device_type: device_type.unwrap_or_else(|| usual.into()),
-            windows: windows.unwrap_or(true),
-            places: places.unwrap_or((20, 99)),
+            device_type: device_type.unwrap_or(usual.device_type),
+            windows: windows.unwrap_or(usual.windows),
+            places: places.unwrap_or(usual.places),
+            ..usual
         })
     }
 }

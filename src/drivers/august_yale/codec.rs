@@ -77,6 +77,12 @@ impl Key {
         Some(key)
     }
 
+    /// Its sixteen bytes, for the sealed record of a lock.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; BLOCK] {
+        &self.0
+    }
+
     pub(super) fn halves(&self) -> ([u8; 8], [u8; 8]) {
         let (mut first, mut second) = ([0; 8], [0; 8]);
         first.copy_from_slice(&self.0[..8]);

@@ -1,7 +1,6 @@
 //! What differs from make to make: what an order means to a lock, and which conversation does it.
 
 use std::{
-    path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use super::{
-    keys::{self, AugustKeys, KeysError, TtLockKeys},
+    keys::{AugustKeys, TtLockKeys},
     *,
 };
 use crate::{
@@ -110,6 +109,7 @@ pub(super) struct Manners<'a> {
 }
 
 /// What gives rights at a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LockKeys {
     TtLock(TtLockKeys),
     August(AugustKeys),
@@ -158,13 +158,6 @@ impl Make {
         match self {
             Self::TtLock { .. } => 0,
             Self::AugustYale => config.places.1 - config.places.0 + 1,
-        }
-    }
-
-    pub(super) fn read_keys(&self, path: &Path) -> Result<LockKeys, KeysError> {
-        match self {
-            Self::TtLock { .. } => keys::read_ttlock(path).map(LockKeys::TtLock),
-            Self::AugustYale => keys::read_august(path).map(LockKeys::August),
         }
     }
 

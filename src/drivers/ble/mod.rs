@@ -9,12 +9,13 @@
 
 mod keys;
 mod make;
+mod pairing;
 
-pub use keys::{AugustKeys, KeysError, TtLockKeys};
+pub use keys::{Kept, KeyRing, KeysError};
+pub use pairing::{PairError, Paired, Pairer};
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     pin::pin,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -40,12 +41,14 @@ use crate::{
 pub struct BleLocks {
     system: SystemName,
     kind: SystemKind,
+    make: BleMake,
     time_zone: TimeZone,
     lead: Duration,
     listen: Duration,
     answer_timeout: Duration,
     read_events_every: Option<Duration>,
     locks: BTreeMap<DeviceName, Lock>,
+    ring: KeyRing,
     radio: Radio,
     clock: Clock,
     random: Random,
@@ -73,6 +76,7 @@ impl BleLocks {
     pub fn start(
         config: &BleConfig,
         radio: Radio,
+        ring: KeyRing,
         system: SystemName,
         time_zone: TimeZone,
         clock: Clock,
@@ -100,6 +104,7 @@ impl BleLocks {
         Self {
             line: follow(radio.state(), clock.clone()),
             kind: config.make.kind(),
+            make: config.make,
             system,
             time_zone,
             lead: config.lead,
@@ -107,6 +112,7 @@ impl BleLocks {
             answer_timeout: config.answer_timeout,
             read_events_every: config.read_events_every,
             locks,
+            ring,
             radio,
             clock,
             random,
@@ -138,8 +144,13 @@ impl BleLocks {
     ///
     /// # Errors
     /// When they cannot.
-    pub fn check_keys(make: BleMake, keys_file: &Path) -> Result<(), KeysError> {
-        make::Make::new(make).read_keys(keys_file).map(drop)
+    pub fn check_keys(
+        ring: &KeyRing,
+        make: BleMake,
+        system: &SystemName,
+        lock: &BleLockConfig,
+    ) -> Result<(), KeysError> {
+        ring.read(make, system, lock).map(drop)
     }
 
     fn lock(&self, device: &DeviceName) -> Result<(&DeviceName, &Lock), Refusal> {
@@ -257,7 +268,7 @@ impl BleLocks {
         let conversation = async {
             let _turn = lock.turn.lock().await;
             let began = tokio::time::Instant::now();
-            let keys = match lock.make.read_keys(&lock.config.keys_file) {
+            let keys = match self.ring.read(self.make, &self.system, &lock.config) {
                 Ok(keys) => keys,
                 Err(error) => {
                     return Held::came(Came::NothingSent(Refusal::new(Code::Auth, error.to_string())));

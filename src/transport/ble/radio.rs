@@ -146,6 +146,11 @@ pub struct WeakRadio {
 }
 
 impl WeakRadio {
+    /// Waits until the thread has ended.
+    pub async fn closed(mut self) {
+        while self.state.changed().await.is_ok() {}
+    }
+
     /// The thread, if anybody still keeps it.
     #[must_use]
     pub fn upgrade(&self) -> Option<Radio> {
@@ -193,6 +198,13 @@ impl Radio {
     #[must_use]
     pub fn downgrade(&self) -> WeakRadio {
         WeakRadio { wishes: self.wishes.downgrade(), state: self.state.clone(), counts: self.counts.clone() }
+    }
+
+    /// Waits until the thread has ended its links and itself. It does so once every other handle is gone.
+    pub async fn close(self) {
+        let weak = self.downgrade();
+        drop(self);
+        weak.closed().await;
     }
 
     /// How the radio stands.
@@ -313,10 +325,27 @@ fn down(what: &str) -> impl Fn(btleplug::Error) -> Rebuild {
 
 /// What a connecting task or a session tells.
 enum Told {
-    Connected { peripheral: Peripheral, link: Link, session: Session },
-    Failed { why: Unreachable, class: Class },
-    Over { id: PeripheralId, class: Option<Class> },
-    Named { id: PeripheralId, name: Option<String> },
+    Connected {
+        peripheral: Peripheral,
+        link: Link,
+        session: Session,
+    },
+    Failed {
+        why: Unreachable,
+        class: Class,
+    },
+    Over {
+        id: PeripheralId,
+        class: Option<Class>,
+    },
+    Named {
+        id: PeripheralId,
+        name: Option<String>,
+    },
+    /// It is connected already, and not by a session.
+    LeftOver(PeripheralId),
+    /// None is.
+    Nothing,
 }
 
 /// What a session is made of.
@@ -401,6 +430,10 @@ async fn serve_or_fail(
                 return Err(Rebuild::Down("the adapter is switched off, or gone: switch it on".into()));
             }
             heard.clear();
+            // A link that somebody left behind keeps a peripheral from being heard.
+            for wish in &*waiting {
+                tasks.spawn(left_over(adapter.clone(), wish.wanted.whom.clone()));
+            }
             within(CALL, adapter.start_scan(ScanFilter::default())).await.map_err(down("no scan begins"))?;
             scanning = true;
         } else if !listens && scanning {
@@ -413,8 +446,19 @@ async fn serve_or_fail(
         let next_end = waiting.iter().map(|wish| wish.until).min();
         tokio::select! {
             wish = wishes.recv() => match wish {
-                Some(wish) => waiting.push(wish),
-                None => return Ok(Rebuild::Over),
+                Some(wish) => {
+                    if scanning {
+                        tasks.spawn(left_over(adapter.clone(), wish.wanted.whom.clone()));
+                    }
+                    waiting.push(wish);
+                }
+                None => {
+                    if scanning {
+                        let _ = within(CALL, adapter.stop_scan()).await;
+                    }
+                    hang_up(held, tasks).await;
+                    return Ok(Rebuild::Over);
+                }
             },
             event = events.next() => {
                 let Some(event) = event else {
@@ -465,12 +509,14 @@ async fn serve_or_fail(
                     counts.not_connected.fetch_add(1, Ordering::Relaxed);
                     wish.answer(Err(why));
                     if class == Class::Recycle {
+                        hang_up(held, tasks).await;
                         return Err(Rebuild::Down("the message bus takes no more of this connection".into()));
                     }
                 }
                 Ok(Told::Over { id, class }) => {
                     held.remove(&id);
                     if class == Some(Class::Recycle) {
+                        hang_up(held, tasks).await;
                         return Err(Rebuild::Down("the message bus takes no more of this connection".into()));
                     }
                 }
@@ -482,6 +528,12 @@ async fn serve_or_fail(
                         heard.push(id.clone());
                     }
                     names.insert(id, name);
+                }
+                Ok(Told::Nothing) => {}
+                Ok(Told::LeftOver(id)) => {
+                    if !heard.contains(&id) && !held.contains_key(&id) {
+                        heard.push(id);
+                    }
                 }
                 // A panic in a task of ours or of the library's takes down nothing else.
                 Err(error) => {
@@ -533,6 +585,39 @@ async fn find_adapter(manager: &Manager, settings: &RadioSettings) -> Result<Ada
     })
 }
 
+/// Ends every session, and whatever is being connected, so that no peripheral stays connected to nobody.
+async fn hang_up(held: HashMap<PeripheralId, mpsc::Sender<()>>, mut tasks: JoinSet<Told>) {
+    // Sessions end by that, and nothing is tried again.
+    drop(held);
+    let all = async {
+        while let Some(told) = tasks.join_next().await {
+            if let Ok(Told::Connected { peripheral, .. }) = told {
+                let _ = within(HANG_UP, peripheral.disconnect()).await;
+            }
+        }
+    };
+    let _ = timeout(HANG_UP, all).await;
+}
+
+/// A peripheral that is connected although nobody here holds it: whoever did is gone, and the daemon keeps the link.
+async fn left_over(adapter: Adapter, whom: Whom) -> Told {
+    let Ok(peripherals) = within(CALL, adapter.peripherals()).await else { return Told::Nothing };
+    for peripheral in peripherals {
+        let id = peripheral.id();
+        let is_it = match &whom {
+            Whom::Address(address) => address_of(&id) == Some(*address),
+            Whom::Name(name) => match within(CALL, peripheral.properties()).await {
+                Ok(properties) => properties.and_then(|known| known.local_name).as_ref() == Some(name),
+                Err(_) => false,
+            },
+        };
+        if is_it && matches!(within(CALL, peripheral.is_connected()).await, Ok(true)) {
+            return Told::LeftOver(id);
+        }
+    }
+    Told::Nothing
+}
+
 async fn name_of(adapter: Adapter, id: PeripheralId) -> Told {
     let name = async {
         let peripheral = within(CALL, adapter.peripheral(&id)).await.ok()?;
@@ -554,6 +639,7 @@ async fn connect(
     for _ in 0..TRIES {
         // What was told of the try before.
         while gone.try_recv().is_ok() {}
+        let mut is_wanted = true;
         let peripheral = match within(CALL, adapter.peripheral(&id)).await {
             Ok(peripheral) => peripheral,
             Err(error) => {
@@ -562,6 +648,10 @@ async fn connect(
             }
         };
         let attempt = async {
+            if matches!(within(CALL, peripheral.is_connected()).await, Ok(true)) {
+                // Nobody knows how far whoever left it had come.
+                within(HANG_UP, peripheral.disconnect()).await?;
+            }
             within(settings.connect, peripheral.connect()).await?;
             let until = Instant::now() + RESOLVED;
             loop {
@@ -579,7 +669,10 @@ async fn connect(
         let result = tokio::select! {
             result = attempt => result,
             // btleplug would wait for a table that no longer comes.
-            _ = gone.recv() => Err(btleplug::Error::NotConnected),
+            signal = gone.recv() => {
+                is_wanted = signal.is_some();
+                Err(btleplug::Error::NotConnected)
+            }
         };
         let result = match result {
             Ok(true) => within(CALL, peripheral.notifications()).await.map(Some),
@@ -605,7 +698,7 @@ async fn connect(
         let class = errors::class(&error);
         let is_late = matches!(error, btleplug::Error::TimedOut(_));
         last = (Unreachable::NotConnected(error.to_string()), class);
-        if class != Class::Again || is_late && !errors::is_in_progress(&error) {
+        if !is_wanted || class != Class::Again || is_late && !errors::is_in_progress(&error) {
             break;
         }
     }
