@@ -8,8 +8,8 @@ use std::{
 };
 
 use latchd::config::{
-    AfterDeletedCard, AgentConfig, AnyConfig, Checkout, CheckoutOf, CloudConfig, ConfigErrors, DriverConfig,
-    LrcConfig, ProxyAt, RetentionConfig, SaltoIsConfig, SpkiPin,
+    AfterDeletedCard, AgentConfig, AnyConfig, BleLockConfig, Checkout, CheckoutOf, CloudConfig, ConfigErrors,
+    DriverConfig, LrcConfig, ProxyAt, RetentionConfig, SaltoIsConfig, SpkiPin,
 };
 
 const AGENT: &str = r#"
@@ -657,9 +657,12 @@ fn locks_with_a_radio_are_read_and_what_is_wrong_with_one_is_said() {
     let config = agent(&locks("ttlock", lock)).unwrap();
     let DriverConfig::Ble(doors) = &config.systems[0].driver else { panic!("another driver") };
     let first = &doors.locks[0];
-    assert_eq!(first.keys_file, PathBuf::from("/etc/latchd/101.json"));
+    assert_eq!(first.keys_file, Some(PathBuf::from("/etc/latchd/101.json")));
     assert_eq!((first.pin_lengths.as_slice(), first.windows), (&[4, 5, 6, 7, 8, 9][..], true));
     assert_eq!((doors.listen, doors.lead), (Duration::from_secs(20), Duration::from_secs(72 * 3600)));
+    let bare = agent(&locks("ttlock", &lock.replace(", keys_file = \"101.json\"", ""))).unwrap();
+    let DriverConfig::Ble(bare) = &bare.systems[0].driver else { panic!("another driver") };
+    assert_eq!(bare.locks[0], BleLockConfig { keys_file: None, ..first.clone() });
     let named = lock.replace("C0:FF:EE:00:00:01", "M100001").replace(" }", ", places = [20, 40] }");
     let config = agent(&locks("august_yale", &named)).unwrap();
     let DriverConfig::Ble(flats) = &config.systems[0].driver else { panic!("another driver") };
@@ -668,7 +671,7 @@ fn locks_with_a_radio_are_read_and_what_is_wrong_with_one_is_said() {
         ("ttlock", lock.replace("00:01", "00:0G"), ["no address", "bluetoothctl scan on"]),
         ("ttlock", named.clone(), ["a TTLock numbers nothing", "remove this setting"]),
         ("august_yale", named.replace("[20, 40]", "[40, 20]"), ["20 comes before 40", "places = [20, 99]"]),
-        ("ttlock", lock.replace(", keys_file = \"101.json\"", ""), ["keys_file", "mode 0600"]),
+        ("ttlock", lock.replace("\"101.json\"", "7"), ["keys_file", "7"]),
         ("schlage_encode", lock.to_owned(), ["the maker's cloud alone", "Z-Wave or Matter"]),
         ("igloohome", lock.to_owned(), ["cannot be programmed on the property", "compute a code"]),
     ] {

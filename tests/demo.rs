@@ -212,6 +212,33 @@ fn onity_tells_all_of_it_in_whole_hours_on_a_server_that_takes_nothing_else() {
 }
 
 #[test]
+fn locks_by_bluetooth_are_paired_get_a_code_and_lose_it_again_one_of_them_late() {
+    let has_a_bus = Command::new("dbus-daemon").arg("--version").output().is_ok();
+    assert!(has_a_bus || std::env::var_os("LATCHD_NO_SKIPS").is_none(), "missing: dbus-daemon");
+    if !has_a_bus {
+        return;
+    }
+    let mut demo = Demo::start(["demo", "--once", "--system", "ble"]);
+    let status = demo.ended();
+    let told = demo.told();
+    assert!(status.success(), "{told}{}", demo.errors());
+    let expected = [
+        "The locks get to know the house",
+        "Everything connects",
+        "A guest gets one code for three locks",
+        "The grant ends while a lock is out of range",
+    ];
+    let told_of = told.lines().filter(|line| expected.contains(line)).collect::<Vec<_>>();
+    assert_eq!(told_of, expected, "{told}");
+    assert_eq!(told.lines().last(), Some(LAST), "{told}");
+    for (label, count) in [("device", 3), ("issued", 1), ("opens", 1), ("removed", 3), ("still", 1)] {
+        let seen = told.lines().filter(|line| line.trim_start().starts_with(label)).count();
+        assert_eq!(seen, count, "{label}: {told}");
+    }
+    demo.left_nothing(&[]);
+}
+
+#[test]
 fn a_folder_that_was_kept_of_another_system_is_refused_by_name() {
     let kept = tempfile::tempdir().unwrap();
     let keep = kept.path().to_str().unwrap();

@@ -80,10 +80,7 @@ fn a_lock_of_nobody_is_paired_and_the_makers_keys_are_imported_and_all_of_them_a
     let folder = house.site.folder.path().to_owned();
     let all = files(&folder);
     assert!(all.iter().any(|path| path.ends_with("agent/locks/doors.901.json")), "{all:?}");
-    assert!(
-        all.iter().any(|path| path.ends_with("agent/queue.db")),
-        "{all:?}"
-    );
+    assert!(all.iter().any(|path| path.ends_with("agent/queue.db")), "{all:?}");
     for path in all {
         let bytes = fs::read(&path).unwrap();
         for secret in secrets.iter().map(String::as_str).chain(puts.map(|(.., pin)| pin)) {

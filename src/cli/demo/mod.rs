@@ -4,6 +4,7 @@
 mod desk;
 mod house;
 mod http;
+mod locks;
 mod property;
 mod story;
 
@@ -88,6 +89,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
 /// Starts the three processes and tells the story.
 async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> anyhow::Result<CloudSaid> {
     println!("latchd demo: a property, its agent and its cloud, three processes on this machine");
+    if args.system == House::Ble && args.keep.is_some() {
+        bail!("the pretended locks forget everything when they end: --keep does not go with --system ble");
+    }
     args.system.claim(folder)?;
     let (sim, property) = start_property(folder, args.system).await?;
     processes.push(Process { name: "property", child: sim });
@@ -101,14 +105,20 @@ async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> a
             format!("by a code that counts once; the cloud's fingerprint is {}", pair(folder, &config).await?)
         }
     };
-    let agent = start_agent(folder, &config)?;
-    processes.push(Process { name: "agent", child: agent });
     let serial = property.tty.as_ref().map_or_else(String::new, |tty| format!("serial {tty} and "));
-    println!("  property    {}, simulated: {serial}TCP {}", args.system.title(), property.tcp);
+    match args.system {
+        House::Ble => println!("  property    {}, simulated: BlueZ on {}", args.system.title(), property.bus),
+        _ => println!("  property    {}, simulated: {serial}TCP {}", args.system.title(), property.tcp),
+    }
     println!("  cloud       {} (its own certificate authority)", said.api);
     println!("  agent       dials {} by itself", said.bridges);
     println!("  paired      {paired}");
     println!("  files       {}", folder.display());
+    if args.system == House::Ble {
+        locks::hand_over_keys(folder, &config, &property).await?;
+    }
+    let agent = start_agent(folder, &config, &property)?;
+    processes.push(Process { name: "agent", child: agent });
     if let Some(line) = &args.fault {
         property.control(line).await?;
         println!("  told        the simulator: {line}");
@@ -117,7 +127,12 @@ async fn show(args: &DemoArgs, folder: &Path, processes: &mut Vec<Process>) -> a
     let api = Api::new(&said.api, &said.ca_file, key)?;
     let zone = TimeZone::get(ZONE)?;
     let told = tokio::select! {
-        told = story::tell(args.system, &api, &property, &zone, was_kept) => told,
+        told = async {
+            match args.system {
+                House::Ble => locks::tell(&api, &property).await,
+                _ => story::tell(args.system, &api, &property, &zone, was_kept).await,
+            }
+        } => told,
         early = one_ends(processes) => Err(early),
     };
     if let Err(error) = told {
@@ -203,13 +218,32 @@ async fn start_property(folder: &Path, house: House) -> anyhow::Result<(Child, P
     let place = folder.join("property");
     std::fs::create_dir_all(&place)?;
     let mut command = latchd()?;
-    command.arg("sim").args(house.simulator()).args(["--tcp", "127.0.0.1:0", "--dir"]).arg(&place);
+    command.arg("sim").args(house.simulator());
+    if house != House::Ble {
+        command.args(["--tcp", "127.0.0.1:0"]);
+    }
+    command.arg("--dir").arg(&place);
     let (child, said) = start(folder, "property", command).await?;
     let text = |key: &str| {
         said[key].as_str().map(str::to_owned).with_context(|| format!("the simulator says no {key}"))
     };
     let tty = house.has_serial_line().then(|| text("tty")).transpose()?;
-    let property = Property { tty, tcp: text("tcp")?, control: text("control")?.into() };
+    let property = match house {
+        House::Ble => Property {
+            tty,
+            tcp: String::new(),
+            bus: text("bus")?,
+            control: text("control")?.into(),
+            locks: said["locks"].clone(),
+        },
+        _ => Property {
+            tty,
+            tcp: text("tcp")?,
+            bus: String::new(),
+            control: text("control")?.into(),
+            locks: Value::Null,
+        },
+    };
     Ok((child, property))
 }
 
@@ -267,8 +301,11 @@ async fn pair(folder: &Path, config: &Path) -> anyhow::Result<String> {
     Ok(fingerprint.to_owned())
 }
 
-fn start_agent(folder: &Path, config: &Path) -> anyhow::Result<Child> {
+fn start_agent(folder: &Path, config: &Path, property: &Property) -> anyhow::Result<Child> {
     let mut command = latchd()?;
+    if !property.bus.is_empty() {
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", &property.bus);
+    }
     command.arg("run").arg("--config").arg(config);
     command.stdout(log(folder, "agent")?).stderr(log(folder, "agent")?);
     command.spawn().context("start the agent")

@@ -17,6 +17,10 @@ pub(super) struct Property {
     pub(super) tty: Option<String>,
     pub(super) tcp: String,
     pub(super) control: PathBuf,
+    /// The message bus of its radio, where it has one.
+    pub(super) bus: String,
+    /// Its locks with a radio.
+    pub(super) locks: Value,
 }
 
 impl Property {

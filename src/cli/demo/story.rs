@@ -282,7 +282,7 @@ impl Story<'_> {
     }
 }
 
-fn heading(text: &str) {
+pub(super) fn heading(text: &str) {
     println!("\n{text}");
 }
 
