@@ -1,6 +1,9 @@
 //! What is thrown at what strangers can reach, and what must hold whatever is thrown. Shared by the fuzzer and by the
 //! ordinary tests, which replay the corpora.
 
+#[path = "radio.rs"]
+pub(crate) mod radio;
+
 use std::{
     io,
     pin::Pin,
@@ -47,7 +50,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 14] = [
+pub(crate) const TARGETS: [(&str, Target); 16] = [
+    ("august_yale", radio::august_yale),
     ("certificate", certificate),
     ("certificate_request", certificate_request),
     ("enrolment_answer", enrolment_answer),
@@ -58,6 +62,7 @@ pub(crate) const TARGETS: [(&str, Target); 14] = [
     ("salto_is", salto_is),
     ("sim_lock", sim_lock),
     ("statement", statement),
+    ("ttlock", radio::ttlock),
     ("visionline", visionline),
     ("visionline_web", visionline_web),
     ("websocket", websocket),
