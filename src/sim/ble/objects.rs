@@ -11,6 +11,9 @@ pub(super) const DEVICE: &str = "org.bluez.Device1";
 pub(super) const SERVICE: &str = "org.bluez.GattService1";
 pub(super) const CHARACTERISTIC: &str = "org.bluez.GattCharacteristic1";
 
+/// What a link carries at a time.
+pub(super) const MTU: u16 = 247;
+
 /// All interfaces of one object.
 pub(super) type Interfaces = HashMap<String, PropMap>;
 
@@ -61,8 +64,8 @@ pub(super) fn device(device: &Device, adapter: &str, is_scanning: bool) -> PropM
     let mut properties = map([
         ("Address", variant(device.address.clone())),
         ("AddressType", variant("public".to_owned())),
-        ("Paired", variant(false)),
-        ("Bonded", variant(false)),
+        ("Paired", variant(device.paired)),
+        ("Bonded", variant(device.paired)),
         ("Trusted", variant(false)),
         ("Blocked", variant(false)),
         ("LegacyPairing", variant(false)),
@@ -114,7 +117,7 @@ pub(super) fn table(device: &Device, at: &str) -> Vec<(String, Interfaces)> {
                 ("Value", variant(Vec::<u8>::new())),
                 ("Notifying", variant(notifying)),
                 ("Flags", variant(flags)),
-                ("MTU", variant(247_u16)),
+                ("MTU", variant(MTU)),
             ]);
             let path = format!("{here}/{}", characteristic_node(service_number, number));
             objects.push((path, HashMap::from([(CHARACTERISTIC.to_owned(), properties)])));

@@ -16,6 +16,8 @@ pub(super) struct Adapter {
     pub(super) powered: bool,
     /// Whether it is plugged in.
     pub(super) present: bool,
+    /// Whether it can agree on keys.
+    pub(super) pairs: bool,
     /// Clients that scan.
     pub(super) discovering: HashSet<String>,
 }
@@ -37,17 +39,60 @@ pub(super) struct Device {
     pub(super) resolved: bool,
     /// Counts connections, so that what was begun on one does nothing to the next.
     pub(super) epoch: u64,
+    /// Its table stands on the bus, and stays there behind the end of the link.
+    pub(super) shown: bool,
+    /// Its peer refuses to be written to over a link that is not encrypted.
+    pub(super) wants_encryption: bool,
+    /// There is a key for the link.
+    pub(super) paired: bool,
+    /// The present link is encrypted.
+    pub(super) encrypted: bool,
+    /// A key is being agreed on.
+    pub(super) pairing: Option<Pairing>,
     /// Who waits for a connection.
-    pub(super) connecting: Option<Message>,
-    /// They wait in vain, until somebody calls it off.
-    pub(super) connect_hangs: bool,
-    /// Writes that nobody answers, by characteristic, until the link is gone.
-    pub(super) hanging: Vec<(Uuid, Message)>,
+    pub(super) connecting: Option<Attempt>,
+    /// Writes that are not answered yet, by characteristic.
+    pub(super) writing: Vec<(Uuid, Message)>,
     pub(super) notifying: HashMap<Uuid, HashSet<String>>,
     pub(super) faults: HashMap<Operation, VecDeque<Fault>>,
     pub(super) resolution: Resolution,
     /// When its object goes that was never connected, once nobody scans any more.
     pub(super) goes_at: Option<Instant>,
+}
+
+/// A connection that is being made.
+pub(super) struct Attempt {
+    /// Who waits.
+    pub(super) call: Message,
+    pub(super) awaits: Awaits,
+}
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The time that it takes.
+    Time,
+    /// The peer, which is out of range.
+    Range,
+    /// Nothing that ever comes, until somebody calls it off.
+    Nothing,
+}
+
+/// A key that is being agreed on.
+pub(super) struct Pairing {
+    /// Who was asked, and by which call; nobody where there is nobody to ask.
+    pub(super) asked: Option<(Agent, u32)>,
+    /// No longer than this.
+    pub(super) until: Instant,
+    /// What is done once the link is encrypted.
+    pub(super) held_back: Vec<(Uuid, Message)>,
+}
+
+/// Who is asked before a key is agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Agent {
+    pub(super) client: String,
+    pub(super) path: String,
 }
 
 /// What can go wrong.
@@ -104,6 +149,12 @@ impl Device {
         self.faults.get_mut(&operation).and_then(VecDeque::pop_front).unwrap_or(Fault::Pass)
     }
 
+    /// Whether a write to this characteristic is under way.
+    pub(super) fn is_writing(&self, to: Uuid) -> bool {
+        let held_back = self.pairing.iter().flat_map(|pairing| &pairing.held_back);
+        self.writing.iter().chain(held_back).any(|(held, _)| *held == to)
+    }
+
     /// Its place on the bus, below the adapter's.
     pub(super) fn node(&self) -> String {
         format!("dev_{}", self.address.replace(':', "_"))
@@ -112,13 +163,15 @@ impl Device {
 
 /// What is to happen later.
 pub(super) enum Later {
-    Reply(Message),
+    Written { device: usize, epoch: u64, to: Uuid, reply: Message },
     Connected { device: usize, epoch: u64 },
     Resolve { device: usize, epoch: u64 },
     ShowTable { device: usize, epoch: u64 },
     Drop { device: usize, epoch: u64 },
     Disconnected { device: usize, epoch: u64, reply: Message },
     Value { device: usize, epoch: u64, from: Uuid, value: Vec<u8> },
+    Encrypted { device: usize, epoch: u64 },
+    PairingEnds { device: usize, epoch: u64 },
 }
 
 /// What is to happen, in its order.
