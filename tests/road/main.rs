@@ -25,6 +25,7 @@ mod offline;
 mod peers;
 mod people;
 mod radio;
+mod radio_doors;
 mod radio_keys;
 mod radio_left;
 mod reload;

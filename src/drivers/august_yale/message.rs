@@ -422,7 +422,9 @@ pub enum Bolt {
 }
 
 impl Bolt {
-    fn of(byte: u8) -> Self {
+    /// How it is, by the lock's number for that.
+    #[must_use]
+    pub fn of(byte: u8) -> Self {
         match byte {
             0x01 | 0x06 => Self::Calibrating,
             0x02 => Self::Unlocking,
@@ -467,7 +469,7 @@ impl Door {
 pub enum Activity {
     /// The bolt was turned.
     Bolt {
-        /// By what.
+        /// By what: 0 from afar, 1 by hand, 5 by itself, 11 with a PIN, as the client `yalexs-ble` has it.
         source: u8,
         /// How it was then.
         status: u8,

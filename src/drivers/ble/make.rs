@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{RoundMode, Timestamp, TimestampRound, Unit, civil::DateTime, tz::TimeZone};
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit, tz::TimeZone};
 use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 
@@ -16,12 +16,19 @@ use super::{
 use crate::{
     config::BleMake,
     drivers::{
-        august_yale::{self, message::Access, task::Change},
+        august_yale::{
+            self,
+            message::{Access, Activity, Bolt},
+            task::Change,
+        },
         local, ttlock,
     },
     model::{DoorAct, DoorMeans, Window},
     transport::ble::{Link, run},
 };
+
+/// How many records are taken out of an August lock's memory at once: so many are lost if power fails just then.
+const AT_ONCE: u32 = 16;
 
 /// What to do at a lock.
 pub(super) enum Task {
@@ -71,31 +78,65 @@ pub(super) struct Did {
     pub(super) forgotten: bool,
 }
 
-/// One thing that happened, by the lock's clock. Whose code it was is not kept.
+/// One thing that happened. Whose code it was is not kept.
 pub(super) struct Event {
-    kind: u8,
-    at: DateTime,
+    /// By the lock's clock; none where there was no such time of day.
+    at: Option<Timestamp>,
+    what: DoorAct,
+    by: Option<DoorMeans>,
+    /// What tells it from the lock's other events.
+    mark: String,
 }
 
 impl Event {
-    /// The same as a door's event; none where it is none.
-    pub(super) fn told(&self, system: &SystemName, lock: &DeviceName, zone: &TimeZone) -> Option<DoorEvent> {
-        let (what, by) = match self.kind {
-            1 | 28 => (DoorAct::Unlocked, Some(DoorMeans::Remote)),
-            4 => (DoorAct::Unlocked, Some(DoorMeans::Keycode)),
-            17 => (DoorAct::Unlocked, Some(DoorMeans::Card)),
-            26 => (DoorAct::Locked, Some(DoorMeans::Remote)),
-            47 => (DoorAct::Locked, Some(DoorMeans::Keycode)),
-            7 | 11 => (DoorAct::AccessDenied, Some(DoorMeans::Keycode)),
-            25 => (DoorAct::AccessDenied, Some(DoorMeans::Card)),
+    /// A record of a TTLock; none where it is of nothing at a door.
+    fn of_ttlock(record: &ttlock::message::Record, zone: &TimeZone) -> Option<Self> {
+        let (what, by) = match record.kind {
+            1 | 28 => (DoorAct::Unlocked, DoorMeans::Remote),
+            4 => (DoorAct::Unlocked, DoorMeans::Keycode),
+            17 => (DoorAct::Unlocked, DoorMeans::Card),
+            26 => (DoorAct::Locked, DoorMeans::Remote),
+            47 => (DoorAct::Locked, DoorMeans::Keycode),
+            7 | 11 => (DoorAct::AccessDenied, DoorMeans::Keycode),
+            25 => (DoorAct::AccessDenied, DoorMeans::Card),
             _ => return None,
         };
-        let at = zone.to_timestamp(self.at).ok()?;
-        let name = format!("{system}/{lock}/{}/{}", self.at, self.kind);
-        let hash = digest(&SHA256, name.as_bytes());
+        let mark = format!("{}/{}", record.at, record.kind);
+        Some(Self { at: zone.to_timestamp(record.at).ok(), what, by: Some(by), mark })
+    }
+
+    /// An August lock's; none where it is of nothing at a door.
+    fn of_august(activity: Activity) -> Option<Self> {
+        match activity {
+            Activity::Keypad { at, slot } => {
+                let mark = format!("{at}/keypad/{slot}");
+                Some(Self { at: Some(at), what: DoorAct::Unlocked, by: Some(DoorMeans::Keycode), mark })
+            }
+            Activity::Bolt { source, status, remote, at } => {
+                let what = match Bolt::of(status) {
+                    Bolt::Unlocked | Bolt::Unlatched => DoorAct::Unlocked,
+                    Bolt::Locked | Bolt::Secure => DoorAct::Locked,
+                    _ => return None,
+                };
+                let by = match source {
+                    0x00 => Some(DoorMeans::Remote),
+                    0x01 => Some(DoorMeans::Manual),
+                    0x05 => Some(DoorMeans::Automatic),
+                    0x0b => Some(DoorMeans::Keycode),
+                    _ => None,
+                };
+                Some(Self { at: Some(at), what, by, mark: format!("{at}/bolt/{source}/{status}/{remote}") })
+            }
+            Activity::Pin { .. } | Activity::Door { .. } | Activity::Other(_) => None,
+        }
+    }
+
+    /// The same as a door's event; none where it is at no time.
+    pub(super) fn told(&self, system: &SystemName, lock: &DeviceName) -> Option<DoorEvent> {
+        let hash = digest(&SHA256, format!("{system}/{lock}/{}", self.mark).as_bytes());
         let bytes = hash.as_ref().first_chunk::<16>().expect("a hash has 32 bytes");
         let door_event_id = uuid::Builder::from_custom_bytes(*bytes).into_uuid();
-        Some(DoorEvent { door_event_id, at, what, by, slot: None, job_id: None })
+        Some(DoorEvent { door_event_id, at: self.at?, what: self.what, by: self.by, slot: None, job_id: None })
     }
 }
 
@@ -264,6 +305,7 @@ async fn talk_to_ttlock(
     };
     let known = *features.lock().unwrap_or_else(PoisonError::into_inner);
     let (now, zone, answer_timeout) = (manners.now, manners.zone, manners.answer_timeout);
+    let at = zone.clone();
     let mut talk = Conversation::new(task, TtManners { answer_timeout, now, zone, keys, features: known });
     let mut did = None;
     let note = |note| match note {
@@ -272,7 +314,7 @@ async fn talk_to_ttlock(
         Note::Battery(per_cent) => tracing::debug!(per_cent, "the lock's battery"),
         Note::Locked(locked) => tracing::debug!(locked, "the lock's bolt"),
         Note::Did { records, next, more } => {
-            let events = records.iter().map(|record| Event { kind: record.kind, at: record.at }).collect();
+            let events = records.iter().filter_map(|record| Event::of_ttlock(record, &at)).collect();
             did = Some(Did { events, next, more, forgotten: false });
         }
         Note::Forgotten => did = Some(Did { events: Vec::new(), next: 0, more: false, forgotten: true }),
@@ -362,20 +404,22 @@ async fn talk_to_august(
         }
         Task::ProveRemove(slot) => remove(&slot).map(|change| AugustTask::Prove(change, Before::Otherwise)),
         Task::Unlock => Ok(AugustTask::Move(Motion::Unlock)),
-        // To read it is to take it away from everybody else who reads it.
-        Task::Watch { .. } => return Held::came(Came::Done),
+        Task::Watch { .. } => Ok(AugustTask::Log { at_most: AT_ONCE }),
     };
     let task = match task {
         Ok(task) => task,
         Err(refusal) => return Held::came(Came::NotDone(refusal)),
     };
     let nonces = august_yale::codec::Key::new(manners.nonces);
+    let is_log = matches!(task, AugustTask::Log { .. });
+    let mut happened = Vec::new();
     let mut talk = Conversation::new(task, AugustManners { key, nonces, now: manners.now });
     let note = |note| match note {
         Note::Leaves => leaves(),
         Note::Battery { millivolts } => tracing::debug!(millivolts, "the lock's battery"),
         Note::Bolt(bolt) => tracing::debug!(?bolt, "the lock's bolt"),
-        Note::Slot { .. } | Note::Happened(_) => {}
+        Note::Happened(activity) => happened.push(activity),
+        Note::Slot { .. } => {}
     };
     let came = match run(link, &mut talk, note).await {
         AugustCame::Done => Came::Done,
@@ -383,5 +427,12 @@ async fn talk_to_august(
         AugustCame::NotDone(refusal) => Came::NotDone(refusal),
         AugustCame::Doubt(refusal) => Came::Doubt(refusal),
     };
-    Held { came, did: None }
+    // What was told is out of the lock's memory, however the conversation ended.
+    let did = (is_log && (came == Came::Done || !happened.is_empty())).then(|| Did {
+        more: came == Came::Done && u32::try_from(happened.len()).is_ok_and(|count| AT_ONCE <= count),
+        events: happened.into_iter().filter_map(Event::of_august).collect(),
+        next: 0,
+        forgotten: false,
+    });
+    Held { came, did }
 }

@@ -306,21 +306,14 @@ impl BleLocks {
         let (name, lock) = self.lock(name)?;
         let from = mark.and_then(|mark| mark.parse().ok()).unwrap_or(0);
         let held = self.hold(name, lock, Task::Watch { from }).await;
-        match (held.came, held.did) {
-            (Came::Done, Some(Did { events, next, more, forgotten })) => {
-                let zone = &lock.time_zone;
-                let event = |event: &make::Event| event.told(&self.system, name, zone);
-                let events: Vec<DoorEvent> = events.iter().filter_map(event).collect();
-                let next = if forgotten { 0 } else { next };
-                Ok(Observed {
-                    events,
-                    lost: u64::from(forgotten),
-                    mark: next.to_string(),
-                    more: more || forgotten,
-                })
+        match (held.did, held.came) {
+            (Some(Did { events, next, more, forgotten }), _) => {
+                let events = events.iter().filter_map(|event| event.told(&self.system, name)).collect();
+                let mark = if forgotten { 0 } else { next }.to_string();
+                Ok(Observed { events, lost: u64::from(forgotten), mark, more: more || forgotten })
             }
-            (Came::Done, None) => Err(Refusal::new(Code::Unsupported, "the lock does not show its memory")),
-            (Came::NothingSent(refusal) | Came::NotDone(refusal) | Came::Doubt(refusal), _) => Err(refusal),
+            (None, Came::Done) => Err(Refusal::new(Code::Unsupported, "the lock does not show its memory")),
+            (None, Came::NothingSent(refusal) | Came::NotDone(refusal) | Came::Doubt(refusal)) => Err(refusal),
         }
     }
 }
@@ -436,7 +429,7 @@ impl Driver for BleLocks {
     }
 
     fn observed(&self) -> Option<(Vec<DeviceName>, Duration)> {
-        let every = self.read_events_every.filter(|_| self.kind == SystemKind::TtLock)?;
+        let every = self.read_events_every?;
         Some((self.locks.keys().cloned().collect(), every))
     }
 

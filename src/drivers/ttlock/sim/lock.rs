@@ -566,6 +566,9 @@ impl TtLock {
                 let entry = self.passcodes.get(*digits).map(|entry| entry.dates);
                 let length = u8::try_from(digits.len()).unwrap_or_default();
                 let once = [&[length], digits.as_bytes()].concat();
+                if entry.is_none() {
+                    self.record(now, 7, &once);
+                }
                 Ok(self.tried(now, entry, (4, 11), &[&once[..], &once[..]].concat()).to_owned())
             }
             ["try_card", card] => {
