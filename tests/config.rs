@@ -673,9 +673,14 @@ fn locks_with_a_radio_are_read_and_what_is_wrong_with_one_is_said() {
         ("august_yale", named.replace("[20, 40]", "[40, 20]"), ["20 comes before 40", "places = [20, 99]"]),
         ("ttlock", lock.replace("\"101.json\"", "7"), ["keys_file", "7"]),
         ("schlage_encode", lock.to_owned(), ["the maker's cloud alone", "Z-Wave or Matter"]),
-        ("igloohome", lock.to_owned(), ["cannot be programmed on the property", "compute a code"]),
     ] {
         let text = told(agent(&locks(kind, &lock)));
         assert!(parts.iter().all(|part| text.contains(part)), "{kind}: {text}");
     }
+    // What nothing on the property speaks to has a name, and neither an address nor keys.
+    let Err(errors) = agent(&locks("igloohome", lock)) else { panic!("it has an address") };
+    assert!(errors.to_string().contains("locks[0].address: unknown setting"), "{errors}");
+    let config = agent(&locks("igloohome", "{ name = \"301\", pin_lengths = [8, 9] }")).unwrap();
+    let DriverConfig::Igloohome(gate) = &config.systems[0].driver else { panic!("another driver") };
+    assert_eq!((gate.locks.len(), gate.locks[0].pin_lengths.as_slice()), (1, &[8, 9][..]));
 }

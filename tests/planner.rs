@@ -1194,3 +1194,85 @@ fn a_code_opens_all_its_window_and_nothing_of_the_day_after_whatever_clocks_are_
         assert!(!late, "{:?}", world.events);
     }
 }
+
+/// A desk whose first lock takes only what its maker computed, and what was computed for it.
+fn with_a_computed_code() -> (Desk, Private) {
+    let mut desk = Desk::new(3);
+    for n in [0, 1] {
+        let pins = desk.book.devices.get_mut(&device(n)).unwrap().pins.as_mut().unwrap();
+        pins.constraints.push(PinConstraint::ComputedByMaker);
+    }
+    let grant = desk.grant;
+    desk.book.grants.get_mut(&grant).unwrap().devices = vec![device(0), device(2)];
+    let given = Private::new("8305");
+    let wish = given.clone();
+    desk.change(|book, at| drop(book.request(at, grant, 0, Some(&wish))));
+    (desk, given)
+}
+
+#[test]
+fn a_lock_whose_codes_its_maker_computes_is_given_what_was_asked_for_and_nothing_else() {
+    let mut desk = Desk::new(2);
+    let pins = desk.book.devices.get_mut(&device(0)).unwrap().pins.as_mut().unwrap();
+    pins.constraints.push(PinConstraint::ComputedByMaker);
+    let grant = desk.grant;
+    desk.book.grants.get_mut(&grant).unwrap().habits = vec![Private::new("2745")];
+    desk.request();
+    assert!(desk.orders.iter().all(|order| order.device == device(1)), "{:?}", desk.orders);
+    assert_eq!(desk.lack(), Some(BTreeSet::from([device(0)])), "no code is made up for it, and no habit is tried");
+
+    let (mut desk, given) = with_a_computed_code();
+    assert_eq!((desk.methods().len(), desk.orders.len(), desk.lack()), (1, 2, None));
+    for order in &desk.orders {
+        assert!(matches!(&order.action, Action::Put { pin, .. } if *pin == given), "{order:?}");
+    }
+    desk.all_done();
+    assert!(desk.is_issued());
+    // What was computed for one lock opens no other one of them.
+    desk.leads_to(0..3);
+    assert_eq!((desk.orders.len(), desk.lack()), (0, Some(BTreeSet::from([device(1)]))));
+}
+
+#[test]
+fn a_computed_code_is_there_until_its_end_whatever_is_asked_for_and_is_told_to_be() {
+    let (mut desk, _) = with_a_computed_code();
+    desk.all_done();
+    let (grant, method) = (desk.grant, desk.methods()[0]);
+    desk.told();
+    desk.change(|book, at| book.delete_grant(at, grant));
+    let removed: Vec<_> = desk.orders.iter().map(|order| (order.device, order.action.clone())).collect();
+    assert_eq!(removed, [(device(2), Action::Remove)], "nobody can take away the other one");
+    desk.all_done();
+    desk.passes(SignedDuration::from_hours(47));
+    assert_eq!((desk.orders.len(), desk.told().len()), (0, 0));
+    let there: Vec<_> = desk.book.still_there(method).into_iter().map(|(device, _)| device).collect();
+    assert_eq!(there, [device(0)]);
+    let end = desk.book.due(desk.now).unwrap();
+    assert_eq!(end, desk.now + SignedDuration::from_hours(1));
+    desk.passes(SignedDuration::from_hours(1));
+    desk.all_done();
+    assert_eq!(desk.told(), ["deleted", "deleted"]);
+    assert!(desk.book.slots.is_empty());
+}
+
+#[test]
+fn a_computed_code_is_never_given_out_for_other_times() {
+    let (mut desk, given) = with_a_computed_code();
+    desk.all_done();
+    let grant = desk.grant;
+    let later = Window::new(desk.now, Some(desk.now + SignedDuration::from_hours(96))).unwrap();
+    desk.change(|book, at| book.retime(at, grant, later));
+    for _ in 0..200 {
+        for order in std::mem::take(&mut desk.orders) {
+            let put = match &order.action {
+                Action::Put { pin, window, .. } => Some((pin.clone(), *window)),
+                Action::Remove | Action::Withdraw => None,
+            };
+            assert!(order.device == device(2) || put.is_none(), "{order:?}");
+            assert!(put.is_none_or(|put| put == (given.clone(), later)), "the other one keeps its code");
+            desk.ends(&order, Told::Done);
+        }
+        desk.passes(SignedDuration::from_mins(20));
+    }
+    assert_eq!(desk.lack(), Some(BTreeSet::from([device(0)])), "somebody is told that it needs a new one");
+}

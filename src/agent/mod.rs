@@ -41,6 +41,7 @@ use crate::{
     drivers::{
         Driver, Past,
         ble::{BleLocks, KeyRing},
+        igloohome::Igloohome,
         kaba_messenger::KabaMessenger,
         salto_is::SaltoIs,
         sim_lock::SimLock,
@@ -242,7 +243,7 @@ pub fn mistakes(config: &AgentConfig) -> Vec<String> {
             DriverConfig::Visionline(visionline) => Visionline::mistakes(visionline),
             DriverConfig::KabaMessenger(messenger) => KabaMessenger::mistakes(messenger),
             // All of it is judged where it is read.
-            DriverConfig::Ble(_) | DriverConfig::SimLock(_) => Vec::new(),
+            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::SimLock(_) => Vec::new(),
         };
         let name = system.name.clone();
         mistakes.into_iter().map(move |mistake| format!("system {name}: {mistake}"))
@@ -368,6 +369,7 @@ fn start(
         DriverConfig::Ble(locks) => {
             Arc::new(BleLocks::start(locks, radios.radio(locks), radios.0.clone(), name, zone, clock, random))
         }
+        DriverConfig::Igloohome(locks) => Arc::new(Igloohome::start(locks, name, zone, clock)),
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }
 }

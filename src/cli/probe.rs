@@ -95,6 +95,7 @@ fn kind(system: &SystemConfig) -> SystemKind {
         DriverConfig::Visionline(_) => SystemKind::Visionline,
         DriverConfig::KabaMessenger(_) => SystemKind::KabaMessenger,
         DriverConfig::Ble(ref locks) => locks.make.kind(),
+        DriverConfig::Igloohome(_) => SystemKind::Igloohome,
         DriverConfig::SimLock(_) => SystemKind::SimLock,
     }
 }
@@ -104,7 +105,10 @@ fn knows(system: &SystemConfig, encoder: &EncoderName) -> anyhow::Result<()> {
     let names: Vec<_> = match &system.driver {
         DriverConfig::SaltoIs(it) => it.encoders.iter().map(|it| &it.name).collect(),
         DriverConfig::Visionline(it) => it.encoders.iter().map(|it| &it.name).collect(),
-        DriverConfig::KabaMessenger(_) | DriverConfig::Ble(_) | DriverConfig::SimLock(_) => {
+        DriverConfig::KabaMessenger(_)
+        | DriverConfig::Ble(_)
+        | DriverConfig::Igloohome(_)
+        | DriverConfig::SimLock(_) => {
             bail!("{} reads no cards: leave --encoder out", system.name)
         }
     };

@@ -2,12 +2,14 @@
 
 mod ble;
 mod dialect;
+mod igloohome;
 mod kaba_messenger;
 
 use std::{collections::BTreeSet, fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 pub use ble::{BleConfig, BleLockConfig, BleMake};
 pub use dialect::{Dialect, HourRounding};
+pub use igloohome::{IgloohomeConfig, IgloohomeLock};
 pub use kaba_messenger::{
     COMMUNITY, CheckoutOf, KabaMessengerConfig, KabaProduct, PassLevelConfig, TerminalConfig,
 };
@@ -70,6 +72,8 @@ pub enum DriverConfig {
     KabaMessenger(KabaMessengerConfig),
     /// `ttlock`, `august_yale`: locks that are spoken to by Bluetooth Low Energy.
     Ble(BleConfig),
+    /// `igloohome`: locks whose codes their maker's cloud computes.
+    Igloohome(IgloohomeConfig),
     /// `sim_lock`: the keypad locks of `latchd sim lock`.
     SimLock(SimLockConfig),
 }
@@ -94,16 +98,18 @@ enum Make {
     Visionline,
     KabaMessenger,
     Ble(BleMake),
+    Igloohome,
     SimLock,
 }
 
 impl Make {
-    const NAMES: [(&str, Self); 6] = [
+    const NAMES: [(&str, Self); 7] = [
         ("salto_is", Self::SaltoIs),
         ("visionline", Self::Visionline),
         ("kaba_messenger", Self::KabaMessenger),
         ("ttlock", Self::Ble(BleMake::TtLock)),
         ("august_yale", Self::Ble(BleMake::AugustYale)),
+        ("igloohome", Self::Igloohome),
         ("sim_lock", Self::SimLock),
     ];
 }
@@ -144,6 +150,8 @@ impl SystemConfig {
                     locks.locks.iter().map(|lock| lock.address.to_ascii_uppercase()).collect(),
                     "each lock has its own address and belongs to one system",
                 ),
+                // They are reached by nothing.
+                DriverConfig::Igloohome(_) => (BTreeSet::new(), ""),
                 DriverConfig::SimLock(locks) => (
                     locks.locks.iter().map(|lock| lock.address.clone()).collect(),
                     "each lock has its own address and belongs to one system",
@@ -171,7 +179,7 @@ impl SystemConfig {
                 Some(name)
             });
         let driver = section
-            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\" or \"sim_lock\"")
+            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\", \"igloohome\" or \"sim_lock\"")
             .and_then(|setting| {
                 if let Some((problem, help)) = impossible(setting.text()?) {
                     setting.wrong(problem, help);
@@ -182,8 +190,9 @@ impl SystemConfig {
             });
         // Where the kind is misspelt, what stands there tells best which mistakes to show.
         let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
-        if let Some(Make::SimLock | Make::Ble(_)) = driver {
+        if let Some(Make::SimLock | Make::Igloohome | Make::Ble(_)) = driver {
             let driver = match driver {
+                Some(Make::Igloohome) => IgloohomeConfig::read(section).map(DriverConfig::Igloohome),
                 Some(Make::Ble(make)) => BleConfig::read(section, make).map(DriverConfig::Ble),
                 _ => SimLockConfig::read(section).map(DriverConfig::SimLock),
             };
@@ -235,7 +244,7 @@ impl SystemConfig {
                 messenger.map(DriverConfig::KabaMessenger)
             }
             // Where the kind is misspelt, most settings are those of any card system.
-            Some(Make::SaltoIs | Make::Ble(_) | Make::SimLock) | None => {
+            Some(Make::SaltoIs | Make::Ble(_) | Make::Igloohome | Make::SimLock) | None => {
                 SaltoIsConfig::read(section).map(DriverConfig::SaltoIs)
             }
         };
@@ -255,7 +264,7 @@ impl SystemConfig {
             DriverConfig::SaltoIs(salto) => (&salto.rooms, salto.common.iter().map(|it| &it.name).collect()),
             DriverConfig::Visionline(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
             DriverConfig::KabaMessenger(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
-            DriverConfig::Ble(_) | DriverConfig::SimLock(_) => (&[], Vec::new()),
+            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::SimLock(_) => (&[], Vec::new()),
         };
         rooms.iter().map(|room| &room.name).chain(common)
     }
@@ -268,6 +277,7 @@ impl SystemConfig {
                 self.door_names().count()
             }
             DriverConfig::Ble(locks) => locks.locks.len(),
+            DriverConfig::Igloohome(locks) => locks.locks.len(),
             DriverConfig::SimLock(locks) => locks.locks.len(),
         }
     }
@@ -875,10 +885,6 @@ fn impossible(make: &str) -> Option<(&'static str, &'static str)> {
              never leave it",
             "use them through the maker's cloud, or a model with Z-Wave or Matter once latchd speaks those",
         )),
-        "igloohome" => Some((
-            "these locks cannot be programmed on the property: they check codes that the maker's cloud computes",
-            "have the maker's cloud compute a code, and give that to the guest",
-        )),
         _ => None,
     }
 }
@@ -901,7 +907,8 @@ fn pin_lengths(section: &Section<'_>, possible: RangeInclusive<u8>) -> Option<Ve
 
 fn pin_constraints(section: &Section<'_>) -> Option<Vec<PinConstraint>> {
     let setting = section.get("pin_constraints")?;
-    let known = PinConstraint::ALL.into_iter().filter(|one| *one != PinConstraint::Other);
+    let told = [PinConstraint::ComputedByMaker, PinConstraint::Other];
+    let known = PinConstraint::ALL.into_iter().filter(|one| !told.contains(one));
     let known: Vec<_> = known.map(|one| (one.as_str(), one)).collect();
     setting.items()?.iter().map(|item| item.one_of(&known)).collect()
 }

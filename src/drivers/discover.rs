@@ -28,6 +28,7 @@ pub async fn discover(system: &SystemConfig, tools: &Tools) -> Option<Result<Dis
         DriverConfig::SaltoIs(_)
         | DriverConfig::KabaMessenger(_)
         | DriverConfig::Ble(_)
+        | DriverConfig::Igloohome(_)
         | DriverConfig::SimLock(_) => None,
     }
 }

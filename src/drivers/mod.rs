@@ -7,6 +7,7 @@
 pub mod august_yale;
 pub mod ble;
 pub mod discover;
+pub mod igloohome;
 pub mod kaba_messenger;
 pub mod probe;
 pub mod salto_is;
@@ -130,6 +131,7 @@ pub fn declared() -> Vec<Declared> {
         of(SystemKind::SaltoIs, Some("amadeus_st40"), salto_is::SaltoIs::capabilities(Dialect::AmadeusSt40)),
         of(SystemKind::TtLock, None, ble::BleLocks::capabilities()),
         of(SystemKind::AugustYale, None, ble::BleLocks::capabilities()),
+        of(SystemKind::Igloohome, None, igloohome::Igloohome::capabilities()),
         of(SystemKind::SimLock, None, sim_lock::SimLock::capabilities()),
     ]
 }

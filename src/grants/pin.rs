@@ -41,7 +41,7 @@ fn obeys(constraint: PinConstraint, pin: &[u8]) -> bool {
         PinConstraint::CannotContain0789 => !has(&[0, 7, 8, 9]),
         PinConstraint::CannotSpecifyPinCode => false,
         // The lock will say.
-        PinConstraint::Other => true,
+        PinConstraint::ComputedByMaker | PinConstraint::Other => true,
     }
 }
 
@@ -62,8 +62,12 @@ pub fn is_guessable(pin: &str) -> bool {
         || is_date(pin)
 }
 
-/// Draws a PIN that suits all these locks, is not taken, and is not guessable; `None` where there is none.
+/// Draws a PIN that suits all these locks, is not taken, and is not guessable; `None` where there is
+/// none, or one of the locks takes only what its maker computed.
 pub fn draw(rules: &[&PinRules], is_taken: impl Fn(&str) -> bool, random: &Random) -> Option<Private> {
+    if rules.iter().any(|rules| rules.are_computed()) {
+        return None;
+    }
     for length in lengths(rules) {
         for _ in 0..DRAWS {
             let pin: String = (0..length).map(|_| char::from(b'0' + digit(random))).collect();

@@ -57,6 +57,8 @@ pub enum SystemKind {
     TtLock,
     /// August and Yale locks by Bluetooth Low Energy; since version 2 of the language.
     AugustYale,
+    /// igloohome locks, whose codes their maker's cloud computes; since version 2 of the language.
+    Igloohome,
     /// A make of a newer peer; since version 2 of the language.
     #[serde(other)]
     Other,
@@ -73,6 +75,7 @@ impl SystemKind {
             Self::KabaMessenger => "kaba_messenger",
             Self::TtLock => "ttlock",
             Self::AugustYale => "august_yale",
+            Self::Igloohome => "igloohome",
             Self::Other => "other",
         }
     }
@@ -82,7 +85,12 @@ impl SystemKind {
     pub fn is_of_version_1(self) -> bool {
         match self {
             Self::SaltoIs | Self::SimLock => true,
-            Self::Visionline | Self::KabaMessenger | Self::TtLock | Self::AugustYale | Self::Other => false,
+            Self::Visionline
+            | Self::KabaMessenger
+            | Self::TtLock
+            | Self::AugustYale
+            | Self::Igloohome
+            | Self::Other => false,
         }
     }
 }
@@ -159,6 +167,14 @@ pub struct PinRules {
     pub constraints: Vec<PinConstraint>,
 }
 
+impl PinRules {
+    /// Whether a PIN has to be what the maker computed, [`PinConstraint::ComputedByMaker`].
+    #[must_use]
+    pub fn are_computed(&self) -> bool {
+        self.constraints.contains(&PinConstraint::ComputedByMaker)
+    }
+}
+
 /// Why a device refuses a PIN of a length that it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum PinConstraint {
@@ -192,6 +208,10 @@ pub enum PinConstraint {
     /// The maker makes it up: none can be given.
     #[serde(rename = "cannot_specify_pin_code")]
     CannotSpecifyPinCode,
+    /// The maker computes it for a lock and its hours: that one can be given, and no other. It cannot be changed, nor taken
+    /// away before its end.
+    #[serde(rename = "computed_by_maker")]
+    ComputedByMaker,
     /// A constraint of a newer peer.
     #[serde(rename = "other", other)]
     Other,
@@ -199,7 +219,7 @@ pub enum PinConstraint {
 
 impl PinConstraint {
     /// Every constraint this version knows.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoZeros,
         Self::CannotStartWith12,
         Self::NoTripleConsecutiveInts,
@@ -210,6 +230,7 @@ impl PinConstraint {
         Self::CannotContain089,
         Self::CannotContain0789,
         Self::CannotSpecifyPinCode,
+        Self::ComputedByMaker,
         Self::Other,
     ];
 
@@ -227,6 +248,7 @@ impl PinConstraint {
             Self::CannotContain089 => "cannot_contain_089",
             Self::CannotContain0789 => "cannot_contain_0789",
             Self::CannotSpecifyPinCode => "cannot_specify_pin_code",
+            Self::ComputedByMaker => "computed_by_maker",
             Self::Other => "other",
         }
     }

@@ -164,6 +164,8 @@ pub struct SlotNow {
     pub place: Option<u32>,
     /// What may be in it, the newest last, each once; empty where nothing is.
     pub may_hold: Vec<SlotContent>,
+    /// When the last of that opens no more; absent where nothing is there, or something has no end.
+    pub until: Option<Timestamp>,
 }
 
 impl SlotNow {

@@ -217,6 +217,13 @@ impl Slot {
         }
     }
 
+    /// When the last of what may be in it opens no more; none where something has no end.
+    fn last_end(&self) -> Option<Timestamp> {
+        let ends: Option<Vec<_>> =
+            self.holds.contents().iter().map(|content| content.until).collect();
+        ends?.into_iter().max()
+    }
+
     /// The jobs whose contents may be in it.
     pub(super) fn put_by(&self) -> Vec<JobId> {
         self.holds.contents().iter().map(|content| content.job_id).collect()
@@ -493,7 +500,7 @@ impl Queue {
     }
 
     fn slot_now(&self, slot: &Slot) -> Result<SlotNow, StoreError> {
-        let mut known = SlotNow { place: slot.place, may_hold: Vec::new() };
+        let mut known = SlotNow { place: slot.place, may_hold: Vec::new(), until: slot.last_end() };
         for job in slot.put_by() {
             let content = match slot.contents.get(&job) {
                 Some(content) => Some(content.clone()),

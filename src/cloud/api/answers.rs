@@ -16,7 +16,7 @@ use crate::{
         time_text,
     },
     grants::{Mode, pin},
-    model::{DeviceId, DoorKind, PinConstraint, Private, UserIdentityId, Window, WorkspaceId},
+    model::{DeviceId, DoorKind, PinConstraint, PinRules, Private, UserIdentityId, Window, WorkspaceId},
     protocol::Stage,
 };
 
@@ -147,6 +147,11 @@ impl Make {
                 account_name: "dormakaba Messenger".into(),
                 system_type: Some(("dormakaba_ambiance_site", "dormakaba Ambiance site")),
             },
+            "igloohome" => Self {
+                account_type: "igloohome".into(),
+                account_name: "igloohome".into(),
+                system_type: None,
+            },
             "sim_lock" => Self {
                 account_type: "sim_lock".into(),
                 account_name: "Simulated keypad locks".into(),
@@ -262,7 +267,10 @@ pub(super) fn device(workspace: WorkspaceId, device: &DeviceRow) -> Value {
         properties["manufacturer"] = json!(manufacturer);
     }
     if let Some(pins) = pins {
-        let constraints = pins.constraints.iter().filter(|one| **one != PinConstraint::Other);
+        let constraints = pins.constraints.iter().filter(|one| {
+            // The clients know neither.
+            !matches!(one, PinConstraint::ComputedByMaker | PinConstraint::Other)
+        });
         let constraints: Vec<_> = constraints.map(|one| json!({"constraint_type": one.as_str()})).collect();
         properties["supported_code_lengths"] = json!(pins.lengths);
         properties["code_constraints"] = json!(constraints);
@@ -270,6 +278,8 @@ pub(super) fn device(workspace: WorkspaceId, device: &DeviceRow) -> Value {
     if declared.slots > 0 {
         properties["max_active_codes_supported"] = json!(declared.slots);
     }
+    // What its maker computed needs nothing to be programmed.
+    let is_computed = pins.is_some_and(PinRules::are_computed);
     let mut capabilities = vec!["lock"];
     capabilities.extend(takes_codes.then_some("access_code"));
     let remotely = device.can_be_opened.then_some(declared.remote_unlock).flatten();
@@ -290,7 +300,7 @@ pub(super) fn device(workspace: WorkspaceId, device: &DeviceRow) -> Value {
             "errors": errors,
             "warnings": full.into_iter().collect::<Vec<_>>(),
             "properties": properties,
-            "can_program_online_access_codes": takes_codes.then_some(true),
+            "can_program_online_access_codes": (takes_codes && !is_computed).then_some(true),
             "can_unlock_with_code": takes_codes.then_some(true),
             "can_remotely_unlock": remotely,
         }),

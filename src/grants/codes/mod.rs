@@ -102,7 +102,8 @@ pub struct CodeGrant {
 /// A code that a grant asks for, for all its devices.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CodeRequest {
-    /// The PIN that was asked for.
+    /// The PIN that was asked for. Where a device takes only what its maker computed, it is for that one and for the
+    /// grant's times as they are: other times end it.
     pub wish: Option<Private>,
     /// Devices whose code was taken back by name: they get no other one for this request.
     pub declined: BTreeSet<DeviceId>,
@@ -126,8 +127,8 @@ impl Lack {
         if self.devices.is_empty() {
             "No targeted door supports: code"
         } else {
-            "No code can be had for some of the devices: no PIN is left that they would take, or the access grant has \
-             as many codes as one may have"
+            "No code can be had for some of the devices: no PIN is left that they would take, their maker computes their \
+             codes and none was given for the lock and these times, or the access grant has as many codes as one may have"
         }
     }
 }
@@ -309,6 +310,18 @@ impl Slot {
     pub fn may_hold(&self) -> bool {
         let seen = self.observed.holds.is_some() || !self.observed.doubts.is_empty();
         seen || self.may_put().is_some() || !self.work.earlier.is_empty()
+    }
+
+    /// Whether it has a code, may have one, or is to have one.
+    fn may_be_used(&self) -> bool {
+        self.desired.content.is_some() || self.may_hold()
+    }
+
+    /// When the last of what it may hold opens no more; none where nothing is there, or something has no end.
+    fn opens_until(&self) -> Option<Timestamp> {
+        let earlier = self.work.earlier.iter().map(|(_, content)| *content);
+        let contents = self.observed.contents().chain(self.may_put()).chain(earlier);
+        contents.map(|content| content.until).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// Whether what is desired was read back.

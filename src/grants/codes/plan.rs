@@ -63,7 +63,8 @@ impl Book {
         let mut left = Vec::new();
         for device in new {
             let fits = |id: &&AccessMethodId| {
-                self.is_free(at, device, self.methods[*id].pin.expose(), &window, Some(**id))
+                self.may_have(grant, place, device, &self.methods[*id].pin)
+                    && self.is_free(at, device, self.methods[*id].pin.expose(), &window, Some(**id))
             };
             match of_place.iter().find(fits).copied() {
                 Some(id) => self.join(at.now, id, device),
@@ -128,12 +129,18 @@ impl Book {
         // As asked for, wherever that can be.
         if let Some(wish) = wish {
             let fits = |device: &DeviceId| self.is_free(at, *device, wish.expose(), &window, None);
-            let (fitting, rest): (Vec<_>, Vec<_>) = left.iter().copied().partition(fits);
+            let (mut fitting, rest): (Vec<_>, Vec<_>) = left.iter().copied().partition(fits);
             left = rest;
+            // What a maker computed, it computed for one lock.
+            let mut computed = fitting.iter().copied().filter(|device| self.is_computed(*device));
+            let first = computed.next().filter(|device| self.may_have(grant, place, *device, wish));
+            fitting.retain(|device| !self.is_computed(*device) || Some(*device) == first);
             if !fitting.is_empty() {
                 self.make(at, grant, place, wish.clone(), Some(wish.clone()), fitting);
             }
         }
+        // Nobody here can make up a code for these.
+        left.retain(|device| !self.is_computed(*device));
         // A PIN that the person knows already, where it does for all of them.
         let known = habits.into_iter().find(|habit| {
             let fits = |device: &DeviceId| self.is_free(at, *device, habit.expose(), &window, None);
@@ -189,7 +196,10 @@ impl Book {
             let Some(method) = self.methods.get_mut(&id) else { continue };
             method.updating_from = method.updating_from.or(Some(before));
             method.has_ended = false;
-            let (devices, place) = (method.devices.clone(), method.place);
+            let place = method.place;
+            self.part_from_computed(at, grant, id);
+            let Some(method) = self.methods.get_mut(&id) else { continue };
+            let devices = method.devices.clone();
             let is_forgotten = method.pin.expose().is_empty();
             self.asked(at.now, id);
             self.revoke(id);
@@ -214,6 +224,29 @@ impl Book {
                 }
             }
         }
+    }
+
+    /// The times of a code change: a device whose maker computed the code for the former ones keeps it until its end, and
+    /// nothing is known for the new ones.
+    fn part_from_computed(&mut self, at: &Moment<'_>, grant: AccessGrantId, id: AccessMethodId) {
+        let Some(method) = self.methods.get(&id) else { return };
+        let is_computed = |device: &DeviceId| self.is_computed(*device);
+        let (goes, stays): (Vec<_>, Vec<_>) = method.devices.iter().copied().partition(is_computed);
+        if goes.is_empty() {
+            return;
+        }
+        let place = method.place;
+        for device in goes {
+            self.want(at.now, device, id, None);
+        }
+        if let Some(method) = self.methods.get_mut(&id) {
+            method.joining.retain(|device| stays.contains(device));
+            method.devices = stays;
+        }
+        if let Some(request) = self.grants.get_mut(&grant).and_then(|own| own.requests.get_mut(&place)) {
+            request.wish = None;
+        }
+        self.note_lack(at.now, grant, place);
     }
 
     /// The grant leads to other devices, or some of them came or went.
@@ -389,6 +422,25 @@ impl Book {
         self.devices
             .get(&device)
             .is_some_and(|lock| lock.is_here && lock.pins.as_ref().is_some_and(pin::can_be_given))
+    }
+
+    /// Whether a device takes only what its maker computed.
+    pub(super) fn is_computed(&self, device: DeviceId) -> bool {
+        self.devices.get(&device).and_then(|lock| lock.pins.as_ref()).is_some_and(PinRules::are_computed)
+    }
+
+    /// Whether a device may have a PIN for a request: one that takes only what its maker computed has to be the one that
+    /// the PIN was given for.
+    fn may_have(&self, grant: AccessGrantId, place: u32, device: DeviceId, pin: &Private) -> bool {
+        if !self.is_computed(device) {
+            return true;
+        }
+        let request = self.grants.get(&grant).and_then(|own| own.requests.get(&place));
+        let is_given = request.is_some_and(|request| request.wish.as_ref() == Some(pin));
+        let is_anothers = self.methods_of(grant).filter(|(_, method)| method.place == place).any(|(id, _)| {
+            self.slots_of(id).any(|(on, slot)| on != device && self.is_computed(on) && slot.may_be_used())
+        });
+        is_given && !is_anothers
     }
 
     /// Whether a PIN suits a device and nobody else has it there at any instant of the window.

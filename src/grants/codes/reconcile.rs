@@ -172,6 +172,12 @@ impl Book {
         if !is_here {
             return Need::Nothing;
         }
+        if self.is_computed(device)
+            && let Some(end) = slot.opens_until().filter(|end| now < *end)
+        {
+            // Nobody can take it away before.
+            return Need::Wait(end);
+        }
         let until = slot.observed.holds.and_then(|content| content.until);
         let is_at_rest = slot.work.under_way.is_none() && slot.work.earlier.is_empty();
         let is_the_agents = has_ended && ends_in_time(until) && slot.observed.doubts.is_empty() && is_at_rest;
