@@ -1219,7 +1219,11 @@ fn a_lock_whose_codes_its_maker_computes_is_given_what_was_asked_for_and_nothing
     desk.book.grants.get_mut(&grant).unwrap().habits = vec![Private::new("2745")];
     desk.request();
     assert!(desk.orders.iter().all(|order| order.device == device(1)), "{:?}", desk.orders);
-    assert_eq!(desk.lack(), Some(BTreeSet::from([device(0)])), "no code is made up for it, and no habit is tried");
+    assert_eq!(
+        desk.lack(),
+        Some(BTreeSet::from([device(0)])),
+        "no code is made up for it, and no habit is tried"
+    );
 
     let (mut desk, given) = with_a_computed_code();
     assert_eq!((desk.methods().len(), desk.orders.len(), desk.lack()), (1, 2, None));

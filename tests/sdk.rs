@@ -22,6 +22,10 @@ use serde_json::{Value, json};
 #[expect(dead_code, reason = "the road's tests need more of it")]
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod keypads;
+#[path = "road/radio_house.rs"]
+#[expect(dead_code, reason = "the road's tests need more of it")]
+#[expect(unreachable_pub, reason = "a module of a test has no public face")]
+mod radio_house;
 #[path = "road/site.rs"]
 #[expect(dead_code, reason = "the road's tests need more of it")]
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
@@ -254,11 +258,23 @@ impl House {
 
 /// Lets a script go through its flows, does by hand what it asks for, and checks every answer that it got.
 fn goes_through_its_flows(line: &str, is_current: bool, mut house: House, client: &mut Command) {
+    let (said, folder) = (house.site.said.clone(), house.site.folder.path().to_owned());
+    talks(line, is_current, (&said, &folder), client, |asked| house.does(asked));
+}
+
+/// The same with whoever does what it asks for; `site` is what its cloud said of itself, and its folder.
+fn talks(
+    line: &str,
+    is_current: bool,
+    site: (&Value, &Path),
+    client: &mut Command,
+    mut does: impl FnMut(&Value) -> Value,
+) {
     let document = published();
-    let said = house.site.said.clone();
+    let (said, folder) = site;
     let said = |key: &str| said[key].as_str().unwrap();
-    let tap = Tap::before(said("api"), &house.site.folder.path().join("cloud"));
-    let trouble = house.site.folder.path().join("client.err");
+    let tap = Tap::before(said("api"), &folder.join("cloud"));
+    let trouble = folder.join("client.err");
     let client = client
         .env("API", &tap.url)
         .env("API_KEY", fs::read_to_string(said("api_key_file")).unwrap().trim())
@@ -276,7 +292,7 @@ fn goes_through_its_flows(line: &str, is_current: bool, mut house: House, client
         let told: Value = serde_json::from_str(&line.unwrap()).unwrap();
         if told["please"].is_string() {
             // A script that has failed meanwhile does not listen any more.
-            let _ = writeln!(answers, "{}", house.does(&told));
+            let _ = writeln!(answers, "{}", does(&told));
         } else if let Some(call) = told["skipped"].as_str() {
             skipped.push(call.to_owned());
         } else {
@@ -330,6 +346,44 @@ fn the_stories_of_stays_are_true_at_the_doors() {
         client.arg(sources().join("stays.py"));
         goes_through_its_flows("stays", false, House::with_an_annex(), &mut client);
     }
+}
+
+/// A lock of each of three kinds, two of them by Bluetooth; the third one's codes are its maker's.
+fn locks_of_three_kinds() -> Option<radio_house::House> {
+    let with_keys = |lock: &Value| format!(", keys_file = {}", lock["keys_file"]);
+    let mut house = radio_house::House::prepare(&[], with_keys)?;
+    let config = house.site.folder.path().join("agent.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("lead = \"2s\"", "lead = \"72h\"");
+    let more = "[[system]]\nname = \"gate\"\nkind = \"igloohome\"\nlocks = [{ name = \"301\" }]\n";
+    fs::write(&config, text + more).unwrap();
+    house.start_agent();
+    house.site.healthy();
+    until("the devices are online", || {
+        let (_, answer) = house.site.try_call("/devices/list", &json!({}))?;
+        let devices = answer["devices"].as_array()?.iter();
+        (devices.filter(|device| device["properties"]["online"] == true).count() == 4).then_some(())
+    });
+    Some(house)
+}
+
+#[test]
+fn a_client_sees_codes_in_locks_by_bluetooth_and_what_cannot_be_taken_away() {
+    let python = python("");
+    if !is_there("python3 with seam", Command::new(&python).args(["-c", "import seam"])) {
+        return;
+    }
+    let Some(house) = locks_of_three_kinds() else { return };
+    let mut client = Command::new(&python);
+    client.arg(sources().join("radio.py"));
+    let site = (&house.site.said, house.site.folder.path());
+    talks("radio", false, site, &mut client, |asked| {
+        let word = |key: &str| asked[key].as_str().unwrap_or_else(|| panic!("no {key} in {asked}"));
+        match word("please") {
+            "tell the radio" => house.sim(word("line"))["answer"].clone(),
+            "try the code" => house.sim(&format!("lock {} try {}", word("lock"), word("try"))),
+            other => panic!("nobody in the house can {other}"),
+        }
+    });
 }
 
 /// The Node that was installed with the clients, in the folder where their packages are found.

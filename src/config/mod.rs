@@ -26,9 +26,9 @@ pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
     AfterDeletedCard, BleConfig, BleLockConfig, BleMake, COMMUNITY, Checkout, CheckoutOf, CommonConfig,
-    Dialect, DoorConfig, DriverConfig, EncoderConfig, HourRounding, IgloohomeConfig, IgloohomeLock, KabaMessengerConfig, KabaProduct,
-    LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig, SaltoIsConfig, SimLockConfig,
-    SystemConfig, TerminalConfig, VisionlineConfig, VisionlineWebConfig,
+    Dialect, DoorConfig, DriverConfig, EncoderConfig, HourRounding, IgloohomeConfig, IgloohomeLock,
+    KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig,
+    SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig, VisionlineWebConfig,
 };
 
 impl AgentConfig {

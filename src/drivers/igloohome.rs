@@ -261,3 +261,84 @@ impl std::fmt::Debug for Igloohome {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+    use crate::{
+        config::IgloohomeLock,
+        model::{JobId, Private, Treatment, Window},
+    };
+
+    fn hours(count: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_hours(count)
+    }
+
+    fn gate(now: Timestamp) -> Igloohome {
+        let lock = IgloohomeLock {
+            name: DeviceName::new("301").unwrap(),
+            display_name: None,
+            pin_lengths: vec![8],
+            device_type: "igloohome_lock".into(),
+        };
+        let system = SystemName::new("gate").unwrap();
+        Igloohome::start(&IgloohomeConfig { locks: vec![lock] }, system, TimeZone::UTC, Clock::simulated(now))
+    }
+
+    fn put(pin: &str, ends_at: Option<Timestamp>) -> Order {
+        Order::SlotPut(SlotPut {
+            device: DeviceName::new("301").unwrap(),
+            slot: "stay-1".into(),
+            content: SlotContent::Pin(Private::new(pin)),
+            window: Window::new(hours(0), ends_at).unwrap(),
+            generation: 1,
+        })
+    }
+
+    fn remove() -> Order {
+        Order::SlotRemove { device: DeviceName::new("301").unwrap(), slot: "stay-1".into() }
+    }
+
+    fn holds(pin: &str, until: Option<Timestamp>) -> SlotNow {
+        SlotNow { place: None, may_hold: vec![SlotContent::Pin(Private::new(pin))], until }
+    }
+
+    fn done(gate: &Igloohome, order: Order, slot: SlotNow) -> Result<Success, Refusal> {
+        let job_id = JobId::from(uuid::Uuid::nil());
+        gate.work(&Work { job_id, order, treatment: Treatment::Plain, to_see: None, slot: Some(slot) })
+    }
+
+    #[test]
+    fn a_code_is_passed_on_and_what_only_the_maker_can_do_is_refused_with_the_reason() {
+        let gate = gate(hours(5));
+        let own = put("83051742", Some(hours(9)));
+        assert_eq!(done(&gate, own.clone(), SlotNow::default()), Ok(Success::default()));
+        // Once more after a crash.
+        assert_eq!(done(&gate, own, holds("83051742", Some(hours(9)))), Ok(Success::default()));
+        let refused = |order: Order, slot: SlotNow, part: &str| {
+            let refusal = done(&gate, order, slot).unwrap_err();
+            assert!(refusal.message.contains(part), "{refusal}");
+        };
+        let held = || holds("83051742", Some(hours(9)));
+        refused(put("11112222", Some(hours(9))), held(), "opens until 1970-01-01T09:00:00Z");
+        refused(put("83051742", Some(hours(12))), held(), "nobody can change it");
+        refused(remove(), held(), "opens until 1970-01-01T09:00:00Z whatever is done here");
+        refused(remove(), holds("83051742", None), "an end that nobody knows");
+        refused(put("83051742", None), SlotNow::default(), "`window`");
+        refused(put("830517", Some(hours(9))), SlotNow::default(), "8 digits");
+        let device = DeviceName::new("301").unwrap();
+        let refusal = gate.admit(&Order::DeviceUnlock { device }).unwrap_err();
+        assert!(refusal.code == Code::Unsupported && refusal.message.contains("maker's app"), "{refusal}");
+    }
+
+    #[test]
+    fn what_is_over_is_gone_by_itself_and_its_slot_is_free() {
+        let gate = gate(hours(9));
+        let held = || holds("83051742", Some(hours(9)));
+        assert_eq!(done(&gate, remove(), held()), Ok(Success::default()));
+        assert_eq!(done(&gate, put("11112222", Some(hours(12))), held()), Ok(Success::default()));
+        assert_eq!(done(&gate, remove(), SlotNow::default()), Ok(Success::default()));
+    }
+}

@@ -139,6 +139,10 @@ fn take_second_out(types: &mut Map<String, Value>) {
         unreachable!("every make is explained")
     };
     makes.retain(|make| serde_json::from_value(make["const"].clone()).is_ok_and(SystemKind::is_of_version_1));
+    // Of a make that is not of version 1.
+    if let Some(Value::Array(constraints)) = types["PinConstraint"].get_mut("anyOf") {
+        constraints.retain(|one| one["const"] != "computed_by_maker");
+    }
     if let Some(Value::Object(members)) = types["LocalJob"].get_mut("properties") {
         members.remove("card");
     }

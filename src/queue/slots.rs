@@ -219,8 +219,7 @@ impl Slot {
 
     /// When the last of what may be in it opens no more; none where something has no end.
     fn last_end(&self) -> Option<Timestamp> {
-        let ends: Option<Vec<_>> =
-            self.holds.contents().iter().map(|content| content.until).collect();
+        let ends: Option<Vec<_>> = self.holds.contents().iter().map(|content| content.until).collect();
         ends?.into_iter().max()
     }
 

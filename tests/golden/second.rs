@@ -6,8 +6,8 @@ use latchd::{
     model::{
         DesiredCard, DesiredCardState, DesiredCode, DesiredDevice, DesiredDoors, DesiredGrant, DeviceName,
         DoorAct, DoorEvent, DoorEvents, DoorMeans, DoorName, GrantMade, GrantRevoked, Kind, LocalCard,
-        LocalJob, Origin, Outcome, Private, Report, ReservationKey, Success, SystemKind, SystemName, Window,
-        Written,
+        LocalJob, Origin, Outcome, PinConstraint, Private, Report, ReservationKey, Success, SystemKind,
+        SystemName, Window, Written,
     },
     protocol::{Desired, Envelope, Frame, Message, Position, StreamName},
 };
@@ -88,12 +88,21 @@ fn inventories() -> Vec<Frame> {
         for system in &mut inventory.systems {
             system.name = SystemName::new(kind.as_str()).unwrap();
             system.kind = kind;
+            if let (SystemKind::Igloohome, Some(pins)) = (kind, &mut system.devices[0].pins) {
+                pins.constraints = vec![PinConstraint::ComputedByMaker];
+            }
         }
         Frame::Inventory(inventory)
     };
-    [SystemKind::Visionline, SystemKind::KabaMessenger, SystemKind::TtLock, SystemKind::AugustYale]
-        .map(of_kind)
-        .into()
+    [
+        SystemKind::Visionline,
+        SystemKind::KabaMessenger,
+        SystemKind::TtLock,
+        SystemKind::AugustYale,
+        SystemKind::Igloohome,
+    ]
+    .map(of_kind)
+    .into()
 }
 
 fn acknowledgements() -> Vec<Message> {

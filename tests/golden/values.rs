@@ -334,7 +334,8 @@ pub(crate) fn inventories() -> impl Iterator<Item = Inventory> {
 }
 
 fn known_constraints() -> Vec<PinConstraint> {
-    PinConstraint::ALL.into_iter().filter(|constraint| *constraint != PinConstraint::Other).collect()
+    let others = [PinConstraint::ComputedByMaker, PinConstraint::Other];
+    PinConstraint::ALL.into_iter().filter(|constraint| !others.contains(constraint)).collect()
 }
 
 fn job(n: u128, system_name: &str, priority: Priority, order: Order) -> Message {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::radio::House;
+use crate::radio_house::House;
 
 /// A house without keys in its configuration.
 fn house() -> Option<House> {

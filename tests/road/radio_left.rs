@@ -1,6 +1,6 @@
 //! Links that are left behind: a lock that stays connected to nobody is out of everybody's reach.
 
-use crate::{radio::House, site::until};
+use crate::{radio_house::House, site::until};
 
 /// A lock that answers nothing more holds its link: the conversation is under way.
 fn in_a_conversation(house: &House) -> serde_json::Value {

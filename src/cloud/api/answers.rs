@@ -147,11 +147,9 @@ impl Make {
                 account_name: "dormakaba Messenger".into(),
                 system_type: Some(("dormakaba_ambiance_site", "dormakaba Ambiance site")),
             },
-            "igloohome" => Self {
-                account_type: "igloohome".into(),
-                account_name: "igloohome".into(),
-                system_type: None,
-            },
+            "igloohome" => {
+                Self { account_type: "igloohome".into(), account_name: "igloohome".into(), system_type: None }
+            }
             "sim_lock" => Self {
                 account_type: "sim_lock".into(),
                 account_name: "Simulated keypad locks".into(),
@@ -490,7 +488,8 @@ fn codes_that_are_still_there(grant: &Grant, now: Timestamp) -> Option<Value> {
                 "device_id": device,
                 "error_code": "failed_to_remove_from_device",
                 "message": format!(
-                    "The code may still open this device{}: it is removed as soon as the device can be reached",
+                    "The code may still open this device{}: it is removed as soon as the device can be reached, or opens \
+                     until its end where only its maker could take it away",
                     there.unwrap_or_default()
                 ),
             }));

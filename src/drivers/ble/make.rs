@@ -136,7 +136,14 @@ impl Event {
         let hash = digest(&SHA256, format!("{system}/{lock}/{}", self.mark).as_bytes());
         let bytes = hash.as_ref().first_chunk::<16>().expect("a hash has 32 bytes");
         let door_event_id = uuid::Builder::from_custom_bytes(*bytes).into_uuid();
-        Some(DoorEvent { door_event_id, at: self.at?, what: self.what, by: self.by, slot: None, job_id: None })
+        Some(DoorEvent {
+            door_event_id,
+            at: self.at?,
+            what: self.what,
+            by: self.by,
+            slot: None,
+            job_id: None,
+        })
     }
 }
 

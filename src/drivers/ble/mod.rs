@@ -313,7 +313,9 @@ impl BleLocks {
                 Ok(Observed { events, lost: u64::from(forgotten), mark, more: more || forgotten })
             }
             (None, Came::Done) => Err(Refusal::new(Code::Unsupported, "the lock does not show its memory")),
-            (None, Came::NothingSent(refusal) | Came::NotDone(refusal) | Came::Doubt(refusal)) => Err(refusal),
+            (None, Came::NothingSent(refusal) | Came::NotDone(refusal) | Came::Doubt(refusal)) => {
+                Err(refusal)
+            }
         }
     }
 }

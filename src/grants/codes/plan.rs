@@ -437,9 +437,10 @@ impl Book {
         }
         let request = self.grants.get(&grant).and_then(|own| own.requests.get(&place));
         let is_given = request.is_some_and(|request| request.wish.as_ref() == Some(pin));
-        let is_anothers = self.methods_of(grant).filter(|(_, method)| method.place == place).any(|(id, _)| {
-            self.slots_of(id).any(|(on, slot)| on != device && self.is_computed(on) && slot.may_be_used())
-        });
+        let is_anothers =
+            self.methods_of(grant).filter(|(_, method)| method.place == place).any(|(id, _)| {
+                self.slots_of(id).any(|(on, slot)| on != device && self.is_computed(on) && slot.may_be_used())
+            });
         is_given && !is_anothers
     }
 
