@@ -645,6 +645,7 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
         },
         doors: u32::try_from(system.door_count()).unwrap_or(u32::MAX),
         encoders: u32::try_from(encoders).unwrap_or(u32::MAX),
+        signs: dispatch.drivers().get(&system.name).map(|driver| driver.signs()).unwrap_or_default(),
     }
 }
 

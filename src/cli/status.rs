@@ -3,13 +3,15 @@
 use std::{fmt::Write, process::ExitCode};
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::{
     AgentAddress, print, print_json,
     table::{ago, at, columns, wrapped},
 };
 use crate::{
-    agent::admin::{LineState, LinkState, Request, Response, StatusReport, TroubleReport},
+    agent::admin::{LineState, LinkState, Request, Response, StatusReport, SystemReport, TroubleReport},
+    drivers::{Battery, Misses, Signs},
     model::Severity,
 };
 
@@ -102,6 +104,24 @@ fn told(report: &StatusReport) -> String {
         }
     }
 
+    let radio: Vec<_> = report
+        .systems
+        .iter()
+        .flat_map(|system| system.signs.iter().map(|signs| signs_of(system, signs, report.now)))
+        .collect();
+    if !radio.is_empty() {
+        text += "\n";
+        text += &columns(&["Lock", "Reached", "Last", "Signal", "In", "Battery", "Missed"], &radio);
+        let missed = report
+            .systems
+            .iter()
+            .flat_map(|system| system.signs.iter().filter_map(|signs| misses_of(system, signs)));
+        let missed: Vec<_> = missed.collect();
+        if !missed.is_empty() {
+            let _ = writeln!(text, "\n{}", missed.join("\n"));
+        }
+    }
+
     let lanes: Vec<_> = report
         .lanes
         .iter()
@@ -140,12 +160,48 @@ fn trouble(trouble: Option<&TroubleReport>, indent: usize) -> String {
     trouble.map_or(String::new(), |why| wrapped(&format!("{} ({})", why.message, why.code), indent))
 }
 
+/// A line about a lock with a radio.
+fn signs_of(system: &SystemReport, signs: &Signs, now: Timestamp) -> Vec<String> {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    vec![
+        format!("{}/{}", system.name, signs.device),
+        signs.reached.to_string(),
+        or_none(signs.reached_at.map(|at| format!("{} ago", ago(at, now)))),
+        or_none(signs.signal_dbm.map(|signal| format!("{signal} dBm"))),
+        or_none(signs.connect_ms.map(|took| format!("{took} ms"))),
+        or_none(signs.battery.map(|battery| match battery {
+            Battery::PerCent(per_cent) => format!("{per_cent} %"),
+            Battery::Millivolts(millivolts) => format!("{millivolts} mV"),
+        })),
+        misses(&signs.misses).iter().map(|(count, _)| count).sum::<u64>().to_string(),
+    ]
+}
+
+/// Why it was missed, if it was.
+fn misses_of(system: &SystemReport, signs: &Signs) -> Option<String> {
+    let causes = misses(&signs.misses).into_iter().filter(|(count, _)| 0 < *count);
+    let causes: Vec<_> = causes.map(|(count, why)| format!("{why} ({count})")).collect();
+    let line = format!("{}/{} was missed: {}", system.name, signs.device, causes.join(", "));
+    (!causes.is_empty()).then(|| wrapped(&line, 0).trim_end().to_owned())
+}
+
+fn misses(misses: &Misses) -> [(u64, &'static str); 5] {
+    let Misses { not_heard, not_connected, other_device, radio_down, broken_off } = *misses;
+    [
+        (not_heard, "not heard"),
+        (not_connected, "not connected"),
+        (other_device, "another device in its place"),
+        (radio_down, "for want of a radio"),
+        (broken_off, "broken off"),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        agent::admin::{LaneReport, LaneState, LinkReport, StateCount, SystemReport},
-        model::{BridgeId, Condition, JobId, JobState, LaneName, SystemKind, SystemName},
+        agent::admin::{LaneReport, LaneState, LinkReport, StateCount},
+        model::{BridgeId, Condition, DeviceName, JobId, JobState, LaneName, SystemKind, SystemName},
     };
 
     fn time(text: &str) -> jiff::Timestamp {
@@ -176,6 +232,7 @@ mod tests {
                 trouble: None,
                 doors: 12,
                 encoders: 2,
+                signs: Vec::new(),
             }],
             lanes: vec![LaneReport {
                 lane: LaneName::new("salto").unwrap(),
@@ -213,6 +270,43 @@ salto  idle   0
 Nothing needs attention.
 "
         );
+    }
+
+    #[test]
+    fn locks_with_a_radio_are_told_with_how_they_were_found() {
+        let mut report = report();
+        let of = |name: &str| DeviceName::new(name).unwrap();
+        report.systems[0].signs = vec![
+            Signs {
+                device: of("101"),
+                reached: 1204,
+                reached_at: Some(time("2026-11-22T11:41:00Z")),
+                signal_dbm: Some(-101),
+                connect_ms: Some(18_240),
+                battery: Some(Battery::Millivolts(5_912)),
+                misses: Misses { not_heard: 31, broken_off: 2, ..Misses::default() },
+            },
+            Signs {
+                device: of("102"),
+                reached: 0,
+                reached_at: None,
+                signal_dbm: None,
+                connect_ms: None,
+                battery: None,
+                misses: Misses { radio_down: 4, ..Misses::default() },
+            },
+        ];
+        let text = told(&report);
+        let lines = "\
+Lock       Reached  Last        Signal    In        Battery  Missed
+salto/101  1204     19 min ago  -101 dBm  18240 ms  5912 mV  33
+salto/102  0        -           -         -         -        4
+
+salto/101 was missed: not heard (31), broken off (2)
+salto/102 was missed: for want of a radio (4)
+";
+        assert!(text.contains(lines), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= super::super::table::WIDTH), "{text}");
     }
 
     #[test]

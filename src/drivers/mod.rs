@@ -24,7 +24,7 @@ mod wall;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -100,9 +100,63 @@ pub trait Driver: Send + Sync {
         Box::pin(async move { Err(Refusal::new(Code::Unsupported, message)) })
     }
 
+    /// How its devices were found over the air, of those that were wanted since the start.
+    fn signs(&self) -> Vec<Signs> {
+        Vec::new()
+    }
+
     /// Asks the driver to begin nothing new: work whose command has not left yet comes back as
     /// [`Performed::NothingSent`].
     fn stop(&self);
+}
+
+/// How a device was found over the air since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signs {
+    /// Which.
+    pub device: DeviceName,
+    /// How many connections were made.
+    pub reached: u64,
+    /// When the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached_at: Option<Timestamp>,
+    /// How strong its signal was then, in dBm, as the adapter told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal_dbm: Option<i16>,
+    /// How long it took then until the connection stood, listening for it and waiting for the radio included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_ms: Option<u64>,
+    /// Its battery, as it last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery: Option<Battery>,
+    /// What came to nothing, by cause.
+    #[serde(default)]
+    pub misses: Misses,
+}
+
+/// A battery, in the words of its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Battery {
+    /// How full it is.
+    PerCent(u8),
+    /// The voltage of its cells together.
+    Millivolts(u16),
+}
+
+/// How often a device was wanted in vain, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Misses {
+    /// It was not heard for as long as it was listened for.
+    pub not_heard: u64,
+    /// It was heard, and no connection came of it.
+    pub not_connected: u64,
+    /// Something else has its address or name.
+    pub other_device: u64,
+    /// The radio could not be used.
+    pub radio_down: u64,
+    /// It was reached, and the conversation ended before its end.
+    pub broken_off: u64,
 }
 
 /// What a make of system can do, as its driver declares it.

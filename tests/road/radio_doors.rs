@@ -78,5 +78,22 @@ fn what_locks_of_both_makes_remember_is_told_once_each_and_by_what_means() {
     let at_flat = opened.iter().filter(|device| **device != refused[0]).count();
     assert_eq!(at_flat, 20, "each at its own door: {events:?}");
     assert_eq!(untold(&house), 0, "an August lock forgets what it told");
+
+    let status = house.site.status();
+    let mut systems = status["systems"].as_array().unwrap().iter();
+    let signs = |system: &serde_json::Value| system["signs"][0].clone();
+    let flat = signs(systems.find(|system| system["name"] == "flats").unwrap());
+    assert_eq!((&flat["device"], &flat["reached"]), (&json!("201"), &json!(1)), "{flat}");
+    assert!(flat["signal_dbm"].as_i64().is_some_and(|signal| signal < 0), "{flat}");
+    assert!(flat["connect_ms"].is_u64() && flat["misses"]["broken_off"] == 0, "{flat}");
+    house.sim("range august-1 off");
+    let missed = house.unlock("flats", "201");
+    until("it is missed", || {
+        let status = house.site.status();
+        let mut systems = status["systems"].as_array()?.iter();
+        let flat = signs(systems.find(|system| system["name"] == "flats")?);
+        flat["misses"]["not_heard"].as_u64().filter(|count| 0 < *count)
+    });
+    assert_ne!(house.shown(&missed)["job"]["state"], "succeeded");
     house.is_discreet(&["471108", "999999"]);
 }

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    drivers, link,
+    drivers::{self, Signs},
+    link,
     model::{
         AccessGrantId, AccessMethodId, BridgeId, Code, Condition, DesiredCardState, DesiredDoors, DeviceName,
         DoorName, EncoderName, JobId, JobState, Kind, LaneName, Origin, Priority, Private, Report,
@@ -114,6 +115,9 @@ pub struct SystemReport {
     pub doors: u32,
     /// How many encoders it has.
     pub encoders: u32,
+    /// How its devices were found over the air, of those that were wanted since the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signs: Vec<Signs>,
 }
 
 /// Whether a line is open.

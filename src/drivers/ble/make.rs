@@ -16,6 +16,7 @@ use super::{
 use crate::{
     config::BleMake,
     drivers::{
+        Battery,
         august_yale::{
             self,
             message::{Access, Activity, Bolt},
@@ -59,11 +60,13 @@ pub(super) struct Held {
     pub(super) came: Came,
     /// What happened at the lock, where that was asked for.
     pub(super) did: Option<Did>,
+    /// The lock's battery, where it told of it.
+    pub(super) battery: Option<Battery>,
 }
 
 impl Held {
     pub(super) fn came(came: Came) -> Self {
-        Self { came, did: None }
+        Self { came, did: None, battery: None }
     }
 }
 
@@ -314,11 +317,11 @@ async fn talk_to_ttlock(
     let (now, zone, answer_timeout) = (manners.now, manners.zone, manners.answer_timeout);
     let at = zone.clone();
     let mut talk = Conversation::new(task, TtManners { answer_timeout, now, zone, keys, features: known });
-    let mut did = None;
+    let (mut did, mut battery) = (None, None);
     let note = |note| match note {
         Note::Leaves => leaves(),
         Note::Features(bits) => *features.lock().unwrap_or_else(PoisonError::into_inner) = Some(bits),
-        Note::Battery(per_cent) => tracing::debug!(per_cent, "the lock's battery"),
+        Note::Battery(per_cent) => battery = Some(Battery::PerCent(per_cent)),
         Note::Locked(locked) => tracing::debug!(locked, "the lock's bolt"),
         Note::Did { records, next, more } => {
             let events = records.iter().filter_map(|record| Event::of_ttlock(record, &at)).collect();
@@ -333,7 +336,7 @@ async fn talk_to_ttlock(
         TtCame::NotDone(refusal) => Came::NotDone(refusal),
         TtCame::Doubt(refusal) => Came::Doubt(refusal),
     };
-    Held { came, did }
+    Held { came, did, battery }
 }
 
 // August and Yale.
@@ -419,11 +422,11 @@ async fn talk_to_august(
     };
     let nonces = august_yale::codec::Key::new(manners.nonces);
     let is_log = matches!(task, AugustTask::Log { .. });
-    let mut happened = Vec::new();
+    let (mut happened, mut battery) = (Vec::new(), None);
     let mut talk = Conversation::new(task, AugustManners { key, nonces, now: manners.now });
     let note = |note| match note {
         Note::Leaves => leaves(),
-        Note::Battery { millivolts } => tracing::debug!(millivolts, "the lock's battery"),
+        Note::Battery { millivolts } => battery = Some(Battery::Millivolts(millivolts)),
         Note::Bolt(bolt) => tracing::debug!(?bolt, "the lock's bolt"),
         Note::Happened(activity) => happened.push(activity),
         Note::Slot { .. } => {}
@@ -441,5 +444,5 @@ async fn talk_to_august(
         next: 0,
         forgotten: false,
     });
-    Held { came, did }
+    Held { came, did, battery }
 }

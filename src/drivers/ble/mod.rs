@@ -10,6 +10,7 @@
 mod keys;
 mod make;
 mod pairing;
+mod signs;
 
 pub use keys::{Kept, KeyRing, KeysError};
 pub use pairing::{PairError, Paired, Pairer};
@@ -27,7 +28,7 @@ use tokio::sync::{Mutex, watch};
 use self::make::{Came, Did, Held, Task};
 use crate::{
     config::{BleConfig, BleLockConfig, BleMake},
-    drivers::{Driver, Line, Observed, Performed, ProgressSink, Proof, Trouble, Work},
+    drivers::{Driver, Line, Observed, Performed, ProgressSink, Proof, Signs, Trouble, Work},
     model::{
         Admission, Capabilities, Code, Device, DeviceName, DoorEvent, LaneName, Order, Outcome, PinRules,
         ProofLevel, Refusal, SlotContent, SlotNow, SlotPut, Success, SystemInventory, SystemKind, SystemName,
@@ -63,6 +64,7 @@ struct Lock {
     whom: Whom,
     time_zone: TimeZone,
     make: make::Make,
+    signs: signs::Log,
     /// A lock has one link.
     turn: Mutex<()>,
 }
@@ -90,7 +92,15 @@ impl BleLocks {
             let whom: Whom = lock.address.parse()?;
             let lane = LaneName::new(format!("{system}/{}", lock.name)).map_err(|error| error.to_string())?;
             let make = make::Make::new(config.make);
-            Ok(Lock { config: lock.clone(), lane, whom, time_zone: zone, make, turn: Mutex::new(()) })
+            Ok(Lock {
+                config: lock.clone(),
+                lane,
+                whom,
+                time_zone: zone,
+                make,
+                signs: signs::Log::default(),
+                turn: Mutex::new(()),
+            })
         };
         let mut locks = BTreeMap::new();
         for config in &config.locks {
@@ -277,8 +287,12 @@ impl BleLocks {
             let wanted = Wanted { whom: lock.whom.clone(), service: lock.make.service() };
             let mut link = match self.radio.connect(wanted, self.listen).await {
                 Ok(link) => link,
-                Err(why) => return Held::came(Came::NothingSent(unreachable(name, &why))),
+                Err(why) => {
+                    lock.signs.missed(&why);
+                    return Held::came(Came::NothingSent(unreachable(name, &why)));
+                }
             };
+            lock.signs.reached(self.clock.now(), link.signal(), began.elapsed());
             let manners = make::Manners {
                 answer_timeout: self.answer_timeout,
                 now: self.clock.now(),
@@ -288,6 +302,7 @@ impl BleLocks {
             };
             let leaves = || left.store(true, Ordering::Relaxed);
             let held = lock.make.converse(&mut link, task, keys, manners, leaves).await;
+            lock.signs.held(&held.came, held.battery);
             tracing::debug!(
                 system = %self.system, lock = %name, millis = began.elapsed().as_millis(), came = ?held.came,
                 "a conversation ended"
@@ -441,6 +456,10 @@ impl Driver for BleLocks {
         after: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Observed, Refusal>> {
         Box::pin(self.watch(device, after))
+    }
+
+    fn signs(&self) -> Vec<Signs> {
+        self.locks.iter().filter_map(|(name, lock)| lock.signs.signs(name)).collect()
     }
 
     fn stop(&self) {

@@ -29,11 +29,22 @@ pub(super) enum Ask {
 pub struct Link {
     asks: mpsc::Sender<Ask>,
     values: mpsc::Receiver<(Uuid, Vec<u8>)>,
+    signal: Option<i16>,
 }
 
 impl Link {
-    pub(super) fn new(asks: mpsc::Sender<Ask>, values: mpsc::Receiver<(Uuid, Vec<u8>)>) -> Self {
-        Self { asks, values }
+    pub(super) fn new(
+        asks: mpsc::Sender<Ask>,
+        values: mpsc::Receiver<(Uuid, Vec<u8>)>,
+        signal: Option<i16>,
+    ) -> Self {
+        Self { asks, values, signal }
+    }
+
+    /// How strong the peripheral's signal was when it was last heard, in dBm, where the adapter told.
+    #[must_use]
+    pub fn signal(&self) -> Option<i16> {
+        self.signal
     }
 
     async fn ask(&self, ask: impl FnOnce(oneshot::Sender<Result<(), Broken>>) -> Ask) -> Result<(), Broken> {

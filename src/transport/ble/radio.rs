@@ -406,6 +406,8 @@ async fn serve_or_fail(
             });
             if let Some((at, wish)) = served {
                 let (id, wish) = (heard.swap_remove(at), waiting.swap_remove(wish));
+                // The daemon forgets it with the scan.
+                let signal = signal_of(&adapter, &id).await;
                 if scanning {
                     within(CALL, adapter.stop_scan()).await.map_err(down("the scan does not stop"))?;
                     scanning = false;
@@ -417,6 +419,7 @@ async fn serve_or_fail(
                     id.clone(),
                     wish.wanted.clone(),
                     settings.clone(),
+                    signal,
                     is_gone,
                 ));
                 connecting = Some((wish, id));
@@ -627,12 +630,19 @@ async fn name_of(adapter: Adapter, id: PeripheralId) -> Told {
     Told::Named { id, name }
 }
 
+/// How strong a peripheral is heard, in dBm.
+async fn signal_of(adapter: &Adapter, id: &PeripheralId) -> Option<i16> {
+    let peripheral = within(CALL, adapter.peripheral(id)).await.ok()?;
+    within(CALL, peripheral.properties()).await.ok()??.rssi
+}
+
 /// Makes a connection; tries again where that may do better.
 async fn connect(
     adapter: Adapter,
     id: PeripheralId,
     wanted: Wanted,
     settings: RadioSettings,
+    signal: Option<i16>,
     mut gone: mpsc::Receiver<()>,
 ) -> Told {
     let mut last = (Unreachable::NotConnected("it was not tried".into()), Class::Again);
@@ -684,7 +694,8 @@ async fn connect(
                 let (asks, taken) = mpsc::channel(1);
                 let (values, told) = mpsc::channel(VALUES);
                 let session = Session { asks: taken, values, notified, gone };
-                return Told::Connected { peripheral, link: Link::new(asks, told), session };
+                let link = Link::new(asks, told, signal);
+                return Told::Connected { peripheral, link, session };
             }
             Ok(None) => {
                 let _ = within(HANG_UP, peripheral.disconnect()).await;
