@@ -111,7 +111,7 @@ fn told(report: &StatusReport) -> String {
         .collect();
     if !radio.is_empty() {
         text += "\n";
-        text += &columns(&["Lock", "Reached", "Last", "Signal", "In", "Battery", "Missed"], &radio);
+        text += &columns(&["Lock", "Reached", "Last", "Signal", "In", "For", "Battery", "Missed"], &radio);
         let missed = report
             .systems
             .iter()
@@ -169,6 +169,7 @@ fn signs_of(system: &SystemReport, signs: &Signs, now: Timestamp) -> Vec<String>
         or_none(signs.reached_at.map(|at| format!("{} ago", ago(at, now)))),
         or_none(signs.signal_dbm.map(|signal| format!("{signal} dBm"))),
         or_none(signs.connect_ms.map(|took| format!("{took} ms"))),
+        or_none(signs.session_ms.map(|took| format!("{took} ms"))),
         or_none(signs.battery.map(|battery| match battery {
             Battery::PerCent(per_cent) => format!("{per_cent} %"),
             Battery::Millivolts(millivolts) => format!("{millivolts} mV"),
@@ -283,6 +284,7 @@ Nothing needs attention.
                 reached_at: Some(time("2026-11-22T11:41:00Z")),
                 signal_dbm: Some(-101),
                 connect_ms: Some(18_240),
+                session_ms: Some(1_930),
                 battery: Some(Battery::Millivolts(5_912)),
                 misses: Misses { not_heard: 31, broken_off: 2, ..Misses::default() },
             },
@@ -292,15 +294,16 @@ Nothing needs attention.
                 reached_at: None,
                 signal_dbm: None,
                 connect_ms: None,
+                session_ms: None,
                 battery: None,
                 misses: Misses { radio_down: 4, ..Misses::default() },
             },
         ];
         let text = told(&report);
         let lines = "\
-Lock       Reached  Last        Signal    In        Battery  Missed
-salto/101  1204     19 min ago  -101 dBm  18240 ms  5912 mV  33
-salto/102  0        -           -         -         -        4
+Lock       Reached  Last        Signal    In        For      Battery  Missed
+salto/101  1204     19 min ago  -101 dBm  18240 ms  1930 ms  5912 mV  33
+salto/102  0        -           -         -         -        -        4
 
 salto/101 was missed: not heard (31), broken off (2)
 salto/102 was missed: for want of a radio (4)

@@ -126,6 +126,9 @@ pub struct Signs {
     /// How long it took then until the connection stood, listening for it and waiting for the radio included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_ms: Option<u64>,
+    /// How long the last conversation that has ended held its link. A guest's telephone gets none meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_ms: Option<u64>,
     /// Its battery, as it last told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub battery: Option<Battery>,

@@ -293,6 +293,7 @@ impl BleLocks {
                 }
             };
             lock.signs.reached(self.clock.now(), link.signal(), began.elapsed());
+            let reached = tokio::time::Instant::now();
             let manners = make::Manners {
                 answer_timeout: self.answer_timeout,
                 now: self.clock.now(),
@@ -302,7 +303,7 @@ impl BleLocks {
             };
             let leaves = || left.store(true, Ordering::Relaxed);
             let held = lock.make.converse(&mut link, task, keys, manners, leaves).await;
-            lock.signs.held(&held.came, held.battery);
+            lock.signs.held(&held.came, held.battery, reached.elapsed());
             tracing::debug!(
                 system = %self.system, lock = %name, millis = began.elapsed().as_millis(), came = ?held.came,
                 "a conversation ended"

@@ -19,6 +19,7 @@ pub(super) struct Log(Mutex<Known>);
 struct Known {
     reached: u64,
     last: Option<(Timestamp, Option<i16>, Duration)>,
+    session: Option<Duration>,
     battery: Option<Battery>,
     misses: Misses,
 }
@@ -45,9 +46,10 @@ impl Log {
         });
     }
 
-    /// A conversation ended.
-    pub(super) fn held(&self, came: &Came, battery: Option<Battery>) {
+    /// A conversation of this length ended.
+    pub(super) fn held(&self, came: &Came, battery: Option<Battery>, took: Duration) {
         self.change(|known| {
+            known.session = Some(took);
             known.battery = battery.or(known.battery);
             if matches!(came, Came::NothingSent(_) | Came::Doubt(_)) {
                 known.misses.broken_off += 1;
@@ -58,13 +60,15 @@ impl Log {
     /// All of it; none while nobody has wanted the lock yet.
     pub(super) fn signs(&self, lock: &DeviceName) -> Option<Signs> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Known { reached, last, battery, misses } = known;
+        let Known { reached, last, session, battery, misses } = known;
+        let millis = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         (0 < reached || misses != Misses::default()).then(|| Signs {
             device: lock.clone(),
             reached,
             reached_at: last.map(|(at, ..)| at),
             signal_dbm: last.and_then(|(_, signal, _)| signal),
-            connect_ms: last.map(|(.., took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            connect_ms: last.map(|(.., took)| millis(took)),
+            session_ms: session.map(millis),
             battery,
             misses,
         })

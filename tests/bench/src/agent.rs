@@ -130,6 +130,11 @@ pub fn start(
 
 /// Writes a configuration.
 pub fn configure(folder: &Path, systems: &[System]) -> anyhow::Result<()> {
+    configure_with(folder, systems, "")
+}
+
+/// The same with more behind it.
+pub fn configure_with(folder: &Path, systems: &[System], more: &str) -> anyhow::Result<()> {
     let mut text = r#"
         [site]
         name = "Bench"
@@ -159,7 +164,7 @@ pub fn configure(folder: &Path, systems: &[System]) -> anyhow::Result<()> {
             line = system.line,
         );
     }
-    fs::write(folder.join("agent.toml"), text)?;
+    fs::write(folder.join("agent.toml"), text + more)?;
     Ok(())
 }
 

@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use latchd::{
     config::Limits,
     model::{
-        AccessMethodId, Admission, CardEncode, CardRead, DoorName, EncoderName, Job, JobId, LaneName, Order,
-        Outcome, Priority, Private, ReservationKey, Success, SystemName, Window,
+        AccessMethodId, Admission, CardEncode, CardRead, DeviceName, DoorName, EncoderName, Job, JobId,
+        LaneName, Order, Outcome, Priority, Private, ReservationKey, SlotContent, SlotPut, Success,
+        SystemName, Window,
     },
     queue::{Queue, Rules, Sharing},
     seal::SealKey,
@@ -42,6 +43,24 @@ pub fn read(system: &str, number: u64, now: Timestamp) -> Job {
     let order =
         Order::CardRead(CardRead { encoder: EncoderName::new("1").expect("a name"), card_wait_seconds: 30 });
     job(system, number, now, order)
+}
+
+/// A PIN in a slot of a lock.
+pub fn put(system: &str, lock: &str, pin: &str, number: u64, now: Timestamp) -> Job {
+    let order = Order::SlotPut(SlotPut {
+        device: DeviceName::new(lock).expect("a name"),
+        slot: "stay".into(),
+        content: SlotContent::Pin(Private::new(pin)),
+        window: Window::new(now, Some(now + SignedDuration::from_hours(24))).expect("a window"),
+        generation: number,
+    });
+    job(system, number, now, order)
+}
+
+/// The slot empty again.
+pub fn remove(system: &str, lock: &str, number: u64, now: Timestamp) -> Job {
+    let device = DeviceName::new(lock).expect("a name");
+    job(system, number, now, Order::SlotRemove { device, slot: "stay".into() })
 }
 
 pub fn job_id(number: u64) -> JobId {

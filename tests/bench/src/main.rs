@@ -74,6 +74,8 @@ enum Name {
     Api,
     /// The drivers of access systems: how busy they keep eight encoders, and what they add to the bare exchange.
     Drivers,
+    /// Locks by Bluetooth: an agent that knows fifty and has nothing to do, and how long a job holds a lock's link.
+    Radio,
     /// Other queues on the same work.
     Peers,
     /// One after the other, with the settings that the goals name.
@@ -153,6 +155,7 @@ fn scenarios(name: Name, options: &Options) -> anyhow::Result<bool> {
             Name::Link,
             Name::Api,
             Name::Drivers,
+            Name::Radio,
         ] {
             verdicts.push(one(name, options)?);
         }
@@ -183,6 +186,7 @@ fn one(name: Name, options: &Options) -> anyhow::Result<Verdict> {
         Name::Link => attempts("link", || scenarios::trust::run(options)),
         Name::Api => scenarios::api::run(options),
         Name::Drivers => attempts("drivers", || scenarios::drivers::run(options)),
+        Name::Radio => attempts("radio", || scenarios::radio::run(options)),
         Name::Peers => scenarios::peers::run(options),
         Name::All => unreachable!("all are run one by one"),
     }

@@ -206,7 +206,9 @@ impl Site {
             DriverConfig::KabaMessenger(it) => {
                 Arc::new(KabaMessenger::start_over(net, it, name, zone, Past::Answered, clock, random))
             }
-            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::SimLock(_) => anyhow::bail!("keypad locks make no cards"),
+            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::SimLock(_) => {
+                anyhow::bail!("keypad locks make no cards")
+            }
         };
         let mut line = driver.line();
         soon("an open line", async { line.wait_for(|line| *line == Line::Ready).await.ok().map(drop) })

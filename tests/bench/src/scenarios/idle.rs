@@ -127,7 +127,7 @@ fn resident(pid: u32) -> anyhow::Result<f64> {
 }
 
 /// How often all threads of a process were switched to.
-fn switches(pid: u32) -> anyhow::Result<u64> {
+pub(super) fn switches(pid: u32) -> anyhow::Result<u64> {
     let mut switches = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path().join("status").display().to_string();
@@ -138,7 +138,7 @@ fn switches(pid: u32) -> anyhow::Result<u64> {
 }
 
 /// CPU time of a process in seconds.
-fn cpu(pid: u32) -> anyhow::Result<f64> {
+pub(super) fn cpu(pid: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());

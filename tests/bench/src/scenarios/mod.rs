@@ -7,6 +7,7 @@ pub mod drivers;
 pub mod idle;
 pub mod peers;
 pub mod queue;
+pub mod radio;
 pub mod reopen;
 pub mod start;
 pub mod syncs;
