@@ -27,6 +27,7 @@ mod people;
 mod radio;
 mod radio_keys;
 mod radio_left;
+mod radio_three;
 mod reload;
 mod secrets;
 mod service;

@@ -114,7 +114,7 @@ impl House {
         tried["answer"] == "opens" || tried["opens"] == true
     }
 
-    fn count(&self, what: &str) -> u64 {
+    pub(crate) fn count(&self, what: &str) -> u64 {
         self.sim(&format!("count {what}"))["answer"].to_string().trim_matches('"').parse().unwrap()
     }
 
@@ -126,12 +126,12 @@ impl House {
         self.site.added(&json!({ "system": system, "order": order }))["job_id"].clone()
     }
 
-    fn remove(&self, system: &str, lock: &str, slot: &str) -> Value {
+    pub(crate) fn remove(&self, system: &str, lock: &str, slot: &str) -> Value {
         let order = json!({ "kind": "slot.remove", "device": lock, "slot": slot });
         self.site.added(&json!({ "system": system, "order": order }))["job_id"].clone()
     }
 
-    fn unlock(&self, system: &str, lock: &str) -> Value {
+    pub(crate) fn unlock(&self, system: &str, lock: &str) -> Value {
         let order = json!({ "kind": "device.unlock", "device": lock });
         self.site.added(&json!({ "system": system, "order": order }))["job_id"].clone()
     }
