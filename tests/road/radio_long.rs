@@ -1,4 +1,5 @@
-//! Radio at the pace that the product sets by itself: what hangs is waited for as long as a site would.
+//! Radio at the pace that the product sets by itself, and a daemon that ends links as slowly as the real one: what hangs is
+//! waited for as long as at a site.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -7,13 +8,13 @@ use crate::{radio::House, site::until};
 
 fn house() -> Option<House> {
     let with_keys = |lock: &Value| format!(", keys_file = {}", lock["keys_file"]);
-    let mut house = House::prepare_with(&[], with_keys, "")?;
+    let mut house = House::prepare_with(&["--hang-up-ms", "2000"], with_keys, "")?;
     house.start_agent();
     house.site.healthy();
     Some(house)
 }
 
-/// How long a job took from its first mark to its end, in seconds.
+/// How long a job took from its order to its end, in seconds.
 fn seconds(shown: &Value) -> i64 {
     let at = |field: &Value| field.as_str().unwrap().parse::<Timestamp>().unwrap();
     at(&shown["job"]["changed_at"]).as_second() - at(&shown["job"]["created_at"]).as_second()
@@ -40,6 +41,21 @@ fn a_connection_that_hangs_is_called_off_in_the_end_and_makes_no_other_lock_coun
     assert!(house.opens("ttlock-1", "471108"));
     assert_eq!(house.count("Device1.Connect ttlock-1"), 2);
     assert_eq!(house.count("Device1.Disconnect ttlock-1"), 2, "what hung, and what was done");
+}
+
+#[test]
+fn a_table_that_never_appears_is_given_up_and_the_lock_is_let_go_of() {
+    let Some(house) = house() else { return };
+    house.sim("resolve august-1 never");
+    let put = house.put("flats", "201", "stay-1", "471108", (-60, 3600));
+    until("it is connected", || (house.sim("connected")["answer"] == "august-1").then_some(()));
+    house.sim("resolve august-1 whole");
+    let shown = house.reaches(&put, "succeeded");
+    assert!(20 <= seconds(&shown), "{shown}");
+    assert!(house.opens("august-1", "471108"));
+    until("no link is held", || (house.sim("connected")["answer"] == "").then_some(()));
+    assert_eq!(house.count("Device1.Connect august-1"), 2);
+    assert_eq!(house.count("Device1.Disconnect august-1"), 2);
 }
 
 #[test]
