@@ -25,11 +25,15 @@ mod offline;
 mod peers;
 mod people;
 mod radio;
+mod radio_crowd;
 mod radio_doors;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]
 mod radio_house;
+mod radio_keyed;
 mod radio_keys;
 mod radio_left;
+mod radio_long;
+mod radio_three;
 mod reload;
 mod secrets;
 mod service;

@@ -1,10 +1,12 @@
 //! Locks with a radio on the whole road, over the real Bluetooth library and a pretend BlueZ; the locks' own tables judge.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::{
     radio_house::{House, after},
-    site::until,
+    site::{until, until_within},
 };
 
 #[test]
@@ -156,4 +158,23 @@ fn nothing_scans_and_nothing_is_connected_while_there_is_nothing_to_do() {
     let (started, stopped) = (house.count("Adapter1.StartDiscovery"), house.count("Adapter1.StopDiscovery"));
     assert_eq!(started, stopped, "every scan was ended");
     assert_eq!(house.count("Device1.Connect ttlock-2"), 0, "nobody wanted it");
+}
+
+#[test]
+fn a_daemon_that_goes_while_there_is_nothing_to_do_is_missed_at_once_and_met_again() {
+    let Some(house) = House::start(&[]) else { return };
+    let line = |system: &str| {
+        let status = house.site.status();
+        let systems = status["systems"].as_array().unwrap();
+        systems.iter().find(|known| known["name"] == system).unwrap()["line"].clone()
+    };
+    house.sim("crash");
+    // A sign of life is asked for only every half minute.
+    until_within(Duration::from_secs(15), "the line is down", || {
+        (line("doors") == "down" && line("flats") == "down").then_some(())
+    });
+    assert_eq!(house.count("Device1.Connect"), 0, "nothing was wanted");
+    house.sim("up");
+    until("the line is open", || (line("doors") == "ready" && line("flats") == "ready").then_some(()));
+    house.reaches(&house.put("doors", "101", "stay-1", "111111", (-60, 3600)), "succeeded");
 }

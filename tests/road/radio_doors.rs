@@ -85,7 +85,10 @@ fn what_locks_of_both_makes_remember_is_told_once_each_and_by_what_means() {
     let flat = signs(systems.find(|system| system["name"] == "flats").unwrap());
     assert_eq!((&flat["device"], &flat["reached"]), (&json!("201"), &json!(1)), "{flat}");
     assert!(flat["signal_dbm"].as_i64().is_some_and(|signal| signal < 0), "{flat}");
-    assert!(flat["connect_ms"].is_u64() && flat["session_ms"].is_u64() && flat["misses"]["broken_off"] == 0, "{flat}");
+    assert!(
+        flat["connect_ms"].is_u64() && flat["session_ms"].is_u64() && flat["misses"]["broken_off"] == 0,
+        "{flat}"
+    );
     house.sim("range august-1 off");
     let missed = house.unlock("flats", "201");
     until("it is missed", || {

@@ -18,6 +18,9 @@ pub struct House {
     pub locks: Value,
 }
 
+/// Deadlines that no test has to wait out.
+const SHORT: &str = "lead = \"2s\"\nlisten = \"3s\"\nconnect_timeout = \"2s\"\nanswer_timeout = \"2s\"\n";
+
 /// Whether these tests can run here: the pretend BlueZ needs a message bus. Where it is missing there is nothing to see, but
 /// where nothing may be skipped.
 fn has_a_bus() -> bool {
@@ -39,6 +42,11 @@ impl House {
     /// The same before the agent runs, with more of what the simulator said of a lock in its configuration. Locks that
     /// belong to nobody are `901` and so on.
     pub fn prepare(more: &[&str], also: impl Fn(&Value) -> String) -> Option<Self> {
+        Self::prepare_with(more, also, SHORT)
+    }
+
+    /// The same with these settings of both systems, and with the product's own for what is not among them.
+    pub fn prepare_with(more: &[&str], also: impl Fn(&Value) -> String, settings: &str) -> Option<Self> {
         if !has_a_bus() {
             return None;
         }
@@ -65,10 +73,9 @@ impl House {
             });
             text.collect::<Vec<_>>().join(", ")
         };
-        let short = "lead = \"2s\"\nlisten = \"3s\"\nconnect_timeout = \"2s\"\nanswer_timeout = \"2s\"\n";
         site.configure(&format!(
-            "[[system]]\nname = \"doors\"\nkind = \"ttlock\"\nlocks = [{}]\n{short}\
-             [[system]]\nname = \"flats\"\nkind = \"august_yale\"\nlocks = [{}]\n{short}\
+            "[[system]]\nname = \"doors\"\nkind = \"ttlock\"\nlocks = [{}]\n{settings}\
+             [[system]]\nname = \"flats\"\nkind = \"august_yale\"\nlocks = [{}]\n{settings}\
              [limits]\nremote_unlock = true\n",
             locks("ttlock"),
             locks("august_yale"),

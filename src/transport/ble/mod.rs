@@ -2,10 +2,12 @@
 //!
 //! This room knows no lock.
 
+mod agent;
 mod errors;
 pub mod gatt;
 mod link;
 mod radio;
+mod session;
 mod watch;
 
 pub use link::{Link, run};

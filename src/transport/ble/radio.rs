@@ -2,11 +2,11 @@
 //! dead connection to the bus ever closed, and what was left registered there freed.
 //!
 //! Somebody who wants a peripheral is served when it has been heard: one scan is shared by all who wait, stopped while a
-//! connection is made, and never running while nobody waits. An adapter that a person switched off stays off.
+//! connection is made, and never running while nobody waits. What somebody waits is counted only while it runs. An adapter
+//! that a person switched off stays off.
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,45 +15,33 @@ use std::{
 };
 
 use btleplug::{
-    api::{Central, CentralEvent, CentralState, Manager as _, Peripheral as _, ScanFilter, WriteType},
+    api::{Central, CentralEvent, CentralState, Manager as _, Peripheral as _, ScanFilter},
     platform::{Adapter, Manager, Peripheral, PeripheralId},
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use uuid::Uuid;
 
 use super::{
-    errors::{self, Class},
-    gatt::WriteKind,
-    link::{Ask, Broken, Link},
+    agent::{Agent, Meant},
+    errors::Class,
+    link::Link,
+    session::{self, CALL, HANG_UP, Session, within},
     watch::{News, Watch},
 };
 use crate::model::Whom;
 
-/// For calls that ask the daemon and no peripheral.
-const CALL: Duration = Duration::from_secs(5);
-/// For the daemon to end a link; it takes two seconds by itself.
-const HANG_UP: Duration = Duration::from_secs(5);
-/// For the daemon to tell a peripheral's table once it is connected.
-const DISCOVER: Duration = Duration::from_secs(10);
-/// How long a table may stay empty that was said to be there.
-const RESOLVED: Duration = Duration::from_secs(3);
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Tries of one connection, where an error says that another one may do better.
-const TRIES: u32 = 3;
 /// Sessions at a time; adapters hold five to seven links.
 const SESSIONS: usize = 4;
 /// How often a living bus is asked for a sign of it.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
-/// Connections after which everything is built anew once nobody needs it: some of them leave a registration behind at the
-/// bus, which allows only so many.
-const CONNECTIONS: u64 = 300;
-/// Values that nobody has taken yet; a peripheral that sends more than this loses the link.
-const VALUES: usize = 256;
+/// Connections after which everything is built anew: some of them leave a registration behind at the bus, which allows only
+/// so many. Sooner where nobody waits, and at last where somebody does.
+const CONNECTIONS: (u64, u64) = (50, 300);
 /// Pause before everything is built anew, at first and at most.
 const REBUILD: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
@@ -164,6 +152,8 @@ impl WeakRadio {
 struct Wish {
     wanted: Wanted,
     until: Instant,
+    /// Until when it is known whether anything could be heard.
+    counted: Instant,
     listened: Duration,
     answer: oneshot::Sender<Result<Link, Unreachable>>,
 }
@@ -228,7 +218,8 @@ impl Radio {
     pub async fn connect(&self, wanted: Wanted, listen: Duration) -> Result<Link, Unreachable> {
         let gone = || Unreachable::Down("its thread has ended".into());
         let (answer, answered) = oneshot::channel();
-        let wish = Wish { wanted, until: Instant::now() + listen, listened: listen, answer };
+        let now = Instant::now();
+        let wish = Wish { wanted, until: now + listen, counted: now, listened: listen, answer };
         self.wishes.send(wish).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -311,20 +302,12 @@ fn address_of(id: &PeripheralId) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(address)
 }
 
-/// Waits for a call, and no longer than this.
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = btleplug::Result<T>>,
-) -> Result<T, btleplug::Error> {
-    timeout(limit, call).await.unwrap_or(Err(btleplug::Error::TimedOut(limit)))
-}
-
 fn down(what: &str) -> impl Fn(btleplug::Error) -> Rebuild {
     move |error| Rebuild::Down(format!("{what}: {error}"))
 }
 
 /// What a connecting task or a session tells.
-enum Told {
+pub(super) enum Told {
     Connected {
         peripheral: Peripheral,
         link: Link,
@@ -348,13 +331,13 @@ enum Told {
     Nothing,
 }
 
-/// What a session is made of.
-struct Session {
-    asks: mpsc::Receiver<Ask>,
-    values: mpsc::Sender<(Uuid, Vec<u8>)>,
-    notified: Pin<Box<dyn Stream<Item = btleplug::api::ValueNotification> + Send>>,
-    /// Hears when the link is gone.
-    gone: mpsc::Receiver<()>,
+/// A peripheral that is being connected, or is.
+struct Hold {
+    /// Tells that the link is gone.
+    gone: mpsc::Sender<()>,
+    /// Whether it was told that there is a link.
+    is_up: bool,
+    _meant: Meant,
 }
 
 async fn serve(
@@ -387,9 +370,16 @@ async fn serve_or_fail(
     let manager = within(CALL, Manager::new()).await.map_err(down("there is no message bus"))?;
     let adapter = find_adapter(&manager, settings).await?;
     let mut events = within(CALL, adapter.events()).await.map_err(down("the adapter tells nothing"))?;
+    let agent = match Agent::register(watch.connection()).await {
+        Ok(agent) => Some(agent),
+        Err(error) => {
+            tracing::warn!(%error, "no key can be agreed on: a lock that wants its link encrypted is out of reach");
+            None
+        }
+    };
     state.send_replace(RadioState::Ready);
 
-    let mut held: HashMap<PeripheralId, mpsc::Sender<()>> = HashMap::new();
+    let mut held: HashMap<PeripheralId, Hold> = HashMap::new();
     let mut names: HashMap<PeripheralId, Option<String>> = HashMap::new();
     let mut heard: Vec<PeripheralId> = Vec::new();
     let mut tasks: JoinSet<Told> = JoinSet::new();
@@ -397,8 +387,22 @@ async fn serve_or_fail(
     let (mut scanning, mut connections) = (false, 0_u64);
     let mut next_sign = Instant::now() + SIGN_OF_LIFE;
     loop {
+        waiting.retain(|wish| !wish.answer.is_closed());
+        let now = Instant::now();
+        for wish in &mut *waiting {
+            let since = std::mem::replace(&mut wish.counted, now);
+            if !scanning {
+                // Nothing could be heard meanwhile, and that is nobody's absence.
+                wish.until += now - since;
+            }
+        }
+        let is_worn = match waiting.is_empty() {
+            true => CONNECTIONS.0 <= connections,
+            false => CONNECTIONS.1 <= connections,
+        };
+        let has_room = connecting.is_none() && held.len() < SESSIONS && !is_worn;
         // Whoever waits for something that was heard is served, one at a time.
-        if connecting.is_none() && held.len() < SESSIONS {
+        if has_room {
             let served = heard.iter().enumerate().find_map(|(at, id)| {
                 let name = names.get(id).and_then(Option::as_deref);
                 let wish = waiting.iter().position(|wish| wish.is_for(id, name))?;
@@ -413,8 +417,9 @@ async fn serve_or_fail(
                     scanning = false;
                 }
                 let (gone, is_gone) = mpsc::channel(1);
-                held.insert(id.clone(), gone);
-                tasks.spawn(connect(
+                held.insert(id.clone(), Hold { gone, is_up: false, _meant: Meant::new(&id) });
+                connections += 1;
+                tasks.spawn(session::connect(
                     adapter.clone(),
                     id.clone(),
                     wish.wanted.clone(),
@@ -425,7 +430,7 @@ async fn serve_or_fail(
                 connecting = Some((wish, id));
             }
         }
-        let listens = !waiting.is_empty() && connecting.is_none() && held.len() < SESSIONS;
+        let listens = !waiting.is_empty() && has_room && connecting.is_none();
         if listens && !scanning {
             if within(CALL, adapter.adapter_state()).await.map_err(down("the adapter is gone"))?
                 != CentralState::PoweredOn
@@ -443,7 +448,8 @@ async fn serve_or_fail(
             within(CALL, adapter.stop_scan()).await.map_err(down("the scan does not stop"))?;
             scanning = false;
         }
-        if CONNECTIONS <= connections && held.is_empty() && connecting.is_none() {
+        if is_worn && held.is_empty() && connecting.is_none() {
+            leave(agent).await;
             return Ok(Rebuild::Routine);
         }
         let next_end = waiting.iter().map(|wish| wish.until).min();
@@ -460,6 +466,7 @@ async fn serve_or_fail(
                         let _ = within(CALL, adapter.stop_scan()).await;
                     }
                     hang_up(held, tasks).await;
+                    leave(agent).await;
                     return Ok(Rebuild::Over);
                 }
             },
@@ -467,10 +474,16 @@ async fn serve_or_fail(
                 let Some(event) = event else {
                     return Err(Rebuild::Down("the adapter tells nothing any more".into()));
                 };
+                if let CentralEvent::DeviceConnected(id) = &event
+                    && let Some(hold) = held.get_mut(id)
+                {
+                    hold.is_up = true;
+                }
                 match event {
                     CentralEvent::DeviceDisconnected(id) => {
-                        // One notice is as good as several.
-                        let _ = held.get(&id).map(|gone| gone.try_send(()));
+                        // What is not connected yet was so before: the notice is late. One is as good as several.
+                        let hold = held.get(&id).filter(|hold| hold.is_up);
+                        let _ = hold.map(|hold| hold.gone.try_send(()));
                     }
                     CentralEvent::StateUpdate(CentralState::PoweredOff) => {
                         return Err(Rebuild::Down("the adapter was switched off: switch it on".into()));
@@ -500,10 +513,12 @@ async fn serve_or_fail(
             Some(told) = tasks.join_next(), if !tasks.is_empty() => match told {
                 Ok(Told::Connected { peripheral, link, session }) => {
                     let Some((wish, id)) = connecting.take() else { continue };
-                    connections += 1;
                     counts.connected.fetch_add(1, Ordering::Relaxed);
+                    if let Some(hold) = held.get_mut(&id) {
+                        hold.is_up = true;
+                    }
                     let write = settings.write;
-                    tasks.spawn(hold(peripheral, id, session, write));
+                    tasks.spawn(session::hold(peripheral, id, session, write));
                     wish.answer(Ok(link));
                 }
                 Ok(Told::Failed { why, class }) => {
@@ -549,9 +564,9 @@ async fn serve_or_fail(
                 News::BusGone => return Err(Rebuild::Down("the message bus has gone".into())),
                 News::DaemonBack => return Err(Rebuild::Down("the Bluetooth service has started anew".into())),
             },
-            () = sleep_until(next_end.unwrap_or_else(Instant::now)), if next_end.is_some() => {
+            () = sleep_until(next_end.unwrap_or_else(Instant::now)), if scanning && next_end.is_some() => {
                 let now = Instant::now();
-                for wish in waiting.extract_if(.., |wish| wish.until <= now || wish.answer.is_closed()) {
+                for wish in waiting.extract_if(.., |wish| wish.until <= now) {
                     counts.not_heard.fetch_add(1, Ordering::Relaxed);
                     let listened = wish.listened;
                     wish.answer(Err(Unreachable::NotHeard(listened)));
@@ -588,8 +603,14 @@ async fn find_adapter(manager: &Manager, settings: &RadioSettings) -> Result<Ada
     })
 }
 
+async fn leave(agent: Option<Agent>) {
+    if let Some(agent) = agent {
+        agent.unregister().await;
+    }
+}
+
 /// Ends every session, and whatever is being connected, so that no peripheral stays connected to nobody.
-async fn hang_up(held: HashMap<PeripheralId, mpsc::Sender<()>>, mut tasks: JoinSet<Told>) {
+async fn hang_up(held: HashMap<PeripheralId, Hold>, mut tasks: JoinSet<Told>) {
     // Sessions end by that, and nothing is tried again.
     drop(held);
     let all = async {
@@ -634,145 +655,4 @@ async fn name_of(adapter: Adapter, id: PeripheralId) -> Told {
 async fn signal_of(adapter: &Adapter, id: &PeripheralId) -> Option<i16> {
     let peripheral = within(CALL, adapter.peripheral(id)).await.ok()?;
     within(CALL, peripheral.properties()).await.ok()??.rssi
-}
-
-/// Makes a connection; tries again where that may do better.
-async fn connect(
-    adapter: Adapter,
-    id: PeripheralId,
-    wanted: Wanted,
-    settings: RadioSettings,
-    signal: Option<i16>,
-    mut gone: mpsc::Receiver<()>,
-) -> Told {
-    let mut last = (Unreachable::NotConnected("it was not tried".into()), Class::Again);
-    for _ in 0..TRIES {
-        // What was told of the try before.
-        while gone.try_recv().is_ok() {}
-        let mut is_wanted = true;
-        let peripheral = match within(CALL, adapter.peripheral(&id)).await {
-            Ok(peripheral) => peripheral,
-            Err(error) => {
-                last = (Unreachable::NotConnected(error.to_string()), errors::class(&error));
-                break;
-            }
-        };
-        let attempt = async {
-            if matches!(within(CALL, peripheral.is_connected()).await, Ok(true)) {
-                // Nobody knows how far whoever left it had come.
-                within(HANG_UP, peripheral.disconnect()).await?;
-            }
-            within(settings.connect, peripheral.connect()).await?;
-            let until = Instant::now() + RESOLVED;
-            loop {
-                within(DISCOVER, peripheral.discover_services()).await?;
-                if peripheral.services().iter().any(|service| service.uuid == wanted.service) {
-                    return Ok(true);
-                }
-                // The table may be told to be there before it is.
-                if until <= Instant::now() {
-                    return Ok(false);
-                }
-                sleep(LOOK_AGAIN).await;
-            }
-        };
-        let result = tokio::select! {
-            result = attempt => result,
-            // btleplug would wait for a table that no longer comes.
-            signal = gone.recv() => {
-                is_wanted = signal.is_some();
-                Err(btleplug::Error::NotConnected)
-            }
-        };
-        let result = match result {
-            Ok(true) => within(CALL, peripheral.notifications()).await.map(Some),
-            Ok(false) => Ok(None),
-            Err(error) => Err(error),
-        };
-        let error = match result {
-            Ok(Some(notified)) => {
-                let (asks, taken) = mpsc::channel(1);
-                let (values, told) = mpsc::channel(VALUES);
-                let session = Session { asks: taken, values, notified, gone };
-                let link = Link::new(asks, told, signal);
-                return Told::Connected { peripheral, link, session };
-            }
-            Ok(None) => {
-                let _ = within(HANG_UP, peripheral.disconnect()).await;
-                return Told::Failed { why: Unreachable::OtherDevice(wanted.service), class: Class::Refused };
-            }
-            Err(error) => error,
-        };
-        tracing::debug!(peripheral = %id, %error, "no connection");
-        // Also what was given up goes on at the daemon until it is called off.
-        let _ = within(HANG_UP, peripheral.disconnect()).await;
-        let class = errors::class(&error);
-        let is_late = matches!(error, btleplug::Error::TimedOut(_));
-        last = (Unreachable::NotConnected(error.to_string()), class);
-        if !is_wanted || class != Class::Again || is_late && !errors::is_in_progress(&error) {
-            break;
-        }
-    }
-    Told::Failed { why: last.0, class: last.1 }
-}
-
-/// Holds a connection until its holder drops the link, or the link is gone.
-async fn hold(peripheral: Peripheral, id: PeripheralId, session: Session, write: Duration) -> Told {
-    let Session { mut asks, values, mut notified, mut gone } = session;
-    let characteristics = peripheral.characteristics();
-    let find = |uuid: Uuid| characteristics.iter().find(|characteristic| characteristic.uuid == uuid);
-    let mut worst = None;
-    loop {
-        tokio::select! {
-            ask = asks.recv() => {
-                let Some(ask) = ask else { break };
-                let (Ask::Subscribe { to, .. } | Ask::Write { to, .. }) = &ask;
-                let result = match (find(*to), &ask) {
-                    (None, _) => Err(btleplug::Error::NoSuchCharacteristic),
-                    (Some(characteristic), Ask::Subscribe { .. }) => {
-                        within(CALL, peripheral.subscribe(characteristic)).await
-                    }
-                    (Some(characteristic), Ask::Write { value, kind, .. }) => {
-                        let kind = match kind {
-                            WriteKind::Request => WriteType::WithResponse,
-                            WriteKind::Command => WriteType::WithoutResponse,
-                        };
-                        within(write, peripheral.write(characteristic, value, kind)).await
-                    }
-                };
-                let result = match result {
-                    Ok(()) => Ok(()),
-                    Err(error) => {
-                        let class = errors::class(&error);
-                        tracing::debug!(peripheral = %id, %error, ?class, "a call did not go through");
-                        worst = Some(class);
-                        // Told by the same error: the peer's own refusal, and a link that was lost.
-                        let is_there = errors::is_unlikely_error(&error)
-                            && matches!(within(CALL, peripheral.is_connected()).await, Ok(true));
-                        Err(if class == Class::Refused || is_there { Broken::Refused } else { Broken::Lost })
-                    }
-                };
-                let is_lost = result == Err(Broken::Lost);
-                let (Ask::Subscribe { answer, .. } | Ask::Write { answer, .. }) = ask;
-                let _ = answer.send(result);
-                if is_lost {
-                    break;
-                }
-            }
-            value = notified.next() => {
-                let Some(value) = value else { break };
-                // Whoever does not listen to what it asked for is not to fill the memory with it.
-                if values.try_send((value.uuid, value.value)).is_err() {
-                    break;
-                }
-            }
-            _ = gone.recv() => break,
-        }
-    }
-    drop((values, asks, notified));
-    if let Err(error) = within(HANG_UP, peripheral.disconnect()).await {
-        tracing::debug!(peripheral = %id, %error, "the link was not ended in time");
-        worst = worst.or(Some(errors::class(&error)));
-    }
-    Told::Over { id, class: worst }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use dbus::{message::MatchRule, nonblock::SyncConnection};
+use dbus::{
+    message::MatchRule,
+    nonblock::{MsgMatch, SyncConnection},
+};
 use tokio::sync::mpsc;
 
 /// What became of the daemon or of the bus.
@@ -20,6 +23,8 @@ pub(super) enum News {
 pub(super) struct Watch {
     news: mpsc::Receiver<News>,
     connection: Arc<SyncConnection>,
+    /// Nothing more is told once this is dropped.
+    _owners: MsgMatch,
     bus: tokio::task::JoinHandle<()>,
 }
 
@@ -38,14 +43,18 @@ impl Watch {
         let mut rule = MatchRule::new_signal("org.freedesktop.DBus", "NameOwnerChanged");
         rule.sender = Some("org.freedesktop.DBus".into());
         let found = connection.add_match(rule).await?;
-        // The match lasts as long as the connection, which goes with this watch.
-        let _ = found.cb(move |_, (name, _before, owner): (String, String, String)| {
+        let owners = found.cb(move |_, (name, _before, owner): (String, String, String)| {
             if name == "org.bluez" {
                 let _ = sender.try_send(if owner.is_empty() { News::DaemonGone } else { News::DaemonBack });
             }
             true
         });
-        Ok(Self { news, connection, bus })
+        Ok(Self { news, connection, _owners: owners, bus })
+    }
+
+    /// The connection, for more than watching.
+    pub(super) fn connection(&self) -> Arc<SyncConnection> {
+        self.connection.clone()
     }
 
     /// The next news. Cancel-safe.

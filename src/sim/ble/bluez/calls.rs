@@ -69,6 +69,18 @@ impl Daemon {
         all
     }
 
+    /// One of them.
+    fn object(&self, path: &str) -> Option<Interfaces> {
+        // A device is asked for at each of its advertisements: not all that there is has to be told for that.
+        let device = (0..self.devices.len()).find(|at| self.path(*at) == path);
+        if let Some(device) = device.map(|at| &self.devices[at]) {
+            let is_there = self.adapter.present && device.known;
+            let properties = || objects::device(device, ADAPTER_NAME, self.is_scanning());
+            return is_there.then(|| HashMap::from([(DEVICE.to_owned(), properties())]));
+        }
+        self.objects().into_iter().find_map(|(known, interfaces)| (known == path).then_some(interfaces))
+    }
+
     fn called(&mut self, message: &Message) -> Answer {
         let path = message.path().map(|path| path.to_string()).unwrap_or_default();
         let interface = message.interface().map(|interface| interface.to_string()).unwrap_or_default();
@@ -173,8 +185,7 @@ impl Daemon {
             self.power(on);
             return Ok(Some(message.method_return()));
         }
-        let found = self.objects().into_iter().find(|(known, _)| known == path);
-        let Some((_, mut interfaces)) = found else {
+        let Some(mut interfaces) = self.object(path) else {
             return refuse(UNKNOWN_OBJECT, format!("No such object path '{path}'"));
         };
         let Some(mut properties) = interfaces.remove(&interface) else {
