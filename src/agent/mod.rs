@@ -367,7 +367,7 @@ fn start(
             Arc::new(KabaMessenger::start(messenger, name, zone, past, clock, random))
         }
         DriverConfig::Ble(locks) => {
-            Arc::new(BleLocks::start(locks, radios.radio(locks), radios.0.clone(), name, zone, clock, random))
+            BleLocks::start(locks, radios.radio(locks), radios.0.clone(), name, zone, clock, random)
         }
         DriverConfig::Igloohome(locks) => Arc::new(Igloohome::start(locks, name, zone, clock)),
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),

@@ -25,6 +25,7 @@ mod offline;
 mod peers;
 mod people;
 mod radio;
+mod radio_clocks;
 mod radio_crowd;
 mod radio_doors;
 #[expect(unreachable_pub, reason = "a module of a test has no public face")]

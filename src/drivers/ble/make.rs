@@ -204,6 +204,11 @@ impl Make {
         }
     }
 
+    /// Whether it keeps windows by a local time that it is told.
+    pub(super) fn keeps_local_time(&self) -> bool {
+        matches!(self, Self::TtLock { .. })
+    }
+
     /// How many codes it takes; 0 where nobody knows.
     pub(super) fn slots(&self, config: &BleLockConfig) -> u16 {
         match self {

@@ -7,6 +7,7 @@
 //! What a lock holds is known by its content (TTLock) or by a numbered place (August, Yale). Both are kept by the queue and
 //! come with the work.
 
+mod clocks;
 mod keys;
 mod make;
 mod pairing;
@@ -18,7 +19,10 @@ pub use pairing::{PairError, Paired, Pairer};
 use std::{
     collections::BTreeMap,
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -70,7 +74,7 @@ struct Lock {
 }
 
 impl BleLocks {
-    /// Takes the locks in hand. Nothing is connected yet.
+    /// Takes the locks in hand. Nothing is connected yet, but where the clocks of a lock's zone were changed lately.
     ///
     /// A lock whose address or zone makes no sense is left out, with an error in the log: both are judged where the
     /// configuration is read.
@@ -83,7 +87,7 @@ impl BleLocks {
         time_zone: TimeZone,
         clock: Clock,
         random: Random,
-    ) -> Self {
+    ) -> Arc<Self> {
         let lock = |lock: &BleLockConfig| {
             let zone = match &lock.time_zone {
                 Some(name) => TimeZone::get(name).map_err(|error| error.to_string())?,
@@ -111,7 +115,7 @@ impl BleLocks {
                 }
             }
         }
-        Self {
+        let driver = Arc::new(Self {
             line: follow(radio.state(), clock.clone()),
             kind: config.make.kind(),
             make: config.make,
@@ -127,7 +131,9 @@ impl BleLocks {
             clock,
             random,
             stopping: watch::Sender::new(false),
-        }
+        });
+        seams::spawn(clocks::keep(Arc::downgrade(&driver), driver.stopping.subscribe()));
+        driver
     }
 
     /// What these locks can do; the same for every site.
