@@ -95,11 +95,7 @@ fn five_hundred_connections_among_chattering_neighbours_leave_nothing_behind() {
     for time in ["advertise 25", "connect 1", "resolve 1", "disconnect 1"] {
         house.sim(&format!("timing {time}"));
     }
-    let bus = house.bus.clone();
-    // The library survives panics of its own; a story of one would bring the program's symbols into memory.
-    house
-        .site
-        .start_agent_with(|command| command.env("DBUS_SYSTEM_BUS_ADDRESS", bus).env("RUST_BACKTRACE", "0"));
+    house.start_agent();
     house.site.healthy();
     let books = Books::open(&house.bus);
     // One connection before, so that everything has been used once.
@@ -132,4 +128,30 @@ fn five_hundred_connections_among_chattering_neighbours_leave_nothing_behind() {
     assert_eq!(given_up, 2, "what the library leaves behind goes with its connection");
     assert!(books.stand()["PeakMatchRulesPerConnection"] < 32, "no limit was met");
     assert!(resident < half + 8 * 1024, "{half} kB, and {resident} kB behind twice as many connections");
+}
+
+#[test]
+fn a_daemon_that_starts_anew_forty_times_finds_no_more_connections_and_no_more_memory_taken() {
+    let Some(house) = House::start(&[]) else { return };
+    let is_there = || until("the radio is there", || (house.sim("agents")["answer"] == "1").then_some(()));
+    is_there();
+    let books = Books::open(&house.bus);
+    let before = books.stand();
+    let mut early = 0;
+    for round in 0..40 {
+        house.sim("crash");
+        house.sim("up");
+        is_there();
+        if round == 10 {
+            early = house.resident();
+        }
+    }
+    let resident = house.resident();
+    until("the bus holds what it held before", || {
+        let now = books.stand();
+        let same = |name: &str| now[name] == before[name];
+        (same("ActiveConnections") && same("MatchRules")).then_some(())
+    });
+    assert!(resident < early + 2 * 1024, "{early} kB behind ten starts, {resident} kB behind forty");
+    house.reaches(&house.put("doors", "101", "stay-1", "471108", (-60, 3600)), "succeeded");
 }

@@ -32,6 +32,8 @@ const DISCOVER: Duration = Duration::from_secs(10);
 /// How long a table may stay empty that was said to be there.
 const RESOLVED: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long a link may seem lost that is being made: it may be the notice of the one before that was late.
+const SEEMS_LOST: Duration = Duration::from_secs(1);
 /// Tries of one connection, where an error says that another one may do better.
 const TRIES: u32 = 3;
 /// Values that nobody has taken yet; a peripheral that sends more than this loses the link.
@@ -97,7 +99,7 @@ pub(super) async fn connect(
         let result = tokio::select! {
             result = attempt => result,
             // btleplug would wait for a table that no longer comes.
-            is_lost = is_lost(&peripheral, &mut gone) => {
+            is_lost = is_lost(&peripheral, &mut gone, SEEMS_LOST) => {
                 is_wanted = is_lost;
                 Err(btleplug::Error::NotConnected)
             }
@@ -134,11 +136,15 @@ pub(super) async fn connect(
 }
 
 /// Waits until a link is lost, or nobody wants it any more. Tells which. A notice of the link before may come late, among
-/// much else that was heard.
-async fn is_lost(peripheral: &Peripheral, gone: &mut mpsc::Receiver<()>) -> bool {
+/// much else that was heard: it is believed once there has been no link for so long.
+async fn is_lost(peripheral: &Peripheral, gone: &mut mpsc::Receiver<()>, seems: Duration) -> bool {
     while gone.recv().await.is_some() {
-        if !matches!(within(CALL, peripheral.is_connected()).await, Ok(true)) {
-            return true;
+        let until = Instant::now() + seems;
+        while !matches!(within(CALL, peripheral.is_connected()).await, Ok(true)) {
+            if until <= Instant::now() {
+                return true;
+            }
+            sleep(LOOK_AGAIN).await;
         }
     }
     false
@@ -152,7 +158,7 @@ pub(super) async fn hold(
     write: Duration,
 ) -> Told {
     let Session { mut asks, values, mut notified, mut gone } = session;
-    let mut is_over = pin!(is_lost(&peripheral, &mut gone));
+    let mut is_over = pin!(is_lost(&peripheral, &mut gone, Duration::ZERO));
     let characteristics = peripheral.characteristics();
     let find = |uuid: Uuid| characteristics.iter().find(|characteristic| characteristic.uuid == uuid);
     let mut worst = None;
