@@ -5,6 +5,7 @@
 
 mod codec;
 mod door;
+mod judge;
 mod log;
 mod pump;
 mod talk;
