@@ -17,4 +17,5 @@ pub mod reply;
 pub mod request;
 pub mod session;
 pub mod sim;
+mod task;
 pub mod values;
