@@ -23,6 +23,7 @@ use crate::{
         kaba_messenger::sim as messenger,
         salto_is::sim::{Dates, Dialect, Front, Options, Property, Settings, Simulator, Style},
         sim_lock::sim as lock,
+        uhppote::sim as uhppote,
         visionline::sim as visionline,
     },
     seams::{Clock, SystemNet},
@@ -72,6 +73,11 @@ pub enum System {
     /// and with the locks' `address` and `keys_file` in its configuration. Everything else is done at the control socket,
     /// one command a line: `echo 'lock ttlock-1 slots' | socat - UNIX-CONNECT:DIR/ble.ctl`.
     Ble(super::sim_ble::BleArgs),
+    /// UHPPOTE boards on one port, UDP and TCP, each with its cards, time profiles, clock, log and doors.
+    ///
+    /// Prints one line of JSON that says where they are reached. Everything else is done at the control socket, one
+    /// command a line: `echo help | socat - UNIX-CONNECT:DIR/uhppote.ctl`.
+    Uhppote(UhppoteArgs),
 }
 
 /// A pretend SALTO SPACE server.
@@ -177,6 +183,29 @@ pub struct ScriptArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// Pretend UHPPOTE boards.
+#[derive(Debug, Args)]
+pub struct UhppoteArgs {
+    /// Where the boards are reached, by UDP and by TCP; port 0 takes a free one. Real ones have port 60000.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub address: SocketAddr,
+    /// Folder of the control socket. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// A board's serial number; again for more boards.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), default_values_t = [405_419_896])]
+    pub serial: Vec<u32>,
+    /// How many cards a board has room for.
+    #[arg(long, default_value_t = 1000)]
+    pub cards: u32,
+    /// How many events a board keeps.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub events: u32,
+    /// What the clocks show first, in local time, as 2026-11-22T15:00:00. Default: the host's.
+    #[arg(long, value_name = "TIME")]
+    pub clock: Option<jiff::civil::DateTime>,
+}
+
 /// Pretend keypad locks.
 #[derive(Debug, Args)]
 pub struct LockArgs {
@@ -242,6 +271,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         System::Messenger(args) => messenger(args).await,
         System::Lock(args) => locks(args).await,
         System::Ble(args) => super::sim_ble::run(args).await,
+        System::Uhppote(args) => boards(args).await,
         System::Script(args) => play(args).await,
     }
 }
@@ -279,6 +309,31 @@ async fn locks(args: LockArgs) -> anyhow::Result<()> {
     };
     let house = lock::House::new(args.locks.into(), &settings, Some(&folder), &Clock::system())?;
     let front = lock::Front::open(house, &SystemNet, &lock::Options { folder, tcp: args.tcp }).await?;
+    println!("{}", serde_json::to_string(front.places())?);
+    std::io::stdout().flush()?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = front.ended() => {}
+    }
+    front.close().await;
+    Ok(())
+}
+
+async fn boards(args: UhppoteArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (folder, _removed_at_the_end) = folder(args.dir.as_deref())?;
+    let here = || jiff::tz::TimeZone::system().to_datetime(Clock::system().now());
+    let house = uhppote::House::new(&uhppote::Settings {
+        serials: args.serial,
+        cards: args.cards as usize,
+        events: args.events as usize,
+        starts_at: args.clock.unwrap_or_else(here),
+    });
+    let options = uhppote::Options { folder, address: args.address };
+    let front = uhppote::Front::open(house, &SystemNet, options).await?;
     println!("{}", serde_json::to_string(front.places())?);
     std::io::stdout().flush()?;
     tokio::select! {

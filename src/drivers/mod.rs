@@ -13,6 +13,7 @@ pub mod probe;
 pub mod salto_is;
 pub mod sim_lock;
 pub mod ttlock;
+pub mod uhppote;
 pub mod visionline;
 pub mod xml;
 

@@ -1,6 +1,8 @@
 //! What is thrown at what strangers can reach, and what must hold whatever is thrown. Shared by the fuzzer and by the
 //! ordinary tests, which replay the corpora.
 
+#[path = "boards.rs"]
+pub(crate) mod boards;
 #[path = "radio.rs"]
 pub(crate) mod radio;
 
@@ -50,7 +52,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 16] = [
+pub(crate) const TARGETS: [(&str, Target); 17] = [
     ("august_yale", radio::august_yale),
     ("certificate", certificate),
     ("certificate_request", certificate_request),
@@ -63,6 +65,7 @@ pub(crate) const TARGETS: [(&str, Target); 16] = [
     ("sim_lock", sim_lock),
     ("statement", statement),
     ("ttlock", radio::ttlock),
+    ("uhppote", boards::uhppote),
     ("visionline", visionline),
     ("visionline_web", visionline_web),
     ("websocket", websocket),
