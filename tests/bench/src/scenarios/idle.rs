@@ -2,6 +2,8 @@
 //! Each lane is a system of its own, with a line and a room of its own. There is no floor but nothing at all.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     fs,
     time::{Duration, Instant},
 };
@@ -83,7 +85,7 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Check>> {
     let (before, cpu_before) = (switches(agent.pid())?, cpu(agent.pid())?);
     listen(&mut bridge, WATCHED).await?;
     let seconds = WATCHED.as_secs_f64();
-    let wakes = (switches(agent.pid())? - before) as f64 / seconds;
+    let wakes = switches_since(&before, agent.pid())? as f64 / seconds;
     let busy = (cpu(agent.pid())? - cpu_before) / seconds * 100.0;
 
     let began = Instant::now();
@@ -126,15 +128,23 @@ fn resident(pid: u32) -> anyhow::Result<f64> {
     Ok(status(&format!("/proc/{pid}/status"), "VmRSS:")? as f64)
 }
 
-/// How often all threads of a process were switched to.
-pub(super) fn switches(pid: u32) -> anyhow::Result<u64> {
-    let mut switches = 0;
+/// How often each thread of a process was switched to.
+pub(super) fn switches(pid: u32) -> anyhow::Result<BTreeMap<OsString, u64>> {
+    let mut switches = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = task?.path().join("status").display().to_string();
-        switches +=
+        let task = task?;
+        let path = task.path().join("status").display().to_string();
+        let of_task =
             status(&path, "voluntary_ctxt_switches:")? + status(&path, "nonvoluntary_ctxt_switches:")?;
+        switches.insert(task.file_name(), of_task);
     }
     Ok(switches)
+}
+
+/// How often all of them were since an earlier count; one that has ended meanwhile is not known any more.
+pub(super) fn switches_since(before: &BTreeMap<OsString, u64>, pid: u32) -> anyhow::Result<u64> {
+    let now = switches(pid)?;
+    Ok(now.iter().map(|(task, count)| count - before.get(task).unwrap_or(&0)).sum())
 }
 
 /// CPU time of a process in seconds.

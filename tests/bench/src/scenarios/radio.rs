@@ -10,7 +10,7 @@ use latchd::{model::Outcome, protocol::Position};
 use serde_json::Value;
 
 use super::{
-    idle::{cpu, switches},
+    idle::{cpu, switches, switches_since},
     runtime, soon,
 };
 use crate::{
@@ -86,7 +86,11 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Check>> {
             bridge.order(job).await?;
             loop {
                 let heard = soon("an outcome", async { Some(bridge.next().await) }).await??;
+                // The agent removes by itself what ends.
                 let Heard::Outcome { report, .. } = heard else { continue };
+                if report.job_id != jobs::job_id(number) {
+                    continue;
+                }
                 ensure!(matches!(report.outcome, Outcome::Succeeded(_)), "{system}: {report:?}");
                 break;
             }
@@ -112,7 +116,7 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Check>> {
     let (before, cpu_before) = (switches(agent.pid())?, cpu(agent.pid())?);
     tokio::time::sleep(WATCHED).await;
     let seconds = WATCHED.as_secs_f64();
-    let wakes = (switches(agent.pid())? - before) as f64 / seconds;
+    let wakes = switches_since(&before, agent.pid())? as f64 / seconds;
     let busy = (cpu(agent.pid())? - cpu_before) / seconds * 100.0;
     measured.push(Check::told("ble", format!("wake-ups, {} locks known, idle", 2 * LOCKS), wakes, "/s"));
     measured.push(Check::told("ble", "of one core meanwhile", busy, "%"));
