@@ -3,6 +3,8 @@
 //! An end is rounded up to the minute, a start down. One night a year an hour comes twice, and nobody knows which of the
 //! two a lock takes such a time for. An end there may hold until the later of the two, and that is what is reported. A
 //! start there is written as the last minute before that hour, which comes once: the card opens early, and never late.
+//! In whole hours nothing is printed that the clocks leave out, and an end that is to hold for all of the time is printed
+//! behind the hour that comes twice.
 
 use jiff::{
     RoundMode, Timestamp, TimestampRound, ToSpan, Unit,
@@ -50,12 +52,12 @@ impl Wall {
         let mut start = hour(self.0.to_datetime(at));
         match rounding {
             HourRounding::Inside => {
-                while self.start_of(start).is_some_and(|opens| opens < at) {
+                while self.is_left_out(start) || self.start_of(start).is_some_and(|opens| opens < at) {
                     start = start.saturating_add(1.hour());
                 }
             }
             HourRounding::Outside => {
-                while self.comes_twice(start) {
+                while self.is_left_out(start) || self.comes_twice(start) {
                     start = start.saturating_sub(1.hour());
                 }
             }
@@ -68,12 +70,13 @@ impl Wall {
         let mut end = hour(self.0.to_datetime(at));
         match rounding {
             HourRounding::Inside => {
-                while self.end_of(end).is_some_and(|ends| at < ends) {
+                while self.is_left_out(end) || self.end_of(end).is_some_and(|ends| at < ends) {
                     end = end.saturating_sub(1.hour());
                 }
             }
             HourRounding::Outside => {
-                while self.end_of(end).is_some_and(|ends| ends < at) {
+                // Of an hour that comes twice, the first may be meant.
+                while self.is_left_out(end) || self.start_of(end).is_some_and(|ends| ends < at) {
                     end = end.saturating_add(1.hour());
                 }
             }
@@ -89,6 +92,10 @@ impl Wall {
     /// The instant of a printed end: of a repeated hour the later one; of a skipped one, as far after the change.
     pub(super) fn end_of(&self, printed: DateTime) -> Option<Timestamp> {
         Some(self.0.to_ambiguous_zoned(printed).later().ok()?.timestamp())
+    }
+
+    fn is_left_out(&self, at: DateTime) -> bool {
+        matches!(self.0.to_ambiguous_zoned(at).offset(), AmbiguousOffset::Gap { .. })
     }
 
     fn comes_twice(&self, at: DateTime) -> bool {
@@ -119,10 +126,15 @@ mod tests {
                 let (start, end) = (wall.start_in_hours(at, rounding), wall.end_in_hours(at, rounding));
                 let printed = [start, end].map(|it| it.strftime("%d %H:%M").to_string());
                 assert_eq!(printed, expected, "{zone} {at} {rounding:?}");
-                let (opens, ends) = (wall.start_of(start).unwrap(), wall.end_of(end).unwrap());
-                match rounding {
-                    HourRounding::Inside => assert!(at <= opens && ends <= at, "{at}: {opens} to {ends}"),
-                    HourRounding::Outside => assert!(opens <= at && at <= ends, "{at}: {opens} to {ends}"),
+                // Of an hour that comes twice, the first or the second.
+                for meant in [Wall::start_of, Wall::end_of] {
+                    let [opens, ends] = [start, end].map(|printed| meant(&wall, printed).unwrap());
+                    match rounding {
+                        HourRounding::Inside => assert!(at <= opens && ends <= at, "{at}: {opens} to {ends}"),
+                        HourRounding::Outside => {
+                            assert!(opens <= at && at <= ends, "{at}: {opens} to {ends}")
+                        }
+                    }
                 }
             }
         };
@@ -133,11 +145,18 @@ mod tests {
         check("Asia/Kolkata", "2026-11-24T10:00:00Z", ["24 16:00", "24 15:00"], ["24 15:00", "24 16:00"]);
         // The hour from two to three comes twice: nobody knows which of the two is meant.
         check("Europe/Oslo", "2026-10-25T00:00:00Z", ["25 02:00", "25 01:00"], ["25 01:00", "25 02:00"]);
-        check("Europe/Oslo", "2026-10-25T00:30:00Z", ["25 03:00", "25 01:00"], ["25 01:00", "25 02:00"]);
-        check("Europe/Oslo", "2026-10-25T01:00:00Z", ["25 03:00", "25 02:00"], ["25 01:00", "25 02:00"]);
+        check("Europe/Oslo", "2026-10-25T00:30:00Z", ["25 03:00", "25 01:00"], ["25 01:00", "25 03:00"]);
+        check("Europe/Oslo", "2026-10-25T01:00:00Z", ["25 03:00", "25 02:00"], ["25 01:00", "25 03:00"]);
         check("Europe/Oslo", "2026-10-25T01:30:00Z", ["25 03:00", "25 02:00"], ["25 01:00", "25 03:00"]);
         // The hour from two to three is left out.
-        check("Europe/Oslo", "2027-03-28T00:30:00Z", ["28 02:00", "28 01:00"], ["28 01:00", "28 02:00"]);
+        check("Europe/Oslo", "2027-03-28T00:30:00Z", ["28 03:00", "28 01:00"], ["28 01:00", "28 03:00"]);
+        // Half an hour is left out, from two on.
+        check(
+            "Australia/Lord_Howe",
+            "2026-10-03T15:40:00Z",
+            ["04 03:00", "04 01:00"],
+            ["04 01:00", "04 03:00"],
+        );
     }
 
     #[test]

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit, tz::TimeZone};
+use jiff::{
+    RoundMode, SignedDuration, Timestamp, TimestampRound, ToSpan, Unit,
+    civil::DateTime,
+    tz::{AmbiguousOffset, TimeZone},
+};
 use latchd::{
     agent::{
         self,
@@ -83,7 +87,8 @@ pub(crate) struct Card {
     pub(crate) doors: Vec<String>,
     pub(crate) stay: String,
     pub(crate) starts_at: Timestamp,
-    /// How long it is good for; none is for ever. A minute of its own is added, by which the card is known.
+    /// How long it is good for; none is for ever. A minute of its own is added, by which the card is known; an hour where the
+    /// system has no minutes.
     pub(crate) span: Option<SignedDuration>,
     /// Not begun later than so many seconds from now.
     pub(crate) expires_in: u32,
@@ -261,7 +266,10 @@ impl House {
     /// Orders a card. Its number is the plastic's on which it is to be written.
     pub(crate) async fn order(&mut self, card: Card) -> usize {
         let number = self.jobs.len();
-        let own = SignedDuration::from_mins(number as i64);
+        let own = match self.systems[card.system].make.has_hours_only() {
+            true => SignedDuration::from_hours(number as i64),
+            false => SignedDuration::from_mins(number as i64),
+        };
         let ends_at = card.span.map(|span| card.starts_at + span + own);
         let id = JobId(Uuid::from_u128(1 + number as u128));
         let order = Order::CardEncode(CardEncode {
@@ -464,10 +472,31 @@ impl House {
     }
 
     /// A job's end as the systems print it.
-    fn printed(&self, job: &Job) -> Option<jiff::civil::DateTime> {
-        let zone = TimeZone::get(self.layout.zone).unwrap();
+    fn printed(&self, job: &Job) -> Option<DateTime> {
+        let (zone, ends_at) = (TimeZone::get(self.layout.zone).unwrap(), job.ends_at?);
+        if self.systems[job.card.system].make.has_hours_only() {
+            // The first that the clocks show, and only from then on.
+            let begun = zone.to_datetime(ends_at).date().at(0, 0, 0, 0);
+            let hours = (0..48).map(|hours| begun + hours.hours());
+            let is_so = |hour: &DateTime| {
+                let meant = zone.to_ambiguous_zoned(*hour);
+                !matches!(meant.offset(), AmbiguousOffset::Gap { .. })
+                    && ends_at <= meant.earlier().unwrap().timestamp()
+            };
+            return hours.into_iter().find(is_so);
+        }
         let round = TimestampRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
-        Some(zone.to_datetime(job.ends_at?.round(round).unwrap()))
+        Some(zone.to_datetime(ends_at.round(round).unwrap()))
+    }
+}
+
+/// Nothing of a house goes on once its story is told.
+impl Drop for House {
+    fn drop(&mut self) {
+        if let Some(life) = &self.agent.life {
+            life.process.kill();
+        }
+        self.devices.kill();
     }
 }
 

@@ -74,6 +74,11 @@ macro_rules! behaves {
             }
 
             #[test]
+            fn an_encoder_that_is_away_holds_up_no_other() {
+                play(trouble::an_encoder_away(start));
+            }
+
+            #[test]
             fn a_system_that_is_away_gets_its_cards_when_it_is_back() {
                 play(trouble::away(start));
             }
@@ -123,6 +128,9 @@ macro_rules! behaves {
 
 behaves!(kaba_messenger);
 behaves!(salto_is);
+behaves!(salto_hours);
+behaves!(onity);
+behaves!(amadeus_st40);
 behaves!(visionline);
 behaves!(visionline_web);
 

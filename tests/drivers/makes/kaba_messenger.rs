@@ -106,10 +106,6 @@ impl Make for Server {
         4000
     }
 
-    fn cut_every(&self) -> usize {
-        17
-    }
-
     fn fault(&self, fault: Fault) -> String {
         match fault {
             Fault::Busy => "fault error EncoderMsg EncoderBusy".into(),

@@ -17,13 +17,18 @@ use serde_json::Value;
 
 pub(crate) mod kaba_messenger;
 pub(crate) mod salto_is;
+
+/// As SALTO SPACE, with whole hours.
+pub(crate) use salto_is::hours as salto_hours;
+pub(crate) use salto_is::{amadeus_st40, onity};
+
 pub(crate) mod visionline;
 pub(crate) mod visionline_web;
 
 /// A make of access system, by its simulator.
 ///
 /// Every simulator knows the words `place CARD [KIND] on ENCODER`, `remove ENCODER`, `use CARD at DOOR`,
-/// `foreign-card-made ROOM`, `set card-wait MILLIS`, `fault clear` and `clock set TIME`.
+/// `unplug encoder ENCODER`, `replug encoder ENCODER`, `foreign-card-made ROOM`, `set card-wait MILLIS`, `fault clear` and `clock set TIME`.
 pub(crate) trait Make {
     /// Serves the agent until dropped.
     fn serve(&self, listener: Box<dyn Listener>) -> BoxFuture<'static, ()>;
@@ -54,10 +59,9 @@ pub(crate) trait Make {
         400
     }
 
-    /// The distance of the bytes at which its line is cut here: one, but where thousands of bytes make one command. Then every
-    /// other byte is cut in a test of that driver alone.
-    fn cut_every(&self) -> usize {
-        1
+    /// Whether its cards carry whole hours, without minutes.
+    fn has_hours_only(&self) -> bool {
+        false
     }
 
     /// The simulator's words for a fault.

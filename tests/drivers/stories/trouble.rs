@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use latchd::model::{Code, JobState};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     house::{CARD_WAIT, Card, House, code, word},
-    makes::{Fault, Layout, StartMake},
+    makes::{Fault, StartMake},
     simulated::side::{End, MOST_STEPS},
     wire::Faults,
 };
@@ -27,6 +26,24 @@ pub(crate) async fn busy(make: StartMake) {
     let (_, outcome) = house.make(house.card("101", "ada")).await;
     assert_eq!(word(&outcome), "succeeded");
     assert_eq!(house.judge().await.not_done, 1);
+}
+
+pub(crate) async fn an_encoder_away(make: StartMake) {
+    let mut house = House::open(&[make]).await;
+    house.systems[0].say("unplug encoder 1").await;
+    let away = house.order(house.card("101", "ada")).await;
+    let there = Card { encoder: "2".into(), ..house.card("102", "grace") };
+    let there = house.order(there).await;
+    for card in [away, there] {
+        house.lay(card).await;
+    }
+    assert_eq!(word(&house.end(away).await), "failed encoder_offline");
+    assert_eq!(word(&house.end(there).await), "succeeded");
+    house.take_away(away).await;
+    house.systems[0].say("replug encoder 1").await;
+    let (_, outcome) = house.make(house.card("101", "ada")).await;
+    assert_eq!(word(&outcome), "succeeded");
+    house.judge().await;
 }
 
 pub(crate) async fn away(make: StartMake) {
@@ -56,8 +73,7 @@ pub(crate) async fn slow(make: StartMake) {
 /// The bytes both ways are counted; whichever of them is the last one to pass, nobody is told what is not so.
 pub(crate) async fn cut_at_every_byte(make: StartMake) {
     let (mut before, mut doubts, mut ends) = (0, 0, 0);
-    let every = make(&Layout::default(), Timestamp::UNIX_EPOCH).cut_every();
-    for bytes in (0..).step_by(every) {
+    for bytes in 0.. {
         let mut house = House::open(&[make]).await;
         house.systems[0].wire.set(Faults { cut_after: Some(bytes), ..Faults::default() });
         let (number, outcome) = house.make(house.card("101", "ada")).await;

@@ -17,6 +17,7 @@ remove ENCODER                      take away what lies there
 use CARD at DOOR                    hold a card to a lock (taking it from an encoder first)
 ledger                              stays, cards, which of them open each door now, encoders, commands
 foreign-card-made ROOM              the hotel's own desk program makes a card, overriding the stay
+unplug encoder ENCODER | replug encoder ENCODER       the server reaches it no more, or again
 wire [since N]                      what went over the wire, with passwords and names in it
 wait orders N | wait card-wait ENCODER | wait count KIND N      each at most ten seconds
 clock show | clock set TIME | clock advance SPAN      TIME: 2026-11-22T15:00 (local) or with Z; SPAN: 2h 30m
@@ -45,6 +46,11 @@ impl Simulator {
             "place" => self.place(text),
             "remove" => Ok(json!({ "removed": self.change(|state, _| state.world.remove(text))? })),
             "use" => self.hold(text),
+            "unplug" | "replug" => {
+                let encoder = text.strip_prefix("encoder ").ok_or("usage: unplug encoder ENCODER")?.trim();
+                self.change(|state, _| state.world.set_away(encoder, verb == "unplug"))?;
+                Ok(json!({}))
+            }
             "ledger" => Ok(self.ledger()),
             "foreign-card-made" => {
                 let local = self.local_now();

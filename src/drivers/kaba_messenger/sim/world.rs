@@ -163,6 +163,8 @@ struct Room {
 pub(super) struct Encoder {
     card: Option<String>,
     pub busy: bool,
+    /// The server does not reach it.
+    is_away: bool,
 }
 
 /// A main reason and a detail.
@@ -210,6 +212,7 @@ impl World {
     ) -> Result<(), Denial> {
         match self.encoders.get(encoder) {
             None => return by_encoder("EncoderNotOnlineOrNotExist"),
+            Some(encoder) if encoder.is_away => return by_encoder("EncoderNotOnlineOrNotExist"),
             Some(encoder) if encoder.busy => return by_encoder("EncoderBusy"),
             Some(_) => {}
         }
@@ -361,6 +364,13 @@ impl World {
         for encoder in self.encoders.values_mut() {
             encoder.card.take_if(|lying| lying == card);
         }
+    }
+
+    /// Takes an encoder off the network, or puts it back.
+    pub(super) fn set_away(&mut self, encoder: &str, is_away: bool) -> Result<(), String> {
+        let it = self.encoders.get_mut(encoder).ok_or_else(|| format!("there is no encoder {encoder:?}"))?;
+        it.is_away = is_away;
+        Ok(())
     }
 
     /// Takes what lies on an encoder.

@@ -32,6 +32,7 @@ wait card-wait ENCODER | wait idle ENCODER | wait conversations N
 clock show | clock set TIME | clock advance SPAN      TIME: 2026-11-22T15:00 (local) or with Z; SPAN: 2h 30m
 set card-wait MILLIS | set closing-separator on|off | set check true|0d
 unplug [serial|tcp] | replug [serial|tcp]
+unplug encoder ENCODER | replug encoder ENCODER       the lock server reaches it no more, or again
 fault silent-enq|silent-ack|silent-answer|busy [TIMES]   without TIMES until cleared
 fault nak|bad-lrc|close-after-ack|write-then-silent|demo-fail [TIMES]   without TIMES once
 fault error CODE [TIMES [TEXT]] | fault late-answer MILLIS | fault close-after-bytes N
@@ -106,6 +107,11 @@ impl Simulator {
             "wait" => self.wait(text).await,
             "clock" => self.clock(text),
             "set" => self.set(words),
+            "unplug" | "replug" if words.first() == Some(&"encoder") => {
+                let encoder = text["encoder".len()..].trim();
+                self.change(|state, _| state.world.set_away(encoder, *verb == "unplug"))?;
+                Ok(json!({}))
+            }
             "unplug" => self.unplug(line_of(words)?).await,
             "replug" => self.replug(line_of(words)?).await,
             "fault" => {

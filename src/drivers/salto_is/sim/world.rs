@@ -63,6 +63,8 @@ pub(super) struct Encoder {
     pub is_ejected: bool,
     /// The rooms being encoded right now; none when idle.
     pub busy: Option<BTreeSet<String>>,
+    /// The server does not reach it.
+    pub is_away: bool,
 }
 
 /// A card made by the server or by the hotel's own desk program.
@@ -134,6 +136,7 @@ impl World {
     pub(super) fn idle(&self, encoder: &str) -> Result<(), Denial> {
         match self.encoders.get(encoder) {
             None => Err(denied("NC", "encoder does not answer")),
+            Some(encoder) if encoder.is_away => Err(denied("NC", "encoder does not answer")),
             Some(encoder) if encoder.busy.is_some() => Err(denied("OV", "encoder still busy")),
             Some(_) => Ok(()),
         }
@@ -144,6 +147,13 @@ impl World {
         if let Some(encoder) = self.encoders.get_mut(encoder) {
             encoder.busy = rooms.map(|rooms| rooms.iter().cloned().collect());
         }
+    }
+
+    /// Takes an encoder off the network, or puts it back.
+    pub(super) fn set_away(&mut self, encoder: &str, is_away: bool) -> Result<(), HandError> {
+        let it = self.encoders.get_mut(encoder).ok_or_else(|| missing("encoder", encoder))?;
+        it.is_away = is_away;
+        Ok(())
     }
 
     pub(super) fn is_busy(&self, encoder: &str) -> bool {

@@ -189,6 +189,8 @@ struct Room {
 pub(super) struct Encoder {
     card: Option<String>,
     pub busy: bool,
+    /// The server does not reach it.
+    is_away: bool,
 }
 
 /// A result code, and a text that goes with it.
@@ -220,6 +222,7 @@ impl World {
     pub(super) fn idle(&self, encoder: &str) -> Result<(), Denial> {
         match self.encoders.get(encoder) {
             None => Err(Denial(7, "undefined device".into())),
+            Some(encoder) if encoder.is_away => Err(Denial(3, "no connection to device".into())),
             Some(encoder) if encoder.busy => Err(Denial(4, "device is processing".into())),
             Some(_) => Ok(()),
         }
@@ -434,6 +437,13 @@ impl World {
         for encoder in self.encoders.values_mut() {
             encoder.card.take_if(|lying| lying == card);
         }
+    }
+
+    /// Takes an encoder off the network, or puts it back.
+    pub(super) fn set_away(&mut self, encoder: &str, is_away: bool) -> Result<(), String> {
+        let it = self.encoders.get_mut(encoder).ok_or_else(|| format!("there is no encoder {encoder:?}"))?;
+        it.is_away = is_away;
+        Ok(())
     }
 
     /// Takes what lies on an encoder.
