@@ -155,6 +155,32 @@ fn a_driver_is_told_what_a_slot_may_hold_for_as_long_as_that_may_be_there() {
 }
 
 #[test]
+fn a_driver_is_told_that_what_a_slot_held_was_forgotten_until_it_was_emptied_or_filled() {
+    let mut site = Site::new();
+    let is_forgotten = |claimed: &Claimed| claimed.slot.as_ref().unwrap().is_forgotten;
+    assert!(!is_forgotten(&site.send(0, job(1, pin("a", 1, "1111")))));
+    finish(&mut site, 1, id(1), done());
+    site.commit(|queue| queue.restored(at(2))).unwrap();
+    let made_later = |number, order| latchd::model::Job { created_at: at(10), ..job(number, order) };
+    // The memory that is left knows this slot, and not the other two.
+    assert!(!is_forgotten(&site.send(11, made_later(2, remove("a")))));
+    finish(&mut site, 12, id(2), done());
+    for (number, order) in [(3, remove("b")), (4, pin("c", 1, "3333"))] {
+        let first = site.send(13, made_later(number, order));
+        assert!(is_forgotten(&first) && pins(&first).is_empty());
+        finish(&mut site, 14, id(number), Outcome::failed(Code::Rejected, "no"));
+    }
+    for (number, order) in [(5, remove("b")), (6, pin("c", 2, "3333"))] {
+        assert!(is_forgotten(&site.send(15, made_later(number, order))));
+        finish(&mut site, 16, id(number), done());
+    }
+    for (number, order) in [(7, remove("b")), (8, remove("c"))] {
+        assert!(!is_forgotten(&site.send(17, made_later(number, order))));
+        finish(&mut site, 18, id(number), done());
+    }
+}
+
+#[test]
 fn slots_of_a_device_that_numbers_its_places_have_each_its_own() {
     let mut site = Site::new();
     let place = |claimed: &Claimed| claimed.slot.as_ref().unwrap().place.unwrap();

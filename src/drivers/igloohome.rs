@@ -302,7 +302,12 @@ mod tests {
     }
 
     fn holds(pin: &str, until: Option<Timestamp>) -> SlotNow {
-        SlotNow { place: None, may_hold: vec![SlotContent::Pin(Private::new(pin))], until }
+        SlotNow {
+            place: None,
+            may_hold: vec![SlotContent::Pin(Private::new(pin))],
+            until,
+            is_forgotten: false,
+        }
     }
 
     fn done(gate: &Igloohome, order: Order, slot: SlotNow) -> Result<Success, Refusal> {

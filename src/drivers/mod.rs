@@ -17,10 +17,13 @@ pub mod uhppote;
 pub mod visionline;
 pub mod xml;
 
+mod came;
 mod local;
 mod password;
 mod rests;
 mod wall;
+
+pub use came::Came;
 
 use std::time::Duration;
 
@@ -235,6 +238,24 @@ pub struct Work {
     pub to_see: Option<StayCards>,
     /// Of an order about a slot: what is known of that.
     pub slot: Option<SlotNow>,
+}
+
+impl Work {
+    /// Why a slot cannot be emptied at a device that knows an entry by its content or by its place alone: both were forgotten
+    /// when the memory here was set back.
+    fn forgotten(&self) -> Option<Refusal> {
+        let Order::SlotRemove { device, .. } = &self.order else { return None };
+        let is_so = self.slot.as_ref().is_some_and(|slot| slot.is_forgotten && slot.may_hold.is_empty());
+        is_so.then(|| {
+            Refusal::new(
+                Code::MemoryRestored,
+                format!(
+                    "what this slot of {device} held was forgotten when the memory here was set back: look at the \
+                     device's own list, and take out by hand what should not be there"
+                ),
+            )
+        })
+    }
 }
 
 /// What came of it.

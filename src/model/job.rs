@@ -166,6 +166,8 @@ pub struct SlotNow {
     pub may_hold: Vec<SlotContent>,
     /// When the last of that opens no more; absent where nothing is there, or something has no end.
     pub until: Option<Timestamp>,
+    /// Something else may be in it, of which nothing is known: the memory here was set back, and knew nothing of the slot.
+    pub is_forgotten: bool,
 }
 
 impl SlotNow {

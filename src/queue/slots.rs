@@ -55,6 +55,9 @@ pub(super) struct Slot {
     /// Which of the device's numbered places it has, where the device numbers them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     place: Option<u32>,
+    /// Nothing is known of what came into it before the memory was set back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_forgotten: bool,
 }
 
 /// What came of taking a slot for a job.
@@ -252,7 +255,10 @@ impl Slot {
             _ => Holds::Nothing,
         };
         self.holds = match settled {
-            Settled::Done { .. } => after,
+            Settled::Done { .. } => {
+                self.is_forgotten = false;
+                after
+            }
             Settled::NotDone | Settled::NoStay => before.settled(job, false),
             Settled::Unclear => {
                 let before = if before.depth() < DOUBTS { before } else { before.folded() };
@@ -499,7 +505,12 @@ impl Queue {
     }
 
     fn slot_now(&self, slot: &Slot) -> Result<SlotNow, StoreError> {
-        let mut known = SlotNow { place: slot.place, may_hold: Vec::new(), until: slot.last_end() };
+        let mut known = SlotNow {
+            place: slot.place,
+            may_hold: Vec::new(),
+            until: slot.last_end(),
+            is_forgotten: slot.is_forgotten,
+        };
         for job in slot.put_by() {
             let content = match slot.contents.get(&job) {
                 Some(content) => Some(content.clone()),
@@ -724,7 +735,10 @@ impl Queue {
         device: &DeviceName,
         key: &str,
     ) -> Result<Slot, StoreError> {
-        Ok(self.slot(index)?.unwrap_or_else(|| Slot {
+        if let Some(slot) = self.slot(index)? {
+            return Ok(slot);
+        }
+        Ok(Slot {
             system: job.system.clone(),
             device: device.clone(),
             key: key.to_owned(),
@@ -735,7 +749,8 @@ impl Queue {
             changed_at: now,
             contents: BTreeMap::new(),
             place: None,
-        }))
+            is_forgotten: self.set_back()?.at.is_some(),
+        })
     }
 
     fn put_slot(&mut self, index: &[u8; 32], slot: &Slot) -> Result<(), StoreError> {

@@ -25,6 +25,7 @@ mod offline;
 mod peers;
 mod people;
 mod radio;
+mod radio_batch;
 mod radio_clocks;
 mod radio_crowd;
 mod radio_doors;

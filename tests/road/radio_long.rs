@@ -39,6 +39,7 @@ fn a_connection_that_hangs_is_called_off_in_the_end_and_makes_no_other_lock_coun
     let shown = house.reaches(&hung, "succeeded");
     assert!(20 <= seconds(&shown), "{shown}");
     assert!(house.opens("ttlock-1", "471108"));
+    until("no link is held", || (house.sim("connected")["answer"] == "").then_some(()));
     assert_eq!(house.count("Device1.Connect ttlock-1"), 2);
     assert_eq!(house.count("Device1.Disconnect ttlock-1"), 2, "what hung, and what was done");
 }

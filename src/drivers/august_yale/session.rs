@@ -9,11 +9,14 @@
 //! Read       show …
 //! Move       bolt · unlock or lock                                  asked once; silence from here on is a doubt
 //! Log        pop …
-//! end        part
+//! end        part                                                   unless it stays, done, for the next task
 //! ```
 //! `bolt` goes first although nothing depends on it: a lock that is not there then shows before a command can be in
 //! doubt. What cannot be asked again without harm never is; a slot is asked again once, since a value that is lost takes
 //! the next one with it.
+//!
+//! What the refusal of a change says last is what its slot holds. A refusal with [`Code::Auth`] before anything has left
+//! says that the lock did not take the key: a fault of the radio looks the same, so it counts only when it happens again.
 
 use std::{
     collections::VecDeque,
@@ -31,6 +34,7 @@ use super::{
     message::{Access, Activity, Answer, Ask, Bolt, Command, Held, ResultCode, Slot, unix},
     task::{Before, Change, Task},
 };
+pub use crate::drivers::Came;
 use crate::{
     model::{Code, Refusal},
     transport::ble::gatt::{Heard, Talk, Want, WriteKind},
@@ -81,20 +85,6 @@ pub enum Note {
     Happened(Activity),
 }
 
-/// How a conversation ended. What the refusal of a change says last is what its slot holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Came {
-    /// Done, and of a change: the lock's table shows it.
-    Done,
-    /// No byte of what changes anything left; a proof or a reading was not come to its end. With [`Code::Auth`] the lock
-    /// did not take the key: a fault of the radio looks the same, so it counts only when it happens again.
-    NothingSent(Refusal),
-    /// Not done, and the lock said so; of a proof: it was not done. A slot may have been emptied for what did not come.
-    NotDone(Refusal),
-    /// It left, and what came of it was not seen to the end; of a proof: the lock's table does not tell.
-    Doubt(Refusal),
-}
-
 /// One conversation.
 pub struct Conversation {
     task: Task,
@@ -114,17 +104,42 @@ pub struct Conversation {
     slot_is: SlotIs,
     /// Things that happened, as far as the lock has told.
     popped: u32,
+    /// The session is not ended behind a task that was done.
+    stays: bool,
+    /// The lock takes no command before this.
+    rests_until: Option<Instant>,
 }
 
 enum At {
+    /// Takes up a task, or leaves, in a session that stands.
+    Follow,
+    Leave,
     Listen(uuid::Uuid),
     Listening(uuid::Uuid),
     Greet(SecureOp),
-    Greeted { with: SecureOp, until: Instant },
-    Ask { command: Command, again: bool, from: Instant },
-    Asked { command: Command, again: bool, received: bool, until: Instant },
-    Part { came: Came, from: Instant },
-    Parted { came: Came, until: Instant },
+    Greeted {
+        with: SecureOp,
+        until: Instant,
+    },
+    Ask {
+        command: Command,
+        again: bool,
+        from: Instant,
+    },
+    Asked {
+        command: Command,
+        again: bool,
+        received: bool,
+        until: Instant,
+    },
+    Part {
+        came: Came,
+        from: Instant,
+    },
+    Parted {
+        came: Came,
+        until: Instant,
+    },
     Over(Came),
 }
 
@@ -163,7 +178,42 @@ impl Conversation {
             silent: false,
             slot_is: SlotIs::AsBefore,
             popped: 0,
+            stays: false,
+            rests_until: None,
         }
+    }
+
+    /// The same, which leaves the session with the lock as it is once the task is done: for [`Self::follow`], or
+    /// [`Self::part`].
+    #[must_use]
+    pub fn staying(mut self) -> Self {
+        self.stays = true;
+        self
+    }
+
+    /// Whether the task is done and the session with the lock stands.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.stays && self.chains.is_some() && matches!(self.state, At::Over(Came::Done))
+    }
+
+    /// Takes up another task in a session that [stands](Self::stands); `now` is the time when it is begun.
+    pub fn follow(&mut self, task: Task, now: Timestamp) {
+        self.plan = task.plan().into();
+        self.task = task;
+        self.manners.now = now;
+        self.begun = None;
+        self.told = false;
+        self.left = false;
+        self.silent = false;
+        self.slot_is = SlotIs::AsBefore;
+        self.popped = 0;
+        self.state = At::Follow;
+    }
+
+    /// Ends a session that [stands](Self::stands), in order.
+    pub fn part(&mut self) {
+        self.state = At::Leave;
     }
 
     fn write_secure(&self, op: SecureOp) -> Want<Came, Note> {
@@ -222,6 +272,10 @@ impl Conversation {
     /// Ends in order, where there is a session to end.
     fn end(&mut self, now: Instant, came: Came) {
         self.state = match &self.chains {
+            Some(_) if self.stays && came == Came::Done => {
+                self.rests_until = Some(now + PAUSE);
+                At::Over(came)
+            }
             Some(_) => At::Part { came, from: now + PAUSE },
             None => At::Over(came),
         };
@@ -489,15 +543,23 @@ impl Conversation {
                 self.end(now, came);
             }
             At::Parted { came, .. } => self.state = At::Over(came.clone()),
-            At::Listen(_) | At::Greet(_) | At::Ask { .. } | At::Part { .. } | At::Over(_) => {}
+            At::Follow
+            | At::Leave
+            | At::Listen(_)
+            | At::Greet(_)
+            | At::Ask { .. }
+            | At::Part { .. }
+            | At::Over(_) => {}
         }
     }
 
     fn closed(&mut self) {
         let came = match &self.state {
             At::Over(_) => return,
+            At::Leave => Came::Done,
             At::Part { came, .. } | At::Parted { came, .. } => came.clone(),
-            At::Listen(_)
+            At::Follow
+            | At::Listen(_)
             | At::Listening(_)
             | At::Greet(_)
             | At::Greeted { .. }
@@ -520,11 +582,17 @@ impl Talk for Conversation {
             return Want::Note(note);
         }
         match self.state {
+            At::Follow => self.go_on(now, self.rests_until.unwrap_or(now)),
+            At::Leave => {
+                self.state = At::Part { came: Came::Done, from: self.rests_until.unwrap_or(now) };
+            }
             At::Listening(SECURE_NOTIFY) => self.state = At::Greet(SecureOp::Exchange),
             At::Listening(_) => self.go_on(now, now),
             _ => {}
         }
         match &self.state {
+            // Begun or left above.
+            At::Follow | At::Leave => Want::Wait { until: now },
             At::Listen(from) | At::Listening(from) => {
                 let from = *from;
                 self.state = At::Listening(from);

@@ -10,11 +10,8 @@ use std::{
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use tokio::sync::watch;
 
-use super::{
-    BleLocks,
-    make::{Came, Task},
-};
-use crate::model::DeviceName;
+use super::{BleLocks, make::Task};
+use crate::{drivers::Came, model::DeviceName};
 
 /// A lock that could not be told is tried again so long after.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);

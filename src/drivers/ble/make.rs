@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::BleMake,
     drivers::{
-        Battery,
+        Battery, Came,
         august_yale::{
             self,
             message::{Access, Activity, Bolt},
@@ -32,6 +32,7 @@ use crate::{
 const AT_ONCE: u32 = 16;
 
 /// What to do at a lock.
+#[derive(Clone)]
 pub(super) enum Task {
     Look,
     Put(SlotPut, SlotNow),
@@ -42,17 +43,29 @@ pub(super) enum Task {
     Watch { from: u16 },
 }
 
-/// How a conversation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Came {
-    /// Done, and the lock's table shows it; of a proof: it was done.
-    Done,
-    /// Nothing that changes the lock left.
-    NothingSent(Refusal),
-    /// Not done, and that is certain.
-    NotDone(Refusal),
-    /// It may have been done.
-    Doubt(Refusal),
+impl Task {
+    /// Whether others of its kind may follow soon.
+    fn comes_with_others(&self) -> bool {
+        matches!(self, Self::Put(..) | Self::Remove(_))
+    }
+}
+
+/// How a conversation may go on over the same link.
+pub(super) enum GoesOn {
+    /// With another one.
+    Anew,
+    /// In the same session.
+    August(Box<august_yale::session::Conversation>),
+}
+
+impl GoesOn {
+    /// Ends what goes on no more.
+    pub(super) async fn part(self, link: &mut Link) {
+        if let Self::August(mut talk) = self {
+            talk.part();
+            run(link, &mut *talk, |_| {}).await;
+        }
+    }
 }
 
 /// What came of a conversation.
@@ -62,11 +75,13 @@ pub(super) struct Held {
     pub(super) did: Option<Did>,
     /// The lock's battery, where it told of it.
     pub(super) battery: Option<Battery>,
+    /// How to go on over the same link, where more may come soon.
+    pub(super) goes_on: Option<GoesOn>,
 }
 
 impl Held {
     pub(super) fn came(came: Came) -> Self {
-        Self { came, did: None, battery: None }
+        Self { came, did: None, battery: None, goes_on: None }
     }
 }
 
@@ -231,10 +246,11 @@ impl Make {
         }
     }
 
-    /// Holds a conversation about a task.
+    /// Holds a conversation about a task, or goes on with the one before over the same link.
     pub(super) async fn converse(
         &self,
         link: &mut Link,
+        before: GoesOn,
         task: Task,
         keys: LockKeys,
         manners: Manners<'_>,
@@ -242,10 +258,11 @@ impl Make {
     ) -> Held {
         match (self, keys) {
             (Self::TtLock { features }, LockKeys::TtLock(keys)) => {
+                link.forget();
                 talk_to_ttlock(link, task, keys, manners, features, leaves).await
             }
             (Self::AugustYale, LockKeys::August(keys)) => {
-                talk_to_august(link, task, keys, manners, leaves).await
+                talk_to_august(link, before, task, keys, manners, leaves).await
             }
             _ => Held::came(Came::NothingSent(unsupported("the keys are those of another make"))),
         }
@@ -297,10 +314,11 @@ async fn talk_to_ttlock(
     features: &Mutex<Option<u128>>,
     leaves: impl Fn(),
 ) -> Held {
-    use ttlock::session::{Came as TtCame, Conversation, Manners as TtManners, Note, Task as TtTask};
+    use ttlock::session::{Conversation, Manners as TtManners, Note, Task as TtTask};
     let asked = |put: &SlotPut| {
         Ok::<_, Refusal>((content(&put.content)?, span(put.window, manners.config, &manners.zone)?))
     };
+    let comes_with_others = task.comes_with_others();
     let task = match task {
         Task::Look => Ok(TtTask::Look),
         Task::Put(put, slot) => {
@@ -335,13 +353,9 @@ async fn talk_to_ttlock(
         Note::Forgotten => did = Some(Did { events: Vec::new(), next: 0, more: false, forgotten: true }),
         Note::WaitsForCard | Note::Enrolled(_) | Note::Introduced { .. } => {}
     };
-    let came = match run(link, &mut talk, note).await {
-        TtCame::Done => Came::Done,
-        TtCame::NothingSent(refusal) => Came::NothingSent(refusal),
-        TtCame::NotDone(refusal) => Came::NotDone(refusal),
-        TtCame::Doubt(refusal) => Came::Doubt(refusal),
-    };
-    Held { came, did, battery }
+    let came = run(link, &mut talk, note).await;
+    let goes_on = (comes_with_others && came == Came::Done).then_some(GoesOn::Anew);
+    Held { came, did, battery, goes_on }
 }
 
 // August and Yale.
@@ -389,13 +403,14 @@ fn place(slot: &SlotNow, config: &BleLockConfig) -> Judged<august_yale::message:
 
 async fn talk_to_august(
     link: &mut Link,
+    before: GoesOn,
     task: Task,
     key: AugustKeys,
     manners: Manners<'_>,
     leaves: impl Fn(),
 ) -> Held {
     use august_yale::{
-        session::{Came as AugustCame, Conversation, Manners as AugustManners, Note},
+        session::{Conversation, Manners as AugustManners, Note},
         task::{Before, Motion, Task as AugustTask},
     };
     let put = |put: &SlotPut, slot: &SlotNow| {
@@ -406,16 +421,17 @@ async fn talk_to_august(
     let remove = |slot: &SlotNow| Ok::<_, Refusal>(Change::Remove { slot: place(slot, manners.config)? });
     // What a slot shows is its PIN alone: that the same one is there proves nothing of its window, if it may have been
     // there before.
-    let before = |put: &SlotPut, slot: &SlotNow| match slot.may_hold.contains(&put.content) {
+    let held_before = |put: &SlotPut, slot: &SlotNow| match slot.may_hold.contains(&put.content) {
         true => Before::Unknown,
         false => Before::Otherwise,
     };
+    let comes_with_others = task.comes_with_others();
     let task = match task {
         Task::Look => Ok(AugustTask::Look { battery: false }),
         Task::Put(order, slot) => put(&order, &slot).map(AugustTask::Change),
         Task::Remove(slot) => remove(&slot).map(AugustTask::Change),
         Task::ProvePut(order, slot) => {
-            put(&order, &slot).map(|change| AugustTask::Prove(change, before(&order, &slot)))
+            put(&order, &slot).map(|change| AugustTask::Prove(change, held_before(&order, &slot)))
         }
         Task::ProveRemove(slot) => remove(&slot).map(|change| AugustTask::Prove(change, Before::Otherwise)),
         Task::Unlock => Ok(AugustTask::Move(Motion::Unlock)),
@@ -428,7 +444,16 @@ async fn talk_to_august(
     let nonces = august_yale::codec::Key::new(manners.nonces);
     let is_log = matches!(task, AugustTask::Log { .. });
     let (mut happened, mut battery) = (Vec::new(), None);
-    let mut talk = Conversation::new(task, AugustManners { key, nonces, now: manners.now });
+    let mut talk = match before {
+        GoesOn::August(mut talk) => {
+            talk.follow(task, manners.now);
+            talk
+        }
+        GoesOn::Anew => {
+            let talk = Conversation::new(task, AugustManners { key, nonces, now: manners.now });
+            Box::new(if comes_with_others { talk.staying() } else { talk })
+        }
+    };
     let note = |note| match note {
         Note::Leaves => leaves(),
         Note::Battery { millivolts } => battery = Some(Battery::Millivolts(millivolts)),
@@ -436,12 +461,7 @@ async fn talk_to_august(
         Note::Happened(activity) => happened.push(activity),
         Note::Slot { .. } => {}
     };
-    let came = match run(link, &mut talk, note).await {
-        AugustCame::Done => Came::Done,
-        AugustCame::NothingSent(refusal) => Came::NothingSent(refusal),
-        AugustCame::NotDone(refusal) => Came::NotDone(refusal),
-        AugustCame::Doubt(refusal) => Came::Doubt(refusal),
-    };
+    let came = run(link, &mut *talk, note).await;
     // What was told is out of the lock's memory, however the conversation ended.
     let did = (is_log && (came == Came::Done || !happened.is_empty())).then(|| Did {
         more: came == Came::Done && u32::try_from(happened.len()).is_ok_and(|count| AT_ONCE <= count),
@@ -449,5 +469,6 @@ async fn talk_to_august(
         next: 0,
         forgotten: false,
     });
-    Held { came, did, battery }
+    let goes_on = talk.stands().then_some(GoesOn::August(talk));
+    Held { came, did, battery, goes_on }
 }

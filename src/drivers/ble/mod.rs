@@ -1,7 +1,7 @@
 //! Locks that are spoken to by Bluetooth Low Energy: what the makes share.
 //!
-//! Each lock is a lane of its own, `system/lock`; `inventory.refresh` has the lane `system`. A connection is made for each
-//! job and closed behind it, so that a lock's one link is free for a guest's telephone. Nothing is done that was not read
+//! Each lock is a lane of its own, `system/lock`; `inventory.refresh` has the lane `system`. A connection is made for a
+//! job, kept half a second for others that come with it, and closed, so that a lock's one link is free for a guest's telephone. Nothing is done that was not read
 //! back: a code counts as set when the lock's own table shows it.
 //!
 //! What a lock holds is known by its content (TTLock) or by a numbered place (August, Yale). Both are kept by the queue and
@@ -9,6 +9,7 @@
 
 mod clocks;
 mod keys;
+mod links;
 mod make;
 mod pairing;
 mod signs;
@@ -27,12 +28,15 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
-use tokio::sync::{Mutex, watch};
+use tokio::{sync::watch, time::Instant};
 
-use self::make::{Came, Did, Held, Task};
+use self::{
+    links::{Links, Standing, Turn},
+    make::{Did, GoesOn, Held, LockKeys, Task},
+};
 use crate::{
     config::{BleConfig, BleLockConfig, BleMake},
-    drivers::{Driver, Line, Observed, Performed, ProgressSink, Proof, Signs, Trouble, Work},
+    drivers::{Came, Driver, Line, Observed, Performed, ProgressSink, Proof, Signs, Trouble, Work},
     model::{
         Admission, Capabilities, Code, Device, DeviceName, DoorEvent, LaneName, Order, Outcome, PinRules,
         ProofLevel, Refusal, SlotContent, SlotNow, SlotPut, Success, SystemInventory, SystemKind, SystemName,
@@ -69,8 +73,7 @@ struct Lock {
     time_zone: TimeZone,
     make: make::Make,
     signs: signs::Log,
-    /// A lock has one link.
-    turn: Mutex<()>,
+    links: Links,
 }
 
 impl BleLocks {
@@ -103,7 +106,7 @@ impl BleLocks {
                 time_zone: zone,
                 make,
                 signs: signs::Log::default(),
-                turn: Mutex::new(()),
+                links: Links::default(),
             })
         };
         let mut locks = BTreeMap::new();
@@ -219,6 +222,9 @@ impl BleLocks {
         };
         let written = matches!(work.order, Order::SlotPut(_) | Order::SlotRemove { .. });
         let success = Success { written: written.then_some(Written::Proven), ..Success::default() };
+        if let Some(refusal) = work.forgotten() {
+            return Performed::Ended(Outcome::Failed(refusal));
+        }
         let Some(task) = Self::task(work, false) else {
             return Performed::Ended(Outcome::Succeeded(success));
         };
@@ -237,6 +243,9 @@ impl BleLocks {
             return Proof::None;
         };
         let done = || Proof::Done(Success { written: Some(Written::Proven), ..Success::default() });
+        if work.forgotten().is_some() {
+            return Proof::None;
+        }
         let Some(task) = Self::task(work, true) else {
             return done();
         };
@@ -282,38 +291,32 @@ impl BleLocks {
         };
         let stopped = pin!(stopped);
         let conversation = async {
-            let _turn = lock.turn.lock().await;
-            let began = tokio::time::Instant::now();
+            let leaves = || left.store(true, Ordering::Relaxed);
+            let mut turn = lock.links.turn().await;
             let keys = match self.ring.read(self.make, &self.system, &lock.config) {
                 Ok(keys) => keys,
                 Err(error) => {
                     return Held::came(Came::NothingSent(Refusal::new(Code::Auth, error.to_string())));
                 }
             };
-            let wanted = Wanted { whom: lock.whom.clone(), service: lock.make.service() };
-            let mut link = match self.radio.connect(wanted, self.listen).await {
-                Ok(link) => link,
-                Err(why) => {
-                    lock.signs.missed(&why);
-                    return Held::came(Came::NothingSent(unreachable(name, &why)));
+            if let Some(standing) = turn.take() {
+                let (held, standing) =
+                    self.converse(name, lock, standing, keys.clone(), task.clone(), leaves).await;
+                match held.came {
+                    // The link was gone, or the session in it.
+                    Came::NothingSent(_) => left.store(false, Ordering::Relaxed),
+                    _ => {
+                        self.keep(turn, standing);
+                        return held;
+                    }
                 }
+            }
+            let standing = match self.connect(name, lock).await {
+                Ok(standing) => standing,
+                Err(refusal) => return Held::came(Came::NothingSent(refusal)),
             };
-            lock.signs.reached(self.clock.now(), link.signal(), began.elapsed());
-            let reached = tokio::time::Instant::now();
-            let manners = make::Manners {
-                answer_timeout: self.answer_timeout,
-                now: self.clock.now(),
-                zone: lock.time_zone.clone(),
-                nonces: self.random.bytes(),
-                config: &lock.config,
-            };
-            let leaves = || left.store(true, Ordering::Relaxed);
-            let held = lock.make.converse(&mut link, task, keys, manners, leaves).await;
-            lock.signs.held(&held.came, held.battery, reached.elapsed());
-            tracing::debug!(
-                system = %self.system, lock = %name, millis = began.elapsed().as_millis(), came = ?held.came,
-                "a conversation ended"
-            );
+            let (held, standing) = self.converse(name, lock, standing, keys, task, leaves).await;
+            self.keep(turn, standing);
             held
         };
         tokio::select! {
@@ -321,6 +324,51 @@ impl BleLocks {
             () = stopped => Held::came(Came::NothingSent(stopping())),
             held = conversation => held,
         }
+    }
+
+    fn keep(&self, turn: Turn, standing: Option<Standing>) {
+        if let Some(standing) = standing {
+            turn.keep(standing, self.stopping.subscribe());
+        }
+    }
+
+    async fn connect(&self, name: &DeviceName, lock: &Lock) -> Result<Standing, Refusal> {
+        let began = Instant::now();
+        let wanted = Wanted { whom: lock.whom.clone(), service: lock.make.service() };
+        let link = self.radio.connect(wanted, self.listen).await.map_err(|why| {
+            lock.signs.missed(&why);
+            unreachable(name, &why)
+        })?;
+        lock.signs.reached(self.clock.now(), link.signal(), began.elapsed());
+        Ok(Standing { link, goes_on: GoesOn::Anew, since: Instant::now() })
+    }
+
+    /// Holds one conversation over a link that stands. Gives the link back where more may come over it.
+    async fn converse(
+        &self,
+        name: &DeviceName,
+        lock: &Lock,
+        standing: Standing,
+        keys: LockKeys,
+        task: Task,
+        leaves: impl Fn(),
+    ) -> (Held, Option<Standing>) {
+        let Standing { mut link, goes_on, since } = standing;
+        let manners = make::Manners {
+            answer_timeout: self.answer_timeout,
+            now: self.clock.now(),
+            zone: lock.time_zone.clone(),
+            nonces: self.random.bytes(),
+            config: &lock.config,
+        };
+        let mut held = lock.make.converse(&mut link, goes_on, task, keys, manners, leaves).await;
+        lock.signs.held(&held.came, held.battery, since.elapsed());
+        tracing::debug!(
+            system = %self.system, lock = %name, millis = since.elapsed().as_millis(), came = ?held.came,
+            "a conversation ended"
+        );
+        let standing = held.goes_on.take().map(|goes_on| Standing { link, goes_on, since });
+        (held, standing)
     }
 
     /// What happened at a lock since a mark.

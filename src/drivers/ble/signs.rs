@@ -4,9 +4,8 @@ use std::{sync::Mutex, sync::PoisonError, time::Duration};
 
 use jiff::Timestamp;
 
-use super::make::Came;
 use crate::{
-    drivers::{Battery, Misses, Signs},
+    drivers::{Battery, Came, Misses, Signs},
     model::DeviceName,
     transport::ble::Unreachable,
 };

@@ -27,6 +27,7 @@ use super::{
     codec::{Decoded, Header, Key, decode, encode},
     message::{Answer, CardNumber, No, Numbers, Record, Request, Span},
 };
+pub use crate::drivers::Came;
 use crate::{
     model::{Code, Private, Refusal},
     transport::ble::gatt::{Heard, Talk, Want, WriteKind},
@@ -192,19 +193,6 @@ pub enum Note {
     },
     /// The place from which to watch is none that the lock knows any more.
     Forgotten,
-}
-
-/// How a conversation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Came {
-    /// Done, and the lock's table shows it; of a proof: it was done.
-    Done,
-    /// Nothing of what changes the lock left, or the lock said that it takes nothing now.
-    NothingSent(Refusal),
-    /// Not done, and the lock said so; of a proof: it was not done.
-    NotDone(Refusal),
-    /// It may have been done.
-    Doubt(Refusal),
 }
 
 /// One conversation.

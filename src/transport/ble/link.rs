@@ -30,6 +30,8 @@ pub struct Link {
     asks: mpsc::Sender<Ask>,
     values: mpsc::Receiver<(Uuid, Vec<u8>)>,
     signal: Option<i16>,
+    /// What is notified already.
+    subscribed: Vec<Uuid>,
 }
 
 impl Link {
@@ -38,13 +40,27 @@ impl Link {
         values: mpsc::Receiver<(Uuid, Vec<u8>)>,
         signal: Option<i16>,
     ) -> Self {
-        Self { asks, values, signal }
+        Self { asks, values, signal, subscribed: Vec::new() }
     }
 
     /// How strong the peripheral's signal was when it was last heard, in dBm, where the adapter told.
     #[must_use]
     pub fn signal(&self) -> Option<i16> {
         self.signal
+    }
+
+    /// Forgets what was notified and nobody has taken: the next conversation does not follow from it.
+    pub fn forget(&mut self) {
+        while self.values.try_recv().is_ok() {}
+    }
+
+    /// Has a characteristic's values notified, once for the whole of the link.
+    async fn subscribe(&mut self, to: Uuid) -> Result<(), Broken> {
+        if !self.subscribed.contains(&to) {
+            self.ask(|answer| Ask::Subscribe { to, answer }).await?;
+            self.subscribed.push(to);
+        }
+        Ok(())
     }
 
     async fn ask(&self, ask: impl FnOnce(oneshot::Sender<Result<(), Broken>>) -> Ask) -> Result<(), Broken> {
@@ -59,7 +75,7 @@ pub async fn run<T: Talk>(link: &mut Link, talk: &mut T, mut note: impl FnMut(T:
     let now = || Instant::now().into_std();
     loop {
         let result = match talk.poll(now()) {
-            Want::Subscribe(to) => link.ask(|answer| Ask::Subscribe { to, answer }).await,
+            Want::Subscribe(to) => link.subscribe(to).await,
             Want::Write { to, value, kind } => {
                 tracing::trace!(target: "wire", out_bytes = value.len());
                 link.ask(|answer| Ask::Write { to, value, kind, answer }).await

@@ -29,18 +29,21 @@ struct Script {
     chain: cbc::Encryptor<Aes128>,
 }
 
+fn manners() -> Manners {
+    Manners {
+        key: OfflineKey { key: Key::from_hex("438b544da1ffd82510a973d5ff9853bb").unwrap(), slot: 3 },
+        nonces: Key::from_hex("0102030405060708a1a2a3a4a5a6a7a8").unwrap(),
+        now: "2026-12-01T15:00:00Z".parse().unwrap(),
+    }
+}
+
 impl Script {
     fn new(task: Task) -> Self {
-        let manners = Manners {
-            key: OfflineKey { key: Key::from_hex("438b544da1ffd82510a973d5ff9853bb").unwrap(), slot: 3 },
-            nonces: Key::from_hex("0102030405060708a1a2a3a4a5a6a7a8").unwrap(),
-            now: "2026-12-01T15:00:00Z".parse().unwrap(),
-        };
-        Self {
-            talk: Conversation::new(task, manners),
-            now: Instant::now(),
-            chain: cbc::Encryptor::new(&SESSION.into(), &[0; 16].into()),
-        }
+        Self::of(Conversation::new(task, manners()))
+    }
+
+    fn of(talk: Conversation) -> Self {
+        Self { talk, now: Instant::now(), chain: cbc::Encryptor::new(&SESSION.into(), &[0; 16].into()) }
     }
 
     /// The next thing wanted that is no note, and the notes before it.
@@ -457,4 +460,36 @@ fn a_clock_that_the_lock_cannot_keep_sends_nothing() {
     script.parts();
     let came = script.came();
     assert_eq!((refusal(&came).0, refusal(&came).1.code), ("nothing sent", Code::BadDates));
+}
+
+#[test]
+fn one_session_may_do_one_task_after_another_and_ends_with_the_last() {
+    let mut script = Script::of(Conversation::new(put(), manners()).staying());
+    script.puts_until(7);
+    assert_eq!(script.came(), Came::Done);
+    assert!(script.talk.stands());
+    script.talk.follow(Task::Look { battery: false }, "2026-12-01T15:00:30Z".parse().unwrap());
+    assert!(!script.talk.stands());
+    // The lock gets its rest between two tasks as between two commands; the chain goes on, so the same command is other
+    // bytes than at first.
+    script.waits(PAUSE);
+    let (_, Want::Write { to: COMMAND_WRITE, value, .. }) = script.wanted() else { panic!("it should look") };
+    assert_ne!(hex(&value), PUT[0].0);
+    script.is_told(PUT[0].2);
+    assert_eq!(script.came(), Came::Done);
+    script.talk.part();
+    script.parts();
+    assert_eq!(script.came(), Came::Done);
+}
+
+#[test]
+fn a_session_that_is_lost_between_two_tasks_has_sent_nothing_of_the_second() {
+    let mut script = Script::of(Conversation::new(put(), manners()).staying());
+    script.puts_until(7);
+    assert_eq!(script.came(), Came::Done);
+    script.talk.follow(remove(), "2026-12-01T15:00:30Z".parse().unwrap());
+    script.talk.handle(script.now, Heard::Closed);
+    let came = script.came();
+    assert_eq!(refusal(&came).0, "nothing sent");
+    assert!(!script.talk.stands());
 }
