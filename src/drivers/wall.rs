@@ -132,7 +132,7 @@ mod tests {
                     match rounding {
                         HourRounding::Inside => assert!(at <= opens && ends <= at, "{at}: {opens} to {ends}"),
                         HourRounding::Outside => {
-                            assert!(opens <= at && at <= ends, "{at}: {opens} to {ends}")
+                            assert!(opens <= at && at <= ends, "{at}: {opens} to {ends}");
                         }
                     }
                 }
