@@ -4,6 +4,7 @@
 //! ```text
 //! lock DEVICE COMMAND …       what the device itself understands
 //! fault DEVICE OPERATION KIND connect, disconnect, read, write, notify or value; in a queue, one for each time
+//! faults DEVICE               how many are still to come
 //! resolve DEVICE whole | never | late MS | drop MS
 //! drop DEVICE                 the link goes
 //! range DEVICE on | off       whether it can be heard

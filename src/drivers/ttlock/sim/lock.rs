@@ -626,6 +626,7 @@ impl TtLock {
                 self.faults.clear();
                 Ok(String::new())
             }
+            ["fault", "show"] => Ok(format!("{} to come", self.faults.len())),
             ["fault", kind] => self.add_fault(kind, 1),
             ["fault", kind, n] => {
                 let n = u32::try_from(number(n)?).map_err(|error| error.to_string())?;

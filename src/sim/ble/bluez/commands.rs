@@ -48,6 +48,10 @@ impl Daemon {
                 self.devices[at].faults.entry(operation).or_default().push_back(fault);
                 done
             }
+            ["faults", label] => {
+                let queued = self.devices[at(label)?].faults.values().flatten();
+                Ok(queued.filter(|fault| !matches!(fault, Fault::Pass)).count().to_string())
+            }
             ["resolve", label, how @ ..] => {
                 let at = at(label)?;
                 self.devices[at].resolution = match how {
