@@ -13,6 +13,7 @@
 
 pub mod codec;
 pub mod events;
+pub mod plan;
 pub mod reply;
 pub mod request;
 pub mod session;

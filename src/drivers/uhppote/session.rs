@@ -9,6 +9,8 @@
 //! put profiles  (SET-PROFILE  PROFILE) …                  the last of a chain first: none ever leads nowhere
 //! listen        LISTENER  (SET-LISTENER  LISTENER)
 //! list          COUNT  (CARD-AT …)
+//! see           COUNT  CARD
+//! profiles      PROFILE …
 //! events        NEWEST  OLDEST  (EVENT …)
 //! ```
 //! Each write is one request. It has to leave by a UDP port of its own, or a TCP connection of its own: answers carry no
@@ -67,6 +69,8 @@ pub struct Conversation {
     count: u32,
     cards: Vec<Card>,
     numbers: BTreeSet<CardNumber>,
+    /// Profiles that were read.
+    profiles: Vec<TimeProfile>,
     log: Log,
 }
 
@@ -110,6 +114,7 @@ impl Conversation {
             count: 0,
             cards: Vec::new(),
             numbers: BTreeSet::new(),
+            profiles: Vec::new(),
             log: Log::default(),
             task: task.clone(),
         };
@@ -126,7 +131,8 @@ impl Conversation {
                 it.put_profile();
             }
             Task::Listen(_) => it.ask(Request::GetListener),
-            Task::List => it.ask(Request::CountCards),
+            Task::List | Task::See(_) => it.ask(Request::CountCards),
+            Task::Profiles(range) => it.see_defined(*range.start()),
             Task::Events { .. } => it.ask(Request::GetEvent(u32::MAX)),
         }
         it
@@ -260,6 +266,9 @@ impl Conversation {
             }
             (Request::CountCards, Answer::Cards(count)) => {
                 self.count = count;
+                if let Task::See(card) = self.task {
+                    return self.ask(Request::GetCard(card));
+                }
                 if count == 0 { self.listed() } else { self.ask(Request::GetCardByIndex(1)) }
             }
             (Request::GetCardByIndex(index), Answer::Card(held)) => self.card_listed(index, held),
@@ -297,12 +306,28 @@ impl Conversation {
         self.ask(Request::PutCard(card));
     }
 
+    /// Reads the next of a range of profiles.
+    fn see_defined(&mut self, id: u8) {
+        match &self.task {
+            Task::Profiles(range) if range.contains(&id) => self.ask(Request::GetTimeProfile(id)),
+            _ => {
+                let profiles = std::mem::take(&mut self.profiles);
+                self.notes.push_back(Note::Profiles(profiles));
+                self.end(Came::Done);
+            }
+        }
+    }
+
     fn profile_seen(&mut self, asked: u8, shown: Option<TimeProfile>) {
         if shown.as_ref().is_some_and(|shown| shown.id != asked) {
             // A late answer about another one.
             return;
         }
         match &self.task {
+            Task::Profiles(_) => {
+                self.profiles.extend(shown);
+                self.see_defined(asked.saturating_add(1));
+            }
             Task::PutCard(card) => {
                 let card = card.clone();
                 let Some(shown) = shown else {
@@ -347,6 +372,10 @@ impl Conversation {
             }
             Task::DeleteCard(_) if matches!(held, Held::Nothing | Held::Deleted) => self.end(Came::Done),
             Task::DeleteCard(_) => self.not_shown(Request::DeleteCard(asked), "that the card is gone"),
+            Task::See(_) => {
+                self.notes.push_back(Note::Sees { count: self.count, held });
+                self.end(Came::Done);
+            }
             _ => {}
         }
     }

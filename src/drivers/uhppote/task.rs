@@ -1,14 +1,15 @@
 //! What a conversation with a board is for, and what it tells.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use jiff::{SignedDuration, civil::DateTime};
 
+pub use crate::drivers::Came;
+
 use super::{
     events::Mark,
-    values::{Card, CardNumber, Event, Listener, Status, TimeProfile},
+    values::{Card, CardNumber, Event, Held, Listener, Status, TimeProfile},
 };
-use crate::model::Refusal;
 
 /// What to do at a board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,10 @@ pub enum Task {
     Listen(Listener),
     /// Read every card.
     List,
+    /// See how many cards there are, and what it holds of one.
+    See(CardNumber),
+    /// Read these time profiles.
+    Profiles(RangeInclusive<u8>),
     /// Read what happened behind a mark; without one, all that it remembers.
     Events {
         /// The mark.
@@ -80,6 +85,15 @@ pub enum Note {
         /// Whether they are as many as it says it has.
         is_whole: bool,
     },
+    /// A card that was asked for.
+    Sees {
+        /// How many cards it says it has.
+        count: u32,
+        /// What it holds of that one.
+        held: Held,
+    },
+    /// The time profiles that were asked for, of those that are defined.
+    Profiles(Vec<TimeProfile>),
     /// What happened.
     Happened {
         /// Oldest first, without gaps but the lost ones.
@@ -91,17 +105,4 @@ pub enum Note {
         /// Whether there is more.
         more: bool,
     },
-}
-
-/// How a conversation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Came {
-    /// Done, and the board shows it.
-    Done,
-    /// No byte of a command left.
-    NothingSent(Refusal),
-    /// The board said no, or shows that it was not done.
-    NotDone(Refusal),
-    /// It may have been done.
-    Doubt(Refusal),
 }
