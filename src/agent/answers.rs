@@ -629,6 +629,7 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
             (locks.make.kind(), format!("{} locks by {adapter}", locks.locks.len()), 0)
         }
         DriverConfig::Igloohome(locks) => (SystemKind::Igloohome, format!("{} locks", locks.locks.len()), 0),
+        DriverConfig::Uhppote(it) => (SystemKind::Uhppote, format!("{} boards", it.boards.len()), 0),
         DriverConfig::SimLock(locks) => match locks.locks.as_slice() {
             [lock] => (SystemKind::SimLock, lock.address.clone(), 0),
             locks => (SystemKind::SimLock, format!("{} locks", locks.len()), 0),

@@ -424,7 +424,7 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
             let target = Target::Tcp { host: url.host.clone(), port: url.port };
             found.push(reach(&subject, Ok(target), tools).await);
         }
-        DriverConfig::Ble(_) | DriverConfig::Igloohome(_) => {}
+        DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::Uhppote(_) => {}
         DriverConfig::SimLock(locks) => {
             let look = |lock: &LockConfig| {
                 let (name, address) = (format!("lock {}/{}", system.name, lock.name), lock.address.clone());

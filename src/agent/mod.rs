@@ -45,6 +45,7 @@ use crate::{
         kaba_messenger::KabaMessenger,
         salto_is::SaltoIs,
         sim_lock::SimLock,
+        uhppote::Uhppote,
         visionline::Visionline,
     },
     link,
@@ -243,7 +244,10 @@ pub fn mistakes(config: &AgentConfig) -> Vec<String> {
             DriverConfig::Visionline(visionline) => Visionline::mistakes(visionline),
             DriverConfig::KabaMessenger(messenger) => KabaMessenger::mistakes(messenger),
             // All of it is judged where it is read.
-            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::SimLock(_) => Vec::new(),
+            DriverConfig::Ble(_)
+            | DriverConfig::Igloohome(_)
+            | DriverConfig::Uhppote(_)
+            | DriverConfig::SimLock(_) => Vec::new(),
         };
         let name = system.name.clone();
         mistakes.into_iter().map(move |mistake| format!("system {name}: {mistake}"))
@@ -370,6 +374,7 @@ fn start(
             BleLocks::start(locks, radios.radio(locks), radios.0.clone(), name, zone, clock, random)
         }
         DriverConfig::Igloohome(locks) => Arc::new(Igloohome::start(locks, name, zone, clock)),
+        DriverConfig::Uhppote(boards) => Uhppote::start(boards, name, zone, clock),
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }
 }

@@ -96,6 +96,7 @@ fn kind(system: &SystemConfig) -> SystemKind {
         DriverConfig::KabaMessenger(_) => SystemKind::KabaMessenger,
         DriverConfig::Ble(ref locks) => locks.make.kind(),
         DriverConfig::Igloohome(_) => SystemKind::Igloohome,
+        DriverConfig::Uhppote(_) => SystemKind::Uhppote,
         DriverConfig::SimLock(_) => SystemKind::SimLock,
     }
 }
@@ -108,6 +109,7 @@ fn knows(system: &SystemConfig, encoder: &EncoderName) -> anyhow::Result<()> {
         DriverConfig::KabaMessenger(_)
         | DriverConfig::Ble(_)
         | DriverConfig::Igloohome(_)
+        | DriverConfig::Uhppote(_)
         | DriverConfig::SimLock(_) => {
             bail!("{} reads no cards: leave --encoder out", system.name)
         }

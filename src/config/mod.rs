@@ -25,10 +25,11 @@ pub use import::{Change, ImportError, Imported, Kind as ImportKind, Row as Impor
 pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
-    AfterDeletedCard, BleConfig, BleLockConfig, BleMake, COMMUNITY, Checkout, CheckoutOf, CommonConfig,
-    Dialect, DoorConfig, DriverConfig, EncoderConfig, HourRounding, IgloohomeConfig, IgloohomeLock,
-    KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig, NumberedConfig, PassLevelConfig,
-    SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig, VisionlineConfig, VisionlineWebConfig,
+    AfterDeletedCard, BleConfig, BleLockConfig, BleMake, BoardConfig, BoardDoor, COMMUNITY, CardNumbers,
+    Checkout, CheckoutOf, CommonConfig, Dialect, DoorConfig, DriverConfig, EncoderConfig, HourRounding,
+    IgloohomeConfig, IgloohomeLock, KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig,
+    NumberedConfig, PassLevelConfig, SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig,
+    UhppoteConfig, VisionlineConfig, VisionlineWebConfig,
 };
 
 impl AgentConfig {

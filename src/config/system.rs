@@ -4,6 +4,7 @@ mod ble;
 mod dialect;
 mod igloohome;
 mod kaba_messenger;
+mod uhppote;
 
 use std::{collections::BTreeSet, fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
@@ -13,6 +14,7 @@ pub use igloohome::{IgloohomeConfig, IgloohomeLock};
 pub use kaba_messenger::{
     COMMUNITY, CheckoutOf, KabaMessengerConfig, KabaProduct, PassLevelConfig, TerminalConfig,
 };
+pub use uhppote::{BoardConfig, BoardDoor, CardNumbers, UhppoteConfig};
 
 use super::{
     HttpConfig,
@@ -74,6 +76,8 @@ pub enum DriverConfig {
     Ble(BleConfig),
     /// `igloohome`: locks whose codes their maker's cloud computes.
     Igloohome(IgloohomeConfig),
+    /// `uhppote`: UHPPOTE door controllers.
+    Uhppote(UhppoteConfig),
     /// `sim_lock`: the keypad locks of `latchd sim lock`.
     SimLock(SimLockConfig),
 }
@@ -99,17 +103,19 @@ enum Make {
     KabaMessenger,
     Ble(BleMake),
     Igloohome,
+    Uhppote,
     SimLock,
 }
 
 impl Make {
-    const NAMES: [(&str, Self); 7] = [
+    const NAMES: [(&str, Self); 8] = [
         ("salto_is", Self::SaltoIs),
         ("visionline", Self::Visionline),
         ("kaba_messenger", Self::KabaMessenger),
         ("ttlock", Self::Ble(BleMake::TtLock)),
         ("august_yale", Self::Ble(BleMake::AugustYale)),
         ("igloohome", Self::Igloohome),
+        ("uhppote", Self::Uhppote),
         ("sim_lock", Self::SimLock),
     ];
 }
@@ -150,6 +156,10 @@ impl SystemConfig {
                     locks.locks.iter().map(|lock| lock.address.to_ascii_uppercase()).collect(),
                     "each lock has its own address and belongs to one system",
                 ),
+                DriverConfig::Uhppote(it) => (
+                    it.boards.iter().map(|board| format!("board {}", board.serial)).collect(),
+                    "a board belongs to one system; list all its doors there",
+                ),
                 // They are reached by nothing.
                 DriverConfig::Igloohome(_) => (BTreeSet::new(), ""),
                 DriverConfig::SimLock(locks) => (
@@ -179,7 +189,7 @@ impl SystemConfig {
                 Some(name)
             });
         let driver = section
-            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\", \"igloohome\" or \"sim_lock\"")
+            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\", \"igloohome\", \"uhppote\" or \"sim_lock\"")
             .and_then(|setting| {
                 if let Some((problem, help)) = impossible(setting.text()?) {
                     setting.wrong(problem, help);
@@ -190,9 +200,10 @@ impl SystemConfig {
             });
         // Where the kind is misspelt, what stands there tells best which mistakes to show.
         let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
-        if let Some(Make::SimLock | Make::Igloohome | Make::Ble(_)) = driver {
+        if let Some(Make::SimLock | Make::Igloohome | Make::Uhppote | Make::Ble(_)) = driver {
             let driver = match driver {
                 Some(Make::Igloohome) => IgloohomeConfig::read(section).map(DriverConfig::Igloohome),
+                Some(Make::Uhppote) => UhppoteConfig::read(section).map(DriverConfig::Uhppote),
                 Some(Make::Ble(make)) => BleConfig::read(section, make).map(DriverConfig::Ble),
                 _ => SimLockConfig::read(section).map(DriverConfig::SimLock),
             };
@@ -244,7 +255,7 @@ impl SystemConfig {
                 messenger.map(DriverConfig::KabaMessenger)
             }
             // Where the kind is misspelt, most settings are those of any card system.
-            Some(Make::SaltoIs | Make::Ble(_) | Make::Igloohome | Make::SimLock) | None => {
+            Some(Make::SaltoIs | Make::Ble(_) | Make::Igloohome | Make::Uhppote | Make::SimLock) | None => {
                 SaltoIsConfig::read(section).map(DriverConfig::SaltoIs)
             }
         };
@@ -264,7 +275,10 @@ impl SystemConfig {
             DriverConfig::SaltoIs(salto) => (&salto.rooms, salto.common.iter().map(|it| &it.name).collect()),
             DriverConfig::Visionline(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
             DriverConfig::KabaMessenger(it) => (&it.rooms, it.common.iter().map(|it| &it.name).collect()),
-            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::SimLock(_) => (&[], Vec::new()),
+            DriverConfig::Ble(_)
+            | DriverConfig::Igloohome(_)
+            | DriverConfig::Uhppote(_)
+            | DriverConfig::SimLock(_) => (&[], Vec::new()),
         };
         rooms.iter().map(|room| &room.name).chain(common)
     }
@@ -278,6 +292,7 @@ impl SystemConfig {
             }
             DriverConfig::Ble(locks) => locks.locks.len(),
             DriverConfig::Igloohome(locks) => locks.locks.len(),
+            DriverConfig::Uhppote(it) => it.door_count(),
             DriverConfig::SimLock(locks) => locks.locks.len(),
         }
     }

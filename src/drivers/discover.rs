@@ -29,6 +29,7 @@ pub async fn discover(system: &SystemConfig, tools: &Tools) -> Option<Result<Dis
         | DriverConfig::KabaMessenger(_)
         | DriverConfig::Ble(_)
         | DriverConfig::Igloohome(_)
+        | DriverConfig::Uhppote(_)
         | DriverConfig::SimLock(_) => None,
     }
 }

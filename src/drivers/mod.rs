@@ -193,6 +193,7 @@ pub fn declared() -> Vec<Declared> {
         of(SystemKind::TtLock, None, ble::BleLocks::capabilities()),
         of(SystemKind::AugustYale, None, ble::BleLocks::capabilities()),
         of(SystemKind::Igloohome, None, igloohome::Igloohome::capabilities()),
+        of(SystemKind::Uhppote, None, uhppote::Uhppote::capabilities()),
         of(SystemKind::SimLock, None, sim_lock::SimLock::capabilities()),
     ]
 }

@@ -160,7 +160,10 @@ pub async fn probe(system: &SystemConfig, tools: &Tools, card: Option<&CardToRea
         DriverConfig::KabaMessenger(config) => {
             Some(kaba_messenger::probe::probe(config, system.name.clone(), tools).await)
         }
-        DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::SimLock(_) => None,
+        DriverConfig::Ble(_)
+        | DriverConfig::Igloohome(_)
+        | DriverConfig::Uhppote(_)
+        | DriverConfig::SimLock(_) => None,
     }
 }
 

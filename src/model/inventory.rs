@@ -59,6 +59,8 @@ pub enum SystemKind {
     AugustYale,
     /// igloohome locks, whose codes their maker's cloud computes; since version 2 of the language.
     Igloohome,
+    /// UHPPOTE door controllers; since version 2 of the language.
+    Uhppote,
     /// A make of a newer peer; since version 2 of the language.
     #[serde(other)]
     Other,
@@ -76,6 +78,7 @@ impl SystemKind {
             Self::TtLock => "ttlock",
             Self::AugustYale => "august_yale",
             Self::Igloohome => "igloohome",
+            Self::Uhppote => "uhppote",
             Self::Other => "other",
         }
     }
@@ -90,6 +93,7 @@ impl SystemKind {
             | Self::TtLock
             | Self::AugustYale
             | Self::Igloohome
+            | Self::Uhppote
             | Self::Other => false,
         }
     }

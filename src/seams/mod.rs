@@ -12,7 +12,7 @@ mod tasks;
 mod trusted;
 
 pub use clock::Clock;
-pub use net::{BoxFuture, Listener, MemoryNet, Net, ResolveError, Stream, SystemNet};
+pub use net::{BoxFuture, Datagrams, Listener, MemoryNet, Net, ResolveError, Stream, SystemNet};
 pub use random::Random;
 pub use storage::{Files, Storage};
 pub use tasks::{Process, spawn, task};

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     io,
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV4},
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::mpsc,
 };
 
@@ -63,6 +63,33 @@ pub trait Net: Send + Sync {
     /// # Errors
     /// When the address is taken or not ours.
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+
+    /// A socket for datagrams at an address of IPv4, which may send to everybody; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours; [`io::ErrorKind::Unsupported`] where there are no datagrams.
+    fn datagrams(&self, address: SocketAddrV4) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
+        let _ = address;
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+}
+
+/// A socket for datagrams.
+pub trait Datagrams: Send + Sync {
+    /// Where it is.
+    fn address(&self) -> SocketAddr;
+
+    /// Sends one.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    fn send<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<()>>;
+
+    /// Receives the next one; what does not fit is cut off. How long it is, and where it comes from.
+    ///
+    /// # Errors
+    /// Those of the operating system, one of an earlier datagram among them; the socket stays usable.
+    fn receive<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>>;
 }
 
 /// Why a name has no addresses.
@@ -146,6 +173,28 @@ impl Net for SystemNet {
 
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move { Ok(Box::new(TcpListener::bind(address).await?) as Box<dyn Listener>) })
+    }
+
+    fn datagrams(&self, address: SocketAddrV4) -> BoxFuture<'_, io::Result<Box<dyn Datagrams>>> {
+        Box::pin(async move {
+            let socket = UdpSocket::bind(address).await?;
+            socket.set_broadcast(true)?;
+            Ok(Box::new(socket) as Box<dyn Datagrams>)
+        })
+    }
+}
+
+impl Datagrams for UdpSocket {
+    fn address(&self) -> SocketAddr {
+        self.local_addr().expect("a bound socket has an address")
+    }
+
+    fn send<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move { self.send_to(bytes, to).await.map(drop) })
+    }
+
+    fn receive<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
+        Box::pin(self.recv_from(buffer))
     }
 }
 
@@ -265,6 +314,18 @@ mod tests {
     async fn both_networks_carry_bytes() {
         echo_over(&SystemNet).await;
         echo_over(&MemoryNet::default()).await;
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_there_and_back() {
+        let at = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
+        let (here, there) = (SystemNet.datagrams(at).await.unwrap(), SystemNet.datagrams(at).await.unwrap());
+        here.send(b"knock", there.address()).await.unwrap();
+        let mut heard = [0; 8];
+        assert_eq!(there.receive(&mut heard).await.unwrap(), (5, here.address()));
+        assert_eq!(&heard[..5], b"knock");
+        let refused = MemoryNet::default().datagrams(at).await.err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
     }
 
     #[tokio::test]

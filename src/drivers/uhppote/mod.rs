@@ -12,7 +12,11 @@
 //! afterwards. To open a door is done as often as it is asked: asked once, and silence after that is a doubt.
 
 pub mod codec;
+mod driver;
 pub mod events;
+mod keeper;
+mod line;
+mod number;
 pub mod plan;
 pub mod reply;
 pub mod request;
@@ -20,3 +24,5 @@ pub mod session;
 pub mod sim;
 mod task;
 pub mod values;
+
+pub use driver::Uhppote;

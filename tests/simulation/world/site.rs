@@ -85,7 +85,9 @@ pub(super) fn drivers(
                     KabaMessenger::start_over(net, messenger, name, TimeZone::UTC, past, clock, random);
                 mutant::spoil_driver(mutant, Arc::new(driver))
             }
-            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) => unreachable!("no simulated site has either"),
+            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::Uhppote(_) => {
+                unreachable!("no simulated site has either")
+            }
             DriverConfig::SimLock(locks) => {
                 let driver = SimLock::start_over(net, locks, name, TimeZone::UTC, clock);
                 mutant::spoil_driver(mutant, Arc::new(driver))
