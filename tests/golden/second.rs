@@ -100,6 +100,7 @@ fn inventories() -> Vec<Frame> {
         SystemKind::TtLock,
         SystemKind::AugustYale,
         SystemKind::Igloohome,
+        SystemKind::Uhppote,
     ]
     .map(of_kind)
     .into()

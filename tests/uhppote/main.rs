@@ -5,6 +5,7 @@
 
 mod codec;
 mod door;
+mod driver;
 mod judge;
 mod log;
 mod pump;
