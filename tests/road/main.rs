@@ -6,6 +6,7 @@
 
 mod alone;
 mod bad_input;
+mod boards;
 mod checkout;
 mod desk;
 mod devices;
