@@ -16,7 +16,7 @@ fn with_board(protocol: &str) -> (Site, Process, BlockingClient) {
     let mut command = latchd();
     command.args(["sim", "uhppote", "--dir"]).arg(&folder);
     let process = Process::start(site.folder.path(), "boards", &mut command);
-    let control = until("the board is up", || BlockingClient::connect(&folder.join("uhppote.ctl")).ok());
+    let control = until("the board is up", || BlockingClient::connect(folder.join("uhppote.ctl")).ok());
     let told: Value = until("the board says where it is", || {
         serde_json::from_str(&std::fs::read_to_string(&process.stdout).ok()?).ok()
     });
