@@ -79,7 +79,8 @@ fn a_lock_out_of_range_stops_nobody_else_and_gets_its_code_when_it_is_back() {
         conditions.find(|condition| condition["subject"] == "doors/102").cloned()
     });
     assert_eq!(condition["code"], "lane_resting", "{condition}");
-    assert_eq!(house.shown(&late)["job"]["state"], "waiting", "nothing has left");
+    // A try that reached nobody puts it back; the look may fall into the next one.
+    house.reaches(&late, "waiting");
     house.sim("range ttlock-2 on");
     house.reaches(&late, "succeeded");
     assert!(house.opens("ttlock-2", "222222"));
