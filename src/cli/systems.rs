@@ -129,20 +129,7 @@ mod tests {
         assert_eq!(row("side by side"), ["-", "yes", "-", "yes", "-", "-", "-", "-", "-", "-", "-", "-"]);
         assert_eq!(
             row("PINs in slots"),
-            [
-                "-",
-                "-",
-                "-",
-                "-",
-                "-",
-                "-",
-                "-",
-                "simulator",
-                "simulator",
-                "simulator",
-                "simulator",
-                "simulator"
-            ]
+            ["-", "-", "-", "-", "-", "-", "-", "simulator", "simulator", "simulator", "vector", "simulator"]
         );
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
     }
