@@ -206,7 +206,10 @@ impl Site {
             DriverConfig::KabaMessenger(it) => {
                 Arc::new(KabaMessenger::start_over(net, it, name, zone, Past::Answered, clock, random))
             }
-            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::Uhppote(_) | DriverConfig::SimLock(_) => {
+            DriverConfig::Ble(_)
+            | DriverConfig::Igloohome(_)
+            | DriverConfig::Uhppote(_)
+            | DriverConfig::SimLock(_) => {
                 anyhow::bail!("keypad locks make no cards")
             }
         };
