@@ -455,6 +455,7 @@ impl Core {
                 }
             }
             Happening::LinesChanged => self.lines_changed(state),
+            Happening::Stir(system) => state.doors.stir(&system, Instant::now()),
             Happening::RoomChangedElsewhere => self.ask_changed_rooms(state),
             Happening::StoreFailed { why } => {
                 let message = format!("the queue cannot be written ({why}): free space or mend the disk");

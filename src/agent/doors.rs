@@ -43,6 +43,13 @@ impl Doors {
         }
     }
 
+    /// Something happened at devices of a system: they are read at once, or again once they have been read.
+    pub(super) fn stir(&mut self, system: &SystemName, now: Instant) {
+        if let Some(next) = self.next.get_mut(system) {
+            *next = now.min(*next);
+        }
+    }
+
     /// When to come back; `can_hand_on` says that a cloud is there that can read what happened.
     pub(super) fn due_at(&self, can_hand_on: bool) -> Option<Instant> {
         let read_at = self.next.values().min().filter(|_| !self.reading);

@@ -93,6 +93,8 @@ pub enum Happening {
     },
     /// A line opened or went down, or a lane changed.
     LinesChanged,
+    /// Something happened at devices of a system, which told so by themselves.
+    Stir(SystemName),
     /// A lock system said that a room has no stay although one of ours holds it.
     RoomChangedElsewhere,
     /// The store refused work: somebody must look at the disk.
@@ -109,8 +111,8 @@ pub struct Dispatch {
     drivers: BTreeMap<SystemName, Arc<dyn Driver>>,
     lanes: Lanes,
     lines: BTreeMap<SystemName, Line>,
-    tell_line: mpsc::UnboundedSender<(SystemName, u64, Line)>,
-    line_changes: mpsc::UnboundedReceiver<(SystemName, u64, Line)>,
+    tell_line: mpsc::UnboundedSender<(SystemName, u64, Heard)>,
+    line_changes: mpsc::UnboundedReceiver<(SystemName, u64, Heard)>,
     /// Which driver of a system speaks for its line: a replaced one may still be heard.
     line_of: BTreeMap<SystemName, u64>,
     drivers_started: u64,
@@ -135,6 +137,15 @@ pub struct Dispatch {
     /// What people said meanwhile.
     words: Vec<Word>,
     stopping: bool,
+}
+
+/// What was heard of a system.
+#[derive(Debug)]
+enum Heard {
+    /// Its line opened or went down.
+    Line(Line),
+    /// Something happened at its devices.
+    Stir,
 }
 
 /// A job that has its lane.
@@ -240,6 +251,8 @@ const HELD: Duration = Duration::from_secs(5);
 const PROOF_WITHIN: Duration = Duration::from_secs(20);
 /// How long until the store is tried again after it failed.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
+/// Devices that tell by themselves what happens are heard this often at most: who floods the network gets no more.
+const STIR_PAUSE: Duration = Duration::from_secs(1);
 /// A wall clock that is put right may bring a deadline nearer; it is looked at this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Answers of the queue that may be outstanding before further orders should wait outside.
@@ -326,11 +339,23 @@ impl Dispatch {
         seams::spawn(async move {
             while line.changed().await.is_ok() {
                 let now = line.borrow_and_update().clone();
-                if tell.send((name.clone(), which, now)).is_err() {
+                if tell.send((name.clone(), which, Heard::Line(now))).is_err() {
                     return;
                 }
             }
         });
+        if let Some(mut stirs) = driver.stirs() {
+            let (name, tell) = (system.clone(), self.tell_line.clone());
+            seams::spawn(async move {
+                while stirs.changed().await.is_ok() {
+                    stirs.mark_unchanged();
+                    if tell.send((name.clone(), which, Heard::Stir)).is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(STIR_PAUSE).await;
+                }
+            });
+        }
         self.drivers.insert(system, driver);
     }
 
@@ -455,9 +480,12 @@ impl Dispatch {
                 Some((job_id, stage)) = self.progress.recv() => {
                     self.told.push_back(Happening::Progress { job_id, stage });
                 }
-                Some((system, which, line)) = self.line_changes.recv() => {
+                Some((system, which, heard)) = self.line_changes.recv() => {
                     if self.line_of.get(&system) == Some(&which) {
-                        self.line_changed(system, line);
+                        match heard {
+                            Heard::Line(line) => self.line_changed(system, line),
+                            Heard::Stir => self.told.push_back(Happening::Stir(system)),
+                        }
                     }
                 }
                 () = until(wake) => self.woken(),

@@ -89,6 +89,12 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// Changes whenever a device told by itself that something happened: [`Self::observe`] would show it now. None where
+    /// devices wait to be asked.
+    fn stirs(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
     /// Reads what happened at a device after a mark that an earlier reading gave; without one, all that it remembers. It
     /// only reads.
     ///

@@ -8,9 +8,10 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex as Now,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -24,7 +25,7 @@ use super::{
     events::Mark,
     keeper,
     line::{self, Way},
-    number,
+    listener, number,
     plan::{Hours, Memory, Plan, Removal},
     session::{Came, Conversation, Manners, Note, Task},
     values::{CardNumber, Event, Held},
@@ -54,6 +55,10 @@ pub struct Uhppote {
     pub(super) net: Arc<dyn Net>,
     pub(super) clock: Clock,
     line: watch::Sender<Line>,
+    /// Counts what boards told by themselves.
+    stirs: watch::Sender<u64>,
+    /// Why boards cannot tell it.
+    deaf: Now<Option<Trouble>>,
     pub(super) stopping: watch::Sender<bool>,
 }
 
@@ -110,9 +115,14 @@ impl Uhppote {
             net,
             clock,
             line: watch::Sender::new(Line::Ready),
+            stirs: watch::Sender::new(0),
+            deaf: Now::default(),
             stopping: watch::Sender::new(false),
         });
         seams::spawn(keeper::keep(Arc::downgrade(&driver), driver.stopping.subscribe()));
+        if let Some(at) = config.listener {
+            seams::spawn(listener::listen(Arc::downgrade(&driver), at, driver.stopping.subscribe()));
+        }
         driver
     }
 
@@ -265,6 +275,36 @@ impl Uhppote {
         Ok((is_there && memory.cards.get(&number) == Some(&card)).then_some(true))
     }
 
+    /// Whether a board of this serial number may speak from there.
+    pub(super) fn is_ours(&self, serial: u32, from: SocketAddr) -> bool {
+        self.boards.iter().any(|board| board.serial == serial && board.way.is_from(from))
+    }
+
+    /// Something happened at a board.
+    pub(super) fn stirred(&self) {
+        self.stirs.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Events of boards are heard, or why not.
+    pub(super) fn listens(&self, deaf: Option<Trouble>) {
+        let mut now = self.deaf.lock().expect("no panic while held");
+        if now.as_ref().map(|now| &now.message) == deaf.as_ref().map(|deaf| &deaf.message) {
+            return;
+        }
+        match &deaf {
+            Some(deaf) => tracing::warn!(system = %self.system, "{}", deaf.message),
+            None => tracing::info!(system = %self.system, "events of boards are heard again"),
+        }
+        *now = deaf;
+        drop(now);
+        self.look_at_remark();
+    }
+
+    /// [`Driver::remark`] says something else now.
+    fn look_at_remark(&self) {
+        self.line.send_modify(|_| {});
+    }
+
     fn pool(&self) -> std::ops::RangeInclusive<u8> {
         self.config.profiles.0..=self.config.profiles.1
     }
@@ -292,12 +332,15 @@ impl Uhppote {
         }
         let Plan { profiles, card, is_coarse } = memory.put(number, door.door, hours, self.pool());
         if is_coarse && !board.is_spent.swap(true, Ordering::Relaxed) {
+            self.look_at_remark();
             tracing::warn!(
                 system = %self.system, board = board.serial,
                 "all time profiles are in use: what comes now is bounded by days, and removed when its window ends"
             );
         } else if !is_coarse && !profiles.is_empty() {
-            board.is_spent.store(false, Ordering::Relaxed);
+            if board.is_spent.swap(false, Ordering::Relaxed) {
+                self.look_at_remark();
+            }
         }
         // What is under way may be there or not: the next one reads the board anew.
         let mut known = turn.take().unwrap_or_default();
@@ -595,7 +638,9 @@ impl Driver for Uhppote {
     }
 
     fn remark(&self) -> Option<Trouble> {
-        let spent = self.boards.iter().find(|board| board.is_spent.load(Ordering::Relaxed))?;
+        let Some(spent) = self.boards.iter().find(|board| board.is_spent.load(Ordering::Relaxed)) else {
+            return self.deaf.lock().expect("no panic while held").clone();
+        };
         Some(Trouble {
             code: "time_profiles_spent",
             message: format!(
@@ -617,6 +662,10 @@ impl Driver for Uhppote {
 
     fn observed(&self) -> Option<(Vec<DeviceName>, Duration)> {
         Some((self.doors.keys().cloned().collect(), self.config.read_events_every))
+    }
+
+    fn stirs(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.stirs.subscribe())
     }
 
     fn observe<'a>(

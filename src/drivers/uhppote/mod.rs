@@ -16,6 +16,7 @@ mod driver;
 pub mod events;
 mod keeper;
 mod line;
+mod listener;
 mod number;
 pub mod plan;
 pub mod reply;
