@@ -337,10 +337,8 @@ impl Uhppote {
                 system = %self.system, board = board.serial,
                 "all time profiles are in use: what comes now is bounded by days, and removed when its window ends"
             );
-        } else if !is_coarse && !profiles.is_empty() {
-            if board.is_spent.swap(false, Ordering::Relaxed) {
-                self.look_at_remark();
-            }
+        } else if !is_coarse && !profiles.is_empty() && board.is_spent.swap(false, Ordering::Relaxed) {
+            self.look_at_remark();
         }
         // What is under way may be there or not: the next one reads the board anew.
         let mut known = turn.take().unwrap_or_default();
