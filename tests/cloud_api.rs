@@ -358,6 +358,7 @@ fn inventory() -> Inventory {
                 open_end: None,
                 slots: None,
                 unlock: None,
+                chip_numbers: None,
                 max_rooms: 2,
                 max_common: 62,
                 answer_means_written: true,
@@ -396,6 +397,7 @@ fn inventory_with_a_lock() -> Inventory {
         model: None,
         lead_seconds: None,
         remote_unlock: None,
+        card_numbers: false,
     }];
     inventory.systems.push(locks);
     inventory

@@ -66,7 +66,7 @@ fn name(it: &Declared) -> String {
     }
 }
 
-fn rows(can: &Capabilities) -> [(&'static str, String); 13] {
+fn rows(can: &Capabilities) -> [(&'static str, String); 14] {
     let Capabilities {
         r#override,
         join,
@@ -77,6 +77,7 @@ fn rows(can: &Capabilities) -> [(&'static str, String); 13] {
         open_end,
         slots,
         unlock,
+        chip_numbers,
         max_rooms,
         max_common,
         answer_means_written,
@@ -93,6 +94,7 @@ fn rows(can: &Capabilities) -> [(&'static str, String); 13] {
         ("no end", proof(*open_end)),
         ("PINs in slots", proof(*slots)),
         ("open a door", proof(*unlock)),
+        ("read a chip", proof(*chip_numbers)),
         ("rooms a card", max_rooms.to_string()),
         ("common doors", max_common.to_string()),
         ("says written", yes(*answer_means_written)),

@@ -63,6 +63,7 @@ impl Igloohome {
                 model: None,
                 lead_seconds: u32::try_from(LEAD.as_secs()).ok(),
                 remote_unlock: None,
+                card_numbers: false,
             };
             locks.insert(lock.name.clone(), Lock { lane, device });
         }
@@ -82,6 +83,7 @@ impl Igloohome {
             open_end: None,
             slots: Some(ProofLevel::Simulator),
             unlock: None,
+            chip_numbers: None,
             max_rooms: 0,
             max_common: 0,
             answer_means_written: false,

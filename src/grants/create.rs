@@ -29,6 +29,8 @@ pub struct GrantRequest {
 pub struct Means {
     /// It leads to a device.
     pub devices: bool,
+    /// One of the devices knows cards by their numbers.
+    pub card_numbers: bool,
     /// Mobile keys can be handed out.
     pub mobile_keys: bool,
     /// One of the devices can be opened from afar.
@@ -221,7 +223,7 @@ pub(super) fn join_reservation(
 /// What no door and no device supports, so far as nothing else says so.
 pub(super) fn unsupported(modes: &[Mode], targets: &Targets, means: &Means) -> Option<GrantProblem> {
     let is_missing = |mode: &&Mode| match mode {
-        Mode::Card => targets.systems.is_empty(),
+        Mode::Card => targets.systems.is_empty() && !means.card_numbers,
         // Its book says so, and no more once a device takes it.
         Mode::Code => false,
         // One that cannot be handed out says so itself.
@@ -351,7 +353,7 @@ mod tests {
         request.reservation_key = None;
         request.modes = vec![Mode::Code, Mode::CloudKey, Mode::MobileKey, Mode::Card];
         let system = property(&["101"]).systems[0].id;
-        request.means = Means { devices: true, mobile_keys: false, cloud_keys: true, system: Some(system) };
+        request.means = Means { devices: true, cloud_keys: true, system: Some(system), ..Means::default() };
         let created = plan(&request, &Targets::default()).unwrap();
         let told: Vec<_> = created.events.iter().map(|event| event.kind).collect();
         assert_eq!(

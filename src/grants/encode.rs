@@ -17,11 +17,11 @@ use super::{Mode, Refused, TargetSystem, Targets};
 /// How long a person may take to lay a card down.
 pub const CARD_WAIT: Duration = Duration::from_secs(60);
 /// A card job that has not begun by then is not begun: the person has gone.
-const START_WITHIN: SignedDuration = SignedDuration::from_secs(75);
+pub(super) const START_WITHIN: SignedDuration = SignedDuration::from_secs(75);
 /// A little later the cloud ends the attempt of a job that never reached its bridge.
-const UNSENT_AFTER: SignedDuration = SignedDuration::from_secs(80);
+pub(super) const UNSENT_AFTER: SignedDuration = SignedDuration::from_secs(80);
 /// A job that began at the last moment, waited for the whole card wait and was answered late is over by then.
-const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(75 + 60 + 30);
+pub(super) const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(75 + 60 + 30);
 
 /// What is known of the card that is to be written.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ pub mod codes;
 mod create;
 mod delete;
 mod encode;
+mod enrol;
 mod event;
 mod follow;
 mod outcome;
@@ -26,6 +27,7 @@ pub use delete::{
     CardFate, Checkout, DeleteFacts, Deleted, MethodFacts, PendingJob, plan_checkouts, plan_delete,
 };
 pub use encode::{CARD_WAIT, Encode, EncodeFacts, plan_encode};
+pub use enrol::{EnrolFacts, plan_enrol};
 pub use event::{Event, Subject};
 pub use follow::{FollowFacts, Followed, HeldMethod, Request, plan_follow, wanted_modes};
 pub use outcome::{AttemptError, CardEnd, attempt_end, card_end};

@@ -124,6 +124,12 @@ pub enum Refused {
     /// An encoder of another system.
     #[error("This encoder belongs to another access system than the card")]
     EncoderElsewhere,
+    /// A card that devices know by its number, on an encoder that does not tell it.
+    #[error(
+        "This encoder does not tell the number of a card's chip, by which the devices of this access grant know cards: use one of \
+         a system that reads them"
+    )]
+    EncoderReadsNoNumbers,
     /// More webhooks than a workspace may have.
     #[error("A workspace has at most {most} webhooks: delete one that is not needed")]
     TooManyWebhooks {
@@ -244,6 +250,7 @@ impl Refused {
             Self::NotReady { .. } => "access_method_not_ready_for_encoding",
             Self::CannotRead { .. } => "scan_credential_not_supported",
             Self::EncoderElsewhere => "acs_encoder_of_another_system",
+            Self::EncoderReadsNoNumbers => "acs_encoder_reads_no_card_numbers",
             Self::AlreadyEncoding => "access_method_already_encoding",
             Self::TooManyWebhooks { .. } => "too_many_webhooks",
         }

@@ -216,6 +216,7 @@ pub(super) mod tests {
             open_end: None,
             slots: None,
             unlock: None,
+            chip_numbers: None,
             max_rooms: 2,
             max_common: 2,
             answer_means_written: true,

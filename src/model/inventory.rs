@@ -159,6 +159,9 @@ pub struct Device {
     /// Whether the site lets it be opened from afar; absent where it cannot be, or nobody says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_unlock: Option<bool>,
+    /// Whether it knows cards by the numbers of their chips.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub card_numbers: bool,
 }
 
 /// Which PINs a device takes.
@@ -281,6 +284,9 @@ pub struct Capabilities {
     /// Opening a door now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock: Option<ProofLevel>,
+    /// Encoders that read the number of a card's chip, for devices that know cards by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chip_numbers: Option<ProofLevel>,
     /// Reservation-capable doors on one card.
     pub max_rooms: u16,
     /// Common doors on one card.

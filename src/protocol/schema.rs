@@ -143,8 +143,11 @@ fn take_second_out(types: &mut Map<String, Value>) {
     if let Some(Value::Array(constraints)) = types["PinConstraint"].get_mut("anyOf") {
         constraints.retain(|one| one["const"] != "computed_by_maker");
     }
-    if let Some(Value::Object(members)) = types["LocalJob"].get_mut("properties") {
-        members.remove("card");
+    for (name, member) in [("LocalJob", "card"), ("Device", "card_numbers"), ("Capabilities", "chip_numbers")]
+    {
+        if let Some(Value::Object(members)) = types[name].get_mut("properties") {
+            members.remove(member);
+        }
     }
     let is_second = |name: &str| {
         const OTHERS: [&str; 7] =

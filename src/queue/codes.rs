@@ -105,6 +105,7 @@ impl Queue {
         let id = |place: usize| DeviceId(uuid::Uuid::from_u128(place as u128 + 1));
         let lock = |keypad: &Keypad<'_>| Lock {
             pins: keypad.device.pins.clone(),
+            takes_cards: false,
             is_here: true,
             lead: SignedDuration::from_secs(keypad.device.lead_seconds.unwrap_or_default().into()),
             taken: held.get(&keypad.name()).into_iter().flatten().map(|(pin, at)| (mark(pin), *at)).collect(),
@@ -399,6 +400,7 @@ mod tests {
             model: None,
             lead_seconds: Some(60),
             remote_unlock: None,
+            card_numbers: false,
         };
         vec![SystemInventory {
             name: system(),
@@ -414,6 +416,7 @@ mod tests {
                 open_end: None,
                 slots: proven,
                 unlock: None,
+                chip_numbers: None,
                 max_rooms: 0,
                 max_common: 0,
                 answer_means_written: true,

@@ -267,6 +267,7 @@ pub(crate) fn inventories() -> impl Iterator<Item = Inventory> {
             open_end: None,
             slots: None,
             unlock: Some(ProofLevel::Vector),
+            chip_numbers: None,
             max_rooms: 5,
             max_common: 62,
             answer_means_written: true,
@@ -296,6 +297,7 @@ pub(crate) fn inventories() -> impl Iterator<Item = Inventory> {
             read_card: None,
             slots: Some(ProofLevel::Simulator),
             unlock: None,
+            chip_numbers: None,
             max_rooms: 0,
             max_common: 0,
             answer_means_written: false,
@@ -316,6 +318,7 @@ pub(crate) fn inventories() -> impl Iterator<Item = Inventory> {
                 model: Some("Keypad 3".into()),
                 lead_seconds: Some(900),
                 remote_unlock: Some(true),
+                card_numbers: false,
             },
             Device {
                 name: DeviceName::new("shed").unwrap(),
@@ -327,6 +330,7 @@ pub(crate) fn inventories() -> impl Iterator<Item = Inventory> {
                 model: None,
                 lead_seconds: None,
                 remote_unlock: None,
+                card_numbers: false,
             },
         ],
     };

@@ -42,6 +42,7 @@ impl Driver for Scripted {
                 open_end: None,
                 slots: None,
                 unlock: None,
+                chip_numbers: None,
                 max_rooms: 1,
                 max_common: 0,
                 answer_means_written: true,

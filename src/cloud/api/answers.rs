@@ -582,7 +582,11 @@ pub(super) fn method(workspace: WorkspaceId, method: &Method, now: Timestamp) ->
     });
     match method.mode {
         Mode::Card => {
-            let required = !method.is_issued;
+            // One that devices know by its number is laid down once.
+            let required = match &method.code {
+                Some(view) => view.code.awaits_card() && !view.code.has_ended,
+                None => !method.is_issued,
+            };
             answer["is_encoding_required"] = json!(required);
             answer["is_ready_for_encoding"] = json!(required && !method.in_doubt && method.deleted.is_none());
         }
@@ -605,6 +609,14 @@ pub(super) fn method(workspace: WorkspaceId, method: &Method, now: Timestamp) ->
     answer
 }
 
+/// What a method in slots is called in a sentence.
+fn noun(method: &Method) -> &'static str {
+    match method.mode {
+        Mode::Card => "card",
+        Mode::Code | Mode::MobileKey | Mode::CloudKey => "code",
+    }
+}
+
 fn method_errors(method: &Method, now: Timestamp) -> Vec<Value> {
     let error = |code: &str, message: &str, created_at: Timestamp| json!({"error_code": code, "message": message, "created_at": time_text(created_at)});
     let mut errors = Vec::new();
@@ -613,14 +625,15 @@ fn method_errors(method: &Method, now: Timestamp) -> Vec<Value> {
     }
     if let Some(view) = method.code.as_ref().filter(|view| method.deleted.is_none() && !view.code.has_ended) {
         if let Some(since) = view.code.failed_since.filter(|since| *since <= now) {
-            errors.push(error(
-                "failed_to_issue",
-                "The code is not in every device although its time has come; this goes on being tried",
-                since,
-            ));
+            let message = format!(
+                "The {} is not in every device although its time has come; this goes on being tried",
+                noun(method)
+            );
+            errors.push(error("failed_to_issue", &message, since));
         }
         if let Some(trouble) = view.trouble.as_ref().filter(|trouble| !trouble.code.is_unreachable()) {
-            let message = format!("The site refuses this code ({}): {}", trouble.code, trouble.message);
+            let message =
+                format!("The site refuses this {} ({}): {}", noun(method), trouble.code, trouble.message);
             errors.push(error("access_not_provisioned", &message, trouble.since));
         }
     }
@@ -637,18 +650,17 @@ fn method_warnings(method: &Method, now: Timestamp) -> Vec<Value> {
     }
     if let Some((_, since)) = updating(method) {
         let message = match method.mode {
-            Mode::Card => "The card keeps the end printed on it until it is encoded again",
-            Mode::Code | Mode::MobileKey | Mode::CloudKey => "The new times are being written",
+            Mode::Card if method.code.is_none() => {
+                "The card keeps the end printed on it until it is encoded again"
+            }
+            Mode::Card | Mode::Code | Mode::MobileKey | Mode::CloudKey => "The new times are being written",
         };
         warnings.push(warning("updating_access_times", message, since));
     }
     if let Some(view) = &method.code {
         if let Some(since) = view.code.late_since {
-            warnings.push(warning(
-                "delay_in_issuing",
-                "It takes longer than usual to issue this code",
-                since,
-            ));
+            let message = format!("It takes longer than usual to issue this {}", noun(method));
+            warnings.push(warning("delay_in_issuing", message, since));
         }
         if view.code.wish.as_ref().is_some_and(|wish| *wish != view.code.pin) {
             warnings.push(warning(
@@ -664,7 +676,8 @@ fn method_warnings(method: &Method, now: Timestamp) -> Vec<Value> {
 fn method_mutations(method: &Method) -> Vec<Value> {
     let mut mutations = Vec::new();
     if let Some((devices, since)) = coming(method) {
-        let mut coming = mutation("provisioning_access", "The code is being put into its devices", since);
+        let message = format!("The {} is being put into its devices", noun(method));
+        let mut coming = mutation("provisioning_access", &message, since);
         let all = method.code.as_ref().map(|view| view.code.devices.clone()).unwrap_or_default();
         let there: Vec<_> = all.iter().filter(|device| !devices.contains(device)).collect();
         coming["from"] = json!({"device_ids": there});
@@ -682,7 +695,8 @@ fn method_mutations(method: &Method) -> Vec<Value> {
     }
     if let Some(view) = method.code.as_ref().filter(|view| !view.leaving.is_empty()) {
         let since = method.deleted.unwrap_or(view.code.asked_at);
-        let mut leaving = mutation("revoking_access", "The code is being removed from devices", since);
+        let message = format!("The {} is being removed from devices", noun(method));
+        let mut leaving = mutation("revoking_access", &message, since);
         let stays: Vec<_> = match method.deleted {
             Some(_) => Vec::new(),
             None => view.code.devices.clone(),
@@ -707,6 +721,7 @@ fn method_status(method: &Method) -> &'static str {
         "Issued"
     } else {
         match method.mode {
+            Mode::Card if method.code.as_ref().is_some_and(|view| !view.code.awaits_card()) => "Issuing",
             Mode::Card => "Awaiting encoding",
             Mode::Code => "Issuing",
             Mode::MobileKey | Mode::CloudKey => "Not available",
@@ -772,6 +787,8 @@ fn scanned(workspace: WorkspaceId, seen: &Scanned) -> Value {
             "acs_credential_on_seam_not_found",
             "No card that was made here is known to look like this one",
         )),
+        // A chip's number says nothing of times.
+        Some(_) if card.number.is_some() => {}
         Some(known) if card.valid == Some(false) || known.window.ends_at() != card.ends_at => {
             warnings.push(warning(
                 "acs_credential_on_encoder_out_of_sync",
@@ -782,7 +799,7 @@ fn scanned(workspace: WorkspaceId, seen: &Scanned) -> Value {
     }
     json!({
         "acs_credential_on_encoder": {
-            "card_number": null,
+            "card_number": card.number,
             "created_at": null,
             "starts_at": maybe_time(card.starts_at),
             "ends_at": maybe_time(card.ends_at),

@@ -20,7 +20,9 @@ use crate::{
         codes::{Book, Moment},
         pin,
     },
-    model::{AccessGrantId, AccessMethodId, Capabilities, Device, DeviceId, WorkspaceId},
+    model::{
+        AccessGrantId, AccessMethodId, Capabilities, Device, DeviceId, Private, SlotContent, WorkspaceId,
+    },
     store::StoreError,
 };
 
@@ -298,14 +300,36 @@ impl Tenant<'_> {
         Ok(())
     }
 
+    /// Asks for the cards of a grant, by their places, at devices that know cards by number, where that was not done yet.
+    pub(super) fn request_cards(
+        &mut self,
+        now: Timestamp,
+        grant: AccessGrantId,
+        places: &[u32],
+    ) -> Result<(), StoreError> {
+        let mut has_any = false;
+        for device in self.devices_of_grant(grant)? {
+            has_any |= self.takes_cards(device)?;
+        }
+        if places.is_empty() || !has_any {
+            return Ok(());
+        }
+        self.with_book(now, grant, |book, at| {
+            places.iter().for_each(|place| book.request_card(at, grant, *place));
+        })
+        .map(drop)
+    }
+
+    /// Whether a device that is there knows cards by number.
+    pub(super) fn takes_cards(&self, device: DeviceId) -> Result<bool, StoreError> {
+        let declared = self.declared(device)?;
+        Ok(declared.is_some_and(|(device, can)| device.card_numbers && can.slots.is_some()))
+    }
+
     /// A grant follows the devices of its spaces.
     pub(super) fn follow_devices(&mut self, now: Timestamp, grant: AccessGrantId) -> Result<(), StoreError> {
-        let has_codes = self.db.one(
-            "SELECT 1 FROM code_request WHERE access_grant_id = ?1 AND workspace_id = ?2 LIMIT 1",
-            params![grant.to_string(), self.workspace],
-            |_| Ok(()),
-        )?;
-        if has_codes.is_none() {
+        self.request_wanted_cards(now, grant)?;
+        if !self.has_requests(grant)? {
             return Ok(());
         }
         self.with_book(now, grant, |book, at| {
@@ -313,6 +337,32 @@ impl Tenant<'_> {
             book.retarget(at, grant, devices);
         })
         .map(drop)
+    }
+
+    /// Whether codes, or cards that devices know by number, are asked for.
+    pub(super) fn has_requests(&self, grant: AccessGrantId) -> Result<bool, StoreError> {
+        let found = self.db.one(
+            "SELECT 1 FROM code_request WHERE access_grant_id = ?1 AND workspace_id = ?2 LIMIT 1",
+            params![grant.to_string(), self.workspace],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Asks for the cards that a grant wants, where it leads to devices that know cards by number and did not before.
+    pub(super) fn request_wanted_cards(
+        &mut self,
+        now: Timestamp,
+        grant: AccessGrantId,
+    ) -> Result<(), StoreError> {
+        let cards = self.db.all(
+            "SELECT place FROM requested_method r WHERE access_grant_id = ?1 AND workspace_id = ?2 AND mode = 'card'
+               AND NOT EXISTS (SELECT 1 FROM declined_method d
+                               WHERE d.access_grant_id = ?1 AND d.place = r.place AND d.acs_system_id IS NULL)",
+            params![grant.to_string(), self.workspace],
+            |row| row.get("place"),
+        )?;
+        self.request_cards(now, grant, &cards)
     }
 
     /// Whether a device that is there can be given codes.
@@ -371,6 +421,24 @@ fn slot_place(device: DeviceId, method: AccessMethodId) -> String {
 
 fn trouble_place(device: DeviceId, method: AccessMethodId) -> String {
     format!("slot_work.message/{device}/{method}")
+}
+
+/// What precedes the number of a card where a slot's content is kept. A PIN has digits alone.
+const CARD: &str = "card ";
+
+/// A slot's content as it is sealed.
+fn text_of(content: &SlotContent) -> Private {
+    match content {
+        SlotContent::Pin(pin) => pin.clone(),
+        SlotContent::CardNumber(number) => Private::new(format!("{CARD}{}", number.expose())),
+    }
+}
+
+fn content_of(text: Private) -> SlotContent {
+    match text.expose().strip_prefix(CARD) {
+        Some(number) => SlotContent::CardNumber(Private::new(number)),
+        None => SlotContent::Pin(text),
+    }
 }
 
 #[cfg(test)]

@@ -458,6 +458,7 @@ impl Db {
              FROM access_method m CROSS JOIN acs_system s USING(acs_system_id)
              LEFT JOIN card_state c USING(access_method_id)
              WHERE m.access_grant_id = ?1 AND m.mode = ?2 AND s.bridge_id = ?3
+               AND NOT EXISTS (SELECT 1 FROM code_method k WHERE k.access_method_id = m.access_method_id)
                AND NOT EXISTS (SELECT 1 FROM method_end e WHERE e.access_method_id = m.access_method_id)
              ORDER BY m.rowid",
             params![of.grant.to_string(), Mode::Card.as_str(), bridge.to_string()],

@@ -179,6 +179,7 @@ mod tests {
                     open_end: None,
                     slots: None,
                     unlock: None,
+                    chip_numbers: None,
                     max_rooms: 0,
                     max_common: 0,
                     answer_means_written: true,
@@ -198,6 +199,7 @@ mod tests {
                     model: None,
                     lead_seconds: None,
                     remote_unlock: None,
+                    card_numbers: false,
                 }],
             };
             db.apply_inventory(now, bridge, &Inventory { systems: vec![system] }).unwrap();

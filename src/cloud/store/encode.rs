@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::params;
 
 use crate::{
-    grants::{Checkout, Encode, EncodeFacts, Refused, Resource, plan_encode},
+    grants::{Checkout, Encode, EncodeFacts, Mode, Refused, Resource, plan_encode},
     model::{
         AccessMethodId, AcsEncoderId, AcsSystemId, BridgeId, EncoderName, JobId, Order, Private,
         ReservationKey,
@@ -38,6 +38,13 @@ impl Tenant<'_> {
     ) -> Result<Attempt, Fault> {
         let method =
             self.method(wanted)?.ok_or_else(|| Refused::not_found(Resource::AccessMethod, wanted))?;
+        if method.mode == Mode::Card && method.code.is_some() {
+            let attempt = self.enrol(now, &method, encoder)?;
+            let attempt = self.attempt(attempt)?;
+            return Ok(
+                attempt.ok_or_else(|| StoreError::corrupt("action_attempt", "gone while it was made"))?
+            );
+        }
         let at = self
             .db
             .one(
@@ -188,7 +195,8 @@ impl Tenant<'_> {
     /// Takes a card job back, if nothing was sent yet.
     pub(super) fn cancel(&mut self, now: Timestamp, job: JobId) -> Result<(), StoreError> {
         let bridge = self.db.one(
-            "SELECT bridge_id FROM ordered_card WHERE job_id = ?1 AND workspace_id = ?2",
+            "SELECT bridge_id FROM ordered_card WHERE job_id = ?1 AND workspace_id = ?2
+             UNION ALL SELECT bridge_id FROM ordered_chip WHERE job_id = ?1 AND workspace_id = ?2",
             params![job.to_string(), self.workspace],
             |row| id::<BridgeId>(row, "bridge_id"),
         )?;

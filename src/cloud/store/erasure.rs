@@ -146,6 +146,7 @@ impl Tenant<'_> {
                      (SELECT orders_acknowledged FROM bridge WHERE bridge.id = bridge_order.bridge_id))
                    AND job_id IN (
                      SELECT job_id FROM ordered_card WHERE access_method_id IN ({METHODS})
+                     UNION ALL SELECT job_id FROM ordered_chip WHERE access_method_id IN ({METHODS})
                      UNION ALL SELECT job_id FROM ordered_slot WHERE access_method_id IN ({METHODS}))"
             ),
             [&own],

@@ -326,7 +326,8 @@ impl Tenant<'_> {
     ) -> Result<(), Fault> {
         let devices = self.devices_of_grant(grant.id)?;
         let live = grant.methods.iter().filter(|method| method.deleted.is_none());
-        let methods: Vec<_> = live.map(held).collect();
+        // Codes, and cards that devices know by number, have a book of their own.
+        let methods: Vec<_> = live.filter(|method| method.code.is_none()).map(held).collect();
         let facts = FollowFacts {
             grant: grant.id,
             window_before: grant.window,

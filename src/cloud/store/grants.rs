@@ -269,6 +269,7 @@ impl Tenant<'_> {
     fn fill(&self, method: &mut Method) -> Result<(), StoreError> {
         match method.mode {
             Mode::Card => {
+                method.code = self.code_view(method.grant, method.id)?.map(Box::new);
                 if method.written_for.is_some() && !method.is_issued {
                     method.left_doors = self.left_doors(method)?;
                 }

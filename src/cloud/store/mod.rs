@@ -8,6 +8,7 @@
 
 mod attempts;
 mod bridges;
+mod chips;
 mod codes;
 mod desired;
 mod devices;
@@ -105,6 +106,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("desk_codes.sql"),
     include_str!("stay_told.sql"),
     include_str!("new_memory.sql"),
+    include_str!("chips.sql"),
 ];
 
 /// The cloud's database.

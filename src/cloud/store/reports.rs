@@ -64,6 +64,7 @@ impl Db {
                 return Ok(());
             }
         } else if !self.scan_reported(now, bridge, report)?
+            && !self.chip_reported(now, bridge, report)?
             && !self.slot_reported(now, bridge, report)?
             && !self.device_read(now, bridge, report)?
             && !self.unlock_reported(now, bridge, report)?
@@ -98,7 +99,7 @@ impl Db {
         job: JobId,
     ) -> Result<(), StoreError> {
         let Some(card) = self.ordered_card(bridge, job)? else {
-            return Ok(());
+            return self.chip_withdrawn(now, bridge, job);
         };
         let (outcome, rooms) = (Outcome::Cancelled, Vec::new());
         let report =
@@ -118,6 +119,7 @@ impl Db {
     ) -> Result<(), StoreError> {
         for &job in jobs {
             self.scan_lost(now, bridge, job)?;
+            self.chip_unheard(now, job, "the bridge has lost its memory of it")?;
             if let Some(card) = self.ordered_card(bridge, job)?
                 && card.revision == 0
             {
@@ -401,6 +403,9 @@ impl Tenant<'_> {
 
     /// Ends the attempt of a job in doubt, and keeps its method from being written until the doubt is settled.
     pub(super) fn doubt(&mut self, now: Timestamp, job: JobId, why: &str) -> Result<(), StoreError> {
+        if self.db.chip_unheard(now, job, why)? {
+            return Ok(());
+        }
         if let Some(attempt) = self.attempt_of(job)? {
             self.end_attempt(now, attempt, &Err(AttemptError::in_doubt(why)))?;
         }
@@ -547,7 +552,7 @@ impl Tenant<'_> {
         Ok(())
     }
 
-    fn attempt_of(&self, job: JobId) -> Result<Option<ActionAttemptId>, StoreError> {
+    pub(super) fn attempt_of(&self, job: JobId) -> Result<Option<ActionAttemptId>, StoreError> {
         self.db.one(
             "SELECT action_attempt_id FROM action_attempt WHERE job_id = ?1 AND workspace_id = ?2",
             params![job.to_string(), self.workspace],

@@ -66,6 +66,7 @@ impl Db {
             )?,
             self.forget_door_events(events, SLICE)?,
             self.forget_ordered_slots(before(ORDERS_KEPT), SLICE)?,
+            self.forget_ordered_chips(before(ORDERS_KEPT), SLICE)?,
             self.forget_unlocks(attempts, SLICE)?,
             self.forget_attempts(now, attempts)?,
             self.forget_scans(attempts)?,

@@ -10,7 +10,7 @@ use crate::{
     grants::{CARD_WAIT, Refused, Resource, attempt_end},
     model::{
         AcsCredentialId, AcsEncoderId, AcsSystemId, ActionAttemptId, BridgeId, CardRead, CardSeen,
-        EncoderName, Job, JobId, Kind, Order, Outcome, Priority, Report, SystemName, WorkspaceId,
+        EncoderName, Job, JobId, Kind, Order, Outcome, Priority, Report, Success, SystemName, WorkspaceId,
     },
     store::StoreError,
 };
@@ -18,6 +18,7 @@ use crate::{
 use super::{
     Credential, Db, Fault, Tenant,
     attempts::ErrorText,
+    chips::chip_number,
     rows::{id, maybe_id, maybe_time, ms, parsed, time},
     split,
 };
@@ -68,6 +69,9 @@ pub(crate) struct Seen {
     pub(crate) ends_at: Option<Timestamp>,
     /// Of several cards of ours that look the same, it may be any.
     pub(crate) one_of_several: bool,
+    /// The number of its chip, where the reader tells it.
+    #[serde(default)]
+    pub(crate) number: Option<String>,
 }
 
 impl std::fmt::Debug for Seen {
@@ -77,8 +81,9 @@ impl std::fmt::Debug for Seen {
 }
 
 impl Seen {
-    fn of(card: Option<&CardSeen>) -> Self {
+    fn of(success: &Success) -> Self {
         let nothing = Self {
+            number: success.card.as_ref().and_then(|card| chip_number(card.serial.as_deref()?)),
             guest: false,
             rooms: Vec::new(),
             valid: None,
@@ -86,7 +91,7 @@ impl Seen {
             ends_at: None,
             one_of_several: false,
         };
-        match card {
+        match &success.seen {
             Some(CardSeen::Guest { rooms, valid, starts_at, ends_at, .. }) => Self {
                 guest: true,
                 rooms: rooms.clone(),
@@ -241,6 +246,14 @@ impl Tenant<'_> {
         system: AcsSystemId,
         seen: &mut Seen,
     ) -> Result<Option<AcsCredentialId>, StoreError> {
+        if let Some(number) = &seen.number {
+            return self.db.one(
+                "SELECT c.acs_credential_id FROM card_serial JOIN acs_credential c USING(access_method_id)
+                 WHERE serial = ?1 AND c.workspace_id = ?2",
+                params![self.serial_index(number), self.workspace],
+                |row| id(row, "acs_credential_id"),
+            );
+        }
         if !seen.guest || seen.rooms.is_empty() {
             return Ok(None);
         }
@@ -348,7 +361,7 @@ impl Db {
             tenant.end_scan(now, scan.attempt, kind, &message)?;
             return Ok(true);
         };
-        let mut seen = Seen::of(success.seen.as_ref());
+        let mut seen = Seen::of(success);
         let known = tenant.known_card(now, scan.system, &mut seen)?;
         let plain =
             serde_json::to_vec(&seen).map_err(|error| StoreError::corrupt("scan_attempt.seen", error))?;

@@ -195,6 +195,7 @@ fn inventory(rooms: &[&str]) -> Inventory {
                 open_end: None,
                 slots: None,
                 unlock: None,
+                chip_numbers: None,
                 max_rooms: 4,
                 max_common: 62,
                 answer_means_written: true,

@@ -102,7 +102,7 @@ impl Tenant<'_> {
                 self.follow_stay_end(now, key)?;
             }
         }
-        if grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code) {
+        if self.has_requests(grant.id)? || grant.requested.iter().any(|(mode, ..)| *mode == Mode::Code) {
             self.with_book(now, grant.id, |book, at| {
                 let devices = book.grants.get(&grant.id).map(|own| own.devices.clone()).unwrap_or_default();
                 // `with_book` has loaded the new window: what is in the devices is of the old one.
@@ -113,6 +113,14 @@ impl Tenant<'_> {
                 book.retarget(at, grant.id, devices);
             })?;
         }
+        self.request_wanted_cards(now, grant.id)?;
+        // What devices know by its number has no times on it: it is valid as long as the grant.
+        self.db.execute(
+            "UPDATE acs_credential SET starts_at = ?2, ends_at = ?3 WHERE access_method_id IN (
+               SELECT access_method_id FROM access_method JOIN code_method USING(access_method_id)
+               WHERE access_grant_id = ?1)",
+            params![grant.id.to_string(), ms(updated.window.starts_at()), updated.window.ends_at().map(ms)],
+        )?;
         Ok(())
     }
 

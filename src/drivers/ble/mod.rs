@@ -152,6 +152,7 @@ impl BleLocks {
             open_end: None,
             slots: Some(ProofLevel::Simulator),
             unlock: Some(ProofLevel::Simulator),
+            chip_numbers: None,
             max_rooms: 0,
             max_common: 0,
             answer_means_written: true,
@@ -459,6 +460,7 @@ impl Driver for BleLocks {
             lead_seconds: Some(u32::try_from(self.lead_of(lock).as_secs()).unwrap_or(u32::MAX)),
             // The site's limits say whether it may be.
             remote_unlock: None,
+            card_numbers: false,
         };
         SystemInventory {
             name: self.system.clone(),

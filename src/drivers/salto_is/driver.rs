@@ -164,6 +164,7 @@ impl SaltoIs {
             open_end: None,
             slots: None,
             unlock: None,
+            chip_numbers: None,
             max_rooms: dialect.max_rooms() as u16,
             max_common: 62,
             answer_means_written: true,

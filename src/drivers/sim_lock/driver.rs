@@ -159,6 +159,7 @@ impl SimLock {
             open_end: None,
             slots: Some(ProofLevel::Simulator),
             unlock: Some(ProofLevel::Simulator),
+            chip_numbers: None,
             max_rooms: 0,
             max_common: 0,
             answer_means_written: true,
@@ -378,6 +379,7 @@ impl Driver for SimLock {
             lead_seconds: Some(u32::try_from(self.lead.as_secs()).unwrap_or(u32::MAX)),
             // The site's limits say whether it may be.
             remote_unlock: None,
+            card_numbers: false,
         };
         SystemInventory {
             name: self.system.clone(),

@@ -139,6 +139,7 @@ impl Uhppote {
             open_end: None,
             slots: Some(ProofLevel::Vector),
             unlock: Some(ProofLevel::Vector),
+            chip_numbers: None,
             max_rooms: 0,
             max_common: 0,
             answer_means_written: true,
@@ -602,6 +603,7 @@ impl Driver for Uhppote {
             lead_seconds: Some(lead),
             // The site's limits say whether it may be.
             remote_unlock: None,
+            card_numbers: false,
         };
         SystemInventory {
             name: self.system.clone(),

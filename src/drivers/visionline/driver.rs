@@ -155,6 +155,7 @@ impl Visionline {
             open_end: None,
             slots: None,
             unlock: None,
+            chip_numbers: None,
             max_rooms: 1,
             max_common: MAX_COMMON,
             answer_means_written: true,

@@ -1,11 +1,13 @@
-//! Codes on devices: what should be in their slots, what is known to be in them, and what has to be ordered.
+//! Codes on devices, and cards that devices know by their numbers: what should be in their slots, what is known to be in
+//! them, and what has to be ordered.
 //!
-//! A [`Book`] holds grants with codes, their methods, and the slots of the devices. A command, a report of a bridge, a
+//! A [`Book`] holds grants with codes and cards, their methods, and the slots of the devices. A command, a report of a bridge, a
 //! reading or the clock changes the book ([`plan`](self), pure); then [`Book::reconcile`] compares desired with observed,
 //! slot by slot, and names the orders that are missing. Who keeps the book loads as much of it as a grant touches, and
 //! stores what became of it.
 //!
-//! Each method has one PIN, and in each of its devices one slot, whose key is the method's id. What should be there is
+//! Each method has one PIN, or one card whose number is not known before somebody lays it on a desk's reader; and in each
+//! of its devices one slot, whose key is the method's id. What should be there is
 //! [`Desired`]; what the last word of a bridge proved is [`Observed`]; what is under way is [`Work`]. A method is issued
 //! exactly as long as every one of its slots was read back with what is desired. It is gone when none of its slots may
 //! hold anything.
@@ -14,6 +16,7 @@
 //! not heard of: its memory may have been lost.
 
 mod adopt;
+mod card;
 mod plan;
 mod reconcile;
 mod told;
@@ -23,13 +26,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    model::{AccessGrantId, AccessMethodId, Code, DeviceId, JobId, PinRules, Private, Window},
+    model::{AccessGrantId, AccessMethodId, Code, DeviceId, JobId, PinRules, Private, SlotContent, Window},
     seams::Random,
 };
 
 use super::{Event, PinMark};
 
 pub use adopt::GivenOut;
+pub use card::NotEnrolled;
 pub use plan::MOST_SLOTS;
 pub use reconcile::{Action, SlotOrder};
 pub use told::{MOST_DOUBTS, Told};
@@ -70,6 +74,8 @@ pub struct Book {
 pub struct Lock {
     /// Which PINs it takes; none where it takes no code.
     pub pins: Option<PinRules>,
+    /// Whether it knows cards by their numbers.
+    pub takes_cards: bool,
     /// Whether its site has it.
     pub is_here: bool,
     /// How long before its window begins a code is put into it.
@@ -99,9 +105,23 @@ pub struct CodeGrant {
     pub requests: BTreeMap<u32, CodeRequest>,
 }
 
-/// A code that a grant asks for, for all its devices.
+/// What opens a device by way of its slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Key {
+    /// Digits on its keys.
+    #[default]
+    Pin,
+    /// A card that it knows by the number of its chip.
+    Card,
+}
+
+/// A code, or a card, that a grant asks for, for all its devices.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CodeRequest {
+    /// Which of both.
+    pub key: Key,
+    /// Every card of it was taken back by name: there shall be no other one.
+    pub is_closed: bool,
     /// The PIN that was asked for. Where a device takes only what its maker computed, it is for that one and for the
     /// grant's times as they are: other times end it.
     pub wish: Option<Private>,
@@ -140,7 +160,9 @@ pub struct CodeMethod {
     pub grant: AccessGrantId,
     /// Which of the grant's requests it answers.
     pub place: u32,
-    /// The PIN.
+    /// What it is.
+    pub key: Key,
+    /// The PIN, or the number of the card's chip in hexadecimal; empty where it was forgotten, or no card was read yet.
     pub pin: Private,
     /// The PIN that was asked for.
     pub wish: Option<Private>,
@@ -183,8 +205,8 @@ pub struct Slot {
 pub struct Desired {
     /// Grows with every change.
     pub generation: u64,
-    /// The PIN and its window; nothing where the slot should be empty.
-    pub content: Option<(Private, Window)>,
+    /// What, and when it opens; nothing where the slot should be empty.
+    pub content: Option<(SlotContent, Window)>,
 }
 
 /// What is known to be in a slot.
@@ -281,6 +303,7 @@ impl CodeMethod {
         Self {
             grant,
             place,
+            key: Key::Pin,
             pin,
             wish: None,
             devices,
@@ -294,6 +317,40 @@ impl CodeMethod {
             late_since: None,
             failed_since: None,
         }
+    }
+}
+
+impl CodeMethod {
+    /// What is to be in its slots; nothing before a card was read, or after a PIN was forgotten.
+    #[must_use]
+    pub fn content(&self) -> Option<SlotContent> {
+        let text = Some(self.pin.clone()).filter(|text| !text.expose().is_empty())?;
+        Some(match self.key {
+            Key::Pin => SlotContent::Pin(text),
+            Key::Card => SlotContent::CardNumber(text),
+        })
+    }
+
+    /// Whether it waits for somebody to lay a card down.
+    #[must_use]
+    pub fn awaits_card(&self) -> bool {
+        self.key == Key::Card && self.pin.expose().is_empty()
+    }
+}
+
+impl Moment<'_> {
+    /// The mark of what is in a slot. A card's number is never taken for a PIN.
+    #[must_use]
+    pub fn mark_of(&self, content: &SlotContent) -> PinMark {
+        mark_of(self.mark, content)
+    }
+}
+
+/// The mark of what is in a slot, by the mark of a text.
+pub fn mark_of(mark: &dyn Fn(&str) -> PinMark, content: &SlotContent) -> PinMark {
+    match content {
+        SlotContent::Pin(pin) => mark(pin.expose()),
+        SlotContent::CardNumber(number) => mark(&format!("card {}", number.expose())),
     }
 }
 
@@ -340,7 +397,7 @@ impl Slot {
     }
 
     /// Changes what should be there.
-    fn want(&mut self, now: Timestamp, content: Option<(Private, Window)>) {
+    fn want(&mut self, now: Timestamp, content: Option<(SlotContent, Window)>) {
         self.desired.content = content;
         self.outgrow(now, self.desired.generation);
         self.work.failures = 0;

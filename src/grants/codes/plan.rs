@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{AccessGrantId, AccessMethodId, DeviceId, PinRules, Private, Window};
+use crate::model::{AccessGrantId, AccessMethodId, DeviceId, PinRules, Private, SlotContent, Window};
 
 use super::{
     super::{Event, pin},
-    Book, CodeMethod, CodeRequest, Lack, Lock, Moment,
+    Book, CodeMethod, CodeRequest, Key, Lack, Lock, Moment,
     reconcile::LONGEST_PAUSE,
 };
 
@@ -54,6 +54,9 @@ impl Book {
         if own.deleted_at.is_some() || own.window.is_over(at.now) {
             return;
         }
+        if request.key == Key::Card {
+            return self.serve_card(at, grant, place);
+        }
         let (window, wish) = (own.window, request.wish.clone());
         let of_place: Vec<_> =
             self.live_methods(grant).into_iter().filter(|id| self.methods[id].place == place).collect();
@@ -75,8 +78,8 @@ impl Book {
         self.note_lack(at.now, grant, place);
     }
 
-    /// The devices of a grant that take codes and have none for this request, without those that declined.
-    fn unserved(&self, grant: AccessGrantId, place: u32) -> Vec<DeviceId> {
+    /// The devices of a grant that can have what this request is for and do not, without those that declined.
+    pub(super) fn unserved(&self, grant: AccessGrantId, place: u32) -> Vec<DeviceId> {
         let Some(own) = self.grants.get(&grant) else { return Vec::new() };
         let Some(request) = own.requests.get(&place) else { return Vec::new() };
         let served: BTreeSet<_> = self
@@ -85,13 +88,13 @@ impl Book {
             .flat_map(|(_, method)| method.devices.iter().copied())
             .collect();
         let is_unserved = |device: &DeviceId| {
-            !served.contains(device) && !request.declined.contains(device) && self.takes_codes(*device)
+            !served.contains(device) && !request.declined.contains(device) && self.takes(*device, request.key)
         };
         own.devices.iter().copied().filter(is_unserved).collect()
     }
 
     /// Notes what of a request cannot be had; the feed is told when it becomes more.
-    fn note_lack(&mut self, now: Timestamp, grant: AccessGrantId, place: u32) {
+    pub(super) fn note_lack(&mut self, now: Timestamp, grant: AccessGrantId, place: u32) {
         let devices: BTreeSet<_> = self.unserved(grant, place).into_iter().collect();
         let has_any = self.methods_of(grant).any(|(_, method)| {
             method.place == place && method.deleted_at.is_none() && !method.devices.is_empty()
@@ -100,7 +103,9 @@ impl Book {
         let Some(request) = own.requests.get_mut(&place) else { return };
         // Where nobody wants it any more, nothing is missing.
         let is_declined = own.devices.iter().any(|device| request.declined.contains(device));
-        if (has_any || is_declined) && devices.is_empty() {
+        // A card may be one that another system writes, which has nothing to do with devices.
+        let is_served = has_any || is_declined || request.key == Key::Card;
+        if is_served && devices.is_empty() {
             request.lack = None;
             return;
         }
@@ -194,13 +199,15 @@ impl Book {
         }
         for id in self.live_methods(grant) {
             let Some(method) = self.methods.get_mut(&id) else { continue };
-            method.updating_from = method.updating_from.or(Some(before));
+            if !method.awaits_card() {
+                method.updating_from = method.updating_from.or(Some(before));
+            }
             method.has_ended = false;
             let place = method.place;
             self.part_from_computed(at, grant, id);
             let Some(method) = self.methods.get_mut(&id) else { continue };
             let devices = method.devices.clone();
-            let is_forgotten = method.pin.expose().is_empty();
+            let is_forgotten = method.key == Key::Pin && method.pin.expose().is_empty();
             self.asked(at.now, id);
             self.revoke(id);
             // A PIN that was forgotten after the former end has a new one in its place, the same in all devices.
@@ -218,7 +225,7 @@ impl Book {
             }
             self.want_all(at.now, id);
             for device in devices {
-                let pin = self.methods[&id].pin.clone();
+                let Some(SlotContent::Pin(pin)) = self.methods[&id].content() else { break };
                 if !self.is_free(at, device, pin.expose(), &window, Some(id)) {
                     self.cannot_have(at, id, device);
                 }
@@ -255,7 +262,7 @@ impl Book {
         own.devices.clone_from(&devices);
         for id in self.live_methods(grant) {
             let Some(method) = self.methods.get(&id) else { continue };
-            let stay = |device: &DeviceId| devices.contains(device) && self.takes_codes(*device);
+            let stay = |device: &DeviceId| devices.contains(device) && self.takes(*device, method.key);
             let (stays, goes): (Vec<_>, Vec<_>) = method.devices.iter().copied().partition(stay);
             if goes.is_empty() {
                 continue;
@@ -284,7 +291,10 @@ impl Book {
         if let Some(own) = self.grants.get_mut(&grant) {
             // Nobody who takes a code back wants the next look at the grant to make another one.
             if !others {
-                own.requests.remove(&place);
+                match own.requests.get_mut(&place) {
+                    Some(request) if request.key == Key::Card => request.is_closed = true,
+                    _ => drop(own.requests.remove(&place)),
+                }
             } else if let Some(request) = own.requests.get_mut(&place) {
                 request.declined.extend(declined);
             }
@@ -347,6 +357,10 @@ impl Book {
     pub(super) fn cannot_have(&mut self, at: &Moment<'_>, id: AccessMethodId, device: DeviceId) {
         let Some(method) = self.methods.get(&id) else { return };
         let Some(grant) = self.grants.get(&method.grant) else { return };
+        if method.key == Key::Card {
+            // Another card has to be laid down, and nobody but a person can do that. It may be free by and by.
+            return;
+        }
         let (window, place, wish, of) = (grant.window, method.place, method.wish.clone(), method.grant);
         let refused = method.pin.clone();
         if method.devices == [device] {
@@ -370,7 +384,7 @@ impl Book {
         self.settle(at, id);
     }
 
-    fn join(&mut self, now: Timestamp, id: AccessMethodId, device: DeviceId) {
+    pub(super) fn join(&mut self, now: Timestamp, id: AccessMethodId, device: DeviceId) {
         let Some(method) = self.methods.get_mut(&id) else { return };
         method.devices.push(device);
         if method.is_issued {
@@ -380,13 +394,14 @@ impl Book {
         let Some(method) = self.methods.get(&id) else { return };
         if !method.has_ended
             && let Some(grant) = self.grants.get(&method.grant)
+            && let Some(content) = method.content()
         {
-            let content = (method.pin.clone(), grant.window);
-            self.want(now, device, id, Some(content));
+            let window = grant.window;
+            self.want(now, device, id, Some((content, window)));
         }
     }
 
-    fn asked(&mut self, now: Timestamp, id: AccessMethodId) {
+    pub(super) fn asked(&mut self, now: Timestamp, id: AccessMethodId) {
         if let Some(method) = self.methods.get_mut(&id) {
             method.asked_at = now;
             method.late_since = None;
@@ -394,11 +409,12 @@ impl Book {
         }
     }
 
-    /// Wants the method's PIN in all its devices.
-    fn want_all(&mut self, now: Timestamp, id: AccessMethodId) {
+    /// Wants what the method is in all its devices, if that is known.
+    pub(super) fn want_all(&mut self, now: Timestamp, id: AccessMethodId) {
         let Some(method) = self.methods.get(&id) else { return };
         let Some(grant) = self.grants.get(&method.grant) else { return };
-        let content = (method.pin.clone(), grant.window);
+        let Some(content) = method.content() else { return };
+        let content = (content, grant.window);
         for device in method.devices.clone() {
             self.want(now, device, id, Some(content.clone()));
         }
@@ -409,19 +425,23 @@ impl Book {
         now: Timestamp,
         device: DeviceId,
         id: AccessMethodId,
-        content: Option<(Private, Window)>,
+        content: Option<(SlotContent, Window)>,
     ) {
         self.slots.entry((device, id)).or_default().want(now, content);
     }
 
-    fn live_methods(&self, grant: AccessGrantId) -> Vec<AccessMethodId> {
+    pub(super) fn live_methods(&self, grant: AccessGrantId) -> Vec<AccessMethodId> {
         self.methods_of(grant).filter(|(_, method)| method.deleted_at.is_none()).map(|(id, _)| id).collect()
     }
 
-    fn takes_codes(&self, device: DeviceId) -> bool {
-        self.devices
-            .get(&device)
-            .is_some_and(|lock| lock.is_here && lock.pins.as_ref().is_some_and(pin::can_be_given))
+    fn takes(&self, device: DeviceId, key: Key) -> bool {
+        self.devices.get(&device).is_some_and(|lock| {
+            let can = match key {
+                Key::Pin => lock.pins.as_ref().is_some_and(pin::can_be_given),
+                Key::Card => lock.takes_cards,
+            };
+            lock.is_here && can
+        })
     }
 
     /// Whether a device takes only what its maker computed.
@@ -455,17 +475,28 @@ impl Book {
     ) -> bool {
         let Some(lock) = self.devices.get(&device) else { return false };
         let Some(rules) = &lock.pins else { return false };
-        if !pin::suits(rules, text) {
-            return false;
-        }
-        let mark = (at.mark)(text);
+        let content = SlotContent::Pin(Private::new(text));
+        pin::suits(rules, text) && self.is_untaken(at, device, &content, window, but)
+    }
+
+    /// Whether nobody else has this on a device at any instant of the window.
+    pub(super) fn is_untaken(
+        &self,
+        at: &Moment<'_>,
+        device: DeviceId,
+        content: &SlotContent,
+        window: &Window,
+        but: Option<AccessMethodId>,
+    ) -> bool {
+        let Some(lock) = self.devices.get(&device) else { return false };
+        let mark = at.mark_of(content);
         let window = presence(window, lock);
         let meets = |other: &Window| presence(other, lock).overlaps(&window);
         let elsewhere = lock.taken.iter().any(|(taken, other)| *taken == mark && meets(other));
         let here =
             self.slots.iter().filter(|((on, id), _)| *on == device && Some(*id) != but).any(|(_, slot)| {
                 let wanted = slot.desired.content.as_ref();
-                let is_wanted = wanted.is_some_and(|(pin, other)| pin.expose() == text && meets(other));
+                let is_wanted = wanted.is_some_and(|(other, times)| other == content && meets(times));
                 // Until it is seen to be gone, it is there, whatever its window was.
                 is_wanted
                     || slot
@@ -473,9 +504,8 @@ impl Book {
                         .contents()
                         .chain(slot.may_put())
                         .chain(slot.work.earlier.iter().map(|(_, content)| *content))
-                        .any(|content| {
-                            content.mark == Some(mark)
-                                && !(wanted.is_some() && is_apart(&content, &window, at.now))
+                        .any(|held| {
+                            held.mark == Some(mark) && !(wanted.is_some() && is_apart(&held, &window, at.now))
                         })
             });
         !elsewhere && !here

@@ -2,11 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::{AccessGrantId, AccessMethodId, DeviceId, JobId, Private, Window};
+use crate::model::{AccessGrantId, AccessMethodId, DeviceId, JobId, SlotContent, Window};
 
 use super::{
     super::{Event, PinMark},
-    Book, CodeGrant, Content, Deed, Moment, Slot, UnderWay,
+    Book, CodeGrant, Content, Deed, Key, Moment, Slot, UnderWay,
 };
 
 /// The pause after a first refusal; each further one doubles it.
@@ -41,7 +41,7 @@ pub enum Action {
         /// Grows with every change.
         generation: u64,
         /// What.
-        pin: Private,
+        what: SlotContent,
         /// Its mark.
         mark: PinMark,
         /// When it opens.
@@ -199,15 +199,15 @@ impl Book {
     ) -> Option<SlotOrder> {
         let slot = self.slots.get_mut(&(device, method))?;
         // A PIN that was forgotten is nothing to put.
-        if is_put && slot.desired.content.as_ref().is_some_and(|(pin, _)| pin.expose().is_empty()) {
+        if is_put && slot.desired.content.as_ref().is_some_and(|(what, _)| is_forgotten(what)) {
             return None;
         }
         let job = JobId(at.random.uuid_at(at.now));
         let (deed, action) = match &slot.desired.content {
-            Some((pin, window)) if is_put => {
-                let (generation, mark) = (slot.desired.generation, (at.mark)(pin.expose()));
+            Some((what, window)) if is_put => {
+                let (generation, mark) = (slot.desired.generation, at.mark_of(what));
                 let content = Content { generation, mark: Some(mark), until: window.ends_at() };
-                (Deed::Put(content), Action::Put { generation, pin: pin.clone(), mark, window: *window })
+                (Deed::Put(content), Action::Put { generation, what: what.clone(), mark, window: *window })
             }
             _ => (Deed::Remove, Action::Remove),
         };
@@ -290,7 +290,11 @@ impl Book {
         method.updating_from = None;
         method.late_since = None;
         method.failed_since = None;
-        let event = Event::method(kind, id, method.grant).with_code(method.pin.clone());
+        let event = Event::method(kind, id, method.grant);
+        let event = match method.key {
+            Key::Pin => event.with_code(method.pin.clone()),
+            Key::Card => event,
+        };
         let (devices, grant) = (method.devices.clone(), method.grant);
         self.events.push(event);
         self.opens(grant, devices);
@@ -329,7 +333,7 @@ impl Book {
     /// From when on a method is late, and from when on it was not issued in time.
     fn lateness(&self, id: AccessMethodId) -> Option<(Timestamp, Timestamp)> {
         let method = self.methods.get(&id)?;
-        if method.is_issued || method.has_ended || method.deleted_at.is_some() {
+        if method.is_issued || method.has_ended || method.deleted_at.is_some() || method.awaits_card() {
             return None;
         }
         let starts_at = self.grants.get(&method.grant)?.window.starts_at();
@@ -354,5 +358,11 @@ impl Book {
         }
         let grant = method.grant;
         self.events.extend(told.into_iter().map(|kind| Event::method(kind, id, grant)));
+    }
+}
+
+fn is_forgotten(what: &SlotContent) -> bool {
+    match what {
+        SlotContent::Pin(text) | SlotContent::CardNumber(text) => text.expose().is_empty(),
     }
 }

@@ -9,8 +9,8 @@ use crate::{
     grants::{
         PinMark,
         codes::{
-            Book, CodeGrant, CodeMethod, CodeRequest, Content, Deed, Desired, Doubt, Lack, Lock, Observed,
-            Slot, Trouble, UnderWay, Work,
+            Book, CodeGrant, CodeMethod, CodeRequest, Content, Deed, Desired, Doubt, Key, Lack, Lock,
+            Observed, Slot, Trouble, UnderWay, Work,
         },
     },
     model::{AccessGrantId, AccessMethodId, Code, Device, DeviceId, JobId, Private, Window},
@@ -23,7 +23,7 @@ use super::{
         grants::window,
         rows::{id, json as json_of, maybe_id, maybe_time, ms, time},
     },
-    Known, pin_place, slot_place, trouble_place, unsigned, wish_place,
+    Known, content_of, pin_place, slot_place, trouble_place, unsigned, wish_place,
 };
 
 /// Codes whose windows ended longer ago than this take part in nothing any more; ample for any lead.
@@ -54,7 +54,7 @@ impl Tenant<'_> {
         };
         let mut book = Book::default();
         let methods = self.db.all(
-            "SELECT c.*, m.place FROM code_method c JOIN access_method m USING(access_method_id)
+            "SELECT c.*, m.place, m.mode FROM code_method c JOIN access_method m USING(access_method_id)
              WHERE m.access_grant_id = ?1 ORDER BY m.rowid",
             [&own],
             |row| Ok((id::<AccessMethodId>(row, "access_method_id")?, code_row(row)?)),
@@ -99,13 +99,20 @@ impl Tenant<'_> {
     /// The codes that a grant asks for, by their places.
     fn requests(&self, grant: AccessGrantId) -> Result<BTreeMap<u32, CodeRequest>, StoreError> {
         let rows = self.db.all(
-            "SELECT c.place, c.declined, c.lack_since, c.lack_devices, r.code FROM code_request c
+            "SELECT c.place, c.declined, c.is_closed, c.lack_since, c.lack_devices, r.code,
+                    coalesce(r.mode, 'code') AS mode
+             FROM code_request c
              LEFT JOIN requested_method r USING(access_grant_id, place)
              WHERE access_grant_id = ?1 AND c.workspace_id = ?2",
             params![grant.to_string(), self.workspace],
             |row| {
-                let request =
-                    CodeRequest { wish: None, declined: json_of(row, "declined")?, lack: lack(row)? };
+                let request = CodeRequest {
+                    key: key(row)?,
+                    is_closed: row.get("is_closed")?,
+                    wish: None,
+                    declined: json_of(row, "declined")?,
+                    lack: lack(row)?,
+                };
                 Ok((row.get::<_, u32>("place")?, request, row.get::<_, Option<Vec<u8>>>("code")?))
             },
         )?;
@@ -137,7 +144,7 @@ impl Tenant<'_> {
              JOIN access_method m ON m.access_grant_id = g.access_grant_id
              JOIN code_method c ON c.access_method_id = m.access_method_id
              WHERE own.access_grant_id = ?1 AND own.workspace_id = ?2 AND g.workspace_id = ?2 AND c.deleted_at IS NULL
-               AND c.pin <> x''
+               AND c.pin <> x'' AND m.mode = 'code'
              ORDER BY c.rowid DESC LIMIT ?3",
             params![grant.to_string(), self.workspace, HABITS],
             |row| Ok((id::<AccessMethodId>(row, "access_method_id")?, row.get::<_, Vec<u8>>("pin")?)),
@@ -194,6 +201,7 @@ impl Tenant<'_> {
         Ok(CodeMethod {
             grant,
             place: row.place,
+            key: row.key,
             pin: self.open_text(&pin_place(method), &row.pin)?,
             wish,
             devices: row.devices,
@@ -223,7 +231,8 @@ impl Tenant<'_> {
         for row in rows {
             let SlotRow { device, pin, message, job, earlier, doubts, mut slot, wanted } = row;
             if let (Some(pin), Some(window)) = (pin, wanted) {
-                slot.desired.content = Some((self.open_text(&slot_place(device, method), &pin)?, window));
+                let text = self.open_text(&slot_place(device, method), &pin)?;
+                slot.desired.content = Some((content_of(text), window));
             }
             if let (Some(trouble), Some(message)) = (&mut slot.work.trouble, message) {
                 trouble.message =
@@ -295,6 +304,7 @@ impl Tenant<'_> {
             };
             let lock = Lock {
                 pins: declared.pins.filter(|_| has_slots),
+                takes_cards: has_slots && declared.card_numbers,
                 is_here,
                 lead: SignedDuration::from_secs(declared.lead_seconds.unwrap_or(0).into()),
                 taken,
@@ -361,7 +371,7 @@ impl Tenant<'_> {
         method: AccessMethodId,
     ) -> Result<Option<CodeView>, StoreError> {
         let row = self.db.one(
-            "SELECT c.*, m.place FROM code_method c JOIN access_method m USING(access_method_id)
+            "SELECT c.*, m.place, m.mode FROM code_method c JOIN access_method m USING(access_method_id)
              WHERE access_method_id = ?1 AND c.workspace_id = ?2",
             params![method.to_string(), self.workspace],
             code_row,
@@ -384,6 +394,7 @@ impl Tenant<'_> {
 
 struct CodeRow {
     place: u32,
+    key: Key,
     pin: Vec<u8>,
     wish: Option<Vec<u8>>,
     devices: Vec<DeviceId>,
@@ -398,6 +409,13 @@ struct CodeRow {
     failed_since: Option<Timestamp>,
 }
 
+fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
+    Ok(match row.get_ref("mode")?.as_str()? {
+        "card" => Key::Card,
+        _ => Key::Pin,
+    })
+}
+
 fn code_row(row: &Row<'_>) -> rusqlite::Result<CodeRow> {
     let updating: bool = row.get("is_updating")?;
     let updating_from = match (updating, maybe_time(row, "updating_starts_at")?) {
@@ -406,6 +424,7 @@ fn code_row(row: &Row<'_>) -> rusqlite::Result<CodeRow> {
     };
     Ok(CodeRow {
         place: row.get("place")?,
+        key: key(row)?,
         pin: row.get("pin")?,
         wish: row.get("wish")?,
         devices: json_of(row, "device_ids")?,

@@ -6,16 +6,16 @@ use serde_json::json;
 
 use crate::{
     grants::{
-        PinMark,
-        codes::{Action, Book, CodeMethod, CodeRequest, Slot, SlotOrder},
+        Mode, PinMark,
+        codes::{Action, Book, CodeMethod, CodeRequest, Key, Slot, SlotOrder, mark_of},
     },
-    model::{AccessGrantId, AccessMethodId, DeviceId, Job, Order, Priority, SlotContent, SlotPut},
+    model::{AccessGrantId, AccessMethodId, DeviceId, Job, Order, Priority, SlotPut},
     store::StoreError,
 };
 
 use super::{
     super::{Cancel, Tenant, devices::READ_EVERY, rows::ms},
-    pin_place, signed, slot_place, trouble_place, wish_place,
+    pin_place, signed, slot_place, text_of, trouble_place, wish_place,
 };
 
 /// A removal is never too late: the year 9000.
@@ -89,8 +89,8 @@ impl Tenant<'_> {
     ) -> Result<(), StoreError> {
         let lack = request.lack.as_ref();
         self.db.execute(
-            "INSERT INTO code_request VALUES(?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT(access_grant_id, place) DO UPDATE SET declined = excluded.declined,
+            "INSERT INTO code_request VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT(access_grant_id, place) DO UPDATE SET declined = excluded.declined, is_closed = excluded.is_closed,
                lack_since = excluded.lack_since, lack_devices = excluded.lack_devices",
             params![
                 grant.to_string(),
@@ -98,7 +98,8 @@ impl Tenant<'_> {
                 place,
                 json!(request.declined).to_string(),
                 lack.map(|lack| ms(lack.since)),
-                lack.map(|lack| json!(lack.devices).to_string())
+                lack.map(|lack| json!(lack.devices).to_string()),
+                request.is_closed
             ],
         )?;
         Ok(())
@@ -114,14 +115,19 @@ impl Tenant<'_> {
         if is_new {
             // A code may be for devices of several systems; the row names the first one's.
             self.db.execute(
-                "INSERT INTO access_method SELECT ?1, workspace_id, ?2, ?3, acs_system_id, 'code', ?4 FROM device
+                "INSERT INTO access_method SELECT ?1, workspace_id, ?2, ?3, acs_system_id, ?6, ?4 FROM device
                  WHERE device_id = ?5",
                 params![
                     method.to_string(),
                     own.grant.to_string(),
                     own.place,
                     ms(now),
-                    own.devices.first().map(ToString::to_string)
+                    own.devices.first().map(ToString::to_string),
+                    match own.key {
+                        Key::Pin => Mode::Code,
+                        Key::Card => Mode::Card,
+                    }
+                    .as_str()
                 ],
             )?;
         }
@@ -170,8 +176,9 @@ impl Tenant<'_> {
     ) -> Result<(), StoreError> {
         let (on, of) = (device.to_string(), method.to_string());
         let wanted = slot.desired.content.as_ref();
-        let pin =
-            wanted.map(|(pin, _)| self.db.seal.seal(&slot_place(device, method), pin.expose().as_bytes()));
+        let pin = wanted.map(|(what, _)| {
+            self.db.seal.seal(&slot_place(device, method), text_of(what).expose().as_bytes())
+        });
         self.db.execute(
             "INSERT INTO desired_slot VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT(device_id, access_method_id) DO UPDATE SET generation = excluded.generation,
@@ -182,7 +189,7 @@ impl Tenant<'_> {
                 self.workspace,
                 signed(slot.desired.generation),
                 pin,
-                wanted.map(|(pin, _)| mark(pin.expose()).0),
+                wanted.map(|(what, _)| mark_of(mark, what).0),
                 wanted.map(|(_, window)| ms(window.starts_at())),
                 wanted.and_then(|(_, window)| window.ends_at()).map(ms)
             ],
@@ -258,11 +265,11 @@ impl Tenant<'_> {
                 }
                 return Ok(());
             }
-            Action::Put { generation, pin, mark, window } => {
+            Action::Put { generation, what, mark, window } => {
                 let put = SlotPut {
                     device: reached.name,
                     slot: method.to_string(),
-                    content: SlotContent::Pin(pin),
+                    content: what,
                     window,
                     generation,
                 };

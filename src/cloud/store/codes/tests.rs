@@ -205,6 +205,7 @@ fn inventory(locks: &[&str]) -> Inventory {
         model: None,
         lead_seconds: Some(900),
         remote_unlock: Some(true),
+        card_numbers: false,
     };
     let simulated = Some(ProofLevel::Simulator);
     Inventory {
@@ -222,6 +223,7 @@ fn inventory(locks: &[&str]) -> Inventory {
                 open_end: None,
                 slots: simulated,
                 unlock: simulated,
+                chip_numbers: None,
                 max_rooms: 0,
                 max_common: 0,
                 answer_means_written: true,

@@ -243,7 +243,7 @@ impl Tenant<'_> {
         keys.into_iter().try_for_each(|method| self.keep_key(now, grant, identity, method))
     }
 
-    /// Makes the codes that were asked for, behind the `first_place` means that were asked for before.
+    /// Makes the codes that were asked for, and the cards that devices know by number, behind the `first_place` means that were asked for before.
     pub(in crate::cloud::store) fn request_codes(
         &mut self,
         now: Timestamp,
@@ -251,8 +251,11 @@ impl Tenant<'_> {
         first_place: u32,
         requested: &[Requested],
     ) -> Result<(), StoreError> {
-        let places = (first_place..).zip(requested).filter(|(_, requested)| requested.mode == Mode::Code);
-        let places: Vec<_> = places.collect();
+        let placed =
+            |mode| (first_place..).zip(requested).filter(move |(_, requested)| requested.mode == mode);
+        let cards: Vec<_> = placed(Mode::Card).map(|(place, _)| place).collect();
+        self.request_cards(now, grant, &cards)?;
+        let places: Vec<_> = placed(Mode::Code).collect();
         if places.is_empty() {
             return Ok(());
         }

@@ -33,11 +33,10 @@ impl Tenant<'_> {
 
     fn try_delete_grant(&mut self, now: Timestamp, wanted: AccessGrantId) -> Result<(), Fault> {
         let grant = self.live_grant(now, &GrantName::Id(wanted))?;
-        let has_codes = grant.methods.iter().any(|method| method.mode == Mode::Code);
+        let has_codes = grant.methods.iter().any(|method| method.code.is_some());
         let mut methods = Vec::new();
         // One that is being deleted was told of already.
-        let others =
-            grant.methods.iter().filter(|method| method.mode != Mode::Code && method.deleted.is_none());
+        let others = grant.methods.iter().filter(|method| method.code.is_none() && method.deleted.is_none());
         for method in others {
             methods.push(self.method_facts(method)?);
         }
@@ -61,6 +60,9 @@ impl Tenant<'_> {
         if has_codes {
             // The grant is told of when the last of its codes is gone.
             plan.events.remove(0);
+            for method in grant.methods.iter().filter(|method| method.code.is_some()) {
+                self.cancel_chip(now, method.id)?;
+            }
             self.with_book(now, grant.id, |book, at| book.delete_grant(at, wanted))?;
         }
         self.tell(now, &plan.events)?;
@@ -103,7 +105,8 @@ impl Tenant<'_> {
         let Some(method) = self.method(wanted)?.filter(|method| method.deleted.is_none()) else {
             return Ok(());
         };
-        if method.mode == Mode::Code {
+        if method.code.is_some() {
+            self.cancel_chip(now, wanted)?;
             self.with_book(now, method.grant, |book, at| book.delete_method(at, wanted))?;
             return Ok(());
         }

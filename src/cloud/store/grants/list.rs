@@ -62,7 +62,9 @@ impl Tenant<'_> {
             .among("m.access_grant_id = ?#", filter.grant.map(|id| id.to_string()))
             .among(
                 &format!(
-                    "m.mode = 'card' AND m.access_grant_id IN ({OF_ENTRANCE}) AND EXISTS (
+                    "m.mode = 'card' AND m.access_grant_id IN ({OF_ENTRANCE})
+                     AND NOT EXISTS (SELECT 1 FROM code_method k WHERE k.access_method_id = m.access_method_id)
+                     AND EXISTS (
                        SELECT 1 FROM acs_entrance e
                        WHERE e.acs_entrance_id = ?# AND e.acs_system_id = m.acs_system_id)"
                 ),
@@ -74,10 +76,9 @@ impl Tenant<'_> {
                     "m.access_method_id IN (
                        SELECT access_method_id FROM access_method WHERE access_grant_id IN ({OF_DEVICE})
                        UNION SELECT access_method_id FROM desired_slot WHERE device_id = ?#)
-                     AND CASE m.mode WHEN 'code' THEN EXISTS (
+                     AND CASE WHEN m.mode IN ('code', 'card') THEN EXISTS (
                            SELECT 1 FROM code_method k, json_each(k.device_ids)
-                           WHERE k.access_method_id = m.access_method_id AND value = ?#)
-                         WHEN 'card' THEN 0 ELSE m.access_grant_id IN ({OF_DEVICE}) END"
+                           WHERE k.access_method_id = m.access_method_id AND value = ?#) ELSE m.access_grant_id IN ({OF_DEVICE}) END"
                 ),
                 filter.device.clone(),
             )

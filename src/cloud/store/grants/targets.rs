@@ -108,6 +108,7 @@ impl Tenant<'_> {
             ..Means::default()
         };
         for device in devices {
+            means.card_numbers |= self.takes_cards(*device)?;
             means.cloud_keys |= self.can_be_opened(*device)?;
             if means.system.is_none() {
                 means.system = self.db.one(

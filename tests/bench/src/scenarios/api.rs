@@ -212,6 +212,7 @@ fn furnish(folder: &Path) -> anyhow::Result<()> {
         open_end: None,
         slots: None,
         unlock: None,
+        chip_numbers: None,
         max_rooms: 2,
         max_common: 62,
         answer_means_written: true,
@@ -233,6 +234,7 @@ fn furnish(folder: &Path) -> anyhow::Result<()> {
             model: None,
             lead_seconds: None,
             remote_unlock: None,
+            card_numbers: false,
         })
     };
     let salto = SystemInventory {
