@@ -629,6 +629,10 @@ fn system_report(system: &SystemConfig, dispatch: &Dispatch) -> SystemReport {
             (locks.make.kind(), format!("{} locks by {adapter}", locks.locks.len()), 0)
         }
         DriverConfig::Igloohome(locks) => (SystemKind::Igloohome, format!("{} locks", locks.locks.len()), 0),
+        DriverConfig::CardReader(it) => match it.encoders.as_slice() {
+            [reader] => (SystemKind::CardReader, reader.line.to_string(), 1),
+            readers => (SystemKind::CardReader, format!("{} readers", readers.len()), readers.len()),
+        },
         DriverConfig::Uhppote(it) => (SystemKind::Uhppote, format!("{} boards", it.boards.len()), 0),
         DriverConfig::SimLock(locks) => match locks.locks.as_slice() {
             [lock] => (SystemKind::SimLock, lock.address.clone(), 0),

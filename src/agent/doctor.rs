@@ -424,6 +424,12 @@ async fn line(system: &SystemConfig, agent: Option<&StatusReport>, tools: &Tools
             let target = Target::Tcp { host: url.host.clone(), port: url.port };
             found.push(reach(&subject, Ok(target), tools).await);
         }
+        DriverConfig::CardReader(readers) => {
+            for reader in &readers.encoders {
+                let name = format!("encoder {}/{}", system.name, reader.name);
+                found.push(reach(&name, Target::from_config(&reader.line), tools).await);
+            }
+        }
         DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::Uhppote(_) => {}
         DriverConfig::SimLock(locks) => {
             let look = |lock: &LockConfig| {

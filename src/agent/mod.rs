@@ -41,6 +41,7 @@ use crate::{
     drivers::{
         Driver, Past,
         ble::{BleLocks, KeyRing},
+        card_reader::CardReaders,
         igloohome::Igloohome,
         kaba_messenger::KabaMessenger,
         salto_is::SaltoIs,
@@ -243,6 +244,7 @@ pub fn mistakes(config: &AgentConfig) -> Vec<String> {
             DriverConfig::SaltoIs(salto) => SaltoIs::mistakes(salto),
             DriverConfig::Visionline(visionline) => Visionline::mistakes(visionline),
             DriverConfig::KabaMessenger(messenger) => KabaMessenger::mistakes(messenger),
+            DriverConfig::CardReader(readers) => CardReaders::mistakes(readers),
             // All of it is judged where it is read.
             DriverConfig::Ble(_)
             | DriverConfig::Igloohome(_)
@@ -374,6 +376,7 @@ fn start(
             BleLocks::start(locks, radios.radio(locks), radios.0.clone(), name, zone, clock, random)
         }
         DriverConfig::Igloohome(locks) => Arc::new(Igloohome::start(locks, name, zone, clock)),
+        DriverConfig::CardReader(readers) => CardReaders::start(readers, name, zone, clock),
         DriverConfig::Uhppote(boards) => Uhppote::start(boards, name, zone, clock),
         DriverConfig::SimLock(locks) => Arc::new(SimLock::start(locks, name, zone, clock)),
     }

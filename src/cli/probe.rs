@@ -97,6 +97,7 @@ fn kind(system: &SystemConfig) -> SystemKind {
         DriverConfig::Ble(ref locks) => locks.make.kind(),
         DriverConfig::Igloohome(_) => SystemKind::Igloohome,
         DriverConfig::Uhppote(_) => SystemKind::Uhppote,
+        DriverConfig::CardReader(_) => SystemKind::CardReader,
         DriverConfig::SimLock(_) => SystemKind::SimLock,
     }
 }
@@ -106,6 +107,7 @@ fn knows(system: &SystemConfig, encoder: &EncoderName) -> anyhow::Result<()> {
     let names: Vec<_> = match &system.driver {
         DriverConfig::SaltoIs(it) => it.encoders.iter().map(|it| &it.name).collect(),
         DriverConfig::Visionline(it) => it.encoders.iter().map(|it| &it.name).collect(),
+        DriverConfig::CardReader(it) => it.encoders.iter().map(|it| &it.name).collect(),
         DriverConfig::KabaMessenger(_)
         | DriverConfig::Ble(_)
         | DriverConfig::Igloohome(_)

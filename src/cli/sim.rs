@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     drivers::{
+        card_reader::sim as card_reader,
         kaba_messenger::sim as messenger,
         salto_is::sim::{Dates, Dialect, Front, Options, Property, Settings, Simulator, Style},
         sim_lock::sim as lock,
@@ -78,6 +79,11 @@ pub enum System {
     /// Prints one line of JSON that says where they are reached. Everything else is done at the control socket, one
     /// command a line: `echo help | socat - UNIX-CONNECT:DIR/uhppote.ctl`.
     Uhppote(UhppoteArgs),
+    /// A PN532 card reader on a serial port or at a TCP port, with cards to lay down.
+    ///
+    /// Prints one line of JSON that says where it is reached. Everything else is done at the control socket, one
+    /// command a line: `echo help | socat - UNIX-CONNECT:DIR/pn532.ctl`.
+    Pn532(Pn532Args),
 }
 
 /// A pretend SALTO SPACE server.
@@ -206,6 +212,20 @@ pub struct UhppoteArgs {
     pub clock: Option<jiff::civil::DateTime>,
 }
 
+/// A pretend PN532.
+#[derive(Debug, Args)]
+pub struct Pn532Args {
+    /// Publish a serial port at `DIR/pn532.tty`. Without --pty and --tcp there are both lines.
+    #[arg(long)]
+    pub pty: bool,
+    /// Listen for a TCP client; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub tcp: Option<SocketAddr>,
+    /// Folder of the serial port and the control socket. Default: a fresh one, removed at the end.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
 /// Pretend keypad locks.
 #[derive(Debug, Args)]
 pub struct LockArgs {
@@ -272,6 +292,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         System::Lock(args) => locks(args).await,
         System::Ble(args) => super::sim_ble::run(args).await,
         System::Uhppote(args) => boards(args).await,
+        System::Pn532(args) => pn532(args).await,
         System::Script(args) => play(args).await,
     }
 }
@@ -344,6 +365,29 @@ async fn boards(args: UhppoteArgs) -> anyhow::Result<()> {
     }
     front.close().await;
     Ok(())
+}
+
+async fn pn532(args: Pn532Args) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (folder, _removed_at_the_end) = folder(args.dir.as_deref())?;
+    let neither = !args.pty && args.tcp.is_none();
+    let options = card_reader::Options {
+        folder,
+        pty: args.pty || neither,
+        tcp: args.tcp.or_else(|| neither.then(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
+    };
+    let mut front = card_reader::Front::open(card_reader::Reader::default(), options).await?;
+    println!("{}", serde_json::to_string(front.places())?);
+    std::io::stdout().flush()?;
+    let ended = tokio::select! {
+        biased;
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = front.ended() => ended,
+    };
+    front.close().await;
+    Ok(ended?)
 }
 
 async fn visionline(args: VisionlineArgs) -> anyhow::Result<()> {

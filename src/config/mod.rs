@@ -26,10 +26,10 @@ pub use mistakes::{ConfigErrors, Mistake, Place};
 pub use route::{Bypass, BypassError, Pins, PinsError, ProxyAt, ProxyConfig, RouteConfig, SpkiPin};
 pub use system::{
     AfterDeletedCard, BleConfig, BleLockConfig, BleMake, BoardConfig, BoardDoor, COMMUNITY, CardNumbers,
-    Checkout, CheckoutOf, CommonConfig, Dialect, DoorConfig, DriverConfig, EncoderConfig, HourRounding,
-    IgloohomeConfig, IgloohomeLock, KabaMessengerConfig, KabaProduct, LineConfig, LockConfig, LrcConfig,
-    NumberedConfig, PassLevelConfig, SaltoIsConfig, SimLockConfig, SystemConfig, TerminalConfig,
-    UhppoteConfig, VisionlineConfig, VisionlineWebConfig,
+    CardReaderConfig, Checkout, CheckoutOf, CommonConfig, Dialect, DoorConfig, DriverConfig, EncoderConfig,
+    HourRounding, IgloohomeConfig, IgloohomeLock, KabaMessengerConfig, KabaProduct, LineConfig, LockConfig,
+    LrcConfig, NumberedConfig, PassLevelConfig, ReaderConfig, SaltoIsConfig, SimLockConfig, SystemConfig,
+    TerminalConfig, UhppoteConfig, VisionlineConfig, VisionlineWebConfig,
 };
 
 impl AgentConfig {

@@ -1,6 +1,7 @@
 //! `[[system]]`: the access systems of a site.
 
 mod ble;
+mod card_reader;
 mod dialect;
 mod igloohome;
 mod kaba_messenger;
@@ -9,6 +10,7 @@ mod uhppote;
 use std::{collections::BTreeSet, fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 pub use ble::{BleConfig, BleLockConfig, BleMake};
+pub use card_reader::{CardReaderConfig, ReaderConfig};
 pub use dialect::{Dialect, HourRounding};
 pub use igloohome::{IgloohomeConfig, IgloohomeLock};
 pub use kaba_messenger::{
@@ -78,6 +80,8 @@ pub enum DriverConfig {
     Igloohome(IgloohomeConfig),
     /// `uhppote`: UHPPOTE door controllers.
     Uhppote(UhppoteConfig),
+    /// `card_reader`: readers on desks, for devices that know cards by number.
+    CardReader(CardReaderConfig),
     /// `sim_lock`: the keypad locks of `latchd sim lock`.
     SimLock(SimLockConfig),
 }
@@ -104,11 +108,12 @@ enum Make {
     Ble(BleMake),
     Igloohome,
     Uhppote,
+    CardReader,
     SimLock,
 }
 
 impl Make {
-    const NAMES: [(&str, Self); 8] = [
+    const NAMES: [(&str, Self); 9] = [
         ("salto_is", Self::SaltoIs),
         ("visionline", Self::Visionline),
         ("kaba_messenger", Self::KabaMessenger),
@@ -116,6 +121,7 @@ impl Make {
         ("august_yale", Self::Ble(BleMake::AugustYale)),
         ("igloohome", Self::Igloohome),
         ("uhppote", Self::Uhppote),
+        ("card_reader", Self::CardReader),
         ("sim_lock", Self::SimLock),
     ];
 }
@@ -160,6 +166,10 @@ impl SystemConfig {
                     it.boards.iter().map(|board| format!("board {}", board.serial)).collect(),
                     "a board belongs to one system; list all its doors there",
                 ),
+                DriverConfig::CardReader(it) => (
+                    it.encoders.iter().map(|encoder| encoder.line.to_string()).collect(),
+                    "a reader belongs to one system; list all of them there",
+                ),
                 // They are reached by nothing.
                 DriverConfig::Igloohome(_) => (BTreeSet::new(), ""),
                 DriverConfig::SimLock(locks) => (
@@ -189,7 +199,7 @@ impl SystemConfig {
                 Some(name)
             });
         let driver = section
-            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\", \"igloohome\", \"uhppote\" or \"sim_lock\"")
+            .must("kind", "which make of access system: \"salto_is\", \"visionline\", \"kaba_messenger\", \"ttlock\", \"august_yale\", \"igloohome\", \"uhppote\", \"card_reader\" or \"sim_lock\"")
             .and_then(|setting| {
                 if let Some((problem, help)) = impossible(setting.text()?) {
                     setting.wrong(problem, help);
@@ -200,9 +210,12 @@ impl SystemConfig {
             });
         // Where the kind is misspelt, what stands there tells best which mistakes to show.
         let driver = driver.or_else(|| section.get("locks").map(|_| Make::SimLock));
-        if let Some(Make::SimLock | Make::Igloohome | Make::Uhppote | Make::Ble(_)) = driver {
+        if let Some(Make::SimLock | Make::Igloohome | Make::Uhppote | Make::CardReader | Make::Ble(_)) =
+            driver
+        {
             let driver = match driver {
                 Some(Make::Igloohome) => IgloohomeConfig::read(section).map(DriverConfig::Igloohome),
+                Some(Make::CardReader) => CardReaderConfig::read(section).map(DriverConfig::CardReader),
                 Some(Make::Uhppote) => UhppoteConfig::read(section).map(DriverConfig::Uhppote),
                 Some(Make::Ble(make)) => BleConfig::read(section, make).map(DriverConfig::Ble),
                 _ => SimLockConfig::read(section).map(DriverConfig::SimLock),
@@ -255,9 +268,15 @@ impl SystemConfig {
                 messenger.map(DriverConfig::KabaMessenger)
             }
             // Where the kind is misspelt, most settings are those of any card system.
-            Some(Make::SaltoIs | Make::Ble(_) | Make::Igloohome | Make::Uhppote | Make::SimLock) | None => {
-                SaltoIsConfig::read(section).map(DriverConfig::SaltoIs)
-            }
+            Some(
+                Make::SaltoIs
+                | Make::Ble(_)
+                | Make::Igloohome
+                | Make::Uhppote
+                | Make::CardReader
+                | Make::SimLock,
+            )
+            | None => SaltoIsConfig::read(section).map(DriverConfig::SaltoIs),
         };
         Some(Self {
             name: name?,
@@ -278,6 +297,7 @@ impl SystemConfig {
             DriverConfig::Ble(_)
             | DriverConfig::Igloohome(_)
             | DriverConfig::Uhppote(_)
+            | DriverConfig::CardReader(_)
             | DriverConfig::SimLock(_) => (&[], Vec::new()),
         };
         rooms.iter().map(|room| &room.name).chain(common)
@@ -293,6 +313,7 @@ impl SystemConfig {
             DriverConfig::Ble(locks) => locks.locks.len(),
             DriverConfig::Igloohome(locks) => locks.locks.len(),
             DriverConfig::Uhppote(it) => it.door_count(),
+            DriverConfig::CardReader(_) => 0,
             DriverConfig::SimLock(locks) => locks.locks.len(),
         }
     }
@@ -340,7 +361,7 @@ impl SaltoIsConfig {
                 "line",
                 "how to reach the system: line = { tcp = \"HOST:PORT\" } or { serial = \"/dev/…\" }",
             )
-            .and_then(|setting| LineConfig::read(&setting.section()?, "8N1", true));
+            .and_then(|setting| LineConfig::read(&setting.section()?, 9600, "8N1", true));
         let encoders = section
             .must("encoders", "the names of its Ethernet encoders, e.g. encoders = [\"1\"]")
             .and_then(|setting| {
@@ -498,7 +519,7 @@ impl VisionlineConfig {
                 "line",
                 "how to reach the system: line = { tcp = \"HOST:4000\" } or { serial = \"/dev/…\" }",
             )
-            .and_then(|setting| LineConfig::read(&setting.section()?, "8E1", false));
+            .and_then(|setting| LineConfig::read(&setting.section()?, 9600, "8E1", false));
         let encoders = section
             .must("encoders", "the PMS addresses of its encoders, e.g. encoders = [\"1\"]")
             .and_then(|setting| {
@@ -701,11 +722,11 @@ pub struct LineConfig {
     pub tcp: Option<String>,
     /// Path of a serial port; use a `/dev/serial/by-id/…` link, it survives replugging.
     pub serial: Option<PathBuf>,
-    /// Speed of the serial port. Default 9600.
+    /// Speed of the serial port. Default 9600; 115200 for `card_reader`.
     pub baud: u32,
-    /// Data bits, parity and stop bits. Default `8N1` for `salto_is`, `8E1` for `visionline`.
+    /// Data bits, parity and stop bits. Default `8N1`; `8E1` for `visionline`.
     pub framing: String,
-    /// Whether the serial port uses RTS/CTS. Default yes for `salto_is`, as SALTO's own default is; no for `visionline`.
+    /// Whether the serial port uses RTS/CTS. Default yes for `salto_is`, as SALTO's own default is; no for the others.
     pub hardware_handshake: bool,
 }
 
@@ -720,8 +741,13 @@ impl fmt::Display for LineConfig {
 }
 
 impl LineConfig {
-    /// The last two are what a serial line has where nothing is said.
-    fn read(section: &Section<'_>, usual_framing: &str, usual_handshake: bool) -> Option<Self> {
+    /// The last three are what a serial line has where nothing is said.
+    fn read(
+        section: &Section<'_>,
+        usual_baud: u32,
+        usual_framing: &str,
+        usual_handshake: bool,
+    ) -> Option<Self> {
         let (tcp_set, serial_set) = (section.get("tcp"), section.get("serial"));
         match (&tcp_set, &serial_set) {
             (Some(_), Some(serial)) => {
@@ -755,7 +781,7 @@ impl LineConfig {
         Some(Self {
             tcp,
             serial,
-            baud: baud.unwrap_or(9600),
+            baud: baud.unwrap_or(usual_baud),
             framing: framing.unwrap_or_else(|| usual_framing.into()),
             hardware_handshake: hardware_handshake.unwrap_or(usual_handshake),
         })

@@ -30,6 +30,7 @@ pub async fn discover(system: &SystemConfig, tools: &Tools) -> Option<Result<Dis
         | DriverConfig::Ble(_)
         | DriverConfig::Igloohome(_)
         | DriverConfig::Uhppote(_)
+        | DriverConfig::CardReader(_)
         | DriverConfig::SimLock(_) => None,
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod august_yale;
 pub mod ble;
+pub mod card_reader;
 pub mod discover;
 pub mod igloohome;
 pub mod kaba_messenger;
@@ -200,6 +201,7 @@ pub fn declared() -> Vec<Declared> {
         of(SystemKind::AugustYale, None, ble::BleLocks::capabilities()),
         of(SystemKind::Igloohome, None, igloohome::Igloohome::capabilities()),
         of(SystemKind::Uhppote, None, uhppote::Uhppote::capabilities()),
+        of(SystemKind::CardReader, None, card_reader::CardReaders::capabilities()),
         of(SystemKind::SimLock, None, sim_lock::SimLock::capabilities()),
     ]
 }

@@ -163,6 +163,7 @@ pub async fn probe(system: &SystemConfig, tools: &Tools, card: Option<&CardToRea
         DriverConfig::Ble(_)
         | DriverConfig::Igloohome(_)
         | DriverConfig::Uhppote(_)
+        | DriverConfig::CardReader(_)
         | DriverConfig::SimLock(_) => None,
     }
 }

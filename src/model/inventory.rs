@@ -61,6 +61,8 @@ pub enum SystemKind {
     Igloohome,
     /// UHPPOTE door controllers; since version 2 of the language.
     Uhppote,
+    /// Readers on desks, for devices that know cards by their numbers; since version 2 of the language.
+    CardReader,
     /// A make of a newer peer; since version 2 of the language.
     #[serde(other)]
     Other,
@@ -79,6 +81,7 @@ impl SystemKind {
             Self::AugustYale => "august_yale",
             Self::Igloohome => "igloohome",
             Self::Uhppote => "uhppote",
+            Self::CardReader => "card_reader",
             Self::Other => "other",
         }
     }
@@ -94,6 +97,7 @@ impl SystemKind {
             | Self::AugustYale
             | Self::Igloohome
             | Self::Uhppote
+            | Self::CardReader
             | Self::Other => false,
         }
     }

@@ -101,6 +101,7 @@ fn inventories() -> Vec<Frame> {
         SystemKind::AugustYale,
         SystemKind::Igloohome,
         SystemKind::Uhppote,
+        SystemKind::CardReader,
     ]
     .map(of_kind)
     .into()

@@ -85,8 +85,11 @@ pub(super) fn drivers(
                     KabaMessenger::start_over(net, messenger, name, TimeZone::UTC, past, clock, random);
                 mutant::spoil_driver(mutant, Arc::new(driver))
             }
-            DriverConfig::Ble(_) | DriverConfig::Igloohome(_) | DriverConfig::Uhppote(_) => {
-                unreachable!("no simulated site has either")
+            DriverConfig::Ble(_)
+            | DriverConfig::Igloohome(_)
+            | DriverConfig::Uhppote(_)
+            | DriverConfig::CardReader(_) => {
+                unreachable!("no simulated site has one")
             }
             DriverConfig::SimLock(locks) => {
                 let driver = SimLock::start_over(net, locks, name, TimeZone::UTC, clock);

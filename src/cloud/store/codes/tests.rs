@@ -19,6 +19,7 @@ use crate::{
     seams::{Random, Storage},
 };
 
+mod cards;
 mod desk;
 mod house;
 

@@ -209,6 +209,7 @@ impl Site {
             DriverConfig::Ble(_)
             | DriverConfig::Igloohome(_)
             | DriverConfig::Uhppote(_)
+            | DriverConfig::CardReader(_)
             | DriverConfig::SimLock(_) => {
                 anyhow::bail!("keypad locks make no cards")
             }
