@@ -18,8 +18,8 @@ use latchd::{
         pin,
     },
     model::{
-        AccessGrantId, AccessMethodId, Code, DeviceId, JobId, PinConstraint, PinRules, Private, SlotSeen,
-        Window,
+        AccessGrantId, AccessMethodId, Code, DeviceId, JobId, PinConstraint, PinRules, Private, SlotContent,
+        SlotSeen, Window,
     },
     seams::Random,
 };
@@ -125,6 +125,7 @@ impl World {
             let constraints = if n == 1 { vec![PinConstraint::NoZeros] } else { Vec::new() };
             let lock = Lock {
                 pins: Some(PinRules { lengths, constraints }),
+                takes_cards: false,
                 is_here: true,
                 lead: LEAD,
                 taken: Vec::new(),
@@ -683,7 +684,7 @@ impl World {
             for (id, (pin, window)) in &wanted {
                 let slot = &self.book.slots[&(*which, *id)];
                 let (text, desired) = slot.desired.content.as_ref().expect("it is desired");
-                assert_eq!((text.expose(), desired), (pin.as_str(), window));
+                assert_eq!((digits(text), desired), (pin.as_str(), window));
                 if window.starts_at() - LEAD > self.now {
                     assert!(slot.work.under_way.is_some() && !keypad.table.contains_key(id), "{id} waits");
                     continue;
@@ -725,11 +726,19 @@ impl World {
     }
 }
 
+/// A PIN's digits: no cards are asked for here.
+fn digits(content: &SlotContent) -> &str {
+    match content {
+        SlotContent::Pin(pin) => pin.expose(),
+        SlotContent::CardNumber(_) => panic!("a card"),
+    }
+}
+
 impl Keypad {
     fn perform(&mut self, order: &SlotOrder, zone: &TimeZone, now: Timestamp) -> Told {
         match &order.action {
-            Action::Put { generation, pin, window, .. } => {
-                let pin = pin.expose();
+            Action::Put { generation, what, window, .. } => {
+                let pin = digits(what);
                 let other = self.table.iter().find(|(key, entry)| **key != order.method && entry.pin == pin);
                 // What should have gone long ago, and could not: the lock refuses, and another PIN is found.
                 let is_left = other.is_some_and(|(_, entry)| entry.window.is_over(now));
@@ -841,7 +850,10 @@ impl Desk {
         let mut book = Book::default();
         for n in 0..locks {
             let pins = Some(PinRules { lengths: vec![4], constraints: Vec::new() });
-            book.devices.insert(device(n), Lock { pins, is_here: true, lead: LEAD, taken: Vec::new() });
+            book.devices.insert(
+                device(n),
+                Lock { pins, takes_cards: false, is_here: true, lead: LEAD, taken: Vec::new() },
+            );
         }
         let (grant, now) = (AccessGrantId(uuid::Uuid::from_u128(7)), at("2026-11-22T12:00:00Z"));
         let own = CodeGrant {
@@ -1228,7 +1240,10 @@ fn a_lock_whose_codes_its_maker_computes_is_given_what_was_asked_for_and_nothing
     let (mut desk, given) = with_a_computed_code();
     assert_eq!((desk.methods().len(), desk.orders.len(), desk.lack()), (1, 2, None));
     for order in &desk.orders {
-        assert!(matches!(&order.action, Action::Put { pin, .. } if *pin == given), "{order:?}");
+        assert!(
+            matches!(&order.action, Action::Put { what, .. } if *what == SlotContent::Pin(given.clone())),
+            "{order:?}"
+        );
     }
     desk.all_done();
     assert!(desk.is_issued());
@@ -1269,11 +1284,14 @@ fn a_computed_code_is_never_given_out_for_other_times() {
     for _ in 0..200 {
         for order in std::mem::take(&mut desk.orders) {
             let put = match &order.action {
-                Action::Put { pin, window, .. } => Some((pin.clone(), *window)),
+                Action::Put { what, window, .. } => Some((digits(what).to_owned(), *window)),
                 Action::Remove | Action::Withdraw => None,
             };
             assert!(order.device == device(2) || put.is_none(), "{order:?}");
-            assert!(put.is_none_or(|put| put == (given.clone(), later)), "the other one keeps its code");
+            assert!(
+                put.is_none_or(|put| put == (given.expose().to_owned(), later)),
+                "the other one keeps its code"
+            );
             desk.ends(&order, Told::Done);
         }
         desk.passes(SignedDuration::from_mins(20));

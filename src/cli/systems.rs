@@ -126,12 +126,29 @@ mod tests {
         };
         assert_eq!(
             row("free a room"),
-            ["vector", "-", "-", "vector", "vector", "vector", "simulator", "-", "-", "-", "-", "-"]
+            ["vector", "-", "-", "vector", "vector", "vector", "simulator", "-", "-", "-", "-", "-", "-"]
         );
-        assert_eq!(row("side by side"), ["-", "yes", "-", "yes", "-", "-", "-", "-", "-", "-", "-", "-"]);
+        assert_eq!(
+            row("side by side"),
+            ["-", "yes", "-", "yes", "-", "-", "-", "-", "-", "-", "-", "yes", "-"]
+        );
         assert_eq!(
             row("PINs in slots"),
-            ["-", "-", "-", "-", "-", "-", "-", "simulator", "simulator", "simulator", "vector", "simulator"]
+            [
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "simulator",
+                "simulator",
+                "simulator",
+                "vector",
+                "-",
+                "simulator"
+            ]
         );
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
     }

@@ -6,8 +6,8 @@ use latchd::{
     model::{
         DesiredCard, DesiredCardState, DesiredCode, DesiredDevice, DesiredDoors, DesiredGrant, DeviceName,
         DoorAct, DoorEvent, DoorEvents, DoorMeans, DoorName, GrantMade, GrantRevoked, Kind, LocalCard,
-        LocalJob, Origin, Outcome, PinConstraint, Private, Report, ReservationKey, Success, SystemKind,
-        SystemName, Window, Written,
+        LocalJob, Origin, Outcome, PinConstraint, Private, ProofLevel, Report, ReservationKey, Success,
+        SystemKind, SystemName, Window, Written,
     },
     protocol::{Desired, Envelope, Frame, Message, Position, StreamName},
 };
@@ -90,6 +90,11 @@ fn inventories() -> Vec<Frame> {
             system.kind = kind;
             if let (SystemKind::Igloohome, Some(pins)) = (kind, &mut system.devices[0].pins) {
                 pins.constraints = vec![PinConstraint::ComputedByMaker];
+            }
+            match kind {
+                SystemKind::Uhppote => system.devices[0].card_numbers = true,
+                SystemKind::CardReader => system.capabilities.chip_numbers = Some(ProofLevel::Vector),
+                _ => {}
             }
         }
         Frame::Inventory(inventory)

@@ -8,6 +8,7 @@ mod alone;
 mod bad_input;
 mod boards;
 mod checkout;
+mod chips;
 mod desk;
 mod devices;
 mod doctor;

@@ -9,7 +9,9 @@ use rusqlite::params;
 
 use crate::{
     grants::{
-        AttemptError, Encode, EnrolFacts, Refused, Resource, attempt_end, codes::NotEnrolled, plan_enrol,
+        AttemptError, Encode, EnrolFacts, Refused, Resource, attempt_end,
+        codes::{CodeMethod, NotEnrolled},
+        plan_enrol,
     },
     model::{
         AccessMethodId, AcsEncoderId, ActionAttemptId, BridgeId, Capabilities, DeviceId, EncoderName, JobId,
@@ -65,7 +67,7 @@ impl Tenant<'_> {
         let window = method.window.ok_or_else(|| Refused::not_found(Resource::AccessMethod, method.id))?;
         let facts = EnrolFacts {
             method: method.id,
-            awaits_card: code.is_some_and(|code| code.awaits_card()),
+            awaits_card: code.is_some_and(CodeMethod::awaits_card),
             deleted: method.deleted.is_some(),
             window,
             pending,

@@ -88,6 +88,8 @@ pub struct Conversation {
     faults: u32,
     /// Looks in a row that showed nothing.
     empty_looks: u32,
+    /// How it ends, once the field is off.
+    came: Option<Came>,
     outputs: std::collections::VecDeque<Output<Came, Note>>,
 }
 
@@ -110,9 +112,13 @@ enum Say {
     Firmware,
     Parameters,
     Retries,
+    /// Cards lose their power: whatever somebody said to them before, they are called anew.
+    FieldOff,
     Look,
-    /// The card is let go, and then it is looked again, or all is done.
+    /// The card is let go, and then it is looked again.
     Release,
+    /// The last that is said.
+    Rest,
 }
 
 impl Say {
@@ -122,6 +128,7 @@ impl Say {
             Self::Firmware => Command::GetFirmwareVersion,
             Self::Parameters => Command::SetParameters(PARAMETERS),
             Self::Retries => Command::Retries(CALLS),
+            Self::FieldOff | Self::Rest => Command::Field(false),
             Self::Look => Command::ListTargets(MOST_CARDS),
             Self::Release => Command::Release,
         }
@@ -142,6 +149,7 @@ impl Conversation {
             why_not: None,
             faults: 0,
             empty_looks: 0,
+            came: None,
             outputs: std::collections::VecDeque::new(),
         }
     }
@@ -162,6 +170,17 @@ impl Conversation {
         self.step = Step::Said { what, heard: false, until: now + HEARD_WITHIN };
     }
 
+    /// It ends so, with the field off: nothing that lies there keeps what was said to it.
+    fn end_with(&mut self, now: Instant, came: Came) {
+        self.came = Some(came);
+        self.say(now, Say::Rest);
+    }
+
+    fn over(&mut self) {
+        let came = self.came.take().unwrap_or(Came::Silent);
+        self.end(came);
+    }
+
     fn end(&mut self, came: Came) {
         self.step = Step::End;
         self.outputs.push_back(Output::Done(came));
@@ -170,6 +189,9 @@ impl Conversation {
     /// It was not heard, or not answered: it is said again, and the chip may have fallen asleep.
     fn again(&mut self, now: Instant) {
         let Step::Said { what, heard, .. } = self.step else { return };
+        if what == Say::Rest {
+            return self.over();
+        }
         self.faults += 1;
         if FAULTS <= self.faults {
             return self.end(Came::Silent);
@@ -204,13 +226,15 @@ impl Conversation {
                     self.give_up = Some(now + within);
                     self.outputs.push_back(Output::Note(Note::Waiting));
                 }
-                self.say(now, Say::Look);
+                self.say(now, Say::FieldOff);
             }
+            Say::FieldOff => self.say(now, Say::Look),
             Say::Look => match Target::read_list(data) {
                 None => self.again(now),
                 Some(targets) => self.looked(now, targets),
             },
             Say::Release => self.rest(now),
+            Say::Rest => self.over(),
         }
     }
 
@@ -246,7 +270,9 @@ impl Conversation {
             }
         };
         match taken {
-            Some(target) if self.seen.as_ref() == Some(&target) => return self.end(Came::Card(target)),
+            Some(target) if self.seen.as_ref() == Some(&target) => {
+                return self.end_with(now, Came::Card(target));
+            }
             taken => self.seen = taken,
         }
         // A card that stays selected does not answer the next call.
@@ -256,8 +282,9 @@ impl Conversation {
     fn rest(&mut self, now: Instant) {
         match self.give_up {
             // What was seen once is looked at once more.
-            Some(at) if at + GRACE <= now => self.end(Came::NoCard(self.why_not)),
-            Some(at) if at <= now && self.seen.is_none() => self.end(Came::NoCard(self.why_not)),
+            Some(at) if at + GRACE <= now || (at <= now && self.seen.is_none()) => {
+                self.end_with(now, Came::NoCard(self.why_not));
+            }
             _ if self.seen.is_some() => self.say(now, Say::Look),
             _ => self.step = Step::Rest(now + LOOK_EVERY),
         }
@@ -286,7 +313,8 @@ impl Session for Conversation {
         match input {
             Input::Closed => {
                 self.outputs.clear();
-                self.end(Came::Closed);
+                let came = self.came.take().unwrap_or(Came::Closed);
+                self.end(came);
             }
             Input::Timeout => match self.step {
                 Step::Said { until, .. } if until <= now => self.again(now),

@@ -603,7 +603,7 @@ impl Driver for Uhppote {
             lead_seconds: Some(lead),
             // The site's limits say whether it may be.
             remote_unlock: None,
-            card_numbers: false,
+            card_numbers: true,
         };
         SystemInventory {
             name: self.system.clone(),

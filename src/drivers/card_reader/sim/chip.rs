@@ -65,17 +65,17 @@ impl Default for Chip {
 }
 
 impl Chip {
-    pub fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         self.awake = true;
     }
 
-    pub fn lose_power(&mut self) {
+    pub(super) fn lose_power(&mut self) {
         let cards = std::mem::take(&mut self.cards);
         *self = Self { cards, ..Self::default() };
     }
 
     /// What it says to a command: direction, code and data, as they stood in a frame whose sums are right.
-    pub fn hear(&mut self, body: &[u8]) -> Reply {
+    pub(super) fn hear(&mut self, body: &[u8]) -> Reply {
         if !self.awake {
             return Reply::Nothing;
         }
@@ -125,7 +125,7 @@ impl Chip {
     }
 
     /// Calls cards.
-    pub fn list(&mut self, most: u8) -> Reply {
+    pub(super) fn list(&mut self, most: u8) -> Reply {
         self.field = true;
         let new: Vec<_> = self.cards.iter().filter(|card| !self.selected.contains(&card.uid)).collect();
         if new.is_empty() && self.calls == 0xFF {

@@ -266,5 +266,5 @@ fn frame(bytes: &[u8]) -> Option<(usize, Option<Vec<u8>>)> {
     let body = bytes.get(first..first + length)?;
     let check = bytes.get(first + length)?;
     let total: u32 = body.iter().chain([check]).map(|byte| u32::from(*byte)).sum();
-    Some((first + length + 1, (total % 256 == 0).then(|| body.to_vec())))
+    Some((first + length + 1, total.is_multiple_of(256).then(|| body.to_vec())))
 }
