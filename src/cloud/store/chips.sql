@@ -12,3 +12,5 @@ CREATE TABLE ordered_chip(
     revision INTEGER NOT NULL DEFAULT 0,
     ordered_at INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX ordered_chip_of_method ON ordered_chip(access_method_id);
+CREATE INDEX ordered_chip_by_age ON ordered_chip(ordered_at);

@@ -56,7 +56,7 @@ pub enum Note {
 const HEARD_WITHIN: Duration = Duration::from_millis(1500);
 /// What it does itself, without a card.
 const DONE_WITHIN: Duration = Duration::from_secs(1);
-/// So many faults end it, unless a look went well in between.
+/// So many faults end it, unless a whole look went well in between.
 const FAULTS: u32 = 3;
 /// A card was lifted when so many looks in a row show none: one that lies at the edge of the field comes and goes.
 const EMPTY_LOOKS: u32 = 3;
@@ -193,7 +193,7 @@ impl Conversation {
             return self.over();
         }
         self.faults += 1;
-        if FAULTS <= self.faults {
+        if FAULTS <= self.faults || self.give_up.is_some_and(|at| at + GRACE <= now) {
             return self.end(Came::Silent);
         }
         if heard {
@@ -240,7 +240,6 @@ impl Conversation {
 
     /// What lay there in a look.
     fn looked(&mut self, now: Instant, targets: Vec<Target>) {
-        self.faults = 0;
         self.empty_looks = if targets.is_empty() { self.empty_looks + 1 } else { 0 };
         let is_former = |target: &Target| self.former.as_ref() == Some(&target.uid);
         let was_one = !targets.is_empty();
@@ -280,6 +279,7 @@ impl Conversation {
     }
 
     fn rest(&mut self, now: Instant) {
+        self.faults = 0;
         match self.give_up {
             // What was seen once is looked at once more.
             Some(at) if at + GRACE <= now || (at <= now && self.seen.is_none()) => {

@@ -379,7 +379,7 @@ impl Driver for SimLock {
             lead_seconds: Some(u32::try_from(self.lead.as_secs()).unwrap_or(u32::MAX)),
             // The site's limits say whether it may be.
             remote_unlock: None,
-            card_numbers: true,
+            card_numbers: false,
         };
         SystemInventory {
             name: self.system.clone(),

@@ -1,0 +1,8 @@
+//! Readers on desks: every published frame of a PN532, conversations with the pretend one whatever goes wrong on the line,
+//! and libnfc, which judges that one.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may stop it")]
+
+mod judge;
+mod talk;
+mod vectors;
