@@ -5,6 +5,8 @@
 pub(crate) mod boards;
 #[path = "radio.rs"]
 pub(crate) mod radio;
+#[path = "readers.rs"]
+pub(crate) mod readers;
 
 use std::{
     io,
@@ -52,7 +54,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) type Target = fn(&[u8]);
 
 /// The targets by their names, which are also the names of their corpora.
-pub(crate) const TARGETS: [(&str, Target); 17] = [
+pub(crate) const TARGETS: [(&str, Target); 18] = [
     ("august_yale", radio::august_yale),
     ("certificate", certificate),
     ("certificate_request", certificate_request),
@@ -60,6 +62,7 @@ pub(crate) const TARGETS: [(&str, Target); 17] = [
     ("enrolment_request", enrolment_request),
     ("message", message),
     ("messenger", messenger),
+    ("pn532", readers::pn532),
     ("proxy_answer", proxy_answer),
     ("salto_is", salto_is),
     ("sim_lock", sim_lock),
