@@ -531,3 +531,25 @@ async fn clocks_are_set_at_the_start_every_hour_and_when_the_zone_changes_its_ow
     tokio::time::sleep(Duration::try_from(until).unwrap()).await;
     assert!(off(&site).await <= second);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_card_that_a_board_takes_for_another_one_is_refused_at_all_its_doors() {
+    let site = Site::new().await;
+    let hours = ("2026-11-21T14:00:00Z", "2026-11-24T10:00:00Z");
+    // A board is told the first four bytes.
+    let chip = |number: &str| SlotContent::CardNumber(Private::new(number));
+    let (one, other) = (chip("04A1B2C3D4E580"), chip("04A1B2C3D4E581"));
+    let ended = |performed: &Performed| matches!(performed, Performed::Ended(Outcome::Succeeded(_)));
+    assert!(ended(&site.perform(put("front", one.clone(), hours), &SlotNow::default()).await));
+    for door in ["front", "flat"] {
+        let refused = site.perform(put(door, other.clone(), hours), &SlotNow::default()).await;
+        assert_eq!(code(&refused), ("failed", Code::ContentTaken), "{door}");
+    }
+    // The same card at another door is no other one, and another board never heard of it.
+    assert!(ended(&site.perform(put("flat", one.clone(), hours), &SlotNow::default()).await));
+    assert!(ended(&site.perform(put("garage", other.clone(), hours), &SlotNow::default()).await));
+    for door in ["front", "flat"] {
+        assert!(ended(&site.perform(remove(door), &holds(std::slice::from_ref(&one))).await));
+    }
+    assert!(ended(&site.perform(put("flat", other, hours), &SlotNow::default()).await), "it is free again");
+}

@@ -71,6 +71,8 @@ pub(super) struct Board {
     turn: Mutex<Option<Memory>>,
     /// Its time profiles are spent: some door keeps days where it should keep hours.
     is_spent: AtomicBool,
+    /// What was put since the start, by the numbers that the board was told: it tells nothing apart that has one number.
+    contents: Now<BTreeMap<CardNumber, SlotContent>>,
 }
 
 /// What is said of a board, or the end of what was tried with it.
@@ -102,6 +104,7 @@ impl Uhppote {
             lane: LaneName::new(format!("{system}/{}", board.serial)).expect("a system's name and digits"),
             turn: Mutex::new(None),
             is_spent: AtomicBool::new(false),
+            contents: Now::default(),
         };
         let doors = config.boards.iter().enumerate().flat_map(|(at, board)| {
             board.doors.iter().map(move |door| (door.name.clone(), (at, door.clone())))
@@ -204,7 +207,12 @@ impl Uhppote {
         let slot = work.slot.clone().unwrap_or_default();
         let came = match &work.order {
             Order::SlotPut(put) => match self.asked(put, door) {
-                Ok((number, hours)) => self.put(board, door, number, hours, &slot).await,
+                Ok((number, hours)) => match self.same_to(board, number, &put.content) {
+                    Some(refusal) => Err(Came::NotDone(refusal)),
+                    None => self.put(board, door, number, hours, &slot).await.inspect(|()| {
+                        board.contents().insert(number, put.content.clone());
+                    }),
+                },
                 Err(refusal) => Err(Came::NotDone(refusal)),
             },
             Order::SlotRemove { .. } => self.remove(board, door, &self.may_hold(&slot, door)).await,
@@ -310,6 +318,19 @@ impl Uhppote {
         self.config.profiles.0..=self.config.profiles.1
     }
 
+    /// Why a number cannot be put that the board was told of another card, or of a PIN: it would open that one's doors too.
+    fn same_to(&self, board: &Board, number: CardNumber, content: &SlotContent) -> Option<Refusal> {
+        let contents = board.contents();
+        contents.get(&number).filter(|known| *known != content)?;
+        Some(Refusal::new(
+            Code::ContentTaken,
+            format!(
+                "board {} knows another card or PIN by the same number and would not tell them apart: choose another",
+                board.serial
+            ),
+        ))
+    }
+
     /// Lets a number open a door, and what else its slot may hold no more.
     async fn put(
         &self,
@@ -390,6 +411,7 @@ impl Uhppote {
             Removal::Delete(_) => {
                 self.say(board, Task::DeleteCard(number), |_| {}).await?;
                 known.cards.remove(&number);
+                board.contents().remove(&number);
             }
         }
         *turn = Some(known);
@@ -579,6 +601,12 @@ fn stopping() -> Refusal {
 
 fn all_boards(system: &SystemName) -> LaneName {
     LaneName::new(system.as_str()).expect("a system's name is a lane's name too")
+}
+
+impl Board {
+    fn contents(&self) -> std::sync::MutexGuard<'_, BTreeMap<CardNumber, SlotContent>> {
+        self.contents.lock().expect("no panic while held")
+    }
 }
 
 impl Driver for Uhppote {
